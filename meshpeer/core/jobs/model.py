@@ -1,0 +1,95 @@
+"""A job as a value: what the client sends, what the owner signs and keeps, what workers read.
+
+These shapes travel (canonical CBOR) and rest in the journal, so fields are only ever added, with defaults.
+Durations are milliseconds and counts integers: signed bodies carry no floats.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshpeer.core.ids import Digest, JobId, NodeId
+
+
+class FileRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One file by content: where it stands in a scratch folder, and what it is."""
+
+    path: str
+    """Relative, normalised, never absolute, never with ``..``."""
+    digest: Digest
+    size: int
+    executable: bool = False
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``needs``: all of a task, or its element of the same index."""
+
+    task: str
+    same_index: bool = False
+    into: str = ""
+    """Folder that the needed outputs are staged under; empty for their own paths."""
+
+
+class Element(msgspec.Struct, frozen=True, kw_only=True):
+    """One element of an array: its named fields as the text that tasks see."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class Array(msgspec.Struct, frozen=True, kw_only=True):
+    """An array of ``size`` tasks; ``elements`` is empty for plain ranges, else has ``size`` entries.
+
+    Elements count from 0, in task ids and in ``$index``.
+    """
+
+    size: int
+    elements: tuple[Element, ...] = ()
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of the file, before arrays are expanded. Exactly one of ``argv`` and ``shell`` is not empty."""
+
+    name: str
+    argv: tuple[str, ...] = ()
+    shell: str = ""
+    needs: tuple[Need, ...] = ()
+    array: Array | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    """Relative to the scratch folder; empty for the folder itself."""
+    retries: int = 0
+    timeout_ms: int = 0
+    """0 for no limit."""
+    cpu: int = 1
+    outputs: tuple[str, ...] = ()
+    """Paths, glob patterns, or folders (with a trailing slash), relative to the scratch folder."""
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated job: what ``jobs.spec`` makes of a file."""
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+    files: tuple[FileRef, ...] = ()
+    """Present in every task's scratch folder."""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the submitter signs (``records.envelope``, context ``meshpeer/job/v1``): the job for good.
+
+    ``generation`` grows only by ``adopt --force``; ``replicas`` are frozen here (a recomputed set would break quorum
+    intersection). With one replica the job's durability is ``this_node``.
+    """
+
+    job: JobId
+    submitter: NodeId
+    submitted_at_us: int
+    """Microseconds since the Unix epoch."""
+    spec: JobSpec
+    generation: int = 1
+    replicas: tuple[NodeId, ...] = ()
+
+
+def task_id(name: str, index: int | None) -> str:
+    """Returns ``name`` or ``name[index]``."""
+    return name if index is None else f"{name}[{index}]"

@@ -1,0 +1,267 @@
+"""The ports: what runtime asks of the world, as Protocols.
+
+Every port has one contract suite in ``tests/adapters``, run against the real adapter and against the in-memory one.
+Adapters translate foreign exceptions once, into ``EnvironmentFault`` (or ``PeerFault``), with ``from``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from meshpeer.core.deadline import Instant
+from meshpeer.core.effects import Change, Table
+from meshpeer.core.errors import StoreFailed
+from meshpeer.core.ids import Digest, NodeId, Ticket
+from meshpeer.core.jobs.model import FileRef
+from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
+
+
+class Clock(Protocol):
+    def now(self) -> Instant: ...
+
+
+class Entropy(Protocol):
+    def bytes(self, count: int) -> bytes:
+        """Returns ``count`` bytes fit for keys."""
+        ...
+
+
+# --- store -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """These tickets are on disk, in the order in which they were given."""
+
+    tickets: tuple[Ticket, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFailed:
+    """None of these tickets is on disk; the store refuses further writes until it is opened anew."""
+
+    tickets: tuple[Ticket, ...]
+    error: StoreFailed
+
+
+class Store(Protocol):
+    """A durable map of tables, one writer, group commit. Writes never block the event loop."""
+
+    @property
+    def store_id(self) -> bytes:
+        """16 random bytes made with the database: a wiped or restored store is a new one."""
+        ...
+
+    def load(self, table: Table, prefix: str = "") -> Sequence[tuple[str, bytes]]:
+        """Returns the committed rows whose key starts with ``prefix``, in key order. For start-up: it blocks."""
+        ...
+
+    def commit_soon(self, ticket: Ticket, changes: Sequence[Change]) -> None:
+        """Queues one transaction and returns at once; the outcome comes through ``outcomes``."""
+        ...
+
+    @property
+    def outcomes(self) -> trio.MemoryReceiveChannel[Committed | CommitFailed]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRef:
+    digest: Digest
+    size: int
+
+
+class BlobWriter(Protocol):
+    """Receives a blob of announced digest and size from elsewhere, piece by piece."""
+
+    @property
+    def received(self) -> int:
+        """Bytes held so far."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Appends; raises ``PeerFault`` past the announced size and ``StoreFailed`` where the disk fails."""
+        ...
+
+    async def finish(self) -> BlobRef:
+        """Verifies, syncs and publishes atomically; raises ``PeerFault`` where size or digest differ."""
+        ...
+
+
+class Blobs(Protocol):
+    """Content-addressed files, complete or absent, in a folder of their own."""
+
+    def path(self, digest: Digest) -> Path | None:
+        """Returns the file of a complete blob, or None."""
+        ...
+
+    async def add_bytes(self, data: bytes) -> BlobRef: ...
+
+    async def add_file(self, source: Path) -> BlobRef:
+        """Copies (or reflinks) a file in; raises ``EnvironmentFault`` where it can't be read or stored."""
+        ...
+
+    async def read(self, digest: Digest, offset: int, length: int) -> bytes:
+        """Returns up to ``length`` bytes; raises ``LocalFault`` where the blob is absent."""
+        ...
+
+    def receive(self, ref: BlobRef) -> contextlib.AbstractAsyncContextManager[BlobWriter]:
+        """Opens a writer; leaving the context without ``finish`` drops what came."""
+        ...
+
+
+# --- WireGuard ---------------------------------------------------------------------------------------------------
+
+
+class WireGuard(Protocol):
+    """One interface of this machine; never touches one that meshpeer did not make."""
+
+    @property
+    def backend(self) -> str:
+        """``kernel``, ``userspace``, ``none`` or ``dry-run``."""
+        ...
+
+    async def observe(self) -> ObservedDevice | None:
+        """Reads the interface, or None where it is absent; raises ``EnvironmentFault``."""
+        ...
+
+    async def apply(self, steps: Sequence[DeviceStep]) -> None:
+        """Performs the steps in order with the fewest calls; raises ``EnvironmentFault`` naming the step."""
+        ...
+
+    async def remove(self) -> None:
+        """Takes the interface (and a userspace process of ours) down; absent is no error."""
+        ...
+
+
+# --- executor ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedFile:
+    """One file to stand in the scratch folder before the task starts: a copy or reflink of a blob."""
+
+    path: str
+    source: Path
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptPlan:
+    """All that running one attempt takes."""
+
+    key: str
+    """Unique on this node; safe as a file name."""
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    staged: tuple[StagedFile, ...]
+    outputs: tuple[str, ...]
+    timeout_s: float
+    """0 for no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOutcome:
+    """How an attempt ended. ``exit_code`` is None where no process ran; a signal ``n`` reads as ``128 + n``."""
+
+    exit_code: int | None
+    error: str
+    """Empty for success; else one line: ``exit code 3``, ``killed by SIGSEGV``, ``timed out after 5 s``,
+    ``output 'frame-*.ppm' is missing``, ``no such program: rendr``."""
+    started_at_unix_s: float
+    finished_at_unix_s: float
+    stdout: BlobRef
+    stderr: BlobRef
+    outputs: tuple[FileRef, ...]
+
+
+class Executor(Protocol):
+    """Runs attempts of commands in slots of this machine."""
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def isolation(self) -> str:
+        """For ``status``: ``a uid per slot (61000-61003)`` or ``the agent's own user``."""
+        ...
+
+    async def run(self, plan: AttemptPlan) -> AttemptOutcome:
+        """Runs one attempt to its end in a free slot (waits for one).
+
+        Cancelling it ends the process group with SIGTERM, after a grace SIGKILL, and raises ``trio.Cancelled``.
+        Raises ``EnvironmentFault`` where this machine can't run it at all (disk full, helper gone).
+        """
+        ...
+
+    def log(self, key: str, stream: str, offset: int, length: int) -> bytes | None:
+        """Reads ``stdout`` or ``stderr`` of a running attempt; None where it isn't running here."""
+        ...
+
+
+# --- links and discovery -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundNode:
+    """A node that announced itself on the local network. Unauthenticated: a hint whom to dial, nothing more."""
+
+    mesh_hint: str
+    node_hint: str
+    addresses: tuple[str, ...]
+    """``host:port``, IPv6 in brackets."""
+
+
+class Discovery(Protocol):
+    """Announces this node on the LAN, and reports others."""
+
+    def browse(self) -> AsyncIterator[FoundNode]: ...
+
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None: ...
+
+
+class Link(Protocol):
+    """One authenticated, ordered, framed channel to a peer."""
+
+    @property
+    def peer(self) -> NodeId:
+        """The public key that the handshake proved."""
+        ...
+
+    @property
+    def remote(self) -> str:
+        """The underlay address that the link comes from or goes to, ``host:port``."""
+        ...
+
+    @property
+    def leaf(self) -> bytes:
+        """The DER leaf certificate of the handshake."""
+        ...
+
+    def send_soon(self, frame: bytes, *, bulk: bool = False) -> bool:
+        """Queues one frame, control before bulk; False where the queue is full and the frame was dropped."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Returns the next frame; raises ``PeerFault`` or ``EnvironmentFault`` when the link is over."""
+        ...
+
+    async def aclose(self, reason: str = "") -> None: ...
+
+
+class Transport(Protocol):
+    async def dial(self, address: str) -> Link:
+        """Opens a link; raises ``EnvironmentFault`` (nobody answers) or ``PeerFault`` (not one of our mesh)."""
+        ...
+
+    async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
+        """Accepts links until cancelled."""
+        ...
+
+
