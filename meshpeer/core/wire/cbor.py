@@ -25,20 +25,34 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(plain, canonical=True)
 
 
-def decode(data: bytes, shape: type[Shape], *, bytes_max: int) -> Shape:
-    """Decodes strictly into ``shape``.
+def decode(data: bytes, kind: type[Shape], *, bytes_max: int) -> Shape:
+    """Decodes strictly into ``kind``.
 
     Raises ``PeerFault`` for oversized, malformed, non-canonical or wrongly shaped input, whatever the bytes are.
     """
+    return shape(decode_plain(data, bytes_max=bytes_max), kind)
+
+
+def decode_plain(data: bytes, *, bytes_max: int) -> object:
+    """Decodes strictly into plain values (dict, list, int, str, bytes, bool, None); raises ``PeerFault``."""
     if len(data) > bytes_max:
         raise PeerFault(f"message of {len(data)} bytes exceeds {bytes_max}")
     _check_structure(data)
     try:
-        plain = cbor2.loads(data)
-        if cbor2.dumps(plain, canonical=True) != data:
-            raise PeerFault("message is not canonically encoded")
-        return msgspec.convert(plain, shape, strict=True)
-    except (cbor2.CBORError, msgspec.ValidationError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        plain: object = cbor2.loads(data)
+        canonical = cbor2.dumps(plain, canonical=True)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise PeerFault(f"message is malformed: {error}") from error
+    if canonical != data:
+        raise PeerFault("message is not canonically encoded")
+    return plain
+
+
+def shape(plain: object, kind: type[Shape]) -> Shape:
+    """Checks plain values against a msgspec type; raises ``PeerFault`` naming the field that is off."""
+    try:
+        return msgspec.convert(plain, kind, strict=True)
+    except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
         raise PeerFault(f"message is malformed: {error}") from error
 
 

@@ -1,0 +1,254 @@
+"""The expanded job: which tasks there are, what each needs, and which are ready as others end.
+
+A task's position (``TaskIndex``) follows the file: tasks in file order, the elements of an array in their order. An
+array task is one row of the graph and its elements are a range, so ``needs: [render]`` on 100,000 elements is one edge
+between two rows, never 100,000 objects. ``Progress`` counts the same way: one barrier per row for "all of it" needs,
+one small counter per task for "the same index" needs. Nothing here knows of nodes, attempts or time.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from meshpeer.core.errors import InvariantBroken, LocalFault
+from meshpeer.core.ids import TaskIndex
+from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec, task_id
+from meshpeer.core.jobs.nearest import nearest
+
+_TASK_ID = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<index>0|[1-9][0-9]{0,8})\])?")
+
+
+class Graph:
+    """The tasks of one validated job, numbered; immutable, and cheap for 100,000 tasks."""
+
+    __slots__ = ("_first", "_needs", "_row_of_name", "_same_index", "_specs", "_whole")
+
+    def __init__(self, specs: tuple[TaskSpec, ...]) -> None:
+        self._specs = specs
+        self._row_of_name = {spec.name: row for row, spec in enumerate(specs)}
+        self._first = array("l", [0])
+        """Where each row's tasks start; one more entry than rows, the last being the number of tasks."""
+        for spec in specs:
+            self._first.append(self._first[-1] + (1 if spec.array is None else spec.array.size))
+        self._needs = tuple(tuple(self._row_of_name[need.task] for need in spec.needs) for spec in specs)
+        whole: list[list[int]] = [[] for _ in specs]
+        same_index: list[list[int]] = [[] for _ in specs]
+        for row, spec in enumerate(specs):
+            for need, needed in zip(spec.needs, self._needs[row], strict=True):
+                (same_index if need.same_index else whole)[needed].append(row)
+        self._whole = tuple(tuple(rows) for rows in whole)
+        self._same_index = tuple(tuple(rows) for rows in same_index)
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Graph:
+        """Builds the graph of a spec that ``jobs.spec`` has validated; needs that name no task raise ``KeyError``."""
+        return cls(spec.tasks)
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def spec_of(self, task: TaskIndex) -> TaskSpec:
+        """Returns what the file says about this task (shared by all elements of an array)."""
+        return self._specs[self.row_of(task)]
+
+    def element_of(self, task: TaskIndex) -> int | None:
+        """Returns the task's element in its array, counted from 0; None where there is no array."""
+        row = self.row_of(task)
+        return None if self._specs[row].array is None else task - self._first[row]
+
+    def id_of(self, task: TaskIndex) -> str:
+        """Returns the task's id as people write it, such as ``split`` or ``render[3]``."""
+        return task_id(self.spec_of(task).name, self.element_of(task))
+
+    def find(self, text_id: str) -> TaskIndex:
+        """Returns the task of this id; raises ``LocalFault`` that suggests ids which exist."""
+        match = _TASK_ID.fullmatch(text_id)
+        row = self._row_of_name.get(match["name"]) if match is not None else None
+        if match is None or row is None:
+            name = text_id.partition("[")[0]
+            close = nearest(name, self._row_of_name, count=3)
+            names = ", ".join(close or tuple(self._row_of_name)[:5])
+            raise LocalFault(f"the job has no task {text_id!r}", f"{'near' if close else 'its'} tasks: {names}")
+        spec, first, size = self._specs[row], self._first[row], self._first[row + 1] - self._first[row]
+        if spec.array is None:
+            if match["index"] is not None:
+                raise LocalFault(f"the job has no task {text_id!r}", f"{spec.name} is one task, not an array")
+            return TaskIndex(first)
+        elements = f"{spec.name} is an array: {spec.name}[0] to {spec.name}[{size - 1}]"
+        if match["index"] is None:
+            raise LocalFault(f"{text_id!r} names {size} tasks, not one", elements)
+        if int(match["index"]) >= size:
+            raise LocalFault(f"the job has no task {text_id!r}", elements)
+        return TaskIndex(first + int(match["index"]))
+
+    def needs_of(self, task: TaskIndex) -> Iterator[tuple[TaskIndex, Need]]:
+        """Yields every task that this one needs directly, in the order of its needs, with the need that says so."""
+        row = self.row_of(task)
+        element = task - self._first[row]
+        for need, needed in zip(self._specs[row].needs, self._needs[row], strict=True):
+            if need.same_index:
+                yield TaskIndex(self._first[needed] + element), need
+            else:
+                for other in self.tasks_of_row(needed):
+                    yield TaskIndex(other), need
+
+    def is_sink(self, task: TaskIndex) -> bool:
+        """Tells whether no task needs this one; outputs of such tasks are the job's results."""
+        row = self.row_of(task)
+        return not self._whole[row] and not self._same_index[row]
+
+    def tasks_named(self, name: str) -> range:
+        """Returns the positions of the tasks of this name (one, or an array's elements); raises ``LocalFault``."""
+        row = self._row_of_name.get(name)
+        if row is None:
+            close = nearest(name, self._row_of_name, count=3)
+            names = ", ".join(close or tuple(self._row_of_name)[:5])
+            raise LocalFault(f"the job has no task {name!r}", f"{'near' if close else 'its'} tasks: {names}")
+        return self.tasks_of_row(row)
+
+    # Rows: one per task of the file. ``Progress`` counts by them.
+
+    @property
+    def rows(self) -> int:
+        """How many tasks the file names."""
+        return len(self._specs)
+
+    def row_of(self, task: TaskIndex) -> int:
+        """Returns the row of a task; raises ``IndexError`` for a position outside the graph."""
+        if not 0 <= task < self._first[-1]:
+            raise IndexError(f"no task {task} in a job of {self._first[-1]}")
+        return bisect_right(self._first, task) - 1
+
+    def tasks_of_row(self, row: int) -> range:
+        """Returns the positions of a row's tasks."""
+        return range(self._first[row], self._first[row + 1])
+
+    def whole_needs(self, row: int) -> int:
+        """Counts the row's needs that wait for all of another row."""
+        return sum(1 for need in self._specs[row].needs if not need.same_index)
+
+    def same_index_needs(self, row: int) -> int:
+        """Counts the row's needs that wait for one element each."""
+        return len(self._specs[row].needs) - self.whole_needs(row)
+
+    def rows_after_all_of(self, row: int) -> tuple[int, ...]:
+        """Returns the rows that need all of this one, once per need."""
+        return self._whole[row]
+
+    def rows_after_each_of(self, row: int) -> tuple[int, ...]:
+        """Returns the rows whose elements need this one's element of the same index, once per need."""
+        return self._same_index[row]
+
+
+class _Life(enum.IntEnum):
+    """What ``Progress`` knows of a task; attempts and leases are the scheduler's business."""
+
+    WAITING = 0
+    READY = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    SKIPPED = 4
+
+
+class Progress:
+    """Which tasks are ready as others end.
+
+    Only counters: a row's barrier opens when everything that it needs whole has succeeded, a task's own counter falls
+    as the elements of its index succeed. The cost per finished task is constant, amortised over the job, plus one step
+    per ``x[index]`` need. Ends may come in any order (a journal replayed by key), so a task may end before it was ever
+    handed out as ready. Contradictory ends raise ``InvariantBroken``: the owner commits one result per task.
+    """
+
+    __slots__ = ("_barriers", "_doomed", "_graph", "_left", "_life", "_pending", "_same_index_left")
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._life = bytearray(len(graph))
+        self._left = [len(graph.tasks_of_row(row)) for row in range(graph.rows)]
+        """Per row: tasks that have not succeeded yet."""
+        self._barriers = [graph.whole_needs(row) for row in range(graph.rows)]
+        """Per row: needed rows that have not succeeded whole."""
+        self._doomed = bytearray(graph.rows)
+        """Per row: whether one of its tasks failed or was skipped, so that who needs it whole never runs."""
+        self._same_index_left = array("l")
+        """Per task: elements of its own index that have not succeeded yet."""
+        self._pending: list[TaskIndex] = []
+        for row in range(graph.rows):
+            self._same_index_left.extend([graph.same_index_needs(row)] * self._left[row])
+            if not self._barriers[row]:
+                self._open(row)
+
+    def take_ready(self) -> tuple[TaskIndex, ...]:
+        """Returns the tasks that became ready since the last call, in index order; at first, all without needs."""
+        ready = tuple(sorted(task for task in self._pending if self._life[task] == _Life.READY))
+        self._pending.clear()
+        return ready
+
+    def succeeded(self, task: TaskIndex) -> None:
+        """Counts a success once; the same news again changes nothing."""
+        row = self._graph.row_of(task)
+        if self._life[task] == _Life.SUCCEEDED:
+            return
+        self._refuse_second_end(task, "succeeded")
+        self._life[task] = _Life.SUCCEEDED
+        self._left[row] -= 1
+        element = task - self._graph.tasks_of_row(row).start
+        for after in self._graph.rows_after_each_of(row):
+            follower = TaskIndex(self._graph.tasks_of_row(after).start + element)
+            self._same_index_left[follower] -= 1
+            if not self._barriers[after]:
+                self._make_ready_if_free(follower)
+        if not self._left[row]:
+            for after in self._graph.rows_after_all_of(row):
+                self._barriers[after] -= 1
+                if not self._barriers[after]:
+                    self._open(after)
+
+    def failed(self, task: TaskIndex) -> tuple[TaskIndex, ...]:
+        """Counts a failure for good; returns the tasks that can never run because of it, in index order.
+
+        The same news again returns nothing, and so does the failure of a task that was skipped before.
+        """
+        self._graph.row_of(task)
+        if self._life[task] in (_Life.FAILED, _Life.SKIPPED):
+            return ()
+        self._refuse_second_end(task, "failed")
+        self._life[task] = _Life.FAILED
+        skipped: list[TaskIndex] = []
+        ended = [task]
+        while ended:
+            for follower in self._followers_lost_with(ended.pop()):
+                if self._life[follower] == _Life.WAITING:
+                    self._life[follower] = _Life.SKIPPED
+                    skipped.append(follower)
+                    ended.append(follower)
+        return tuple(sorted(skipped))
+
+    def _open(self, row: int) -> None:
+        for task in self._graph.tasks_of_row(row):
+            self._make_ready_if_free(TaskIndex(task))
+
+    def _make_ready_if_free(self, task: TaskIndex) -> None:
+        if not self._same_index_left[task] and self._life[task] == _Life.WAITING:
+            self._life[task] = _Life.READY
+            self._pending.append(task)
+
+    def _followers_lost_with(self, task: TaskIndex) -> Iterator[TaskIndex]:
+        """Yields the direct followers of a task that did not succeed; a row's whole followers only the first time."""
+        row = self._graph.row_of(task)
+        element = task - self._graph.tasks_of_row(row).start
+        for after in self._graph.rows_after_each_of(row):
+            yield TaskIndex(self._graph.tasks_of_row(after).start + element)
+        if not self._doomed[row]:
+            self._doomed[row] = True
+            for after in self._graph.rows_after_all_of(row):
+                yield from map(TaskIndex, self._graph.tasks_of_row(after))
+
+    def _refuse_second_end(self, task: TaskIndex, end: str) -> None:
+        life = _Life(self._life[task])
+        if life not in (_Life.WAITING, _Life.READY):
+            raise InvariantBroken(f"{self._graph.id_of(task)} {end}, but had already {life.name.lower()}")

@@ -1,0 +1,308 @@
+"""Links: one per pair, greeted before used, dialled for ever.
+
+A link begins with ``Hello`` both ways. Its chain must start with the very leaf that TLS proved and is judged by the same
+rules as gossiped chains; only then is any other frame read. Two ends that dial each other at once get two links; both ends
+keep the one that the lower id began. Where one link is clearly older, the newer one wins: whoever dialled again has lost
+the old one, even if this end has not noticed.
+
+Dialling backs off exponentially with full jitter (after "Exponential Backoff and Jitter", M. Brooker, 2015), and never
+gives up: a peer that comes back after a week finds us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.effects import Note
+from meshpeer.core.errors import InvariantBroken, PeerFault
+from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
+from meshpeer.core.membership.messages import (
+    PROTOCOL_VERSIONS,
+    CloseLink,
+    Dial,
+    DialFailed,
+    Hello,
+    LinkClosed,
+    LinkOpened,
+    PeerDown,
+    PeerUp,
+    Refusal,
+    SendOnLink,
+    WeWereRefused,
+)
+
+HELLO_TIMEOUT_S = 5.0
+"""A link whose peer has not greeted by then is closed."""
+SIMULTANEOUS_S = 2.0
+"""Two links of a pair that opened within this are one collision; the lower id's one is kept."""
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+HIGHER_ID_WAITS_S = 1.0
+"""Of a pair that learn of each other at once, the higher id lets the lower one dial first."""
+SEED_REDIAL_S = 60.0
+"""A seed that we have no link to is tried again this often while there are other links."""
+
+LinkEffect = Dial | SendOnLink | CloseLink | PeerUp | PeerDown | WeWereRefused | Note
+Admit = Callable[[Sequence[bytes], Instant], NodeId]
+"""Judges a chain and returns whose it is; raises ``PeerFault``."""
+
+
+class Jitter(Protocol):
+    def random(self) -> float: ...
+
+
+@dataclass(slots=True)
+class _Link:
+    link: LinkId
+    peer: NodeId
+    leaf: bytes
+    remote: str
+    dialled: str
+    opened_at_s: float
+    greeted: bool = False
+
+
+@dataclass(slots=True)
+class _Target:
+    """Somebody to have a link to: a member, or (with ``node`` None) whoever answers at a seed."""
+
+    node: NodeId | None
+    addresses: tuple[str, ...]
+    next_at_s: float
+    failures: int = 0
+    dialling: bool = False
+    answered_by: NodeId | None = field(default=None)
+
+
+class Links:
+    """Decides which links exist. Sans-IO: events in, effects out."""
+
+    def __init__(self, *, me: NodeId, mesh: MeshId, chain: Sequence[bytes], control_port: int, admit: Admit, jitter: Jitter) -> None:
+        self._me = me
+        self._mesh = mesh
+        self._chain = tuple(chain)
+        self._control_port = control_port
+        self._admit = admit
+        self._jitter = jitter
+        self._links: dict[LinkId, _Link] = {}
+        self._by_peer: dict[NodeId, LinkId] = {}
+        self._targets: dict[NodeId, _Target] = {}
+        self._seeds: dict[str, _Target] = {}
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> list[NodeId]:
+        """Peers with a link in use, in id order."""
+        return sorted(self._by_peer)
+
+    def link_to(self, peer: NodeId) -> LinkId | None:
+        return self._by_peer.get(peer)
+
+    def peer_of(self, link: LinkId) -> NodeId | None:
+        """Returns the peer of a greeted link in use; None for any other."""
+        state = self._links.get(link)
+        return state.peer if state and self._by_peer.get(state.peer) == link else None
+
+    def remote_of(self, peer: NodeId) -> str:
+        link = self._by_peer.get(peer)
+        return self._links[link].remote if link is not None else ""
+
+    def check(self) -> None:
+        """Raises ``InvariantBroken`` where two tables disagree."""
+        for peer, link in self._by_peer.items():
+            if self._links[link].peer != peer or not self._links[link].greeted:
+                raise InvariantBroken(f"link {link} is in use for the wrong peer")
+
+    # --- what to be linked to ------------------------------------------------------------------------------------
+
+    def show_chain(self, chain: Sequence[bytes]) -> None:
+        """Greets with this chain from now on."""
+        self._chain = tuple(chain)
+
+    def want(self, targets: dict[NodeId, tuple[str, ...]], now: Instant) -> None:
+        """Sets the members to keep links to, with their addresses, best first."""
+        for node in [node for node in self._targets if node not in targets]:
+            del self._targets[node]
+        for node, addresses in targets.items():
+            known = self._targets.get(node)
+            if known is None:
+                wait = 0.0 if self._me < node else HIGHER_ID_WAITS_S
+                self._targets[node] = _Target(node, addresses, now.mono_s + wait)
+            elif known.addresses != addresses:
+                known.addresses = addresses
+                if not known.dialling:
+                    known.failures = 0
+                    known.next_at_s = min(known.next_at_s, now.mono_s + BACKOFF_FIRST_S)
+
+    def seed(self, address: str, now: Instant) -> None:
+        """Adds an address where some member may answer."""
+        self._seeds.setdefault(address, _Target(None, (address,), now.mono_s))
+
+    def tick(self, now: Instant) -> list[LinkEffect]:
+        effects: list[LinkEffect] = []
+        for state in list(self._links.values()):
+            if not state.greeted and now.mono_s >= state.opened_at_s + HELLO_TIMEOUT_S:
+                effects += self._drop(state, "the peer did not greet", now)
+        for target in (*self._targets.values(), *self._seeds.values()):
+            if self._due(target, now):
+                target.dialling = True
+                effects.append(Dial(target=target.node, addresses=target.addresses))
+        return effects
+
+    def next_deadline(self) -> Deadline | None:
+        hellos = [link.opened_at_s + HELLO_TIMEOUT_S for link in self._links.values() if not link.greeted]
+        dials = [
+            target.next_at_s
+            for target in (*self._targets.values(), *self._seeds.values())
+            if not target.dialling and target.addresses and not self._satisfied(target)
+        ]
+        if not hellos and not dials:
+            return None
+        at = min((*hellos, *dials))
+        return Deadline(at, "dial" if dials and at == min(dials) else "a greeting is due")
+
+    # --- what happens to links -----------------------------------------------------------------------------------
+
+    def on_opened(self, event: LinkOpened, now: Instant) -> list[LinkEffect]:
+        state = _Link(event.link, event.peer, event.leaf, event.remote, event.dialled, now.mono_s)
+        self._links[event.link] = state
+        for target in self._targets_of(event):
+            target.dialling = False
+            target.failures = 0
+            target.answered_by = event.peer
+            target.next_at_s = now.mono_s + (SEED_REDIAL_S if target.node is None else BACKOFF_FIRST_S)
+        if event.peer == self._me:
+            return self._drop(state, "the address is this node's own", now)
+        hello = Hello(
+            versions=PROTOCOL_VERSIONS,
+            mesh=self._mesh,
+            chain=self._chain,
+            clock_ms=int(now.unix_s * 1000),
+            observed=event.remote,
+            control_port=self._control_port,
+        )
+        return [SendOnLink(link=event.link, message=hello)]
+
+    def on_dial_failed(self, event: DialFailed, now: Instant) -> list[LinkEffect]:
+        targets = [self._targets.get(event.target)] if event.target is not None else [self._seeds.get(one) for one in event.addresses]
+        for target in targets:
+            if target is not None:
+                target.dialling = False
+                self._back_off(target, now)
+        return []
+
+    def on_closed(self, event: LinkClosed, now: Instant) -> list[LinkEffect]:
+        state = self._links.pop(event.link, None)
+        if state is None:
+            return []
+        return self._after_end(state, event.reason, now)
+
+    def on_message(self, link: LinkId, message: msgspec.Struct, now: Instant) -> tuple[NodeId | None, list[LinkEffect]]:
+        """Takes greetings itself; returns the peer where the message is for others to read."""
+        state = self._links.get(link)
+        if state is None:
+            return None, []
+        match message:
+            case Hello():
+                return None, self._on_hello(state, message, now)
+            case Refusal(reason=reason):
+                effects: list[LinkEffect] = [WeWereRefused(peer=state.peer, reason=reason)]
+                if state.peer in self._targets:
+                    self._back_off(self._targets[state.peer], now)
+                return None, [*effects, *self._drop(state, f"refused: {reason}", now)]
+        if self._by_peer.get(state.peer) != link:
+            return None, []
+        return state.peer, []
+
+    def on_fault(self, link: LinkId, reason: str, now: Instant) -> list[LinkEffect]:
+        """Closes the link of a peer that broke the protocol, and tells it why."""
+        state = self._links.get(link)
+        return self._refuse(state, reason, now) if state else []
+
+    # --- rules ---------------------------------------------------------------------------------------------------
+
+    def _on_hello(self, state: _Link, hello: Hello, now: Instant) -> list[LinkEffect]:
+        if state.greeted:
+            return self._refuse(state, "a second greeting on one link", now)
+        if not set(hello.versions) & set(PROTOCOL_VERSIONS):
+            return self._refuse(state, f"this node speaks protocol {PROTOCOL_VERSIONS[-1]}, you speak {list(hello.versions)}", now)
+        if hello.mesh != self._mesh:
+            return self._refuse(state, "this node belongs to another mesh", now)
+        if not hello.chain or hello.chain[0] != state.leaf:
+            return self._refuse(state, "the greeting's certificate is not the handshake's", now)
+        try:
+            node = self._admit(hello.chain, now)
+        except PeerFault as fault:
+            return self._refuse(state, fault.what, now)
+        if node != state.peer:
+            return self._refuse(state, "the greeting's certificate is another node's", now)
+        state.greeted = True
+        rival = self._by_peer.get(state.peer)
+        effects: list[LinkEffect] = []
+        if rival is not None:
+            if not self._beats(state, self._links[rival]):
+                return self._drop(state, "another link to this peer is in use", now)
+            effects.append(CloseLink(link=rival, reason="a newer link replaces this one"))
+            del self._links[rival]
+        self._by_peer[state.peer] = state.link
+        effects.append(
+            PeerUp(
+                peer=state.peer,
+                link=state.link,
+                remote=state.remote,
+                dialled=bool(state.dialled),
+                observed_me=hello.observed,
+            )
+        )
+        return effects
+
+    def _beats(self, newer: _Link, older: _Link) -> bool:
+        if newer.opened_at_s - older.opened_at_s > SIMULTANEOUS_S:
+            return True
+        if bool(newer.dialled) == bool(older.dialled):
+            return True
+        i_am_lower = self._me < newer.peer
+        return bool(newer.dialled) == i_am_lower
+
+    def _refuse(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
+        refusal = Refusal(reason=reason, clock_ms=int(now.unix_s * 1000))
+        fact = Note(level="warning", fact="link refused", fields=(("peer", key_text(state.peer)), ("from", state.remote), ("reason", reason)))
+        return [fact, SendOnLink(link=state.link, message=refusal), *self._drop(state, reason, now)]
+
+    def _drop(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
+        self._links.pop(state.link, None)
+        return [CloseLink(link=state.link, reason=reason), *self._after_end(state, reason, now)]
+
+    def _after_end(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
+        if self._by_peer.get(state.peer) != state.link:
+            return []
+        del self._by_peer[state.peer]
+        target = self._targets.get(state.peer)
+        if target is not None and not target.dialling:
+            target.next_at_s = min(target.next_at_s, now.mono_s)
+        for seed in self._seeds.values():
+            if seed.answered_by == state.peer:
+                seed.next_at_s = now.mono_s + BACKOFF_FIRST_S
+        return [PeerDown(peer=state.peer, reason=reason)]
+
+    def _targets_of(self, event: LinkOpened) -> list[_Target]:
+        found = [self._targets.get(event.peer), self._seeds.get(event.dialled)]
+        return [target for target in found if target is not None]
+
+    def _satisfied(self, target: _Target) -> bool:
+        who = target.node or target.answered_by
+        return who is not None and (who == self._me or who in self._by_peer)
+
+    def _due(self, target: _Target, now: Instant) -> bool:
+        return bool(target.addresses) and not target.dialling and target.next_at_s <= now.mono_s and not self._satisfied(target)
+
+    def _back_off(self, target: _Target, now: Instant) -> None:
+        ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**target.failures)
+        target.failures = min(target.failures + 1, 16)
+        target.next_at_s = now.mono_s + ceiling * (0.5 + 0.5 * self._jitter.random())

@@ -1,0 +1,141 @@
+"""What links say to each other, what happens to links, and what is to be done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from meshpeer.core.ids import LinkId, MeshId, NodeId
+
+PROTOCOL_VERSIONS = (1,)
+
+# --- frames ------------------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello"):
+    """First frame both ways. The chain's leaf must be the one that the handshake proved."""
+
+    versions: tuple[int, ...]
+    mesh: MeshId
+    chain: tuple[bytes, ...]
+    clock_ms: int
+    """The sender's wall clock, so that a refusal for time can name both."""
+    observed: str
+    """The address of the receiver as the sender sees it."""
+    control_port: int
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="refusal"):
+    """Last frame of a link that is not wanted: why, and when by the sender's clock."""
+
+    reason: str
+    clock_ms: int
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="ping"):
+    number: int
+
+
+class Pong(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="pong"):
+    number: int
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="sight"):
+    """Whom the sender has a live link to: what it can vouch for itself."""
+
+    linked: tuple[NodeId, ...]
+
+
+FRAMES = (Hello, Refusal, Ping, Pong, Sight)
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOpened:
+    """TLS is up both ways; the peer's key is proved, its admission is not."""
+
+    link: LinkId
+    peer: NodeId
+    leaf: bytes
+    remote: str
+    """The peer's underlay address, ``host:port``."""
+    dialled: str
+    """The address that we dialled; empty where the peer did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkClosed:
+    link: LinkId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialFailed:
+    """None of the addresses answered as a member. ``refused``: at least one said no at once, so somebody is there."""
+
+    target: NodeId | None
+    addresses: tuple[str, ...]
+    reason: str
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkMessage:
+    """One decoded control message."""
+
+    link: LinkId
+    message: msgspec.Struct
+
+
+# --- effects -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dial:
+    """Tries the addresses, best first, each a moment after the one before; the first that answers wins."""
+
+    target: NodeId | None
+    """None for a seed: whoever answers."""
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOnLink:
+    link: LinkId
+    message: msgspec.Struct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseLink:
+    """Closes once what was queued is sent."""
+
+    link: LinkId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerUp:
+    """A greeted link to this peer is in use."""
+
+    peer: NodeId
+    link: LinkId
+    remote: str
+    dialled: bool
+    observed_me: str
+    """This node's address as the peer sees it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDown:
+    peer: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeWereRefused:
+    """A peer would not have us; worth telling the operator."""
+
+    peer: NodeId
+    reason: str

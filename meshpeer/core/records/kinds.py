@@ -1,0 +1,82 @@
+"""The kinds of record, as shapes. Fields are only ever added, with defaults.
+
+A body is a map whose ``k`` names its kind. Times are whole seconds since the Unix epoch: bodies carry no floats.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshpeer.core.ids import Digest, NodeId, WireGuardKey
+
+
+class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="member"):
+    """What a node says of itself. Only the subject signs and raises (incarnation, sequence)."""
+
+    node: NodeId
+    incarnation: int
+    """max(stored + 1, Unix seconds) at boot."""
+    sequence: int
+    """Raised by one on every change within an incarnation."""
+    issued_at: int
+    ttl_s: int
+    """Expiry is absolute: ``issued_at + ttl_s``."""
+    name: str
+    """The DNS label asked for; a conflict has one winner on every node."""
+    region: str
+    roles: tuple[str, ...]
+    wireguard_key: WireGuardKey
+    wireguard_port: int
+    """0 for a node without an interface (backend none)."""
+    control_endpoints: tuple[str, ...]
+    """``host:port``, IPv6 in brackets; best first."""
+    wireguard_endpoints: tuple[str, ...]
+    ipv4: str = ""
+    """The claimed overlay address; empty before the first claim and on nodes without an interface."""
+    certificate: Digest
+    """SHA-256 of the leaf that the node shows now."""
+    hub: str = "allow"
+    """``prefer``, ``allow`` or ``never``."""
+    configured_endpoint: bool = False
+    """The first WireGuard endpoint was configured by a person (a public address or a forwarded port)."""
+
+
+class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):
+    """A tombstone, signed by the node that leaves; it supersedes every record up to its precedence."""
+
+    node: NodeId
+    incarnation: int
+    sequence: int
+    issued_at: int
+    ttl_s: int
+
+
+class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="charter"):
+    """The mesh-wide settings, signed by a node of capability ``admin``. The highest version counts."""
+
+    version: int
+    issued_at: int
+    author: NodeId
+    mesh_name: str
+    subnet: str
+    topology: str = "auto"
+    """``auto``, ``full`` or ``regional``."""
+    wireguard_port: int = 51820
+    keepalive_s: int = 25
+    mtu: int = 1420
+    away_max_s: int = 7 * 86_400
+    """How long a member may be away before its record expires."""
+
+
+Record = MemberRecord | LeaveRecord | CharterRecord
+"""The closed union that this version understands; other kinds are skipped.."""
+
+
+def precedence(record: MemberRecord | LeaveRecord) -> tuple[int, int]:
+    """Returns (incarnation, sequence): the higher one says what holds."""
+    return (record.incarnation, record.sequence)
+
+
+def expires_at(record: MemberRecord | LeaveRecord) -> int:
+    """Returns the Unix second from which the record is no longer accepted or passed on."""
+    return record.issued_at + record.ttl_s

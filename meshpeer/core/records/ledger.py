@@ -1,0 +1,291 @@
+"""The ledger: the durable answer to "who is in".
+
+It holds, for every node, the certificate chain that admits it, the record it published last (or its tombstone), and
+the proof where it contradicted itself; and the charter. Checks go from cheap to dear: size, shape, freshness, newer than
+what is held, certificate known, signature. What fails is refused whole, and nothing changes.
+
+It refuses to know who is alive, and how facts travel.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.identity.chains import VerifiedIdentity, verify_chain
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.ids import Digest, MeshId, NodeId
+from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import (
+    CharterRecord,
+    LeaveRecord,
+    MemberRecord,
+    Record,
+    expires_at,
+    precedence,
+)
+from meshpeer.core.wire.limits import (
+    CERTIFICATE_BYTES_MAX,
+    CHAIN_LENGTH_MAX,
+    ENDPOINTS_MAX,
+    MEMBERS_MAX,
+    NAME_LENGTH_MAX,
+    RECORD_BYTES_MAX,
+    ROLES_MAX,
+)
+
+AHEAD_MAX_S = 300
+"""An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
+
+Chain = tuple[bytes, ...]
+
+
+class Verdict(enum.Enum):
+    """What became of an offered fact."""
+
+    ACCEPTED = "accepted"
+    """New and believed: pass it on."""
+    KNOWN = "known"
+    STALE = "stale"
+    UNADMITTED = "unadmitted"
+    """Its author's certificate is not held yet; offer it again with the chain."""
+    EQUIVOCATION = "equivocation"
+    """The author signed two bodies for one precedence; both are the proof: pass both on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A certificate chain that was checked, and what it says."""
+
+    chain: Chain
+    leaf: Digest
+    identity: VerifiedIdentity
+
+
+@dataclass(slots=True)
+class Member:
+    """All that is held of one node."""
+
+    node: NodeId
+    admissions: dict[Digest, Admission] = field(default_factory=dict)
+    record: MemberRecord | None = None
+    leave: LeaveRecord | None = None
+    envelope: bytes = b""
+    """The bytes of ``record`` or, where the node left, of ``leave``."""
+    digest: Digest = Digest(b"")
+    proof: tuple[bytes, bytes] | None = None
+    """Two envelopes of one precedence: the node equivocated and is quarantined."""
+
+    @property
+    def current(self) -> MemberRecord | LeaveRecord | None:
+        return self.leave or self.record
+
+    @property
+    def best(self) -> Admission | None:
+        """The admission that counts: durable before provisional, then the later end, then the lower digest."""
+        return min(
+            self.admissions.values(),
+            key=lambda one: (not one.identity.durable, -one.identity.not_after, one.leaf),
+            default=None,
+        )
+
+
+class Ledger:
+    """Merges facts of one mesh; iteration is in node id order, whatever the order of arrival."""
+
+    def __init__(self, mesh: MeshId, roots: Sequence[bytes]) -> None:
+        self.mesh = mesh
+        self.roots = tuple(roots)
+        self._members: dict[NodeId, Member] = {}
+        self._leaves: set[Digest] = set()
+        self.charter: CharterRecord | None = None
+        self.charter_envelope = b""
+        self.charter_digest = Digest(b"")
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter([self._members[node] for node in sorted(self._members)])
+
+    def get(self, node: NodeId) -> Member | None:
+        return self._members.get(node)
+
+    def present(self, now_unix_s: float) -> list[Member]:
+        """Returns the members that are in: an unexpired record, a valid admission, no tombstone, in id order."""
+        return [
+            member
+            for member in self
+            if member.record is not None
+            and member.leave is None
+            and expires_at(member.record) > now_unix_s
+            and member.best is not None
+        ]
+
+    def chain_of(self, record: MemberRecord) -> Chain | None:
+        """Returns the chain that a record refers to."""
+        member = self._members.get(record.node)
+        admission = member.admissions.get(record.certificate) if member else None
+        return admission.chain if admission else None
+
+    # --- merging -------------------------------------------------------------------------------------------------
+
+    def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
+        """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
+        chain = tuple(chain)
+        if not 1 <= len(chain) <= CHAIN_LENGTH_MAX or any(len(one) > CERTIFICATE_BYTES_MAX for one in chain):
+            raise PeerFault("certificate chain exceeds its limits")
+        leaf = envelope.digest_of(chain[0])
+        if leaf in self._leaves:
+            return Verdict.KNOWN
+        identity = verify_chain(chain, self.roots, self.mesh, int(now_unix_s))
+        member = self._members.get(identity.node)
+        if member is None:
+            if len(self._members) >= MEMBERS_MAX:
+                raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
+            member = self._members[identity.node] = Member(identity.node)
+        member.admissions[leaf] = Admission(chain, leaf, identity)
+        self._leaves.add(leaf)
+        self._drop_superseded(member)
+        return Verdict.ACCEPTED if leaf in member.admissions else Verdict.STALE
+
+    def merge(self, data: bytes, now_unix_s: float) -> Verdict:
+        """Merges one signed record; raises ``PeerFault`` where it breaks a rule, whoever sent it."""
+        record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
+        match record:
+            case CharterRecord():
+                return self._merge_charter(record, data, now_unix_s)
+            case MemberRecord() | LeaveRecord():
+                return self._merge_subject(record, data, now_unix_s)
+            case _:  # pragma: no cover - msgspec yields only the union
+                raise PeerFault("record is of no known kind")
+
+    def forget_expired(self, now_unix_s: float) -> list[NodeId]:
+        """Drops records, tombstones and certificates past their end; returns whose record or tombstone went."""
+        gone: list[NodeId] = []
+        for member in list(self):
+            current = member.current
+            if current is not None and expires_at(current) <= now_unix_s:
+                member.record = member.leave = None
+                member.envelope, member.digest = b"", Digest(b"")
+                gone.append(member.node)
+            for leaf, admission in list(member.admissions.items()):
+                if admission.identity.not_after <= now_unix_s:
+                    self._drop(member, leaf)
+            if not member.admissions and member.current is None:
+                del self._members[member.node]
+        return gone
+
+    # --- rules ---------------------------------------------------------------------------------------------------
+
+    def _merge_subject(self, record: MemberRecord | LeaveRecord, data: bytes, now: float) -> Verdict:
+        if expires_at(record) <= now:
+            return Verdict.STALE
+        member = self._members.get(record.node)
+        held = member.current if member else None
+        digest = envelope.digest_of(data)
+        contradiction = False
+        if member and held is not None:
+            if digest == member.digest:
+                return Verdict.KNOWN
+            if member.proof and data in member.proof:
+                return Verdict.KNOWN
+            if precedence(record) < precedence(held):
+                return Verdict.STALE
+            contradiction = precedence(record) == precedence(held)
+        _check_times(record, now)
+        if isinstance(record, MemberRecord):
+            _check_member_limits(record)
+        if member is None or member.best is None:
+            return Verdict.UNADMITTED
+        if isinstance(record, MemberRecord):
+            admission = member.admissions.get(record.certificate) or _durable(member)
+            if admission is None:
+                return Verdict.UNADMITTED
+            _check_constraints(record, admission.identity)
+        envelope.verify(data, record.node, self.mesh, bytes_max=RECORD_BYTES_MAX)
+        if contradiction:
+            member.proof = (min(member.envelope, data), max(member.envelope, data))
+            if digest < member.digest:
+                self._put(member, record, data, digest)
+            return Verdict.EQUIVOCATION
+        self._put(member, record, data, digest)
+        self._drop_superseded(member)
+        return Verdict.ACCEPTED
+
+    def _merge_charter(self, charter: CharterRecord, data: bytes, now: float) -> Verdict:
+        digest = envelope.digest_of(data)
+        if digest == self.charter_digest:
+            return Verdict.KNOWN
+        if self.charter and (charter.version, _inverted(digest)) < (self.charter.version, _inverted(self.charter_digest)):
+            return Verdict.STALE
+        if charter.issued_at > now + AHEAD_MAX_S:
+            raise PeerFault("charter is issued in the future")
+        author = self._members.get(charter.author)
+        if author is None or author.best is None:
+            return Verdict.UNADMITTED
+        if Capability.ADMIN not in author.best.identity.capabilities:
+            raise PeerFault("charter is signed by a node without the capability admin")
+        envelope.verify(data, charter.author, self.mesh, bytes_max=RECORD_BYTES_MAX)
+        self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
+        return Verdict.ACCEPTED
+
+    @staticmethod
+    def _put(member: Member, record: MemberRecord | LeaveRecord, data: bytes, digest: Digest) -> None:
+        member.record = record if isinstance(record, MemberRecord) else None
+        member.leave = record if isinstance(record, LeaveRecord) else None
+        member.envelope, member.digest = data, digest
+
+    def _drop_superseded(self, member: Member) -> None:
+        """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with leaves."""
+        best = member.best
+        keep = {best.leaf} if best else set()
+        if member.record:
+            keep.add(member.record.certificate)
+        for leaf in [leaf for leaf in member.admissions if leaf not in keep]:
+            self._drop(member, leaf)
+
+    def _drop(self, member: Member, leaf: Digest) -> None:
+        del member.admissions[leaf]
+        self._leaves.discard(leaf)
+
+
+def _durable(member: Member) -> Admission | None:
+    """Returns the durable admission: a record that refers to a leaf we dropped as superseded stands on it."""
+    best = member.best
+    return best if best is not None and best.identity.durable else None
+
+
+def _check_times(record: MemberRecord | LeaveRecord, now: float) -> None:
+    if record.issued_at > now + AHEAD_MAX_S or record.incarnation > now + AHEAD_MAX_S:
+        ahead = int(max(record.issued_at, record.incarnation) - now)
+        raise PeerFault(f"record is dated {ahead} s ahead of this node's clock")
+    if record.sequence < 0 or record.incarnation < 0 or record.ttl_s <= 0:
+        raise PeerFault("record has counters out of range")
+
+
+def _check_member_limits(record: MemberRecord) -> None:
+    if len(record.control_endpoints) > ENDPOINTS_MAX or len(record.wireguard_endpoints) > ENDPOINTS_MAX:
+        raise PeerFault(f"record names more than {ENDPOINTS_MAX} endpoints")
+    if not 1 <= len(record.name) <= NAME_LENGTH_MAX or len(record.roles) > ROLES_MAX:
+        raise PeerFault("record has a name or roles out of range")
+    if len(record.wireguard_key) != 32:
+        raise PeerFault("record has a WireGuard key that is not 32 bytes")
+
+
+def _check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
+    if identity.roles and not set(record.roles) <= set(identity.roles):
+        raise PeerFault("record claims roles that its certificate does not allow")
+    if identity.region and record.region != identity.region:
+        raise PeerFault("record claims a region that its certificate does not allow")
+    if Capability.MEMBER not in identity.capabilities:
+        raise PeerFault("certificate does not allow membership")
+
+
+def _inverted(digest: Digest) -> bytes:
+    """Orders digests downwards: of two charters with one version, the lower digest wins on every node."""
+    return bytes(255 - byte for byte in digest)
