@@ -1,9 +1,10 @@
 """The expanded job: which tasks there are, what each needs, and which are ready as others end.
 
-A task's position (``TaskIndex``) follows the file: tasks in file order, the elements of an array in their order. An
-array task is one row of the graph and its elements are a range, so ``needs: [render]`` on 100,000 elements is one edge
-between two rows, never 100,000 objects. ``Progress`` counts the same way: one barrier per row for "all of it" needs,
-one small counter per task for "the same index" needs. Nothing here knows of nodes, attempts or time.
+A task's position (``TaskIndex``) follows the file: tasks in file order, the elements of an array in their
+order. An array task is one row of the graph and its elements are a range, so ``needs: [render]`` on 100,000
+elements is one edge between two rows, never 100,000 objects. ``Progress`` counts the same way: one barrier
+per row for "all of it" needs, one small counter per task for "the same index" needs. Nothing here knows of
+nodes, attempts or time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from meshpeer.core.ids import TaskIndex
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec, task_id
 from meshpeer.core.jobs.nearest import nearest
 
-_TASK_ID = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<index>0|[1-9][0-9]{0,8})\])?")
+_INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})\]", re.ASCII)
 
 
 class Graph:
@@ -45,7 +46,7 @@ class Graph:
 
     @classmethod
     def of(cls, spec: JobSpec) -> Graph:
-        """Builds the graph of a spec that ``jobs.spec`` has validated; needs that name no task raise ``KeyError``."""
+        """Builds the graph of a validated spec; a need that names no task raises ``KeyError``."""
         return cls(spec.tasks)
 
     def __len__(self) -> int:
@@ -66,27 +67,24 @@ class Graph:
 
     def find(self, text_id: str) -> TaskIndex:
         """Returns the task of this id; raises ``LocalFault`` that suggests ids which exist."""
-        match = _TASK_ID.fullmatch(text_id)
-        row = self._row_of_name.get(match["name"]) if match is not None else None
-        if match is None or row is None:
-            name = text_id.partition("[")[0]
-            close = nearest(name, self._row_of_name, count=3)
-            names = ", ".join(close or tuple(self._row_of_name)[:5])
-            raise LocalFault(f"the job has no task {text_id!r}", f"{'near' if close else 'its'} tasks: {names}")
-        spec, first, size = self._specs[row], self._first[row], self._first[row + 1] - self._first[row]
-        if spec.array is None:
-            if match["index"] is not None:
-                raise LocalFault(f"the job has no task {text_id!r}", f"{spec.name} is one task, not an array")
-            return TaskIndex(first)
-        elements = f"{spec.name} is an array: {spec.name}[0] to {spec.name}[{size - 1}]"
-        if match["index"] is None:
-            raise LocalFault(f"{text_id!r} names {size} tasks, not one", elements)
-        if int(match["index"]) >= size:
+        name, bracket, index = text_id.partition("[")
+        row = self._row_of_name.get(name)
+        if row is None:
+            raise self._no_such_task(text_id, name)
+        tasks = self.tasks_of_row(row)
+        if self._specs[row].array is None:
+            if bracket:
+                raise LocalFault(f"the job has no task {text_id!r}", f"{name} is one task, not an array")
+            return TaskIndex(tasks.start)
+        elements = f"{name} is an array: {name}[0] to {name}[{len(tasks) - 1}]"
+        if not bracket:
+            raise LocalFault(f"{text_id!r} names {len(tasks)} tasks, not one", elements)
+        if _INDEX.fullmatch(index) is None or int(index[:-1]) >= len(tasks):
             raise LocalFault(f"the job has no task {text_id!r}", elements)
-        return TaskIndex(first + int(match["index"]))
+        return TaskIndex(tasks.start + int(index[:-1]))
 
     def needs_of(self, task: TaskIndex) -> Iterator[tuple[TaskIndex, Need]]:
-        """Yields every task that this one needs directly, in the order of its needs, with the need that says so."""
+        """Yields every task that this one needs directly and the need that says so, in the file's order."""
         row = self.row_of(task)
         element = task - self._first[row]
         for need, needed in zip(self._specs[row].needs, self._needs[row], strict=True):
@@ -102,12 +100,10 @@ class Graph:
         return not self._whole[row] and not self._same_index[row]
 
     def tasks_named(self, name: str) -> range:
-        """Returns the positions of the tasks of this name (one, or an array's elements); raises ``LocalFault``."""
+        """Returns the positions of the tasks of this name; raises ``LocalFault`` where there are none."""
         row = self._row_of_name.get(name)
         if row is None:
-            close = nearest(name, self._row_of_name, count=3)
-            names = ", ".join(close or tuple(self._row_of_name)[:5])
-            raise LocalFault(f"the job has no task {name!r}", f"{'near' if close else 'its'} tasks: {names}")
+            raise self._no_such_task(name, name)
         return self.tasks_of_row(row)
 
     # Rows: one per task of the file. ``Progress`` counts by them.
@@ -143,6 +139,11 @@ class Graph:
         """Returns the rows whose elements need this one's element of the same index, once per need."""
         return self._same_index[row]
 
+    def _no_such_task(self, asked: str, name: str) -> LocalFault:
+        close = nearest(name, self._row_of_name, count=3)
+        names = ", ".join(close or tuple(self._row_of_name)[:5])
+        return LocalFault(f"the job has no task {asked!r}", f"{'near' if close else 'its'} tasks: {names}")
+
 
 class _Life(enum.IntEnum):
     """What ``Progress`` knows of a task; attempts and leases are the scheduler's business."""
@@ -157,10 +158,11 @@ class _Life(enum.IntEnum):
 class Progress:
     """Which tasks are ready as others end.
 
-    Only counters: a row's barrier opens when everything that it needs whole has succeeded, a task's own counter falls
-    as the elements of its index succeed. The cost per finished task is constant, amortised over the job, plus one step
-    per ``x[index]`` need. Ends may come in any order (a journal replayed by key), so a task may end before it was ever
-    handed out as ready. Contradictory ends raise ``InvariantBroken``: the owner commits one result per task.
+    Only counters: a row's barrier opens when everything that it needs whole has succeeded, a task's own
+    counter falls as the elements of its index succeed. The cost per finished task is constant, amortised over
+    the job, plus one step per ``x[index]`` need. Ends may come in any order (a journal replayed by key), so a
+    task may end before it was ever handed out as ready. Contradictory ends raise ``InvariantBroken``: the
+    owner commits one result per task.
     """
 
     __slots__ = ("_barriers", "_doomed", "_graph", "_left", "_life", "_pending", "_same_index_left")
@@ -183,7 +185,7 @@ class Progress:
                 self._open(row)
 
     def take_ready(self) -> tuple[TaskIndex, ...]:
-        """Returns the tasks that became ready since the last call, in index order; at first, all without needs."""
+        """Returns what became ready since the last call, in index order; at first, all without needs."""
         ready = tuple(sorted(task for task in self._pending if self._life[task] == _Life.READY))
         self._pending.clear()
         return ready
@@ -238,7 +240,7 @@ class Progress:
             self._pending.append(task)
 
     def _followers_lost_with(self, task: TaskIndex) -> Iterator[TaskIndex]:
-        """Yields the direct followers of a task that did not succeed; a row's whole followers only the first time."""
+        """Yields who directly follows a lost task; who needs its whole row, only the first time."""
         row = self._graph.row_of(task)
         element = task - self._graph.tasks_of_row(row).start
         for after in self._graph.rows_after_each_of(row):

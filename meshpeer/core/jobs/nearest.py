@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 CANDIDATES_MAX = 2_000
-"""Words that one search compares; beyond it the first ones serve, so that a typo in a huge job stays cheap."""
+"""Words that one search compares, the first ones: a typo in a huge job stays cheap."""
 
 
 def nearest(word: str, candidates: Iterable[str], *, count: int = 1) -> tuple[str, ...]:

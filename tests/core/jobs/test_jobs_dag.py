@@ -45,7 +45,7 @@ def test_every_id_finds_its_task() -> None:
         ("zzz", "the job has no task 'zzz'", "its tasks: split, render, grade, film"),
         ("", "the job has no task ''", "its tasks: split, render, grade, film"),
         ("render[3]", "the job has no task 'render[3]'", "render is an array: render[0] to render[2]"),
-        ("render[01]", "the job has no task 'render[01]'", "near tasks: render"),
+        ("render[01]", "the job has no task 'render[01]'", "render is an array: render[0] to render[2]"),
         ("render", "'render' names 3 tasks, not one", "render is an array: render[0] to render[2]"),
         ("split[0]", "the job has no task 'split[0]'", "split is one task, not an array"),
     ],
@@ -118,7 +118,9 @@ def test_a_hundred_thousand_tasks_cost_counters_not_edges() -> None:
             tasks=(
                 TaskSpec(name="first", argv=("true",), array=wide),
                 TaskSpec(name="gate", argv=("true",), needs=(Need(task="first"),)),
-                TaskSpec(name="second", argv=("true",), array=wide, needs=(Need(task="first"), Need(task="gate"))),
+                TaskSpec(
+                    name="second", argv=("true",), array=wide, needs=(Need(task="first"), Need(task="gate"))
+                ),
                 TaskSpec(name="last", argv=("true",), needs=(Need(task="second"),)),
             ),
         )
@@ -144,7 +146,10 @@ def specs(draw: st.DrawFn) -> JobSpec:
                 argv=("true",),
                 array=None if size is None else Array(size=size),
                 needs=tuple(
-                    Need(task=f"t{other}", same_index=size is not None and shapes[other] == size and draw(st.booleans()))
+                    Need(
+                        task=f"t{other}",
+                        same_index=size is not None and shapes[other] == size and draw(st.booleans()),
+                    )
                     for other in sorted(wanted)
                 ),
             )
@@ -183,7 +188,9 @@ def test_progress_agrees_with_the_definition(spec: JobSpec, data: st.DataObject)
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs(), data=st.data())
-def test_successes_replayed_in_any_order_leave_the_same_tasks_ready(spec: JobSpec, data: st.DataObject) -> None:
+def test_successes_replayed_in_any_order_leave_the_same_tasks_ready(
+    spec: JobSpec, data: st.DataObject
+) -> None:
     graph = Graph.of(spec)
     edges = {task: {need for need, _ in graph.needs_of(task)} for task in tasks(graph)}
     done: set[TaskIndex] = set()
