@@ -1,1 +1,1 @@
-"""Written by its room."""
+"""Which tunnels this node keeps: ``plan_mesh(view, me)``, pure. Equal facts give equal plans on every node."""

@@ -1,0 +1,140 @@
+"""A WireGuard interface as values: desired, observed, and the steps between.
+
+Addresses and allowed IPs are text in canonical form with a prefix length (``10.10.0.1/24``, ``fd00::1/128``); endpoints are
+``host:port`` with IPv6 in brackets, as ``wg`` prints them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshpeer.core.ids import WireGuardKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredPeer:
+    public_key: WireGuardKey
+    allowed_ips: tuple[str, ...]
+    """Sorted; disjoint between peers."""
+    endpoint: str | None = None
+    """None installs the peer to be answered only: nothing is sent until it speaks, or an endpoint comes."""
+    keepalive_s: int = 0
+    """0 for off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredDevice:
+    interface: str
+    private_key: bytes = field(repr=False)
+    public_key: WireGuardKey
+    listen_port: int
+    mtu: int
+    addresses: tuple[str, ...]
+    """This node's own, with the prefix of the mesh, so that the kernel routes the mesh here."""
+    peers: tuple[DesiredPeer, ...]
+    """Sorted by public key."""
+    routes: tuple[str, ...] = ()
+    """Prefixes to route into the interface beyond those that the addresses imply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedPeer:
+    public_key: WireGuardKey
+    allowed_ips: tuple[str, ...]
+    endpoint: str | None
+    keepalive_s: int
+    latest_handshake_unix_s: int
+    """0 for never."""
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedDevice:
+    interface: str
+    public_key: WireGuardKey
+    """Of the private key that it holds; all zeros where it holds none. The private key itself is not read."""
+    listen_port: int
+    mtu: int
+    up: bool
+    addresses: tuple[str, ...]
+    peers: tuple[ObservedPeer, ...]
+    routes: tuple[str, ...] = ()
+    ours: bool = True
+    """Made by meshpeer; one that is not is never touched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateInterface:
+    interface: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPrivateKey:
+    private_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetListenPort:
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMtu:
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress:
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveAddress:
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """Brings the interface up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPeer:
+    """Adds a peer or changes the named fields; None leaves a field alone."""
+
+    public_key: WireGuardKey
+    allowed_ips: tuple[str, ...] | None = None
+    endpoint: str | None = None
+    keepalive_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovePeer:
+    public_key: WireGuardKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRoute:
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveRoute:
+    prefix: str
+
+
+DeviceStep = (
+    CreateInterface
+    | SetPrivateKey
+    | SetListenPort
+    | SetMtu
+    | AddAddress
+    | RemoveAddress
+    | SetUp
+    | SetPeer
+    | RemovePeer
+    | AddRoute
+    | RemoveRoute
+)
+"""The closed union of steps, in an order that never gives two peers one allowed IP."""
