@@ -16,7 +16,7 @@ import trio
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Change, Table
-from meshpeer.core.errors import StoreFailed
+from meshpeer.core.errors import EnvironmentFault, StoreFailed
 from meshpeer.core.ids import Digest, NodeId, Ticket
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
@@ -235,6 +235,11 @@ class Link(Protocol):
         ...
 
     @property
+    def dialled(self) -> str:
+        """The address that we dialled; empty where the peer did."""
+        ...
+
+    @property
     def remote(self) -> str:
         """The underlay address that the link comes from or goes to, ``host:port``."""
         ...
@@ -244,24 +249,54 @@ class Link(Protocol):
         """The DER leaf certificate of the handshake."""
         ...
 
-    def send_soon(self, frame: bytes, *, bulk: bool = False) -> bool:
-        """Queues one frame, control before bulk; False where the queue is full and the frame was dropped."""
+    def send_soon(self, frame: bytes) -> bool:
+        """Queues one control frame; False where the queue is full and the frame was dropped."""
+        ...
+
+    async def send_bulk(self, frame: bytes) -> None:
+        """Sends one bulk frame when no control frame waits; blocks while the peer is slow. Raises ``LinkOver``."""
         ...
 
     async def receive(self) -> bytes:
-        """Returns the next frame; raises ``PeerFault`` or ``EnvironmentFault`` when the link is over."""
+        """Returns the next frame; raises ``LinkOver`` when the link has ended."""
         ...
 
-    async def aclose(self, reason: str = "") -> None: ...
+    def close_soon(self, reason: str) -> None:
+        """Closes once the queued control frames are sent."""
+        ...
+
+
+class LinkOver(EnvironmentFault):
+    """A link has ended; the text says why."""
+
+
+class DialFault(EnvironmentFault):
+    """No address led to a member. ``refused``: somebody is there and said no at once."""
+
+    def __init__(self, what: str, hint: str = "", *, refused: bool = False, foreign: bool = False) -> None:
+        super().__init__(what, hint)
+        self.refused = refused
+        self.foreign = foreign
+        """Somebody answered, who is no member of this mesh or does not take us for one."""
 
 
 class Transport(Protocol):
-    async def dial(self, address: str) -> Link:
-        """Opens a link; raises ``EnvironmentFault`` (nobody answers) or ``PeerFault`` (not one of our mesh)."""
+    @property
+    def port(self) -> int:
+        """The TCP port that answers."""
+        ...
+
+    def dial(self, addresses: Sequence[str]) -> contextlib.AbstractAsyncContextManager[Link]:
+        """Opens a link to the first address that answers, each tried a moment after the one before.
+
+        Entering raises ``DialFault``; the link lives as long as the context.
+        """
         ...
 
     async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
-        """Accepts links until cancelled."""
+        """Accepts links until cancelled; a link lives as long as its handler."""
         ...
 
-
+    def show(self, chain: Sequence[bytes]) -> None:
+        """Proves this node's identity with another chain from now on."""
+        ...

@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 class Digest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="digest"):
     """All entries with ``low <= node < high`` (an empty ``high`` is the end), and the charter held.
 
-    ``ask`` wants the receiver's own digest of the same range in return.
+    The receiver answers with the facts that the sender lacks, and a ``Want`` for those that it lacks itself.
     """
 
     low: bytes
@@ -32,7 +32,6 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="dige
     entries: tuple[Entry, ...]
     charter_version: int
     charter: bytes
-    ask: bool
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="want"):

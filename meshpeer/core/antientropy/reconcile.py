@@ -19,7 +19,7 @@ FACTS_BYTES_MAX = 48 * 1024
 PREFIX_BYTES = 8
 
 
-def digests(ledger: Ledger, *, ask: bool) -> list[Digest]:
+def digests(ledger: Ledger) -> list[Digest]:
     """Returns the ledger's digest in as many frames as it takes, covering the whole id space."""
     entries = [entry_of(member) for member in ledger]
     pages = [entries[at : at + ENTRIES_MAX] for at in range(0, len(entries), ENTRIES_MAX)] or [[]]
@@ -31,7 +31,6 @@ def digests(ledger: Ledger, *, ask: bool) -> list[Digest]:
             entries=tuple(page),
             charter_version=ledger.charter.version if ledger.charter else 0,
             charter=ledger.charter_digest[:PREFIX_BYTES],
-            ask=ask,
         )
         for number, page in enumerate(pages)
     ]

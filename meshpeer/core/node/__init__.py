@@ -1,1 +1,1 @@
-"""Written by its room."""
+"""One node: composes the machines, routes messages and effects between them. The only room that knows all others."""

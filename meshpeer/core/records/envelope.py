@@ -21,6 +21,10 @@ JOB_CONTEXT = b"meshpeer/job/v1"
 Body = TypeVar("Body")
 
 
+class BadSignature(PeerFault):
+    """Nobody who follows the protocol sends this: a relaying peer checks before it passes on."""
+
+
 class Signed(msgspec.Struct, frozen=True, array_like=True):
     """A body and its author's signature; encodes as a CBOR array of two byte strings."""
 
@@ -41,10 +45,10 @@ def open_body(envelope: bytes, kind: type[Body], *, bytes_max: int) -> Body:
 
 
 def verify(envelope: bytes, author: NodeId, mesh: MeshId, *, bytes_max: int, context: bytes = RECORD_CONTEXT) -> None:
-    """Checks that ``author`` signed the envelope for this mesh and context; raises ``PeerFault``."""
+    """Checks that ``author`` signed the envelope for this mesh and context; raises ``BadSignature``."""
     signed = cbor.decode(envelope, Signed, bytes_max=bytes_max)
     if not verify_signature(author, context, mesh, signed.body, signed.signature):
-        raise PeerFault("signature does not verify")
+        raise BadSignature("signature does not verify")
 
 
 def digest_of(envelope: bytes) -> Digest:

@@ -99,7 +99,7 @@ class Ledger:
         self.mesh = mesh
         self.roots = tuple(roots)
         self._members: dict[NodeId, Member] = {}
-        self._leaves: set[Digest] = set()
+        self._leaves: dict[Digest, NodeId] = {}
         self.charter: CharterRecord | None = None
         self.charter_envelope = b""
         self.charter_digest = Digest(b"")
@@ -126,6 +126,10 @@ class Ledger:
             and member.best is not None
         ]
 
+    def owner_of(self, leaf: bytes) -> NodeId | None:
+        """Returns whose leaf certificate this is, where it is held."""
+        return self._leaves.get(envelope.digest_of(leaf))
+
     def chain_of(self, record: MemberRecord) -> Chain | None:
         """Returns the chain that a record refers to."""
         member = self._members.get(record.node)
@@ -149,7 +153,7 @@ class Ledger:
                 raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
             member = self._members[identity.node] = Member(identity.node)
         member.admissions[leaf] = Admission(chain, leaf, identity)
-        self._leaves.add(leaf)
+        self._leaves[leaf] = identity.node
         self._drop_superseded(member)
         return Verdict.ACCEPTED if leaf in member.admissions else Verdict.STALE
 
@@ -251,7 +255,7 @@ class Ledger:
 
     def _drop(self, member: Member, leaf: Digest) -> None:
         del member.admissions[leaf]
-        self._leaves.discard(leaf)
+        self._leaves.pop(leaf, None)
 
 
 def _durable(member: Member) -> Admission | None:

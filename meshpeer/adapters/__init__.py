@@ -1,0 +1,1 @@
+"""Adapters touch the world, one package per port. They never import each other."""

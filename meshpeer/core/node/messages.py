@@ -1,0 +1,120 @@
+"""What happens to a node as a whole, and what it wants done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
+from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice
+
+# --- frames ------------------------------------------------------------------------------------------------------
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="applied"):
+    """The sender's interface holds the receiver's key: an initiation will be answered.
+
+    An initiation that comes before the other end knows the key is dropped, and the next follows 5 s later (REKEY_TIMEOUT,
+    WireGuard whitepaper, section 6.1); so each end waits for this word before it sends the first packet.
+    """
+
+    receiver_key: WireGuardKey
+    sender_key: WireGuardKey
+
+
+FRAMES = (Applied,)
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The node's stored facts are restored; it may speak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameReceived:
+    link: LinkId
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedFound:
+    """An address where a member may answer: from the invite, the config, the store or mDNS."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointsChanged:
+    """This machine's own addresses, as ``host:port``, best first."""
+
+    control: tuple[str, ...]
+    wireguard: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceObserved:
+    """What the interface holds, after an apply or at a regular look. None: there is no interface."""
+
+    device: ObservedDevice | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfMessage:
+    """A message of this node to itself, released by the journal."""
+
+    message: msgspec.Struct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveAsked:
+    """A person wants this node out of the mesh for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameAsked:
+    name: str
+
+
+# --- effects -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendFrame:
+    link: LinkId
+    frame: bytes
+    after: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverToSelf:
+    message: msgspec.Struct
+    after: Ticket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyDevice:
+    """The interface shall hold exactly this from now on."""
+
+    device: DesiredDevice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowChain:
+    """Prove this node's identity with this chain from now on, and keep it."""
+
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersChanged:
+    """Names, addresses or opinions of members changed: refresh what is derived outside (hosts file, watchers)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstSyncDone:
+    """A member has sent all that this node lacked."""
+
+    peer: NodeId

@@ -1,0 +1,107 @@
+"""What this node says of itself: its member record, raised and signed on every change.
+
+The first record of a run has incarnation max(stored + 1, Unix seconds), so a node whose clock fell back still moves on. A
+new record waits for the journal before anyone hears of it: a crash must not lead to two bodies of one precedence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.ids import Digest, MeshId, WireGuardKey
+from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import LeaveRecord, MemberRecord
+
+REPUBLISH_S = 86_400.0
+CHANGE_PAUSE_S = 1.0
+"""Pause between two changes of one's own record (others allow one a second, with bursts)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What the record says besides its counters; equal profiles need no new record."""
+
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    wireguard_key: WireGuardKey
+    wireguard_port: int
+    control_endpoints: tuple[str, ...]
+    wireguard_endpoints: tuple[str, ...]
+    ipv4: str
+    certificate: Digest
+    hub: str
+    configured_endpoint: bool
+
+
+class OwnRecord:
+    """Keeps this node's record in step with its profile."""
+
+    def __init__(self, key: SigningKey, mesh: MeshId, *, stored: MemberRecord | LeaveRecord | None, now: Instant) -> None:
+        self._key = key
+        self._mesh = mesh
+        self._incarnation = max((stored.incarnation + 1) if stored else 0, int(now.unix_s))
+        self._sequence = 0
+        self._published: Profile | None = None
+        self._published_at_s = float("-inf")
+        self._ahead_of = (stored.incarnation, stored.sequence) if stored else (0, 0)
+        self.record: MemberRecord | None = None
+
+    def due(self, profile: Profile, now: Instant) -> bool:
+        """Says whether a new record is due: the profile changed (at most once a second), or a day went by."""
+        if self._published is None:
+            return True
+        since = now.mono_s - self._published_at_s
+        return since >= REPUBLISH_S or (profile != self._published and since >= CHANGE_PAUSE_S)
+
+    def next_deadline(self, profile: Profile) -> Deadline:
+        changed = self._published != profile
+        return Deadline(self._published_at_s + (CHANGE_PAUSE_S if changed else REPUBLISH_S), "publish this node's record")
+
+    def publish(self, profile: Profile, *, ttl_s: int, now: Instant) -> bytes:
+        """Returns the signed record of the profile, with raised counters."""
+        self._sequence += 1
+        record = MemberRecord(
+            node=self._key.public,
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            issued_at=int(now.unix_s),
+            ttl_s=ttl_s,
+            name=profile.name,
+            region=profile.region,
+            roles=profile.roles,
+            wireguard_key=profile.wireguard_key,
+            wireguard_port=profile.wireguard_port,
+            control_endpoints=profile.control_endpoints,
+            wireguard_endpoints=profile.wireguard_endpoints,
+            ipv4=profile.ipv4,
+            certificate=profile.certificate,
+            hub=profile.hub,
+            configured_endpoint=profile.configured_endpoint,
+        )
+        if (record.incarnation, record.sequence) <= self._ahead_of:
+            raise InvariantBroken(f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}")
+        self._published, self._published_at_s, self.record = profile, now.mono_s, record
+        return envelope.sign(self._key, self._mesh, record)
+
+    def overtake(self, seen: MemberRecord | LeaveRecord) -> None:
+        """Passes a record of this very node that others hold and this one does not: a restored backup, a clone."""
+        if (seen.incarnation, seen.sequence) > (self._incarnation, self._sequence):
+            self._incarnation = seen.incarnation + 1
+            self._sequence = 0
+            self._published = None
+
+    def leave(self, *, ttl_s: int, now: Instant) -> bytes:
+        """Returns the signed tombstone."""
+        record = LeaveRecord(
+            node=self._key.public,
+            incarnation=self._incarnation,
+            sequence=self._sequence + 1,
+            issued_at=int(now.unix_s),
+            ttl_s=ttl_s,
+        )
+        return envelope.sign(self._key, self._mesh, record)
+

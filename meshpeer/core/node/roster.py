@@ -1,0 +1,83 @@
+"""The roster: the ledger with names and addresses resolved, as every node with the same facts sees it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from meshpeer.core.addressing.claims import Claim, resolve_ipv4, resolve_names
+from meshpeer.core.addressing.ula import ula_address
+from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.ids import NodeId
+from meshpeer.core.records.kinds import MemberRecord
+from meshpeer.core.records.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One member that is in."""
+
+    node: NodeId
+    record: MemberRecord
+    identity: VerifiedIdentity
+    name: str
+    ipv4: str
+    """Empty where it claimed none, or lost it to another."""
+    ipv6: str
+    quarantined: bool
+    """It signed two bodies for one precedence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Members in node id order."""
+
+    members: tuple[Listed, ...]
+    taken: dict[str, NodeId]
+    """Who holds each IPv4 address."""
+
+    def get(self, node: NodeId) -> Listed | None:
+        return next((one for one in self.members if one.node == node), None)
+
+    def named(self, text: str) -> Listed | None:
+        """Finds a member by name, overlay address, or the first letters of its id."""
+        wanted = text.lower()
+        for one in self.members:
+            if wanted in (one.name, one.ipv4, one.ipv6):
+                return one
+        return None
+
+
+def make_roster(ledger: Ledger, now_unix_s: float, *, dead: Collection[NodeId]) -> Roster:
+    """Resolves names and addresses of all present members. ``dead`` yield their name to a living namesake."""
+    present = ledger.present(now_unix_s)
+    names: list[Claim] = []
+    addresses: list[Claim] = []
+    for member in present:
+        if member.record is None or member.best is None:
+            continue
+        identity = member.best.identity
+        claim = Claim(node=member.node, value=member.record.name, durable=identity.durable, admitted_at=identity.admitted_at)
+        names.append(claim)
+        if member.record.ipv4:
+            addresses.append(
+                Claim(node=member.node, value=member.record.ipv4, durable=identity.durable, admitted_at=identity.admitted_at)
+            )
+    subnet = ipaddress.IPv4Network(ledger.charter.subnet) if ledger.charter else None
+    name_of = resolve_names(names, gone=dead)
+    address_of = resolve_ipv4(addresses, subnet) if subnet else {}
+    listed = tuple(
+        Listed(
+            node=member.node,
+            record=member.record,
+            identity=member.best.identity,
+            name=name_of[member.node],
+            ipv4=str(address_of.get(member.node, "")),
+            ipv6=str(ula_address(ledger.mesh, member.node)),
+            quarantined=member.proof is not None,
+        )
+        for member in present
+        if member.record is not None and member.best is not None
+    )
+    return Roster(listed, {one.ipv4: one.node for one in listed if one.ipv4})

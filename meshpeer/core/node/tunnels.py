@@ -1,0 +1,183 @@
+"""Tunnels: from the roster to the interface this node wants, with an endpoint for every peer that is ready for one.
+
+A peer enters the interface without an endpoint as soon as its record is known: so its packets are answered. It gets endpoint and keepalive
+once it said that its interface holds this node's key (``Applied``), or after a while without such a word, when no link carries one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshpeer.core.addressing.ula import mesh_prefix
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.identity.keys import WireGuardPrivateKey
+from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
+from meshpeer.core.node.messages import Applied
+from meshpeer.core.node.roster import Roster
+from meshpeer.core.paths.endpoints import EndpointChoice, rank_candidates
+from meshpeer.core.records.kinds import CharterRecord
+from meshpeer.core.topology.plan import MeshPlan, plan_mesh
+from meshpeer.core.topology.view import MemberView, MeshView
+from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer, ObservedDevice, ObservedPeer
+
+UNCONFIRMED_READY_S = 3.0
+"""A peer that no link reaches is taken for ready after this long."""
+
+
+@dataclass(slots=True)
+class _Tunnel:
+    node: NodeId
+    known_since_s: float
+    confirmed: bool
+    told: bool
+    choice: EndpointChoice
+
+
+class Tunnels:
+    """Derives the desired interface; remembers which peers confirmed. Sans-IO."""
+
+    def __init__(self, *, mesh: MeshId, me: NodeId, key: WireGuardPrivateKey, interface: str, port: int) -> None:
+        self._mesh = mesh
+        self._me = me
+        self._key = key
+        self._interface = interface
+        self._port = port
+        self._tunnels: dict[WireGuardKey, _Tunnel] = {}
+        self._attached: tuple[str, ...] = ()
+        self.observed: ObservedDevice | None = None
+        self.plan = MeshPlan(mode="full", peers=())
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def attached(self, prefixes: tuple[str, ...]) -> None:
+        """Sets the prefixes of this machine's own networks."""
+        self._attached = prefixes
+
+    def on_applied(self, message: Applied) -> None:
+        tunnel = self._tunnels.get(message.sender_key)
+        if tunnel is not None and message.receiver_key == self._key.public:
+            tunnel.confirmed = True
+
+    def on_observed(self, device: ObservedDevice | None) -> None:
+        self.observed = device
+        if device is None:
+            for tunnel in self._tunnels.values():
+                tunnel.told = False
+
+    def on_link(self, node: NodeId) -> None:
+        """A new link: tell the peer again what this interface holds."""
+        for tunnel in self._tunnels.values():
+            if tunnel.node == node:
+                tunnel.told = False
+
+    def words(self) -> list[tuple[NodeId, Applied]]:
+        """Returns what to tell peers whose keys the interface holds and who have not been told."""
+        held = {peer.public_key for peer in self.observed.peers} if self.observed else set()
+        words: list[tuple[NodeId, Applied]] = []
+        for key, tunnel in sorted(self._tunnels.items()):
+            if key in held and not tunnel.told:
+                tunnel.told = True
+                words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
+        return words
+
+    # --- derivation ----------------------------------------------------------------------------------------------
+
+    def device(self, roster: Roster, charter: CharterRecord, *, link_remote: Callable[[NodeId], str], now: Instant) -> DesiredDevice | None:
+        """Returns what the interface shall hold now; None before this node is in the roster itself."""
+        mine = roster.get(self._me)
+        if mine is None:
+            return None
+        self.plan = plan_mesh(_view(roster, charter), self._me)
+        held = {peer.public_key: peer for peer in self.observed.peers} if self.observed else {}
+        overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
+        peers: list[DesiredPeer] = []
+        for planned in self.plan.peers:
+            tunnel = self._tunnels.get(planned.public_key)
+            if tunnel is None:
+                tunnel = self._tunnels[planned.public_key] = _Tunnel(planned.node, now.mono_s, False, False, EndpointChoice())
+            listed = roster.get(planned.node)
+            candidates = (
+                rank_candidates(
+                    advertised=listed.record.wireguard_endpoints,
+                    configured=listed.record.configured_endpoint,
+                    link_remote=link_remote(planned.node),
+                    port=listed.record.wireguard_port,
+                    attached=self._attached,
+                    overlay=overlay,
+                )
+                if listed
+                else ()
+            )
+            observed = held.get(planned.public_key)
+            endpoint = self._endpoint(tunnel, candidates, observed, now)
+            peers.append(
+                DesiredPeer(
+                    public_key=planned.public_key,
+                    allowed_ips=tuple(sorted(planned.allowed_ips)),
+                    endpoint=endpoint,
+                    keepalive_s=planned.keepalive_s if endpoint else 0,
+                )
+            )
+        keys = {planned.public_key for planned in self.plan.peers}
+        for key in [key for key in self._tunnels if key not in keys]:
+            del self._tunnels[key]
+        return self._device(tuple(peers), charter, mine.ipv4, mine.ipv6)
+
+    def next_deadline(self) -> Deadline | None:
+        waits = [
+            Deadline(tunnel.known_since_s + UNCONFIRMED_READY_S, "take an unconfirmed peer for ready")
+            for tunnel in self._tunnels.values()
+            if not tunnel.confirmed and tunnel.choice.chosen is None and tunnel.choice.candidates
+        ]
+        return earliest(*waits, *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen))
+
+    def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
+        return next((peer for peer in self.observed.peers if peer.public_key == key), None) if self.observed else None
+
+    # --- rules ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _endpoint(tunnel: _Tunnel, candidates: tuple[str, ...], observed: ObservedPeer | None, now: Instant) -> str | None:
+        ready = tunnel.confirmed or now.mono_s >= tunnel.known_since_s + UNCONFIRMED_READY_S
+        if not ready:
+            tunnel.choice.candidates = candidates
+            return None
+        return tunnel.choice.update(candidates, observed.latest_handshake_unix_s if observed else 0, now)
+
+    def _device(self, peers: tuple[DesiredPeer, ...], charter: CharterRecord, ipv4: str, ipv6: str) -> DesiredDevice:
+        subnet = ipaddress.IPv4Network(charter.subnet)
+        addresses = [f"{ipv6}/{mesh_prefix(self._mesh).prefixlen}"]
+        if ipv4:
+            addresses.insert(0, f"{ipv4}/{subnet.prefixlen}")
+        return DesiredDevice(
+            interface=self._interface,
+            private_key=self._key.secret,
+            public_key=self._key.public,
+            listen_port=self._port,
+            mtu=charter.mtu,
+            addresses=tuple(addresses),
+            peers=peers,
+        )
+
+
+def _view(roster: Roster, charter: CharterRecord) -> MeshView:
+    return MeshView(
+        subnet=charter.subnet,
+        topology=charter.topology,
+        keepalive_s=charter.keepalive_s,
+        mtu=charter.mtu,
+        members=tuple(
+            MemberView(
+                node=one.node,
+                name=one.name,
+                region=one.record.region,
+                wireguard_key=one.record.wireguard_key,
+                ipv4=one.ipv4,
+                ipv6=one.ipv6,
+            )
+            for one in roster.members
+            if one.record.wireguard_port
+        ),
+    )

@@ -1,0 +1,32 @@
+"""What the planner may look at: reconciled facts about members, and nothing that only this node saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshpeer.core.ids import NodeId, WireGuardKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """One member that is in, with its resolved name and addresses."""
+
+    node: NodeId
+    name: str
+    region: str
+    wireguard_key: WireGuardKey
+    ipv4: str
+    """Empty where it has none (yet)."""
+    ipv6: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshView:
+    """The mesh as every node with the same facts sees it; members in node id order."""
+
+    subnet: str
+    topology: str
+    """``auto``, ``full`` or ``regional``."""
+    keepalive_s: int
+    mtu: int
+    members: tuple[MemberView, ...]

@@ -1,0 +1,165 @@
+"""Moves blobs between nodes, in bulk frames over the links, verified by SHA-256.
+
+The one who needs a blob asks a holder for a window of pieces, writes what comes, and asks for the next window; so a slow disk slows the
+sender, and memory stays flat. Pieces arrive in order (a link is ordered). A blob that fails its digest is dropped whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from meshpeer.core.errors import EnvironmentFault, MeshpeerError, PeerFault
+from meshpeer.core.ids import Digest, LinkId, NodeId
+from meshpeer.core.wire.frames import Channel, Codec
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX, BLOB_CHUNK_BYTES
+from meshpeer.runtime.ports import BlobRef, Blobs, BlobWriter, Link
+
+WINDOW_PIECES = 16
+"""Pieces asked for at a time: 896 KiB in flight."""
+STALL_S = 20.0
+"""A transfer without a piece for this long is given up (and tried elsewhere by whoever needs it)."""
+SERVING_MAX = 8
+"""Requests served at once per link; the rest of a greedy peer's are refused."""
+
+
+class BlobAsk(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="blob.ask"):
+    """Asks for ``pieces`` pieces of a blob from ``offset`` on; ``number`` names the answer."""
+
+    number: int
+    digest: Digest
+    offset: int
+    pieces: int
+
+
+class BlobPiece(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="blob.piece"):
+    """One piece; ``missing`` where the holder has no such blob (any more)."""
+
+    number: int
+    offset: int
+    data: bytes
+    missing: bool = False
+
+
+CODEC = Codec(Channel.BULK, (BlobAsk, BlobPiece))
+
+
+class Exchange:
+    """Implements ``linkkeeper.BulkHandler``; one per agent."""
+
+    def __init__(self, blobs: Blobs, nursery: trio.Nursery, link_to: Callable[[NodeId], LinkId | None]) -> None:
+        self._blobs = blobs
+        self._nursery = nursery
+        self._link_to = link_to
+        self._links: dict[LinkId, Link] = {}
+        self._serving: dict[LinkId, int] = {}
+        self._number = 0
+        self._answers: dict[tuple[LinkId, int], trio.MemorySendChannel[BlobPiece]] = {}
+        self._fetching: dict[Digest, trio.Event] = {}
+
+    # --- links ---------------------------------------------------------------------------------------------------
+
+    def attach(self, link: LinkId, open_link: Link) -> None:
+        self._links[link] = open_link
+        self._serving[link] = 0
+
+    def detach(self, link: LinkId) -> None:
+        self._links.pop(link, None)
+        self._serving.pop(link, None)
+        for key in [key for key in self._answers if key[0] == link]:
+            self._answers.pop(key).close()
+
+    def on_frame(self, link: LinkId, frame: bytes) -> None:
+        message = CODEC.decode(frame)
+        match message:
+            case BlobAsk():
+                if self._serving.get(link, SERVING_MAX) >= SERVING_MAX:
+                    raise PeerFault(f"more than {SERVING_MAX} blob requests at once")
+                self._nursery.start_soon(self._serve, link, message)
+            case BlobPiece():
+                channel = self._answers.get((link, message.number))
+                if channel is not None:
+                    try:
+                        channel.send_nowait(message)
+                    except (trio.WouldBlock, trio.BrokenResourceError) as error:
+                        raise PeerFault("more pieces than were asked for") from error
+
+    # --- needing -------------------------------------------------------------------------------------------------
+
+    async def fetch(self, ref: BlobRef, holder: NodeId) -> None:
+        """Makes the blob present here; raises ``EnvironmentFault`` where the holder can't give it, ``PeerFault`` for wrong content.
+
+        Two that need one blob at once share one transfer.
+        """
+        while self._blobs.path(ref.digest) is None:
+            under_way = self._fetching.get(ref.digest)
+            if under_way is not None:
+                await under_way.wait()
+                continue
+            done = self._fetching[ref.digest] = trio.Event()
+            try:
+                await self._transfer(ref, holder)
+            finally:
+                del self._fetching[ref.digest]
+                done.set()
+
+    async def _transfer(self, ref: BlobRef, holder: NodeId) -> None:
+        if ref.size > BLOB_BYTES_MAX:
+            raise PeerFault(f"a blob of {ref.size} bytes exceeds {BLOB_BYTES_MAX}")
+        async with self._blobs.receive(ref) as writer:
+            while writer.received < ref.size:
+                await self._window(ref, holder, writer)
+            await writer.finish()
+
+    async def _window(self, ref: BlobRef, holder: NodeId, writer: BlobWriter) -> None:
+        """Asks for one window and writes what comes."""
+        number = self._link_to(holder)
+        link = self._links.get(number) if number is not None else None
+        if number is None or link is None:
+            raise EnvironmentFault("there is no link to the node that holds a needed file")
+        self._number += 1
+        ask = BlobAsk(number=self._number, digest=ref.digest, offset=writer.received, pieces=WINDOW_PIECES)
+        give, take = trio.open_memory_channel[BlobPiece](WINDOW_PIECES)
+        self._answers[number, ask.number] = give
+        try:
+            await link.send_bulk(CODEC.encode(ask))
+            for _ in range(WINDOW_PIECES):
+                with trio.fail_after(STALL_S):
+                    piece = await take.receive()
+                if piece.missing:
+                    raise EnvironmentFault("the node that held a needed file has it no more")
+                if piece.offset != writer.received or not piece.data:
+                    raise PeerFault("a piece of a file came out of order")
+                await writer.write(piece.data)
+                if writer.received >= ref.size:
+                    break
+        except trio.EndOfChannel as error:
+            raise EnvironmentFault("the link broke while a file was moved") from error
+        except trio.TooSlowError as error:
+            raise EnvironmentFault(f"no piece of a file came for {STALL_S:.0f} s") from error
+        finally:
+            self._answers.pop((number, ask.number), None)
+
+    # --- giving --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, number: LinkId, ask: BlobAsk) -> None:
+        link = self._links.get(number)
+        if link is None:
+            return
+        self._serving[number] += 1
+        try:
+            offset = ask.offset
+            for _ in range(min(ask.pieces, WINDOW_PIECES)):
+                data = b"" if self._blobs.path(ask.digest) is None else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
+                piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data)
+                await link.send_bulk(CODEC.encode(piece))
+                offset += len(data)
+                if len(data) < BLOB_CHUNK_BYTES:
+                    break
+        except MeshpeerError:
+            return
+        finally:
+            if number in self._serving:
+                self._serving[number] -= 1

@@ -1,0 +1,100 @@
+"""Keeps the open links: dials, accepts, reads, writes, and tells the node.
+
+A link's task reads frames for as long as it lives. Control frames become events; bulk frames go to the blob exchange and never pass
+through core.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.ids import LinkId
+from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
+from meshpeer.core.node.messages import FrameReceived, SendFrame
+from meshpeer.core.wire.frames import Channel
+from meshpeer.runtime.ports import DialFault, Link, LinkOver, Transport
+
+
+class BulkHandler(Protocol):
+    """Who takes the bulk frames of all links."""
+
+    def attach(self, link: LinkId, open_link: Link) -> None: ...
+
+    def detach(self, link: LinkId) -> None: ...
+
+    def on_frame(self, link: LinkId, frame: bytes) -> None:
+        """Raises ``PeerFault`` for rubbish."""
+        ...
+
+
+class LinkKeeper:
+    """Performs ``Dial``, ``SendFrame`` and ``CloseLink``; posts what happens."""
+
+    def __init__(self, transport: Transport, bulk: BulkHandler, post: Callable[[object], None], nursery: trio.Nursery) -> None:
+        self._transport = transport
+        self._bulk = bulk
+        self._post = post
+        self._nursery = nursery
+        self._links: dict[LinkId, Link] = {}
+        self._numbers = itertools.count(1)
+        self.dial_faults: dict[tuple[str, ...], DialFault] = {}
+        """Why the last dial of these addresses failed, for ``status`` and ``doctor``."""
+
+    async def serve(self) -> None:
+        await self._transport.serve(self._run)
+
+    def send(self, effect: SendFrame) -> None:
+        link = self._links.get(effect.link)
+        if link is not None:
+            link.send_soon(effect.frame)
+
+    def close(self, effect: CloseLink) -> None:
+        link = self._links.pop(effect.link, None)
+        if link is not None:
+            self._bulk.detach(effect.link)
+            link.close_soon(effect.reason)
+
+    def dial(self, effect: Dial) -> None:
+        self._nursery.start_soon(self._dial, effect)
+
+    async def _dial(self, effect: Dial) -> None:
+        try:
+            async with self._transport.dial(effect.addresses) as link:
+                self.dial_faults.pop(effect.addresses, None)
+                if effect.target is not None and link.peer != effect.target:
+                    self._fail(effect, DialFault("another node answers at this address"))
+                await self._run(link)
+        except DialFault as fault:
+            self.dial_faults[effect.addresses] = fault
+            self._fail(effect, fault)
+
+    def _fail(self, effect: Dial, fault: DialFault) -> None:
+        self._post(DialFailed(target=effect.target, addresses=effect.addresses, reason=fault.what, refused=fault.refused))
+
+    async def _run(self, link: Link) -> None:
+        number = LinkId(next(self._numbers))
+        self._links[number] = link
+        self._bulk.attach(number, link)
+        self._post(LinkOpened(link=number, peer=link.peer, leaf=link.leaf, remote=link.remote, dialled=link.dialled))
+        reason = "this agent stops"
+        try:
+            while True:
+                frame = await link.receive()
+                if frame[:1] == bytes((Channel.BULK,)):
+                    self._bulk.on_frame(number, frame)
+                else:
+                    self._post(FrameReceived(link=number, frame=frame))
+        except LinkOver as over:
+            reason = over.what
+        except PeerFault as fault:
+            reason = fault.what
+        finally:
+            self._links.pop(number, None)
+            self._bulk.detach(number)
+            self._post(LinkClosed(link=number, reason=reason))
+
