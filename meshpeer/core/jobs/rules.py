@@ -1,0 +1,150 @@
+"""The leaf rules of a job: which names, paths, numbers and texts are allowed. Each returns what is wrong, or
+nothing.
+
+They serve twice: when a file is read, and when a spec arrives from elsewhere, where nothing that the sender
+claims to have checked is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+JOB_NAME_CHARACTERS_MAX = 100
+TASK_NAME_CHARACTERS_MAX = 64
+RETRIES_MAX = 100
+CPU_MAX = 4_096
+TIMEOUT_MS_MAX = 366 * 24 * 3_600_000
+"""A year; a longer time-out is a slip of the unit."""
+ARGUMENT_BYTES_MAX = 128 * 1024 - 1
+"""One argument or environment string: Linux refuses more (MAX_ARG_STRLEN, execve(2))."""
+ARGUMENTS_MAX = 4_096
+NEEDS_MAX = 10_000
+PAIRS_MAX = 5_000_000
+"""Elements of a job times their ``x[index]`` needs: what the scheduler counts one by one."""
+ENV_MAX = 256
+OUTPUTS_MAX = 1_000
+FILES_MAX = 10_000
+ARRAY_FIELDS_MAX = 16
+FIELD_VALUE_BYTES_MAX = 4_096
+PATH_BYTES_MAX = 1_024
+PATH_PART_BYTES_MAX = 255
+"""One name in a path (NAME_MAX of the usual Linux file systems)."""
+
+OWN_FIELDS = ("index", "job", "task", "attempt")
+"""What every task knows of itself, in ``${...}`` and as environment variables."""
+
+_JOB_NAME = re.compile(r"\w(?:[\w .\-]*[\w.\-])?")
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DURATION = re.compile(r"([1-9][0-9]{0,11})(ms|s|m|h)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one value, and what to do."""
+
+    what: str
+    hint: str = ""
+
+
+def job_name_fault(name: str) -> Fault | None:
+    if len(name) > JOB_NAME_CHARACTERS_MAX or not _JOB_NAME.fullmatch(name) or not name.isprintable():
+        return Fault(
+            f"{shown(name)} is no job name",
+            f"up to {JOB_NAME_CHARACTERS_MAX} letters, digits, '_', '-', '.' and inner spaces",
+        )
+    return None
+
+
+def task_name_fault(name: str) -> Fault | None:
+    if len(name) > TASK_NAME_CHARACTERS_MAX or not _TASK_NAME.fullmatch(name):
+        return Fault(
+            f"{shown(name)} is no task name",
+            f"up to {TASK_NAME_CHARACTERS_MAX} letters, digits, '_' and '-', a letter or digit first",
+        )
+    return None
+
+
+def field_name_fault(name: str) -> Fault | None:
+    """Judges the name of an array's field; it becomes an environment variable too."""
+    if name in OWN_FIELDS:
+        return Fault(f"{name!r} is a field that every task has already", "take another name")
+    if len(name) > TASK_NAME_CHARACTERS_MAX or not _FIELD_NAME.fullmatch(name):
+        return Fault(f"{shown(name)} is no field name", "lower-case letters, digits and '_', a letter first")
+    return None
+
+
+def env_name_fault(name: str) -> Fault | None:
+    if name in OWN_FIELDS or name.startswith("MESHPEER_"):
+        return Fault(f"{shown(name)} is set by meshpeer itself", "take another name")
+    if not _ENV_NAME.fullmatch(name):
+        return Fault(f"{shown(name)} is no variable name", "letters, digits and '_', no digit first")
+    return None
+
+
+def text_fault(text: str, *, bytes_max: int) -> Fault | None:
+    """Judges text that ends up in a process or a path: no NUL, no half characters, not endless."""
+    if "\0" in text:
+        return Fault("it contains a NUL character", "no program can be given one")
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return Fault("it contains half of a character (a lone surrogate)", "write the character itself")
+    if size > bytes_max:
+        return Fault(f"it has {size:,} bytes, and {bytes_max:,} are allowed", "put it into a file of the job")
+    return None
+
+
+def relative_path(path: str) -> str | Fault:
+    """Returns the path without ``.``, doubled or trailing slashes (empty for ``.``), or why it is not
+    allowed.
+
+    A path stays inside its folder whatever stands there: absolute ones and any ``..`` are refused, even
+    harmless ones.
+    """
+    if not path:
+        return Fault("it is empty", "write a path, such as out/picture.png")
+    fault = text_fault(path, bytes_max=PATH_BYTES_MAX)
+    if fault is not None:
+        return fault
+    if any(character < " " or character == "\x7f" for character in path):
+        return Fault(f"{shown(path)} contains a control character", "rename the file")
+    if path.startswith("/"):
+        return Fault(f"{shown(path)} is absolute", "write it relative to the folder, without the first '/'")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return Fault(f"{shown(path)} climbs out of the folder", "write it without '..'")
+    if any(len(part.encode("utf-8")) > PATH_PART_BYTES_MAX for part in parts):
+        return Fault(f"a name in {shown(path)} is longer than {PATH_PART_BYTES_MAX} bytes", "shorten it")
+    return "/".join(parts)
+
+
+def output_pattern(pattern: str) -> str | Fault:
+    """Returns the pattern in its normal form (a folder keeps its last slash), or why it is not allowed."""
+    path = relative_path(pattern)
+    if isinstance(path, Fault):
+        return path
+    if not path:
+        return Fault(f"{shown(pattern)} is the whole scratch folder", "name the files, or a folder in it")
+    if "${" in path:
+        return Fault(f"{shown(pattern)}: outputs are not expanded", "match it with '*', as in frame-*.png")
+    return path + "/" if pattern.endswith(("/", "/.")) else path
+
+
+def duration_ms(text: str) -> int | Fault:
+    """Parses ``500ms``, ``90s``, ``10m`` or ``2h`` to milliseconds."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return Fault(f"{shown(text)} is no duration", "write a number and ms, s, m or h, such as 90s or 10m")
+    duration = int(match[1]) * _UNIT_MS[match[2]]
+    if duration > TIMEOUT_MS_MAX:
+        return Fault(f"{text} is more than a year", "leave it out for no limit")
+    return duration
+
+
+def shown(text: str) -> str:
+    """Returns the text quoted for an error, shortened where it is long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

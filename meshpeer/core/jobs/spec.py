@@ -1,0 +1,252 @@
+"""From a document to a job: what a person wrote, read field by field, with every error at its line.
+
+Two steps. Reading turns nodes into values and rejects wrong types and unknown fields here; ``check_job`` then
+judges the whole, by the same rules that a node applies to a spec from elsewhere. Files are only named here:
+their bytes are the adapter's business, which adds the digests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from meshpeer.core.jobs import rules
+from meshpeer.core.jobs.arrays import read_array
+from meshpeer.core.jobs.check import check_job
+from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
+from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
+from meshpeer.core.jobs.problems import SpecError, sorted_errors
+from meshpeer.core.jobs.reading import Reader
+from meshpeer.core.jobs.rules import shown
+
+JOB_FIELDS = ("name", "files", "defaults", "tasks")
+DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources")
+TASK_FIELDS = ("run", "needs", "array", "env", "cwd", "retries", "timeout", "resources", "outputs")
+NEED_FIELDS = ("task", "into")
+RESOURCE_FIELDS = ("cpu",)
+
+JOB_FIELDS_LATER = ("webhooks", "on_complete", "on_failure", "priority", "group", "secrets", "inputs")
+TASK_FIELDS_LATER = (
+    "webhook",
+    "python",
+    "where",
+    "priority",
+    "secrets",
+    "keep",
+    "inputs",
+    "backoff",
+    "on_failure",
+    "condition",
+    "group",
+    "crash_limit",
+)
+RESOURCE_FIELDS_LATER = ("gpu", "memory", "disk")
+
+Chosen = TypeVar("Chosen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedFile:
+    """One entry of ``files``: a path in the job file's folder, for the adapter to look up."""
+
+    path: str
+    """In normal form, without a trailing slash; empty for the whole folder."""
+    folder: bool
+    """Whether it was written with a trailing slash, and so must be a folder."""
+    field: FieldPath
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedJob:
+    """What a document says: the job, still without its files, or None and all that is wrong with it."""
+
+    spec: JobSpec | None
+    files: tuple[WantedFile, ...]
+    errors: tuple[SpecError, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Common:
+    """What ``defaults`` and a task share; None where it isn't said."""
+
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None
+    retries: int | None = None
+    timeout_ms: int | None = None
+    cpu: int | None = None
+
+
+def parse_job(document: Located) -> ParsedJob:
+    """Reads and checks a job; never raises for what a document may hold."""
+    reader = Reader()
+    fields = reader.fields(document, (), JOB_FIELDS, JOB_FIELDS_LATER, "start with name: and tasks:")
+    name = reader.text(fields["name"], ("name",)) if "name" in fields else None
+    if "name" not in fields and isinstance(document, Mapping):
+        reader.reject(("name",), document, "the job has no name", "write name: at the top")
+    files = _read_files(reader, fields["files"]) if "files" in fields else ()
+    defaults = _Common()
+    if "defaults" in fields:
+        node = fields["defaults"]
+        known = reader.fields(node, ("defaults",), DEFAULTS_FIELDS, TASK_FIELDS_LATER, "write {retries: 2}")
+        defaults = _read_common(reader, known, ("defaults",))
+    tasks: tuple[TaskSpec, ...] = ()
+    if "tasks" in fields:
+        named = reader.mapping(fields["tasks"], ("tasks",), "write each task under its name") or {}
+        tasks = tuple(_read_task(reader, task, node, defaults) for task, node in named.items())
+    elif isinstance(document, Mapping):
+        reader.reject(("tasks",), document, "the job has no tasks", "name at least one under tasks:")
+    spec = JobSpec(name=name or "", tasks=tasks)
+    judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
+    errors = sorted_errors([*reader.errors, *judged], document)
+    return ParsedJob(spec=None if errors else spec, files=files, errors=errors)
+
+
+def _said(path: FieldPath, rejected: set[FieldPath]) -> bool:
+    """Tells whether this field, or something above it, was reported already: one mistake is one line."""
+    return any(path[:length] in rejected for length in range(len(path) + 1))
+
+
+def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> TaskSpec:
+    at: FieldPath = ("tasks", name)
+    fields = reader.fields(node, at, TASK_FIELDS, TASK_FIELDS_LATER, "write {run: [program, argument]}")
+    argv: tuple[str, ...] = ()
+    shell = ""
+    if "run" in fields:
+        argv, shell = _read_run(reader, fields["run"], (*at, "run"))
+    elif isinstance(node, Mapping) and not any(
+        (*at, later) in reader.rejected for later in TASK_FIELDS_LATER
+    ):
+        reader.reject((*at, "run"), None, "there is nothing to run", "write run: [program, argument]")
+    else:
+        reader.rejected.add((*at, "run"))
+    array = read_array(reader, fields["array"], (*at, "array")) if "array" in fields else None
+    common = _read_common(reader, fields, at)
+    return TaskSpec(
+        name=name,
+        argv=argv,
+        shell=shell,
+        needs=_read_needs(reader, fields["needs"], (*at, "needs")) if "needs" in fields else (),
+        array=array,
+        env=tuple(sorted({**dict(defaults.env), **dict(common.env)}.items())),
+        cwd=_first(common.cwd, defaults.cwd, ""),
+        retries=_first(common.retries, defaults.retries, 0),
+        timeout_ms=_first(common.timeout_ms, defaults.timeout_ms, 0),
+        cpu=_first(common.cpu, defaults.cpu, 1),
+        outputs=_read_outputs(reader, fields["outputs"], (*at, "outputs")) if "outputs" in fields else (),
+    )
+
+
+def _read_run(reader: Reader, node: Located, path: FieldPath) -> tuple[tuple[str, ...], str]:
+    """Reads arguments or a shell line; an argument that can't be used leaves an empty one in its position."""
+    if isinstance(node, Sequence):
+        if not node.items:
+            reader.reject(path, node, "there is nothing to run", "write run: [program, argument]")
+        arguments = (reader.text(item, (*path, position)) for position, item in enumerate(node.items))
+        return tuple(argument or "" for argument in arguments), ""
+    if isinstance(node, Mapping):
+        reader.reject(
+            path, node, "it is a mapping, and must be a list or a shell line", "write [program, argument]"
+        )
+        return (), ""
+    return (), reader.text(node, path) or ""
+
+
+def _read_needs(reader: Reader, node: Located, path: FieldPath) -> tuple[Need, ...]:
+    """Reads needs; one that can't be used leaves a nameless one, so that the others keep their positions."""
+    hint = f"write [{node.value}]" if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+    return tuple(
+        _read_need(reader, item, (*path, position)) or Need(task="")
+        for position, item in enumerate(reader.items(node, path, hint or "write the names in [ ]"))
+    )
+
+
+def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
+    into = ""
+    if isinstance(node, Mapping):
+        fields = reader.fields(node, path, NEED_FIELDS, (), "")
+        if "task" not in fields:
+            reader.reject(path, node, "it names no task", "write {task: name, into: folder}")
+            return None
+        if "into" in fields:
+            into = _read_path(reader, fields["into"], (*path, "into")) or ""
+        written = reader.text(fields["task"], (*path, "task"))
+    else:
+        written = reader.text(node, path)
+    if written is None:
+        reader.rejected.add(path)
+        return None
+    name, bracket, index = written.partition("[")
+    if bracket and index != "index]":
+        hint = f"write {name} for all of it, or {name}[index] for the element of the same index"
+        reader.reject(path, node, f"{shown(written)} names one element", hint)
+        return None
+    return Need(task=name, same_index=bool(bracket), into=into)
+
+
+def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _Common:
+    """Reads the fields that ``defaults`` and tasks share."""
+    cpu: int | None = None
+    if "resources" in fields:
+        path: FieldPath = (*at, "resources")
+        hint = "write {cpu: 1}"
+        found = reader.fields(fields["resources"], path, RESOURCE_FIELDS, RESOURCE_FIELDS_LATER, hint)
+        if "cpu" in found:
+            cpu = reader.whole_number(found["cpu"], (*path, "cpu"), 1, rules.CPU_MAX)
+    return _Common(
+        env=_read_env(reader, fields["env"], (*at, "env")) if "env" in fields else (),
+        cwd=_read_path(reader, fields["cwd"], (*at, "cwd")) if "cwd" in fields else None,
+        retries=reader.whole_number(fields["retries"], (*at, "retries"), 0, rules.RETRIES_MAX)
+        if "retries" in fields
+        else None,
+        timeout_ms=reader.duration(fields["timeout"], (*at, "timeout")) if "timeout" in fields else None,
+        cpu=cpu,
+    )
+
+
+def _read_env(reader: Reader, node: Located, path: FieldPath) -> tuple[tuple[str, str], ...]:
+    found = reader.mapping(node, path, "write {NAME: value}") or {}
+    variables: list[tuple[str, str]] = []
+    for name, value in found.items():
+        text = reader.text_or_number(value, (*path, name))
+        fault = rules.env_name_fault(name)
+        if fault is not None:
+            reader.reject((*path, name), None, fault.what, fault.hint)
+        elif text is not None:
+            variables.append((name, text))
+    return tuple(variables)
+
+
+def _read_path(reader: Reader, node: Located, path: FieldPath) -> str | None:
+    text = reader.text(node, path)
+    return None if text is None else reader.sound(rules.relative_path(text), node, path)
+
+
+def _read_outputs(reader: Reader, node: Located, path: FieldPath) -> tuple[str, ...]:
+    outputs: list[str] = []
+    for position, item in enumerate(reader.items(node, path, "write the paths in [ ]")):
+        at: FieldPath = (*path, position)
+        text = reader.text(item, at)
+        outputs.append(
+            (reader.sound(rules.output_pattern(text), item, at) if text is not None else None) or ""
+        )
+    return tuple(outputs)
+
+
+def _read_files(reader: Reader, node: Located) -> tuple[WantedFile, ...]:
+    wanted: list[WantedFile] = []
+    for position, item in enumerate(reader.items(node, ("files",), "write the paths in [ ]")):
+        at: FieldPath = ("files", position)
+        text = reader.text(item, at)
+        path = reader.sound(rules.relative_path(text), item, at) if text is not None else None
+        if text is not None and path is not None:
+            folder = not path or text.endswith("/")
+            wanted.append(WantedFile(path=path, folder=folder, field=at, place=item.place))
+    return tuple(wanted)
+
+
+def _first(own: Chosen | None, default: Chosen | None, otherwise: Chosen) -> Chosen:
+    """Returns what the task says, else what ``defaults`` say, else the usual."""
+    if own is not None:
+        return own
+    return default if default is not None else otherwise
