@@ -1,9 +1,13 @@
 """Canonical CBOR and typed shapes: one value has one encoding, and one encoding has one reading.
 
-Deterministic encoding after RFC 8949 section 4.2.1. All our maps have text keys; for those, cbor2's length-first order
-and the RFC's bytewise order are the same, because the encoded head starts with the length. Floats
-don't occur in signed bodies. Decoding is strict: size first, then nesting, then syntax, then "encodes back to the same
-bytes", then the shape by msgspec. Fields that a later version added are ignored here and kept in the bytes that travel on.
+Deterministic encoding after RFC 8949 section 4.2.1, over a smaller world: integers of 64 bits, byte and
+text strings, arrays, maps with text keys, false, true and null. No floats, no tags, no indefinite lengths,
+no other simple values: what isn't there needs no canonical form. For text keys, cbor2's length-first order
+and the RFC's bytewise order are the same, because the encoded head starts with the length.
+
+Decoding is strict: size first, then structure (a walk over the heads, so nothing is built of what is
+refused), then syntax, then "encodes back to the same bytes", then the shape by msgspec. Fields that a later
+version added are ignored here and kept in the bytes that travel on.
 """
 
 from __future__ import annotations
@@ -18,17 +22,32 @@ from meshpeer.core.wire.limits import CBOR_DEPTH_MAX
 
 Shape = TypeVar("Shape")
 
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
+_FALSE, _TRUE, _NULL = 20, 21, 22
+_ARGUMENT_WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
+
 
 def encode(value: object) -> bytes:
-    """Encodes a msgspec struct, or a tree of plain values, to deterministic CBOR."""
-    plain = msgspec.to_builtins(value, builtin_types=(bytes,))
-    return cbor2.dumps(plain, canonical=True)
+    """Encodes a msgspec struct, or a tree of plain values, to deterministic CBOR.
+
+    Sets become sorted arrays. Raises ``ValueError`` for what no decoder of ours takes back (a float, an
+    integer beyond 64 bits, a map key that isn't text, nesting beyond ``CBOR_DEPTH_MAX``): a bug of the
+    caller, found where it is made.
+    """
+    plain = msgspec.to_builtins(value, builtin_types=(bytes,), order="deterministic")
+    data = cbor2.dumps(plain, canonical=True)
+    try:
+        _check_structure(data)
+    except PeerFault as error:
+        raise ValueError(f"{type(value).__name__} can't be encoded: {error.what}") from error
+    return data
 
 
 def decode(data: bytes, kind: type[Shape], *, bytes_max: int) -> Shape:
     """Decodes strictly into ``kind``.
 
-    Raises ``PeerFault`` for oversized, malformed, non-canonical or wrongly shaped input, whatever the bytes are.
+    Raises ``PeerFault`` for oversized, malformed, non-canonical or wrongly shaped input, whatever the bytes
+    are.
     """
     return shape(decode_plain(data, bytes_max=bytes_max), kind)
 
@@ -49,42 +68,54 @@ def decode_plain(data: bytes, *, bytes_max: int) -> object:
 
 
 def shape(plain: object, kind: type[Shape]) -> Shape:
-    """Checks plain values against a msgspec type; raises ``PeerFault`` naming the field that is off."""
+    """Checks plain values against a msgspec type; raises ``PeerFault`` naming the field that is off.
+
+    Bytes count as a plain type here: msgspec would else read base64 text as bytes, a second encoding for
+    one value.
+    """
     try:
-        return msgspec.convert(plain, kind, strict=True)
+        return msgspec.convert(plain, kind, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
         raise PeerFault(f"message is malformed: {error}") from error
 
 
 def _check_structure(data: bytes) -> None:
-    """Walks the heads only, to refuse tags, indefinite lengths and deep nesting before cbor2 builds anything."""
+    """Walks the heads only, to refuse what lies outside our world before cbor2 builds anything."""
     position, end = 0, len(data)
-    open_items = [1]
-    while open_items:
-        if open_items[-1] == 0:
-            open_items.pop()
+    items_left, in_map = [1], [False]
+    while items_left:
+        if items_left[-1] == 0:
+            items_left.pop()
+            in_map.pop()
             continue
-        open_items[-1] -= 1
+        is_key = in_map[-1] and items_left[-1] % 2 == 0
+        items_left[-1] -= 1
         if position >= end:
             raise PeerFault("message is truncated")
-        major, info = data[position] >> 5, data[position] & 0x1F
+        major, argument = data[position] >> 5, data[position] & 0x1F
         position += 1
-        if info > 27:
+        if is_key and major != _TEXT:
+            raise PeerFault("message has a map key that is not text")
+        if major == _TAG:
+            raise PeerFault("message uses CBOR tags")
+        if major == _SIMPLE:
+            if argument not in (_FALSE, _TRUE, _NULL):
+                raise PeerFault("message uses floats or simple values other than false, true and null")
+            continue
+        if argument > 27:
             raise PeerFault("message uses indefinite or reserved lengths")
-        argument = info
-        if info >= 24:
-            width = 1 << (info - 24)
+        if argument >= 24:
+            width = _ARGUMENT_WIDTHS[argument]
             argument = int.from_bytes(data[position : position + width], "big")
             position += width
-        if major in (2, 3):
+        if major in (_BYTES, _TEXT):
             position += argument
-        elif major in (4, 5):
+        elif major in (_ARRAY, _MAP):
             if argument > end - position:
                 raise PeerFault("message is truncated")
-            open_items.append(argument * (major - 3))
-            if len(open_items) > CBOR_DEPTH_MAX + 1:
+            items_left.append(argument * 2 if major == _MAP else argument)
+            in_map.append(major == _MAP)
+            if len(items_left) > CBOR_DEPTH_MAX + 1:
                 raise PeerFault(f"message nests deeper than {CBOR_DEPTH_MAX}")
-        elif major == 6:
-            raise PeerFault("message uses CBOR tags")
     if position != end:
         raise PeerFault("message is truncated" if position > end else "message has trailing bytes")
