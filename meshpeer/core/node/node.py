@@ -23,7 +23,7 @@ from meshpeer.core.identity.admission import UsesSpent, issue_durable, judge_adm
 from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority
 from meshpeer.core.identity.chains import verify_chain
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import Digest, NodeId, Ticket, key_text
+from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.liveness import Liveness, LivenessEffect, LinkIsSilent, OpinionChanged, PingPeer, State
@@ -246,7 +246,7 @@ class Node:
 
     # --- frames --------------------------------------------------------------------------------------------------
 
-    def _on_frame(self, link: membership.LinkId, frame: bytes, now: Instant) -> list[NodeEffect]:
+    def _on_frame(self, link: LinkId, frame: bytes, now: Instant) -> list[NodeEffect]:
         try:
             message = CODEC.decode(frame)
             if message is None:

@@ -159,7 +159,7 @@ class Ledger:
 
     def merge(self, data: bytes, now_unix_s: float) -> Verdict:
         """Merges one signed record; raises ``PeerFault`` where it breaks a rule, whoever sent it."""
-        record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
+        record: Record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
         match record:
             case CharterRecord():
                 return self._merge_charter(record, data, now_unix_s)
