@@ -1,0 +1,159 @@
+"""A node's state folder: its keys, certificates and settled facts. Files with secrets are 0600, and refused when others can read them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from meshpeer.core.errors import EnvironmentFault, LocalFault
+from meshpeer.core.identity.certificates import Authority
+from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey, decode_key_file, encode_key_file
+from meshpeer.core.ids import MeshId
+from meshpeer.core.records.ledger import Chain
+
+KEYS = "keys"
+NODE_FILE = "node.json"
+
+
+class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What was settled when this node was founded or joined (``node.json``): no secrets, fields only ever added."""
+
+    version: int = 1
+    mesh: bytes
+    roots: tuple[bytes, ...]
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    endpoint: str
+    seeds: tuple[str, ...]
+    wireguard_port: int
+    """0 where the node joined with backend none."""
+    control_port: int
+    issuer_certificate: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A loaded state folder."""
+
+    folder: Path
+    node: NodeFile
+    key: SigningKey
+    wireguard_key: WireGuardPrivateKey
+    chain: Chain
+    issuer: Authority | None
+
+    @property
+    def mesh(self) -> MeshId:
+        return MeshId(self.node.mesh)
+
+
+def exists(folder: Path) -> bool:
+    return (folder / NODE_FILE).exists()
+
+
+def refuse_existing(folder: Path, verb: str) -> None:
+    """Raises ``LocalFault`` where the folder belongs to a node already: keys are never overwritten."""
+    if exists(folder):
+        raise LocalFault(
+            f"this machine is a node already ({folder / NODE_FILE} exists)",
+            f"`meshpeer up` runs it again; to {verb} anew, run `meshpeer leave` first, or use another --state-dir",
+        )
+
+
+class StateWriter:
+    """Writes a new state folder beside its place and moves it there whole: a failure leaves nothing behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._draft = Path(tempfile.mkdtemp(prefix=".meshpeer-", dir=folder if folder.exists() else folder.parent))
+        except OSError as error:
+            raise EnvironmentFault(f"{folder} can't be made: {error.strerror}", "run with sudo, or name a folder of yours with --state-dir") from error
+        (self._draft / KEYS).mkdir(mode=0o700)
+
+    def key(self, name: str, kind: str, seed: bytes) -> None:
+        self._write(Path(KEYS) / f"{name}.key", encode_key_file(kind, seed).encode("ascii"))
+
+    def node(self, node: NodeFile, chain: Chain) -> None:
+        self._write(Path(NODE_FILE), msgspec.json.format(msgspec.json.encode(node), indent=2) + b"\n")
+        self._write(Path("chain.json"), msgspec.json.encode(list(chain)))
+
+    def copy(self, name: str, source: Path) -> None:
+        shutil.copyfile(source, self._draft / name)
+
+    @property
+    def draft(self) -> Path:
+        return self._draft
+
+    def publish(self) -> None:
+        """Moves everything into place; ``node.json`` comes last, so a half-moved folder is no node."""
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            os.chmod(self._folder, 0o711)
+            entries = sorted(self._draft.iterdir(), key=lambda entry: entry.name == NODE_FILE)
+            for entry in entries:
+                os.rename(entry, self._folder / entry.name)
+        except OSError as error:
+            raise EnvironmentFault(f"{self._folder} can't be written: {error.strerror}", "is the disk full? (df -h)") from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        shutil.rmtree(self._draft, ignore_errors=True)
+
+    def _write(self, name: Path, data: bytes) -> None:
+        path = self._draft / name
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self.discard()
+            raise EnvironmentFault(f"{path.name} can't be written: {error.strerror}", f"free some space (df -h {self._folder.parent})") from error
+
+
+def save_chain(folder: Path, chain: Chain) -> None:
+    """Replaces the chain that the node shows; the old one stays whole until the new one is on disk."""
+    draft = folder / "chain.json.new"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(list(chain)))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, folder / "chain.json")
+
+
+def load_state(folder: Path) -> State:
+    """Reads the folder; raises ``LocalFault`` where there is no node, ``EnvironmentFault`` where a file is damaged or open to others."""
+    if not exists(folder):
+        raise LocalFault(f"this machine is no node of a mesh ({folder / NODE_FILE} does not exist)", "found a mesh with `meshpeer init`, or join one with `meshpeer join INVITE`")
+    try:
+        node = msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
+        chain = tuple(msgspec.json.decode((folder / "chain.json").read_bytes(), type=list[bytes]))
+    except (OSError, msgspec.DecodeError) as error:
+        raise EnvironmentFault(f"the state in {folder} can't be read: {error}", "restore it from a backup, or join anew with an invite") from error
+    if node.version > 1:
+        raise EnvironmentFault(f"{folder} was written by a newer version of meshpeer", "upgrade meshpeer on this machine; nothing was touched")
+    key = SigningKey(_key(folder, "node", "node"))
+    wireguard = WireGuardPrivateKey(_key(folder, "wireguard", "wireguard"))
+    issuer = Authority(_key(folder, "issuer", "issuer"), node.issuer_certificate) if node.issuer_certificate else None
+    return State(folder=folder, node=node, key=key, wireguard_key=wireguard, chain=chain, issuer=issuer)
+
+
+def _key(folder: Path, name: str, kind: str) -> bytes:
+    path = folder / KEYS / f"{name}.key"
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise EnvironmentFault(f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+        return decode_key_file(path.read_text("ascii"), kind, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(f"{path} can't be read: {error}", "restore it from a backup, or join anew with an invite") from error
