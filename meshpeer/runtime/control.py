@@ -1,0 +1,274 @@
+"""The control API: what the command line, the client library and the dashboard ask of a running agent.
+
+The shapes below are the JSON documents; their keys may be relied on, and are only ever added to. Times are RFC 3339 in UTC with microseconds;
+ids are text; addresses carry no prefix length.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+
+class Doc(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON document."""
+
+
+class MeshInfo(Doc, frozen=True, kw_only=True):
+    id: str
+    name: str
+    subnet: str
+    topology: str
+    """As the charter says."""
+    topology_mode: str
+    """As it is applied now."""
+
+
+class NodeInfo(Doc, frozen=True, kw_only=True):
+    id: str
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    ipv4: str
+    ipv6: str
+    public_key: str
+    backend: str
+    interface: str
+    port: int
+    mtu: int
+    control_port: int
+    isolation: str
+    """How tasks are kept apart."""
+    slots: int
+    admission: str
+    """``durable`` or ``provisional``."""
+    certificate_ends: str
+    version: str
+    uptime_s: float
+
+
+class MemberCounts(Doc, frozen=True, kw_only=True):
+    total: int
+    alive: int
+    suspect: int
+    dead: int
+    left: int
+
+
+
+class Status(Doc, frozen=True, kw_only=True):
+    mesh: MeshInfo
+    node: NodeInfo
+    members: MemberCounts
+    health: str
+    """``ok``, ``degraded`` or ``alone``."""
+    warnings: tuple[str, ...]
+    jobs: dict[str, int]
+    """Owned jobs by state."""
+
+
+class Peer(Doc, frozen=True, kw_only=True):
+    id: str
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    ipv4: str
+    ipv6: str
+    state: str
+    """``alive``, ``suspect``, ``dead``, ``left`` or ``revoked``."""
+    since: str
+    """When this node's opinion took its present value."""
+    because: str
+    link: str
+    """``up`` or ``down``."""
+    path: str
+    """``direct``, ``hub``, ``relay``, ``link`` (no tunnel, but a link) or ``none``."""
+    via: str
+    endpoint: str
+    last_handshake_s: float | None
+    rtt_ms: float | None
+    rx_bytes: int
+    tx_bytes: int
+
+
+class PlanPeer(Doc, frozen=True, kw_only=True):
+    name: str
+    public_key: str
+    endpoint: str | None
+    allowed_ips: tuple[str, ...]
+    keepalive_s: int
+
+
+class Plan(Doc, frozen=True, kw_only=True):
+    mode: str
+    hub: str | None
+    hubs: tuple[str, ...]
+    peers: tuple[PlanPeer, ...]
+    routes: tuple[str, ...]
+    changes: tuple[str, ...]
+    """Steps that would be applied now; empty where the interface is as it should be."""
+
+
+class TaskCounts(Doc, frozen=True, kw_only=True):
+    total: int
+    waiting: int
+    ready: int
+    running: int
+    succeeded: int
+    failed: int
+    skipped: int
+    cancelled: int
+
+
+class Job(Doc, frozen=True, kw_only=True):
+    id: str
+    name: str
+    state: str
+    owner: str
+    """The owner's name."""
+    durability: str
+    tasks: TaskCounts
+    submitted_at: str
+    finished_at: str | None
+    running_on: dict[str, int] = {}
+    """Node name -> tasks that run there now."""
+    done_on: dict[str, int] = {}
+    """Node name -> results committed from there."""
+
+
+class TaskTry(Doc, frozen=True, kw_only=True):
+    n: int
+    node: str
+    state: str
+    exit_code: int | None
+    started_at: str | None
+    finished_at: str | None
+    stolen_from: str | None
+    error: str
+
+
+class Task(Doc, frozen=True, kw_only=True):
+    id: str
+    name: str
+    index: int | None
+    state: str
+    node: str | None
+    attempts: tuple[TaskTry, ...]
+    exit_code: int | None
+    error: str
+    stdout_bytes: int
+    stderr_bytes: int
+    outputs: tuple[str, ...]
+    wanted: bool
+    """Nobody needs it: its outputs are the job's results."""
+
+
+class OutputFile(Doc, frozen=True, kw_only=True):
+    path: str
+    sha256: str
+    size: int
+    executable: bool
+
+
+class LogPiece(Doc, frozen=True, kw_only=True):
+    data: bytes
+    """Base64 in JSON."""
+    offset: int
+    """Where the next piece begins."""
+    finished: bool
+    """No more will come."""
+
+
+class InviteRequest(Doc, frozen=True, kw_only=True):
+    expires_s: int = 86_400
+    uses: int = 1
+    roles: tuple[str, ...] = ("compute",)
+    region: str = ""
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class InviteMade(Doc, frozen=True, kw_only=True):
+    invite: str
+    id: str
+    mesh: str
+    fingerprint: str
+    expires_at: str
+    uses: int
+    roles: tuple[str, ...]
+    region: str
+    may: str
+    """What it allows, in words."""
+    seeds: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class PingAnswer(Doc, frozen=True, kw_only=True):
+    node: str
+    address: str
+    over: str
+    """``tunnel`` or ``link``."""
+    rtt_ms: tuple[float | None, ...]
+    """One a packet; null where no answer came."""
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of POST /v1/jobs, in canonical CBOR: the id is the client's, so a retried submit is not a second job."""
+
+    job: str
+    spec: bytes
+    """A ``JobSpec`` in canonical CBOR."""
+
+
+class ControlApi(Protocol):
+    """What an agent answers. Every method raises ``MeshpeerError`` with what and hint."""
+
+    async def status(self) -> Status: ...
+
+    async def peers(self) -> list[Peer]: ...
+
+    async def plan(self) -> Plan: ...
+
+    async def export_wg_quick(self) -> str: ...
+
+    async def invite(self, request: InviteRequest) -> InviteMade: ...
+
+    async def ping(self, node: str, count: int) -> PingAnswer: ...
+
+    async def stop(self, *, take_down: bool) -> str:
+        """Stops the agent soon; with ``take_down`` the interface goes too. Returns what will happen, in words."""
+        ...
+
+    async def leave(self, *, force: bool) -> str: ...
+
+    async def has_blob(self, digest: str) -> bool: ...
+
+    async def put_blob(self, digest: str, size: int, pieces: AsyncIterator[bytes]) -> None: ...
+
+    def get_output(self, job: str, task: str, path: str) -> AsyncIterator[bytes]: ...
+
+    async def submit(self, submission: Submission) -> Job: ...
+
+    async def jobs(self) -> list[Job]: ...
+
+    async def job(self, job: str) -> Job: ...
+
+    async def tasks(self, job: str) -> list[Task]: ...
+
+    async def outputs(self, job: str, task: str) -> list[OutputFile]: ...
+
+    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece: ...
+
+    def watch(self, job: str) -> AsyncIterator[Job]:
+        """Yields the job now and at every change until it has ended."""
+        ...
+
+    async def cancel(self, job: str) -> Job: ...
+
+
+def rfc3339(unix_s: float) -> str:
+    """Returns a time as every document shows it."""
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
