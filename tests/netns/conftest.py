@@ -1,7 +1,7 @@
 """Labs for tests: ``make_lab`` starts one and ends it, and shows what its nodes logged when the test failed.
 
-Tests here need root. Without it they are taken out of the run, with one line at its end that says so: a test that
-can't run has not been skipped by choice, and has not passed.
+Tests here need root. Without it they are taken out of the run, with one line at its end that says so: a test
+that can't run has not been skipped by choice, and has not passed.
 """
 
 from __future__ import annotations

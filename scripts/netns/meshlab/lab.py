@@ -219,7 +219,7 @@ class Lab:
     def _set_ports(self, name: str, lan: str | None, state: str) -> None:
         for interface in self.wiring.of(self.node(name).name):
             if lan in (None, interface.name):
-                self._fabric_command(["ip", "link", "set", interface.port, state])
+                self._fabric_command(["ip", "link", "set", "dev", interface.port, state])
 
     def _fabric_command(self, argv: Sequence[str], *, check: bool = True) -> str:
         return in_network(self._inits[_FABRIC].pid, argv, check=check)

@@ -49,12 +49,12 @@ def fabric_commands(spec: LabSpec, wiring: Wiring, pids: Mapping[str, int]) -> l
     lines = ["link set lo up"]
     for lan in spec.lans.values():
         options = "stp_state 0 forward_delay 0 mcast_snooping 0"
-        lines.append(f"link add br-{lan.name} mtu {lan.mtu} type bridge {options}")
-        lines.append(f"link set br-{lan.name} up")
+        lines.append(f"link add name br-{lan.name} mtu {lan.mtu} type bridge {options}")
+        lines.append(f"link set dev br-{lan.name} up")
     for i in wiring.interfaces:
         peer = f"peer name {i.name} mtu {i.mtu} netns {pids[i.machine]}"
-        lines.append(f"link add {i.port} mtu {i.mtu} type veth {peer}")
-        lines.append(f"link set {i.port} master br-{i.name} up")
+        lines.append(f"link add name {i.port} mtu {i.mtu} type veth {peer}")
+        lines.append(f"link set dev {i.port} master br-{i.name} up")
     return lines
 
 
@@ -62,13 +62,13 @@ def machine_commands(interfaces: Sequence[Interface], routes: Sequence[Route]) -
     """Returns the ``ip`` commands for one node or router."""
     lines = ["link set lo up"]
     for interface in interfaces:
-        lines.append(f"link set {interface.name} up")
+        lines.append(f"link set dev {interface.name} up")
         for address in interface.addresses:
             options = "nodad" if address.version == 6 else "brd +"
             lines.append(f"addr add {address} {options} dev {interface.name}")
     for route in routes:
-        family = "-6 " if route.gateway.version == 6 else ""
-        lines.append(f"{family}route add {route.destination or 'default'} via {route.gateway}")
+        everything = "::/0" if route.gateway.version == 6 else "0.0.0.0/0"
+        lines.append(f"route add {route.destination or everything} via {route.gateway}")
     return lines
 
 

@@ -19,6 +19,7 @@ from typing import cast
 
 from meshlab.errors import LabError
 
+POLITE_TIMEOUT_S = 2.0
 DOWN_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 
@@ -110,7 +111,7 @@ def end_lab(record: LabRecord) -> None:
     """Ends a lab and all that runs in it, from outside. Raises LabError when something survives."""
     if record.kept and record.owner.alive():
         _kill(record.owner, signal.SIGTERM)
-        _wait_until_gone(record, DOWN_TIMEOUT_S / 2)
+        _wait_until_gone(record, POLITE_TIMEOUT_S)
     # An init takes every process of its node along, whatever state those are in.
     for process in (*record.inits.values(), record.fabric):
         _kill(process, signal.SIGKILL)
