@@ -1,0 +1,112 @@
+"""mDNS with zeroconf, bridged to trio. The service is ``_meshpeer._tcp.local.`` with the mesh's fingerprint, the node's id and its port.
+
+What is heard is a hint whom to dial: a stranger may announce anything, and learns nothing by it, since a link needs certificates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+from collections.abc import AsyncIterator
+
+import trio
+import zeroconf
+
+from meshpeer.runtime.ports import FoundNode
+
+SERVICE = "_meshpeer._tcp.local."
+RESOLVE_MS = 1_500
+TEXT_MAX = 64
+
+
+class MdnsDiscovery:
+    """Implements ``runtime.ports.Discovery``."""
+
+    async def browse(self) -> AsyncIterator[FoundNode]:
+        """Yields nodes as they appear or change, for as long as it is iterated."""
+        send, receive = trio.open_memory_channel[FoundNode](math.inf)
+        token = trio.lowlevel.current_trio_token()
+
+        def on_change(zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: object) -> None:
+            # Runs in zeroconf's thread.
+            found = _resolve(zeroconf, name)
+            if found is not None:
+                with contextlib.suppress(trio.RunFinishedError):
+                    token.run_sync_soon(_deliver, send, found)
+
+        daemon = await trio.to_thread.run_sync(_open)
+        if daemon is None:
+            return
+        try:
+            browser = await trio.to_thread.run_sync(lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change]))
+            async for found in receive:
+                yield found
+            browser.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(daemon.close)
+
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None:
+        """Announces until cancelled; the goodbye is sent on the way out."""
+        daemon = await trio.to_thread.run_sync(_open)
+        if daemon is None:
+            await trio.sleep_forever()
+            return
+        info = zeroconf.ServiceInfo(
+            SERVICE,
+            f"{node_hint[:20]}.{SERVICE}",
+            port=port,
+            properties={"mesh": mesh_hint, "node": node_hint, "v": "1"},
+            addresses=[socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in _own_addresses(daemon)],
+            server=f"meshpeer-{node_hint[:12]}.local.",
+        )
+        try:
+            await trio.to_thread.run_sync(lambda: daemon.register_service(info, allow_name_change=True))
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(daemon.unregister_service, info)
+                await trio.to_thread.run_sync(daemon.close)
+
+
+class NoDiscovery:
+    """Implements ``runtime.ports.Discovery`` for a node that is told not to look around."""
+
+    async def browse(self) -> AsyncIterator[FoundNode]:
+        await trio.sleep_forever()
+        yield FoundNode(mesh_hint="", node_hint="", addresses=())
+
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None:
+        await trio.sleep_forever()
+
+
+def _open() -> zeroconf.Zeroconf | None:
+    try:
+        return zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.All)
+    except OSError:
+        try:
+            return zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.V4Only)
+        except OSError:
+            # No multicast here (no network, or no IPv4): there is nobody to find.
+            return None
+
+
+def _own_addresses(daemon: zeroconf.Zeroconf) -> list[str]:
+    with contextlib.suppress(OSError, RuntimeError):
+        return [one for one in zeroconf.get_all_addresses() if not one.startswith(("127.", "169.254."))]
+    return []
+
+
+def _resolve(daemon: zeroconf.Zeroconf, name: str) -> FoundNode | None:
+    info = zeroconf.ServiceInfo(SERVICE, name)
+    if not info.request(daemon, RESOLVE_MS) or not info.port:
+        return None
+    texts = {key.decode("utf-8", "replace"): (value or b"").decode("utf-8", "replace")[:TEXT_MAX] for key, value in info.properties.items()}
+    addresses = [f"[{one}]:{info.port}" if ":" in one else f"{one}:{info.port}" for one in info.parsed_scoped_addresses()]
+    return FoundNode(mesh_hint=texts.get("mesh", ""), node_hint=texts.get("node", ""), addresses=tuple(addresses[:8]))
+
+
+def _deliver(channel: trio.MemorySendChannel[FoundNode], found: FoundNode) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        channel.send_nowait(found)

@@ -1,0 +1,211 @@
+"""Performs what the scheduler wants done: fetch a job's record, stage an attempt's inputs, run it, store what it made, report.
+
+One task per attempt, in one nursery; stopping an attempt cancels its task. A file that can't be had from its holder is reported
+with the needed task's index, so that the owner can run that task again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.dag import Graph
+from meshpeer.core.jobs.expand import argv_of, env_of
+from meshpeer.core.jobs.model import FileRef, JobRecord
+from meshpeer.core.scheduler.messages import (
+    Attempt,
+    AttemptFinished,
+    AttemptRunning,
+    AttemptUnstageable,
+    Blob,
+    FetchJob,
+    Input,
+    JobLearned,
+    JobRefused,
+    Offer,
+    StartAttempt,
+    StopAttempt,
+)
+from meshpeer.core.wire import cbor
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Executor, StagedFile
+
+FETCH_TRIES = 3
+FETCH_PAUSE_S = 1.0
+MANIFEST_BYTES_MAX = 32 * 1024 * 1024
+
+CheckJob = Callable[[bytes], JobRecord]
+"""Checks a signed job record: signature, and its submitter's right to submit; raises ``PeerFault``."""
+
+
+class _Missing(EnvironmentFault):
+    """An input can't be had; ``task`` is the needed task, None where the job's own files are missing."""
+
+    def __init__(self, task: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.task = task
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Runs attempts of this node."""
+
+    me: NodeId
+    blobs: Blobs
+    executor: Executor
+    fetch: Callable[[BlobRef, NodeId], Awaitable[None]]
+    check_job: CheckJob
+    post: Callable[[object], None]
+    nursery: trio.Nursery
+    _graphs: dict[JobId, Graph] = field(default_factory=dict)
+    _running: dict[tuple[JobId, Attempt], trio.CancelScope] = field(default_factory=dict)
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def fetch_job(self, effect: FetchJob) -> None:
+        self.nursery.start_soon(self._fetch_job, effect)
+
+    def start(self, effect: StartAttempt) -> None:
+        self.nursery.start_soon(self._attempt, effect)
+
+    def stop(self, effect: StopAttempt) -> None:
+        scope = self._running.get((effect.job, effect.attempt))
+        if scope is not None:
+            scope.cancel()
+
+    def key_of(self, job: JobId, attempt: Attempt) -> str:
+        """Returns the executor's key of an attempt that runs here."""
+        return f"{job}-{attempt.task}-{attempt.round}-{attempt.number}"
+
+    # --- tasks ---------------------------------------------------------------------------------------------------
+
+    async def _fetch_job(self, effect: FetchJob) -> None:
+        try:
+            await self._have(BlobRef(digest=effect.record.digest, size=effect.record.size), effect.holders)
+            signed = await self.blobs.read(effect.record.digest, 0, effect.record.size)
+            record = self.check_job(signed)
+            if record.job != effect.job:
+                raise PeerFault("the record is of another job")
+        except MeshpeerError as fault:
+            self.post(JobRefused(job=effect.job, reason=fault.what))
+            return
+        self.post(JobLearned(job=effect.job, record=record))
+
+    async def _attempt(self, effect: StartAttempt) -> None:
+        attempt = effect.granted.attempt
+        with trio.CancelScope() as scope:
+            self._running[effect.job, attempt] = scope
+            try:
+                plan = await self._stage(effect)
+                self.post(AttemptRunning(job=effect.job, attempt=attempt))
+                outcome = await self.executor.run(plan)
+                self.post(AttemptFinished(offer=await self._store(effect, outcome)))
+            except _Missing as missing:
+                needed = () if missing.task is None else (missing.task,)
+                self.post(AttemptUnstageable(job=effect.job, attempt=attempt, reason=missing.what, missing=needed))
+            except EnvironmentFault as fault:
+                self.post(AttemptUnstageable(job=effect.job, attempt=attempt, reason=fault.what))
+            except (LocalFault, PeerFault) as fault:
+                self.post(AttemptFinished(offer=self._failed(effect, fault.what)))
+            finally:
+                del self._running[effect.job, attempt]
+
+    async def _stage(self, effect: StartAttempt) -> AttemptPlan:
+        graph = self._graphs.get(effect.job)
+        if graph is None:
+            graph = self._graphs[effect.job] = Graph.of(effect.record.spec)
+        task = TaskIndex(effect.granted.attempt.task)
+        spec, element = graph.spec_of(task), graph.element_of(task)
+        staged: dict[str, StagedFile] = {}
+        for file in effect.record.spec.files:
+            await self._stage_file(file, "", None, (effect.owner,), staged)
+        for needed in await self._inputs(effect):
+            for file in await self._manifest(needed, effect.owner):
+                await self._stage_file(file, needed.into, needed.task, (needed.holder, effect.owner), staged)
+        number = effect.granted.attempt.number
+        task_id = graph.id_of(task)
+        return AttemptPlan(
+            key=self.key_of(effect.job, effect.granted.attempt),
+            argv=argv_of(spec, element, effect.job, task_id, number),
+            env=env_of(spec, element, effect.job, task_id, number),
+            cwd=spec.cwd,
+            staged=tuple(staged.values()),
+            outputs=spec.outputs,
+            timeout_s=spec.timeout_ms / 1000,
+        )
+
+    async def _inputs(self, effect: StartAttempt) -> tuple[Input, ...]:
+        blob = effect.granted.inputs_blob
+        if blob is None:
+            return effect.granted.inputs
+        data = await self._content(blob, (effect.owner,), None)
+        return cbor.decode(data, tuple[Input, ...], bytes_max=MANIFEST_BYTES_MAX)
+
+    async def _manifest(self, needed: Input, owner: NodeId) -> tuple[FileRef, ...]:
+        data = await self._content(needed.manifest, (needed.holder, owner), needed.task)
+        return cbor.decode(data, tuple[FileRef, ...], bytes_max=MANIFEST_BYTES_MAX)
+
+    async def _stage_file(
+        self, file: FileRef, into: str, task: int | None, holders: tuple[NodeId, ...], staged: dict[str, StagedFile]
+    ) -> None:
+        path = f"{into.rstrip('/')}/{file.path}" if into else file.path
+        if path in staged:
+            raise LocalFault(f"two inputs have the path {path!r}", "give one of the needs a folder of its own: {task: NAME, into: DIR}")
+        ref = BlobRef(digest=file.digest, size=file.size)
+        await self._have(ref, holders, task)
+        source = self.blobs.path(file.digest)
+        if source is None:
+            raise _Missing(task, f"the file {path} vanished from the cache")
+        staged[path] = StagedFile(path=path, source=source, executable=file.executable)
+
+    async def _content(self, blob: Blob, holders: tuple[NodeId, ...], task: int | None) -> bytes:
+        await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
+        return await self.blobs.read(blob.digest, 0, blob.size)
+
+    async def _have(self, ref: BlobRef, holders: tuple[NodeId, ...], task: int | None = None) -> None:
+        """Makes a blob present, from whichever holder gives it; raises ``_Missing`` after some tries."""
+        if self.blobs.path(ref.digest) is not None:
+            return
+        reason = "nobody holds it"
+        for attempt in range(FETCH_TRIES):
+            if attempt:
+                await trio.sleep(FETCH_PAUSE_S)
+            for holder in dict.fromkeys(holders):
+                if holder == self.me:
+                    continue
+                try:
+                    await self.fetch(ref, holder)
+                    return
+                except (EnvironmentFault, PeerFault) as fault:
+                    reason = fault.what
+        raise _Missing(task, f"a needed file can't be had: {reason}")
+
+    async def _store(self, effect: StartAttempt, outcome: AttemptOutcome) -> Offer:
+        manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs)) if outcome.outputs else _EMPTY
+        return Offer(
+            job=effect.job,
+            attempt=effect.granted.attempt,
+            succeeded=not outcome.error,
+            exit_code=outcome.exit_code,
+            error=outcome.error,
+            started_us=int(outcome.started_at_unix_s * 1e6),
+            finished_us=int(outcome.finished_at_unix_s * 1e6),
+            stdout=Blob(outcome.stdout.digest, outcome.stdout.size),
+            stderr=Blob(outcome.stderr.digest, outcome.stderr.size),
+            manifest=Blob(manifest.digest, manifest.size),
+            outputs=len(outcome.outputs),
+        )
+
+    def _failed(self, effect: StartAttempt, error: str) -> Offer:
+        empty = Blob(_EMPTY.digest, 0)
+        return Offer(
+            job=effect.job, attempt=effect.granted.attempt, succeeded=False, exit_code=None, error=error, started_us=0, finished_us=0,
+            stdout=empty, stderr=empty, manifest=empty, outputs=0,
+        )  # fmt: skip
+
+
+_EMPTY = BlobRef(digest=Digest(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")), size=0)
+"""The SHA-256 of nothing."""
