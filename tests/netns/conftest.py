@@ -21,6 +21,7 @@ sys.path.insert(0, str(_NETNS))
 from meshlab import Lab, missing_on_this_machine  # noqa: E402
 
 LABS = _NETNS / "labs"
+BACKEND = "wireguard_backend"
 _LEFT_OUT = pytest.StashKey[int]()
 _REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -94,6 +95,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    passed: list[pytest.TestReport] = terminalreporter.stats.get("passed", [])
+    backends = {value for report in passed for name, value in report.user_properties if name == BACKEND}
+    if backends:
+        terminalreporter.write_line(f"WireGuard in the labs: {', '.join(sorted(map(str, backends)))}")
     if left_out := config.stash.get(_LEFT_OUT, 0):
         terminalreporter.write_line(
             f"left out: {left_out} netns tests; they need {missing_on_this_machine()}"

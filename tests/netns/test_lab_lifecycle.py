@@ -98,9 +98,12 @@ def test_two_labs_of_one_file_run_at_once(make_lab: MakeLab) -> None:
     assert two.node("alpha").run(ping).returncode == 0
 
 
-def test_closing_leaves_nothing(make_lab: MakeLab, unchanged_machine: _Machine, own_registry: Path) -> None:
+def test_closing_leaves_nothing(
+    make_lab: MakeLab, unchanged_machine: _Machine, own_registry: Path, eventually: Eventually
+) -> None:
     lab = make_lab("lan3")
     process = lab.node("alpha").popen(["sleep", "4321"])
+    eventually(lambda: lab.node("alpha").pgrep("^sleep 4321$") != [], "sleep runs")
     inits = [node.init_pid for node in lab.nodes.values()]
     unchanged_machine.check()
     lab.close()
