@@ -1,0 +1,236 @@
+"""The JSON Schema (draft 2020-12) of a job file: what editors complete, and what the reference page is made
+of.
+
+The descriptions here are the only ones; the parser owns the rules, and a test holds both to the same fields.
+A schema says less than ``check_job``: needs, cycles and sums are beyond it, so a file that fits may still be
+refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshpeer.core.jobs import rules
+from meshpeer.core.wire.limits import JOB_TASKS_MAX
+
+Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+
+SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def job_schema() -> dict[str, Json]:
+    """Returns the schema as plain values, ready for ``json.dumps``."""
+    return {
+        "$schema": SCHEMA_DIALECT,
+        "title": "meshpeer job",
+        "description": "A graph of tasks that a mesh runs.",
+        **_object(_JOB, required=["name", "tasks"]),
+        "$defs": {
+            "defaults": {
+                "description": "What every task gets that doesn't say otherwise.",
+                **_object(_COMMON),
+            },
+            "task": {
+                "description": "One task, or an array of tasks that differ in their fields.",
+                **_object({**_TASK, **_COMMON}, required=["run"]),
+            },
+            "need": {
+                "description": "A need whose outputs are staged under a folder of their own.",
+                **_object(_NEED, required=["task"]),
+            },
+            "resources": {
+                "description": "What a task takes while it runs.",
+                **_object(_RESOURCES),
+            },
+            "env": {
+                "type": "object",
+                "maxProperties": rules.ENV_MAX,
+                "propertyNames": {
+                    "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+                    "not": {"pattern": "^(MESHPEER_|(index|job|task|attempt)$)"},
+                },
+                "additionalProperties": {"type": ["string", "number"]},
+            },
+            "duration": {"type": "string", "pattern": "^([1-9][0-9]{0,11}(ms|s|m|h)|none)$"},
+            "value": {"type": ["string", "number"]},
+            "values": {
+                "oneOf": [
+                    {"type": "string", "pattern": _RANGE},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": JOB_TASKS_MAX,
+                        "items": {"$ref": "#/$defs/value"},
+                    },
+                ]
+            },
+            "field": {
+                "pattern": "^[a-z][a-z0-9_]*$",
+                "not": {"enum": list(rules.OWN_FIELDS)},
+            },
+            "relative_path": {"type": "string", "minLength": 1, "pattern": "^(?!/)(?!(.*/)?\\.\\.(/|$))"},
+        },
+    }
+
+
+def _object(fields: dict[str, Json], required: list[Json] | None = None) -> dict[str, Json]:
+    schema: dict[str, Json] = {"type": "object", "properties": fields, "additionalProperties": False}
+    return {**schema, "required": required} if required else schema
+
+
+_RANGE = "^(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})$"
+_ELEMENT: dict[str, Json] = {
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": rules.ARRAY_FIELDS_MAX,
+    "propertyNames": {"$ref": "#/$defs/field"},
+}
+
+_JOB: dict[str, Json] = {
+    "name": {
+        "description": "What people call the job; it need not be unique.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": rules.JOB_NAME_CHARACTERS_MAX,
+        "examples": ["flipbook"],
+    },
+    "files": {
+        "description": (
+            "Files and folders from the job file's folder that stand in every task's scratch folder, under "
+            "the same paths. Links that lead out of the folder are refused."
+        ),
+        "type": "array",
+        "maxItems": rules.FILES_MAX,
+        "items": {"$ref": "#/$defs/relative_path"},
+        "examples": [["render.py", "assets/"]],
+    },
+    "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
+    "tasks": {
+        "description": f"The tasks by name; up to {JOB_TASKS_MAX:,} after arrays are expanded.",
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": JOB_TASKS_MAX,
+        "propertyNames": {
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9_\\-]*$",
+            "maxLength": rules.TASK_NAME_CHARACTERS_MAX,
+        },
+        "additionalProperties": {"$ref": "#/$defs/task"},
+    },
+}
+_TASK: dict[str, Json] = {
+    "run": {
+        "description": (
+            "A program and its arguments as a list, or one shell line (/bin/sh) as text. In a list, "
+            "${index}, ${job}, ${task}, ${attempt} and the array's own fields are expanded, and $$ is a "
+            "dollar sign; in a shell line they are environment variables, so that no value is ever parsed as"
+            " shell code."
+        ),
+        "oneOf": [
+            {"type": "array", "minItems": 1, "maxItems": rules.ARGUMENTS_MAX, "items": {"type": "string"}},
+            {"type": "string", "pattern": "\\S"},
+        ],
+        "examples": [["python3", "render.py", "${index}"], "python3 render.py > frame-$index.ppm"],
+    },
+    "needs": {
+        "description": (
+            "Tasks that must succeed first: by name all of a task, name[index] the element of the same index"
+            " (arrays of equal size). What they put out stands in the scratch folder under its own paths; "
+            "only direct needs are staged. Two needs that put out the same path fail the attempt, unless "
+            "into separates them."
+        ),
+        "type": "array",
+        "maxItems": rules.NEEDS_MAX,
+        "items": {
+            "oneOf": [
+                {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_\\-]*(\\[index\\])?$"},
+                {"$ref": "#/$defs/need"},
+            ]
+        },
+        "examples": [["split", "render[index]", {"task": "light", "into": "maps"}]],
+    },
+    "array": {
+        "description": (
+            "Makes this many tasks of one: a range from 0, a count, a list (its values are the field value, "
+            "or each element is a mapping of fields), or a mapping of lists, whose product it is. Elements "
+            "count from 0."
+        ),
+        "oneOf": [
+            {"title": "range", "type": "string", "pattern": "^0-(0|[1-9][0-9]{0,8})$"},
+            {"title": "count", "type": "integer", "minimum": 1, "maximum": JOB_TASKS_MAX},
+            {
+                "title": "list",
+                "type": "array",
+                "minItems": 1,
+                "maxItems": JOB_TASKS_MAX,
+                "items": {
+                    "oneOf": [
+                        {"$ref": "#/$defs/value"},
+                        {**_ELEMENT, "additionalProperties": {"$ref": "#/$defs/value"}},
+                    ]
+                },
+            },
+            {**_ELEMENT, "title": "lists by field", "additionalProperties": {"$ref": "#/$defs/values"}},
+        ],
+        "examples": ["0-23", ["red", "green"], {"lens": ["24mm", "50mm"], "seed": "1-10"}],
+    },
+    "outputs": {
+        "description": (
+            "What to keep of the scratch folder: paths, patterns (*, ?, [...]), or folders with a trailing "
+            "slash. Each must match something."
+        ),
+        "type": "array",
+        "maxItems": rules.OUTPUTS_MAX,
+        "items": {"$ref": "#/$defs/relative_path"},
+        "examples": [["frame-*.ppm", "scene/"]],
+    },
+}
+_COMMON: dict[str, Json] = {
+    "env": {
+        "description": (
+            "Environment variables; numbers are taken as written. meshpeer adds index, job, task, attempt "
+            "and the array's fields where no variable of that name exists, and MESHPEER_IDEMPOTENCY_KEY and "
+            "MESHPEER_ATTEMPT."
+        ),
+        "$ref": "#/$defs/env",
+        "examples": [{"OMP_NUM_THREADS": 1}],
+    },
+    "cwd": {
+        "description": "The folder to start in, relative to the scratch folder.",
+        "$ref": "#/$defs/relative_path",
+        "default": ".",
+    },
+    "retries": {
+        "description": "How often a failed attempt is followed by another: 2 is up to 3 attempts.",
+        "type": "integer",
+        "minimum": 0,
+        "maximum": rules.RETRIES_MAX,
+        "default": 0,
+    },
+    "timeout": {
+        "description": "How long one attempt may run: a number and ms, s, m or h; none lifts a default.",
+        "$ref": "#/$defs/duration",
+        "default": "none",
+        "examples": ["90s", "10m", "2h"],
+    },
+    "resources": {"$ref": "#/$defs/resources", "examples": [{"cpu": 2}]},
+}
+_NEED: dict[str, Json] = {
+    "task": {
+        "description": "The task, as name or name[index].",
+        "type": "string",
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9_\\-]*(\\[index\\])?$",
+    },
+    "into": {
+        "description": "The folder that its outputs are staged under.",
+        "$ref": "#/$defs/relative_path",
+    },
+}
+_RESOURCES: dict[str, Json] = {
+    "cpu": {
+        "description": "Slots of a node that the task takes.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": rules.CPU_MAX,
+        "default": 1,
+    },
+}
