@@ -43,7 +43,9 @@ def read_toml(text: str) -> Located:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         match = _AT.search(message)
-        place = Place(int(match[1]), int(match[2])) if match is not None and match[1] else None
+        place: Place | None = None
+        if match is not None:
+            place = Place(int(match[1]), int(match[2])) if match[1] is not None else _end_of(text)
         what = _AT.sub("", message)
         raise BrokenDocument(what[:1].lower() + what[1:], place) from error
     except RecursionError as error:
@@ -84,6 +86,11 @@ def _located(value: object, path: FieldPath, places: dict[FieldPath, Place]) -> 
         case _:
             what = f"{path_text(path)} is a date or time, and nothing in a job is"
             raise BrokenDocument(what, place, f'quote it: "{value}"')
+
+
+def _end_of(text: str) -> Place:
+    last = text[text.rfind("\n") + 1 :]
+    return Place(text.count("\n") + 1, len(last) + 1)
 
 
 def _bounded(size: int, place: Place | None) -> int:
