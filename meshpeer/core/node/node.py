@@ -17,7 +17,7 @@ from meshpeer.core.addressing.claims import choose_ipv4
 from meshpeer.core.addressing.ula import ula_address
 from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import LocalFault, PeerFault
 from meshpeer.core.identity.admission import UsesSpent, issue_durable, judge_admission
 from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority
@@ -139,6 +139,7 @@ class Node:
         """Facts changed since the derived state was last brought in step."""
         self._left = False
         self._synced_with: NodeId | None = None
+        self._remembered: set[str] = set()
         self._refused_invites: dict[NodeId, UsesSpent] = {}
         self._desired: DesiredDevice | None = None
         self._roster = Roster((), {})
@@ -293,8 +294,9 @@ class Node:
             match effect:
                 case SendOnLink(link=link, message=message):
                     done.append(SendFrame(link=link, frame=CODEC.encode(message)))
-                case PeerUp(peer=peer):
+                case PeerUp(peer=peer, remote=remote, dialled=dialled):
                     self._stale = True
+                    done += self._remember(remote) if dialled else []
                     done += self._from_liveness(self.liveness.on_up(peer, now), now)
                     done += self._from_gossip(self.gossip.on_up(peer), None, now)
                     self.tunnels.on_link(peer)
@@ -366,6 +368,14 @@ class Node:
     def _send(self, peer: NodeId, message: msgspec.Struct, after: Ticket | None = None) -> list[NodeEffect]:
         link = self.links.link_to(peer)
         return [] if link is None else [SendFrame(link=link, frame=CODEC.encode(message), after=after)]
+
+    def _remember(self, address: str) -> list[NodeEffect]:
+        """Keeps an address that answered as a seed: the way back in after a long absence, when all records have expired."""
+        if address in self._remembered:
+            return []
+        self._remembered.add(address)
+        row = Put(table=Table.SEEDS, key=address, value=b"")
+        return [Persist(ticket=self._tickets.take(), changes=(row,))]
 
     # --- derived state -------------------------------------------------------------------------------------------
 

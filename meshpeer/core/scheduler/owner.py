@@ -110,6 +110,8 @@ class JobOwner:
         self.states = [TaskState.WAITING] * len(self.graph)
         self.counts: collections.Counter[TaskState] = collections.Counter({TaskState.WAITING: len(self.graph)})
         self.running = 0
+        self.done_on: collections.Counter[NodeId] = collections.Counter()
+        """Results committed, by the node that brought them."""
         self._ready: collections.deque[TaskIndex] = collections.deque()
         self._tasks: dict[TaskIndex, _Task] = {}
         self.leases: dict[TaskIndex, Lease] = {}
@@ -140,6 +142,7 @@ class JobOwner:
             index = TaskIndex(task)
             self._tasks[index] = _Task(round=committed.round, number=max((one.number for one in committed.tries), default=0), tries=list(committed.tries))
             self.results[index] = committed
+            self.done_on[committed.node] += 1
             self._settle(index, TaskState(committed.state))
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
         if row.cancelled:
@@ -363,6 +366,7 @@ class JobOwner:
 
     def _write_result(self, task: TaskIndex, row: TaskRow, state: TaskState, now: Instant) -> list[SchedulerEffect]:
         self.results[task] = row
+        self.done_on[row.node] += 1
         self._settle(task, state)
         self._last_ticket = self._tickets.take()
         effects: list[SchedulerEffect] = [Persist(ticket=self._last_ticket, changes=(put_task(self.job, task, row),))]
@@ -409,6 +413,7 @@ class JobOwner:
             return []
         held.round += 1
         held.number = 0
+        self.done_on[row.node] -= 1
         del self.results[task]
         self._move(task, TaskState.READY)
         self._ready.appendleft(task)

@@ -1,0 +1,251 @@
+"""Joins a mesh: judges the invite, reaches a member, learns the mesh's facts from it, and only then writes this node's state.
+
+Everything that can go wrong goes wrong before the first file is written: a bad invite, no seed that answers, a name in use, a subnet in
+the way. The joiner signs its own provisional leaf with the invite's key; an issuer makes it durable once it hears of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from meshpeer.adapters.discovery import MdnsDiscovery
+from meshpeer.adapters.network import observe_network
+from meshpeer.adapters.transport import TlsIdentity, TlsTransport
+from meshpeer.adapters.wireguard import open_wireguard
+from meshpeer.app.config import Settings
+from meshpeer.app.founding import check_endpoint, write_rows
+from meshpeer.app.options import JoinOptions
+from meshpeer.app.ports import check_ports, free_port
+from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
+from meshpeer.core.addressing.claims import check_name, suggest_name
+from meshpeer.core.addressing.overlap import overlap_of
+from meshpeer.core.antientropy.messages import Digest, Facts, Synced
+from meshpeer.core.effects import Change, Put, Table
+from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault, Refused
+from meshpeer.core.identity.certificates import SERIAL_BYTES, make_provisional_leaf
+from meshpeer.core.identity.invites import Invite, decode_invite
+from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
+from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal, Sight
+from meshpeer.core.node.gossip import CHARTER_KEY
+from meshpeer.core.node.node import CODEC
+from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.wire import cbor
+from meshpeer.runtime.ports import DialFault, Link, LinkOver
+
+CONTACT_S = 12.0
+LAN_S = 6.0
+DEFAULT_CONTROL_PORT = 51821
+
+
+@dataclass(slots=True)
+class _Contact:
+    """What a member told us."""
+
+    seed: str
+    peer: NodeId
+    ledger: Ledger
+    sighted: set[NodeId] = field(default_factory=set)
+    observed_me: str = ""
+
+
+def enrol(options: JoinOptions, settings: Settings, say: Callable[[str], None]) -> None:
+    """Makes the state of a node that joins; raises ``MeshpeerError``, and then nothing has changed."""
+    refuse_existing(settings.state_dir, "join")
+    invite = decode_invite(options.invite, now_unix_s=int(time.time()))
+    endpoint = check_endpoint(options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port)
+    asked_name = options.name or settings.file.node.name
+    if asked_name:
+        check_name(asked_name)
+    trio.run(_enrol, invite, options, settings, say, asked_name, endpoint)
+
+
+async def _enrol(invite: Invite, options: JoinOptions, settings: Settings, say: Callable[[str], None], asked_name: str, endpoint: str) -> None:
+    check_ports(settings)
+    wireguard = await open_wireguard(settings.file.wireguard.backend, settings.file.wireguard.interface, program=settings.file.wireguard.program)
+    if wireguard.backend != "none":
+        await wireguard.observe()
+    seed, wireguard_seed = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
+    key = SigningKey(seed)
+    leaf = make_provisional_leaf(invite.authority, key.public, now_unix_s=int(time.time()), serial=os.urandom(SERIAL_BYTES))
+    chain: Chain = (leaf, invite.authority.certificate, invite.issuer)
+    addresses = await _addresses(options.seed, invite, say)
+    contact = await _contact(invite, TlsIdentity(seed=seed, chain=chain, roots=invite.roots), chain, addresses, settings)
+    charter = contact.ledger.charter
+    if charter is None:
+        raise PeerFault(f"{contact.seed} did not say what the mesh's settings are", "try another seed, and look at the log of that node")
+    _refuse_spent(invite, contact.ledger)
+    if wireguard.backend != "none":
+        await _check_subnet(ipaddress.IPv4Network(charter.subnet), settings)
+    constraints = invite.constraints
+    node = NodeFile(
+        mesh=invite.mesh,
+        roots=invite.roots,
+        name=_choose_name(asked_name, contact, say),
+        region=options.region or constraints.region or settings.file.node.region,
+        roles=constraints.roles or ("compute",),
+        endpoint=endpoint,
+        seeds=tuple(dict.fromkeys((contact.seed, *invite.seeds))),
+        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp")) if wireguard.backend != "none" else 0,
+        control_port=settings.file.control.listen_port or free_port("tcp"),
+    )
+    writer = StateWriter(settings.state_dir)
+    try:
+        writer.key("node", "node", seed)
+        writer.key("wireguard", "wireguard", wireguard_seed)
+        writer.node(node, chain)
+        await write_rows(writer.draft, _rows(contact.ledger, key.public, chain))
+        writer.publish()
+    finally:
+        writer.discard()
+
+
+async def _addresses(seed: str, invite: Invite, say: Callable[[str], None]) -> tuple[str, ...]:
+    if seed == "lan":
+        return await _browse(invite, say)
+    if seed:
+        host, colon, port = seed.rpartition(":")
+        whole = seed if colon and port.isdigit() and not (":" in host and not host.startswith("[")) else f"{seed}:{DEFAULT_CONTROL_PORT}"
+        return (whole,)
+    if not invite.seeds:
+        raise LocalFault("the invite names no seed", "give one: meshpeer join HOST --invite INVITE, or `meshpeer join lan --invite INVITE`")
+    return invite.seeds
+
+
+async def _browse(invite: Invite, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Looks for members of the invite's mesh on the local network."""
+    say("looking for members on the local network")
+    with trio.move_on_after(LAN_S):
+        async for found in MdnsDiscovery().browse():
+            if found.mesh_hint == invite.fingerprint and found.addresses:
+                return found.addresses
+    raise EnvironmentFault(
+        "no member of this mesh announces itself on the local network",
+        "is a member running here, and mDNS (UDP 5353) let through? else name one: meshpeer join HOST --invite INVITE",
+    )
+
+
+async def _contact(invite: Invite, identity: TlsIdentity, chain: Chain, addresses: Sequence[str], settings: Settings) -> _Contact:
+    """Greets a member, and learns all that it knows."""
+    transport = TlsTransport(identity, ())
+    found: _Contact | None = None
+    problem: Exception | None = None
+    with trio.move_on_after(CONTACT_S) as scope:
+        try:
+            async with transport.dial(addresses) as link:
+                try:
+                    found = await _learn(invite, link, chain, settings)
+                except (LinkOver, PeerFault, Refused) as error:
+                    problem = error
+        except DialFault as fault:
+            raise (Refused if fault.foreign else EnvironmentFault)(
+                fault.what if len(addresses) == 1 else f"no seed lets this node in: {fault.what}", fault.hint
+            ) from fault
+    if isinstance(problem, LinkOver):
+        raise PeerFault(f"{addresses[0]} closed the link: {problem.what}", "look at the log of that node") from problem
+    if problem is not None:
+        raise problem
+    if found is None:
+        assert scope.cancelled_caught
+        raise EnvironmentFault(f"{', '.join(addresses)} took the link and then said nothing for {CONTACT_S:.0f} s", "is that node well? see its `meshpeer status`")
+    return found
+
+
+async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -> _Contact:
+    ledger = Ledger(invite.mesh, invite.roots)
+    contact = _Contact(seed=link.dialled, peer=link.peer, ledger=ledger)
+    now = time.time()
+    link.send_soon(
+        CODEC.encode(
+            Hello(
+                versions=PROTOCOL_VERSIONS,
+                mesh=invite.mesh,
+                chain=chain,
+                clock_ms=int(now * 1000),
+                observed=link.remote,
+                control_port=settings.file.control.listen_port,
+            )
+        )
+    )
+    while True:
+        message = CODEC.decode(await link.receive())
+        match message:
+            case Hello(chain=theirs, observed=observed):
+                ledger.admit(theirs, time.time())
+                contact.observed_me = observed
+                link.send_soon(CODEC.encode(Digest(low=b"", high=b"", entries=(), charter_version=0, charter=b"")))
+            case Refusal(reason=reason):
+                raise Refused(f"{link.dialled} does not let this node in: {reason}", "ask for a new invite, and check the clocks of both machines (timedatectl)")
+            case Facts(chains=chains, records=records):
+                _merge(ledger, chains, records)
+            case Sight(linked=linked):
+                contact.sighted |= set(linked)
+            case Synced():
+                return contact
+
+
+def _merge(ledger: Ledger, chains: Sequence[Chain], records: Sequence[bytes]) -> None:
+    for one in chains:
+        try:
+            ledger.admit(one, time.time())
+        except PeerFault:
+            continue
+    for record in records:
+        try:
+            ledger.merge(record, time.time())
+        except PeerFault:
+            continue
+
+
+def _refuse_spent(invite: Invite, ledger: Ledger) -> None:
+    used = [one for one in ledger if one.best and one.best.identity.durable and one.best.identity.invite == invite.id]
+    uses = max(1, invite.constraints.uses)
+    if len(used) >= uses:
+        who = ", ".join(one.record.name for one in used if one.record)
+        raise Refused(f"the invite was used {len(used)} of {uses} times already (by {who})", "ask for a new one: `meshpeer invite`")
+
+
+async def _check_subnet(subnet: ipaddress.IPv4Network, settings: Settings) -> None:
+    network = await observe_network(settings.file.wireguard.interface)
+    overlap = overlap_of(subnet, network.routes, interface=settings.file.wireguard.interface)
+    if overlap is not None and overlap.refuse:
+        raise EnvironmentFault(
+            f"the mesh's subnet {subnet} overlaps the route {overlap.route.prefix} of this machine (device {overlap.route.device})",
+            "remove the route, or join with --backend none (control and jobs only)",
+        )
+
+
+def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> str:
+    """Returns the name to claim. One that was asked for and that a live node has is refused; the host's own name gets a number."""
+    live = {one.record.name for one in contact.ledger if one.record and one.leave is None and (one.node in contact.sighted or one.node == contact.peer)}
+    if asked:
+        if asked in live:
+            raise Refused(f"the name {asked!r} is in use by a live node of this mesh", "choose another with --name")
+        return asked
+    base = suggest_name(platform.node())
+    name, number = base, 2
+    while name in live:
+        name, number = f"{base}-{number}", number + 1
+    if name != base:
+        say(f"the name {base} is taken: this node is {name} (--name chooses another)")
+    return name
+
+
+def _rows(ledger: Ledger, me: NodeId, chain: Chain) -> list[Change]:
+    rows: list[Change] = [Put(table=Table.CERTIFICATES, key=key_text(me), value=cbor.encode([list(chain)]))]
+    for member in ledger:
+        if member.admissions:
+            held = [list(member.admissions[leaf].chain) for leaf in sorted(member.admissions)]
+            rows.append(Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held)))
+        if member.envelope:
+            rows.append(Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope))
+    if ledger.charter_envelope:
+        rows.append(Put(table=Table.META, key=CHARTER_KEY, value=ledger.charter_envelope))
+    return rows

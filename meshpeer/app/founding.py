@@ -1,0 +1,145 @@
+"""Founds a mesh: root, issuer, this node's keys and certificate, the first charter. All or nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+import time
+from pathlib import Path
+
+import trio
+
+from meshpeer.adapters.network import observe_network
+from meshpeer.adapters.store import open_store
+from meshpeer.adapters.wireguard import open_wireguard
+from meshpeer.app.config import Settings
+from meshpeer.app.options import InitOptions
+from meshpeer.app.ports import check_ports, free_port
+from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
+from meshpeer.core.addressing.claims import check_name, suggest_name
+from meshpeer.core.addressing.overlap import overlap_of
+from meshpeer.core.effects import Change, Put, Table
+from meshpeer.core.errors import EnvironmentFault, LocalFault
+from meshpeer.core.identity.certificates import SERIAL_BYTES, make_durable_leaf, make_issuer, make_root, mesh_id_of, public_key_of
+from meshpeer.core.identity.constraints import ALL
+from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
+from meshpeer.core.ids import Ticket, key_text
+from meshpeer.core.node.gossip import CHARTER_KEY
+from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import CharterRecord
+from meshpeer.core.wire import cbor
+from meshpeer.runtime.ports import CommitFailed
+
+SUBNET_PREFIX_MIN = 12
+SUBNET_PREFIX_MAX = 29
+
+
+def found(options: InitOptions, settings: Settings) -> None:
+    """Makes the state of a mesh's first node; raises ``MeshpeerError``, and then nothing has changed."""
+    refuse_existing(settings.state_dir, "found a mesh")
+    subnet = parse_subnet(options.subnet)
+    name = check_name(options.name or settings.file.node.name or suggest_name(platform.node()))
+    roles = check_roles(options.roles)
+    endpoint = check_endpoint(options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port)
+    has_interface = trio.run(check_machine, settings, subnet)
+    now = int(time.time())
+    root = make_root(os.urandom(SEED_BYTES), now_unix_s=now, serial=os.urandom(SERIAL_BYTES))
+    issuer = make_issuer(root, os.urandom(SEED_BYTES), now_unix_s=now, serial=os.urandom(SERIAL_BYTES))
+    mesh = mesh_id_of(public_key_of(root.certificate))
+    seed, wireguard_seed = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
+    key = SigningKey(seed)
+    leaf = make_durable_leaf(
+        issuer, key.public, capabilities=ALL, admitted_at=now, now_unix_s=now, serial=os.urandom(SERIAL_BYTES)
+    )
+    chain = (leaf, issuer.certificate)
+    charter = CharterRecord(
+        version=1,
+        issued_at=now,
+        author=key.public,
+        mesh_name=check_name(options.mesh_name) if options.mesh_name else f"m{key_text(mesh)[:6]}",
+        subnet=str(subnet),
+        topology=options.topology,
+        wireguard_port=settings.file.wireguard.listen_port or 51820,
+    )
+    node = NodeFile(
+        mesh=mesh,
+        roots=(root.certificate,),
+        name=name,
+        region=options.region or settings.file.node.region,
+        roles=roles,
+        endpoint=endpoint,
+        seeds=(),
+        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp")) if has_interface else 0,
+        control_port=settings.file.control.listen_port or free_port("tcp"),
+        issuer_certificate=issuer.certificate,
+    )
+    writer = StateWriter(settings.state_dir)
+    try:
+        for file, kind, secret in (("root", "root", root.seed), ("issuer", "issuer", issuer.seed), ("node", "node", seed), ("wireguard", "wireguard", wireguard_seed)):
+            writer.key(file, kind, secret)
+        writer.node(node, chain)
+        changes: list[Change] = [
+            Put(table=Table.CERTIFICATES, key=key_text(key.public), value=cbor.encode([list(chain)])),
+            Put(table=Table.META, key=CHARTER_KEY, value=envelope.sign(key, mesh, charter)),
+        ]
+        trio.run(write_rows, writer.draft, changes)
+        writer.publish()
+    finally:
+        writer.discard()
+
+
+async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bool:
+    """Checks that an agent can run here: ports free, tools present, no route in the way. Says whether there will be an interface."""
+    check_ports(settings)
+    backend = await open_wireguard(settings.file.wireguard.backend, settings.file.wireguard.interface, program=settings.file.wireguard.program)
+    if backend.backend == "none":
+        return False
+    await backend.observe()
+    network = await observe_network(settings.file.wireguard.interface)
+    overlap = overlap_of(subnet, network.routes, interface=settings.file.wireguard.interface)
+    if overlap is not None and overlap.refuse:
+        raise EnvironmentFault(
+            f"the mesh's subnet {subnet} overlaps the route {overlap.route.prefix} of this machine (device {overlap.route.device})",
+            "found the mesh with another one, for example `meshpeer init --subnet 10.88.0.0/24`, or remove the route",
+        )
+    return True
+
+
+async def write_rows(folder: Path, changes: list[Change]) -> None:
+    """Writes the first rows of a new journal; raises ``StoreFailed``."""
+    async with open_store(folder / "state.db") as store:
+        store.commit_soon(Ticket(1), changes)
+        outcome = await store.outcomes.receive()
+        if isinstance(outcome, CommitFailed):
+            raise outcome.error
+
+
+def parse_subnet(text: str) -> ipaddress.IPv4Network:
+    try:
+        subnet = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise LocalFault(f"{text!r} is not an IPv4 subnet: {error}", "for example --subnet 10.10.0.0/24") from error
+    if not SUBNET_PREFIX_MIN <= subnet.prefixlen <= SUBNET_PREFIX_MAX or not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
+        raise LocalFault(f"{text} can't be a mesh's subnet", f"choose a private one of /{SUBNET_PREFIX_MIN} to /{SUBNET_PREFIX_MAX}, for example 10.10.0.0/24")
+    return subnet
+
+
+def check_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+    for role in roles:
+        check_name(role)
+    return tuple(sorted(set(roles)))
+
+
+def check_endpoint(text: str, default_port: int) -> str:
+    """Returns ``HOST:PORT``; raises ``LocalFault`` for anything else."""
+    if not text:
+        return ""
+    host, colon, port = text.rpartition(":")
+    if not colon or "]" in port or (":" in host and not host.startswith("[")):
+        host, port = text, str(default_port)
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536 or "/" in host:
+        raise LocalFault(f"{text!r} is not HOST[:PORT]", "for example --endpoint 203.0.113.9 or --endpoint home.example.org:51820")
+    return f"{host}:{port}"

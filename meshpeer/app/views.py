@@ -1,0 +1,183 @@
+"""Turns a node's state into the documents of the control API. Reads only; what is not known is said to be not known."""
+
+from __future__ import annotations
+
+import collections
+
+from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
+from meshpeer.core.jobs.model import task_id
+from meshpeer.core.membership.liveness import Opinion, State
+from meshpeer.core.node.node import Node
+from meshpeer.core.node.roster import Listed
+from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.rows import Try
+from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.wgconf.diff import diff_device
+from meshpeer.runtime.control import Job, MemberCounts, Peer, Plan, PlanPeer, Task, TaskCounts, TaskTry, rfc3339
+
+HANDSHAKE_FRESH_S = 180
+
+
+def name_of(node: Node, who: NodeId) -> str:
+    """Returns a member's name, or the start of its id where it is in no more."""
+    listed = node.roster.get(who)
+    return listed.name if listed else key_text(who)[:10]
+
+
+def count_members(node: Node) -> MemberCounts:
+    opinions = collections.Counter(state_of(node, one.node) for one in node.roster.members if one.node != node.me)
+    left = sum(1 for member in node.ledger if member.leave is not None)
+    mine = 1 if node.roster.get(node.me) else 0
+    return MemberCounts(
+        total=len(node.roster.members), alive=opinions["alive"] + mine, suspect=opinions["suspect"], dead=opinions["dead"], left=left
+    )
+
+
+def state_of(node: Node, who: NodeId) -> str:
+    opinion = node.liveness.opinion(who)
+    return opinion.state.value if opinion else State.SUSPECT.value
+
+
+def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
+    opinion = node.liveness.opinion(one.node)
+    observed = node.tunnels.observed_peer(one.record.wireguard_key)
+    linked = node.links.link_to(one.node) is not None
+    handshake = now_unix_s - observed.latest_handshake_unix_s if observed and observed.latest_handshake_unix_s else None
+    rtt = node.liveness.rtt_s(one.node)
+    return Peer(
+        id=key_text(one.node),
+        name=one.name,
+        region=one.record.region,
+        roles=one.record.roles,
+        ipv4=one.ipv4,
+        ipv6=one.ipv6,
+        state=opinion.state.value if opinion else State.SUSPECT.value,
+        since=rfc3339(opinion.since_unix_s) if opinion else "",
+        because=_because(node, opinion, handshake),
+        link="up" if linked else "down",
+        path="direct" if handshake is not None and handshake < HANDSHAKE_FRESH_S else "link" if linked else "none",
+        via=name_of(node, opinion.voucher) if opinion and opinion.voucher else "",
+        endpoint=(observed.endpoint or "") if observed else "",
+        last_handshake_s=round(handshake, 1) if handshake is not None else None,
+        rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
+        rx_bytes=observed.rx_bytes if observed else 0,
+        tx_bytes=observed.tx_bytes if observed else 0,
+    )
+
+
+def left_view(node: Node, who: NodeId, since_unix_s: float) -> Peer:
+    """A member that left for good, as long as its tombstone is held."""
+    return Peer(
+        id=key_text(who), name=key_text(who)[:10], region="", roles=(), ipv4="", ipv6="", state="left", since=rfc3339(since_unix_s),
+        because="it said so itself", link="down", path="none", via="", endpoint="", last_handshake_s=None, rtt_ms=None, rx_bytes=0, tx_bytes=0,
+    )  # fmt: skip
+
+
+def plan_view(node: Node, now_unix_s: float) -> Plan:
+    names = {planned.public_key: planned.name for planned in node.tunnels.plan.peers}
+    desired = node.desired
+    steps = diff_device(node.tunnels.observed, desired, now_unix_s=now_unix_s) if desired else ()
+    return Plan(
+        mode=node.tunnels.plan.mode,
+        hub=None,
+        hubs=(),
+        peers=tuple(
+            PlanPeer(
+                name=names.get(peer.public_key, ""),
+                public_key=wireguard_key_text(peer.public_key),
+                endpoint=peer.endpoint,
+                allowed_ips=peer.allowed_ips,
+                keepalive_s=peer.keepalive_s,
+            )
+            for peer in (desired.peers if desired else ())
+        ),
+        routes=desired.addresses if desired else (),
+        changes=tuple(type(step).__name__ for step in steps),
+    )
+
+
+def job_state(owner: JobOwner) -> str:
+    counts = owner.counts
+    if owner.finished:
+        if owner.cancelled:
+            return "cancelled"
+        return "failed" if counts[TaskState.FAILED] or counts[TaskState.SKIPPED] else "succeeded"
+    started = owner.running or any(counts[state] for state in (TaskState.SUCCEEDED, TaskState.FAILED))
+    return "running" if started else "pending"
+
+
+def job_view(node: Node, owner: JobOwner) -> Job:
+    counts = owner.counts
+    leased = counts[TaskState.LEASED]
+    running_on = collections.Counter(name_of(node, lease.node) for lease in owner.leases.values() if lease.running)
+    return Job(
+        id=owner.job,
+        name=owner.record.spec.name,
+        state=job_state(owner),
+        owner=name_of(node, node.me),
+        durability="this_node",
+        tasks=TaskCounts(
+            total=len(owner.graph),
+            waiting=counts[TaskState.WAITING],
+            ready=counts[TaskState.READY] + leased - owner.running,
+            running=owner.running,
+            succeeded=counts[TaskState.SUCCEEDED],
+            failed=counts[TaskState.FAILED],
+            skipped=counts[TaskState.SKIPPED],
+            cancelled=counts[TaskState.CANCELLED],
+        ),
+        submitted_at=rfc3339(owner.record.submitted_at_us / 1e6),
+        finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
+        running_on=dict(sorted(running_on.items())),
+        done_on={name_of(node, who): count for who, count in sorted(owner.done_on.items())},
+    )
+
+
+def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, ...] = ()) -> Task:
+    spec, element = owner.graph.spec_of(task), owner.graph.element_of(task)
+    row = owner.results.get(task)
+    lease = owner.leases.get(task)
+    return Task(
+        id=task_id(spec.name, element),
+        name=spec.name,
+        index=element,
+        state=_task_state(owner, task),
+        node=name_of(node, row.node) if row else name_of(node, lease.node) if lease else None,
+        attempts=tuple(_try_view(node, one) for one in owner.tries_of(task)),
+        exit_code=row.exit_code if row else None,
+        error=row.error if row else "",
+        stdout_bytes=row.stdout.size if row else 0,
+        stderr_bytes=row.stderr.size if row else 0,
+        outputs=outputs,
+        wanted=owner.graph.is_sink(task),
+    )
+
+
+def _task_state(owner: JobOwner, task: TaskIndex) -> str:
+    state = owner.states[task]
+    if state is TaskState.LEASED:
+        return "running" if owner.leases[task].running else "ready"
+    return state.value
+
+
+def _try_view(node: Node, one: Try) -> TaskTry:
+    return TaskTry(
+        n=one.number,
+        node=name_of(node, one.node),
+        state=one.state,
+        exit_code=one.exit_code,
+        started_at=rfc3339(one.started_us / 1e6) if one.started_us else None,
+        finished_at=rfc3339(one.finished_us / 1e6) if one.finished_us else None,
+        stolen_from=name_of(node, one.stolen_from) if one.stolen_from else None,
+        error=one.error,
+    )
+
+
+def _because(node: Node, opinion: Opinion | None, handshake_s: float | None) -> str:
+    if opinion is None:
+        return "nothing is known of it yet"
+    if opinion.state is State.ALIVE and opinion.voucher:
+        return f"{name_of(node, opinion.voucher)} has a link to it"
+    if opinion.state is not State.ALIVE and handshake_s is not None and handshake_s < HANDSHAKE_FRESH_S:
+        return f"agent down, tunnel up ({opinion.because})"
+    return opinion.because
