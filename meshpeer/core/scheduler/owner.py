@@ -119,6 +119,8 @@ class JobOwner:
         self._retries: list[tuple[float, TaskIndex]] = []
         self._recovering_until_s: float | None = None
         self._last_ticket: Ticket | None = None
+        self.accept_ticket: Ticket | None = None
+        """The write that backs the submitter's answer; None after a restart, when it is long done."""
         self._lease_check_at_s = 0.0
         self._make_ready(self._progress.take_ready())
 
@@ -134,7 +136,9 @@ class JobOwner:
 
     def accept(self) -> list[SchedulerEffect]:
         """Writes the job down; what is granted from here on waits for that."""
-        return [self._persist_job(), JobChanged(job=self.job)]
+        persist = self._persist_job()
+        self.accept_ticket = persist.ticket
+        return [persist, JobChanged(job=self.job)]
 
     def restore(self, rows: dict[int, TaskRow], row: JobRow, now: Instant) -> list[SchedulerEffect]:
         """Takes up a job from the journal: replays what was committed, raises the epoch, and listens before it grants."""

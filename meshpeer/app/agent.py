@@ -1,0 +1,427 @@
+"""The agent: composes adapters, runtime and core into one running node, and takes it down in order.
+
+Order of start: lock, journal, blobs, interface, links, then the tasks; of stop: the command line's socket first, running tasks, links, the journal
+last. The interface stays: tunnels outlive the agent. One nursery owns all tasks; the first that fails for good ends the agent with its error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
+from meshpeer.adapters.executor import open_executor
+from meshpeer.adapters.hosts import HostsFile, render_block
+from meshpeer.adapters.network import observe_network
+from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
+from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
+from meshpeer.adapters.wireguard import CommandWireGuard, NoWireGuard, open_wireguard
+from meshpeer.app.api import AgentApi
+from meshpeer.app.clock import SystemClock
+from meshpeer.app.config import Settings
+from meshpeer.app.log import Log
+from meshpeer.app.options import ReadyReport
+from meshpeer.app.restore import restore_jobs, restore_ledger
+from meshpeer.app.state import State, load_state, save_chain
+from meshpeer.core.effects import Note, Persist, Persisted, Table, TicketCounter
+from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.ids import NodeId, WireGuardKey, key_text
+from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
+from meshpeer.core.node.messages import (
+    ApplyDevice,
+    DeliverToSelf,
+    EndpointsChanged,
+    FirstSyncDone,
+    MembersChanged,
+    SeedFound,
+    SelfMessage,
+    SendFrame,
+    ShowChain,
+    Started,
+)
+from meshpeer.core.node.node import Node, NodeConfig
+from meshpeer.core.records import envelope
+from meshpeer.core.records.ledger import Ledger
+from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.runtime.attempts import Attempts
+from meshpeer.runtime.driver import Driver, Releases
+from meshpeer.runtime.exchange import Exchange
+from meshpeer.runtime.linkkeeper import LinkKeeper
+from meshpeer.runtime.ports import CommitFailed, Executor
+from meshpeer.runtime.reconciler import Reconciler
+
+NETWORK_LOOK_S = 5.0
+READY_WITHOUT_PEERS_S = 8.0
+"""A node that reaches nobody reports ready after this long, with a warning."""
+JOB_RECORD_BYTES_MAX = 64 * 1024 * 1024
+
+
+def run_agent(settings: Settings, on_ready: Callable[[ReadyReport], None]) -> None:
+    """Runs this machine's node until it is told to stop; raises ``MeshpeerError`` where it can't.
+
+    ``on_ready`` is called once: the first membership sync is done (or nobody can be reached) and the interface is applied.
+    """
+    state = load_state(settings.state_dir)
+    with lock_state(settings.state_dir):
+        agent = Agent(settings, state, on_ready)
+        try:
+            trio.run(agent.main)
+        except* StoreFailed as failures:
+            raise _first(failures) from None
+        except* EnvironmentFault as failures:
+            raise _first(failures) from None
+
+
+def _first(group: BaseExceptionGroup[EnvironmentFault]) -> EnvironmentFault:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EnvironmentFault)
+    return error
+
+
+class Agent:
+    """One running node. Made, run once, thrown away."""
+
+    def __init__(self, settings: Settings, state: State, on_ready: Callable[[ReadyReport], None]) -> None:
+        self.settings = settings
+        self.state = state
+        self.clock = SystemClock()
+        self.log = Log(settings.file.log.level, settings.file.log.format)
+        self.started_at = time.monotonic()
+        self.timings: list[tuple[str, float]] = []
+        self._on_ready = on_ready
+        self._marks_at = time.monotonic()
+        self.stopping = trio.Event()
+        self.take_down = False
+        self.synced = trio.Event()
+        self.members_changed = trio.Event()
+        self.refusals: dict[NodeId, str] = {}
+        self.releases = Releases()
+
+    async def main(self) -> None:
+        """Runs until stopped."""
+        self._mark("reading keys and settings")
+        async with contextlib.AsyncExitStack() as stack:
+            self.store: SqliteStore = await stack.enter_async_context(open_store(self.settings.state_dir / "state.db"))
+            self.blobs: FileBlobs = open_blobs(self.settings.state_dir / "blobs")
+            self._mark("opening the journal")
+            self.wireguard = await self._open_wireguard()
+            self._mark("finding WireGuard")
+            self.transport: TlsTransport = await stack.enter_async_context(open_transport(self._tls(), self._control_port()))
+            self.executor: Executor = await stack.enter_async_context(self._open_executor())
+            self._mark("opening links and slots")
+            restored = self._make_node()
+            self._mark("restoring facts")
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._run(nursery, restored)
+            finally:
+                if self.take_down:
+                    with trio.CancelScope(shield=True), trio.move_on_after(10):
+                        await self._remove_interface()
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    async def _open_wireguard(self) -> CommandWireGuard | NoWireGuard:
+        if not self.state.node.wireguard_port:
+            return NoWireGuard("this node joined without an interface")
+        options = self.settings.file.wireguard
+        return await open_wireguard(options.backend, options.interface, program=options.program)
+
+    def _open_executor(self) -> contextlib.AbstractAsyncContextManager[Executor]:
+        root = os.geteuid() == 0
+        return open_executor(
+            slots=self.settings.slots if self.settings.file.jobs.accept else 0,
+            scratch_root=self.settings.state_dir / "scratch",
+            blobs=self.blobs,
+            uids=self.settings.uids if root else None,
+        )
+
+    def _tls(self) -> TlsIdentity:
+        return TlsIdentity(seed=self.state.key.seed, chain=self.state.chain, roots=self.state.node.roots)
+
+    def _control_port(self) -> int:
+        asked = self.settings.file.control.listen_port
+        return asked if asked not in (0, 51821) else self.state.node.control_port
+
+    def _make_node(self) -> Sequence[object]:
+        now = self.clock.now()
+        state = self.state
+        ledger = Ledger(state.mesh, state.node.roots)
+        for note in restore_ledger(ledger, self.store, now):
+            self._note(note)
+        tickets = TicketCounter()
+        scheduler = Scheduler(
+            me=state.key.public,
+            slots=self.executor.slots,
+            accepting=self.settings.file.jobs.accept,
+            boot=os.urandom(8),
+            region=state.node.region,
+            tickets=tickets,
+            dice=random.Random(),
+        )
+        restored = restore_jobs(scheduler, self.store, now)
+        config = NodeConfig(
+            key=state.key,
+            chain=state.chain,
+            wireguard_key=state.wireguard_key,
+            wireguard_port=0 if self.wireguard.backend == "none" else state.node.wireguard_port,
+            interface=self.settings.file.wireguard.interface,
+            control_port=self.transport.port,
+            name=state.node.name,
+            region=state.node.region,
+            roles=state.node.roles,
+            hub=self.settings.file.node.hub,
+            configured_endpoint=bool(state.node.endpoint),
+            issuer=state.issuer,
+        )
+        self.node = Node(config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now)
+        self.driver = Driver(self.node, self.clock, self.perform)
+        return restored
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
+        post = self.driver.post
+        self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
+        self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
+        self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
+        self.attempts = Attempts(
+            me=self.node.me,
+            blobs=self.blobs,
+            executor=self.executor,
+            fetch=self.exchange.fetch,
+            check_job=self.check_job,
+            post=post,
+            nursery=nursery,
+        )
+        self.api = AgentApi(self)
+        self._nursery = nursery
+        for effect in restored:
+            self.perform(effect)
+        nursery.start_soon(self._watch_journal)
+        await self._look_at_network()
+        post(Started())
+        for address in self._seeds():
+            post(SeedFound(address=address))
+        nursery.start_soon(self.driver.run)
+        nursery.start_soon(self.keeper.serve)
+        if self.wireguard.backend != "none":
+            nursery.start_soon(self.reconciler.run)
+        nursery.start_soon(self._watch_network)
+        nursery.start_soon(self._watch_signals)
+        nursery.start_soon(self._keep_hosts)
+        nursery.start_soon(self._discover)
+        await self._serve_control(nursery)
+        await self._until_ready()
+        self._on_ready(self._report())
+        await self.stopping.wait()
+        nursery.cancel_scope.cancel()
+
+    async def _serve_control(self, nursery: trio.Nursery) -> None:
+        from meshpeer.adapters.control.server import serve_control
+
+        control = self.settings.file.control
+        await nursery.start(_serve, serve_control, self.api, self.settings.socket, control.socket_group)
+        self._mark("serving the control socket")
+
+    async def _until_ready(self) -> None:
+        others = any(one.node != self.node.me for one in self.node.ledger.present(self.clock.now().unix_s))
+        if others:
+            with trio.move_on_after(READY_WITHOUT_PEERS_S):
+                await self.synced.wait()
+            self._mark("first membership sync")
+        if self.wireguard.backend != "none":
+            with trio.move_on_after(READY_WITHOUT_PEERS_S):
+                await self.reconciler.applied_once.wait()
+            self._mark("applying the interface")
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def perform(self, effect: object) -> None:
+        """Performs one effect of the node; never blocks."""
+        match effect:
+            case SendFrame():
+                self.releases.when(effect.after, lambda: self.keeper.send(effect))
+            case DeliverToSelf(message=message, after=after):
+                self.releases.when(after, lambda: self.driver.post(SelfMessage(message=message)))
+            case Persist(ticket=ticket, changes=changes):
+                self.releases.promised(ticket)
+                self.store.commit_soon(ticket, changes)
+            case StartAttempt():
+                self.attempts.start(effect)
+            case StopAttempt():
+                self.attempts.stop(effect)
+            case FetchJob():
+                self.attempts.fetch_job(effect)
+            case JobChanged(job=job):
+                self.api.on_job_changed(job)
+            case Dial():
+                self.keeper.dial(effect)
+            case CloseLink():
+                self.keeper.close(effect)
+            case ApplyDevice(device=device):
+                self.reconciler.want(device)
+            case ShowChain(chain=chain):
+                self.transport.show(chain)
+                save_chain(self.settings.state_dir, chain)
+            case MembersChanged():
+                self.members_changed.set()
+            case FirstSyncDone():
+                self.synced.set()
+            case StoreBlob(data=data):
+                self._nursery.start_soon(self.blobs.add_bytes, data)
+            case WeWereRefused(peer=peer, reason=reason):
+                self.refusals[peer] = reason
+                self.log.write("warning", "a member refuses this node", (("peer", key_text(peer)[:10]), ("reason", reason)))
+            case Note():
+                self._note(effect)
+            case _:
+                raise AssertionError(f"no performer for {effect!r}")
+
+    def _note(self, note: Note) -> None:
+        self.log.write(note.level, note.fact, note.fields)
+
+    async def _watch_journal(self) -> None:
+        """Releases what waited for the disk; a failed write ends the agent, since nothing could be promised any more."""
+        async for outcome in self.store.outcomes:
+            if isinstance(outcome, CommitFailed):
+                self.releases.failed(outcome.tickets)
+                self.api.fail(outcome.error)
+                self.log.write("error", "the journal can't be written: the agent stops, tunnels stay", (("reason", outcome.error.what),))
+                await trio.sleep(0.5)
+                raise outcome.error
+            self.releases.committed(outcome.tickets)
+            for ticket in outcome.tickets:
+                self.driver.post(Persisted(ticket=ticket))
+
+    # --- tasks ---------------------------------------------------------------------------------------------------
+
+    async def _watch_network(self) -> None:
+        while True:
+            await trio.sleep(NETWORK_LOOK_S)
+            await self._look_at_network()
+
+    async def _look_at_network(self) -> None:
+        network = await observe_network(self.settings.file.wireguard.interface)
+        self.node.tunnels.attached(network.attached)
+        hosts = [f"[{one}]" if ":" in one else one for one in network.addresses]
+        control = [f"{host}:{self.transport.port}" for host in hosts]
+        wireguard = [f"{host}:{self.state.node.wireguard_port}" for host in hosts]
+        endpoint = self.state.node.endpoint
+        if endpoint:
+            control.insert(0, f"{endpoint.rpartition(':')[0]}:{self.transport.port}")
+            wireguard.insert(0, endpoint)
+        changed = EndpointsChanged(control=tuple(control[:8]), wireguard=tuple(wireguard[:8]))
+        if changed != getattr(self, "_endpoints", None):
+            self._endpoints = changed
+            self.driver.post(changed)
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.log.write("info", "stopping: tunnels stay up (`meshpeer down` takes them down)", ())
+                self.stopping.set()
+                return
+
+    async def _keep_hosts(self) -> None:
+        if os.geteuid() != 0 or not self.settings.file.mesh.hosts_file or self.wireguard.backend == "none":
+            return
+        hosts = HostsFile()
+        while True:
+            self.members_changed = trio.Event()
+            charter = self.node.ledger.charter
+            if charter is not None:
+                members = [(one.name, (one.ipv4, one.ipv6)) for one in self.node.roster.members]
+                try:
+                    hosts.write(render_block(charter.mesh_name, members))
+                except EnvironmentFault as fault:
+                    self.log.write("warning", fault.what, (("hint", fault.hint),))
+                    return
+            await self.members_changed.wait()
+            await trio.sleep(0.2)
+
+    async def _discover(self) -> None:
+        discovery = MdnsDiscovery() if self.settings.file.mesh.mdns else NoDiscovery()
+        fingerprint = key_text(self.state.mesh)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, discovery, fingerprint)
+            async for found in discovery.browse():
+                if found.mesh_hint == fingerprint and found.node_hint != key_text(self.node.me):
+                    for address in found.addresses:
+                        self.driver.post(SeedFound(address=address))
+
+    async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
+        await discovery.announce(mesh_hint=fingerprint, node_hint=key_text(self.node.me), port=self.transport.port)
+
+    async def _remove_interface(self) -> None:
+        await self.wireguard.remove()
+        if os.geteuid() == 0 and self.settings.file.mesh.hosts_file:
+            with contextlib.suppress(EnvironmentFault):
+                HostsFile().write("")
+
+    # --- what others ask -----------------------------------------------------------------------------------------
+
+    def check_job(self, signed: bytes) -> JobRecord:
+        """Judges a job's record: signed by its submitter, who may submit, and whose jobs this node runs. Raises ``PeerFault``."""
+        record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
+        envelope.verify(signed, record.submitter, self.state.mesh, bytes_max=JOB_RECORD_BYTES_MAX, context=envelope.JOB_CONTEXT)
+        member = self.node.ledger.get(record.submitter)
+        if member is None or member.best is None:
+            raise PeerFault("the job's submitter is not a member of this mesh")
+        if Capability.SUBMIT not in member.best.identity.capabilities:
+            raise PeerFault("the job's submitter may not submit jobs")
+        allowed = self.settings.file.jobs.from_
+        listed = self.node.roster.get(record.submitter)
+        if "*" not in allowed and not {listed.name if listed else "", key_text(record.submitter)} & set(allowed):
+            raise PeerFault("this node's own settings take no jobs from that submitter ([jobs] from)")
+        return record
+
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs a short task of an answer that outlives its request."""
+        self._nursery.start_soon(work)
+
+    def _key_names(self) -> dict[WireGuardKey, str]:
+        return {one.record.wireguard_key: one.name for one in self.node.roster.members}
+
+    def _seeds(self) -> list[str]:
+        stored = [address for address, _ in self.store.load(Table.SEEDS)]
+        return list(dict.fromkeys((*self.state.node.seeds, *self.settings.file.mesh.seeds, *stored)))
+
+    def _mark(self, what: str) -> None:
+        now = time.monotonic()
+        self.timings.append((what, now - self._marks_at))
+        self._marks_at = now
+
+    def _report(self) -> ReadyReport:
+        mine = self.node.roster.get(self.node.me)
+        charter = self.node.ledger.charter
+        return ReadyReport(
+            mesh=charter.mesh_name if charter else "",
+            name=mine.name if mine else self.state.node.name,
+            ipv4=mine.ipv4 if mine else "",
+            ipv6=mine.ipv6 if mine and self.wireguard.backend != "none" else "",
+            interface="" if self.wireguard.backend == "none" else self.settings.file.wireguard.interface,
+            backend=self.wireguard.backend,
+            members=len(self.node.roster.members),
+            warnings=tuple(self.api.warnings()),
+            next_steps=self.api.next_steps(),
+            timings=tuple(self.timings),
+        )
+
+
+async def _serve(
+    serve: Callable[..., object], api: AgentApi, socket: Path, group: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await serve(api, socket, group=group, task_status=task_status)  # type: ignore[misc]
