@@ -20,7 +20,7 @@ from meshpeer.adapters.specfile.json_document import read_json
 from meshpeer.adapters.specfile.toml_document import read_toml
 from meshpeer.adapters.specfile.yaml_document import read_yaml
 from meshpeer.core.errors import LocalFault
-from meshpeer.core.jobs.check import check_job
+from meshpeer.core.jobs.check import check_files
 from meshpeer.core.jobs.located import Located, Place
 from meshpeer.core.jobs.model import FileRef, JobSpec
 from meshpeer.core.jobs.problems import InvalidJob, SpecError, sorted_errors
@@ -77,13 +77,10 @@ def load_text(data: bytes, *, source_name: str, folder: Path) -> LoadedJob:
     parsed = parse_job(document)
     gathered = gather_files(parsed.files, folder)
     refs = tuple(gathered.refs[path] for path in sorted(gathered.refs))
-    errors = [*parsed.errors, *gathered.errors]
+    errors = [*parsed.errors, *gathered.errors, *check_files(refs)]
     if parsed.spec is None or errors:
         raise InvalidJob(sorted_errors(errors, document), source_name)
     spec = msgspec.structs.replace(parsed.spec, files=refs)
-    errors = list(check_job(spec))
-    if errors:
-        raise InvalidJob(sorted_errors(errors, document), source_name)
     return LoadedJob(spec=spec, sources=gathered.sources, source_name=source_name)
 
 

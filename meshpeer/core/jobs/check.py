@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.located import FieldPath
-from meshpeer.core.jobs.model import Array, JobSpec, TaskSpec
+from meshpeer.core.jobs.model import Array, FileRef, JobSpec, TaskSpec
 from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.jobs.problems import InvalidJob, SpecError
 from meshpeer.core.jobs.rules import Fault, shown
@@ -19,6 +19,8 @@ from meshpeer.core.jobs.template import names_in
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, JOB_TASKS_MAX
 
 CYCLES_SHOWN_MAX = 10
+GUESSES_MAX = 50
+"""Unknown needs that get a suggestion: comparing words is slow, and nobody reads more of them."""
 DIGEST_BYTES = 32
 
 
@@ -31,7 +33,7 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
     return (
         *_located(("name",), rules.job_name_fault(spec.name)),
         *_check_count(spec),
-        *_check_files(spec),
+        *check_files(spec.files),
         *(error for task in spec.tasks for error in _check_task(task, unread)),
         *_check_needs(spec, unread),
     )
@@ -66,9 +68,10 @@ def _check_count(spec: JobSpec) -> Iterator[SpecError]:
         )
 
 
-def _check_files(spec: JobSpec) -> Iterator[SpecError]:
+def check_files(files: Sequence[FileRef]) -> Iterator[SpecError]:
+    """Yields what is wrong with the files of a job; for whoever adds them to a spec that was checked before."""
     seen: set[str] = set()
-    for position, file in enumerate(spec.files):
+    for position, file in enumerate(files):
         at: FieldPath = ("files", position)
         yield from _located(at, _normal_path_fault(file.path))
         if file.path in seen:
@@ -78,11 +81,11 @@ def _check_files(spec: JobSpec) -> Iterator[SpecError]:
             yield SpecError(path=at, what=f"{shown(file.path)} has {file.size:,} bytes", hint=_FILE_SIZE_HINT)
         if len(file.digest) != DIGEST_BYTES:
             yield SpecError(path=at, what=f"{shown(file.path)} has no SHA-256 digest")
-    for file in spec.files:
+    for file in files:
         parts = file.path.split("/")
         if any("/".join(parts[:depth]) in seen for depth in range(1, len(parts))):
             yield SpecError(path=("files",), what=f"{shown(file.path)} is inside of what is a file as well")
-    yield from _too_many(("files",), len(spec.files), rules.FILES_MAX)
+    yield from _too_many(("files",), len(files), rules.FILES_MAX)
 
 
 def _check_task(task: TaskSpec, unread: Collection[FieldPath]) -> Iterator[SpecError]:
@@ -192,6 +195,7 @@ def _check_env(task: TaskSpec, at: FieldPath) -> Iterator[SpecError]:
 
 def _check_needs(spec: JobSpec, unread: Collection[FieldPath]) -> Iterator[SpecError]:
     tasks: dict[str, TaskSpec] = {}
+    unknown = 0
     for task in spec.tasks:
         if task.name in tasks:
             what = f"two tasks are called {shown(task.name)}"
@@ -205,7 +209,9 @@ def _check_needs(spec: JobSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
             if needed is task:
                 yield SpecError(path=at, what=f"{shown(task.name)} needs itself", hint="remove it")
             elif needed is None:
-                hint = did_you_mean(need.task, tasks) or "name a task of this job"
+                unknown += 1
+                guess = did_you_mean(need.task, tasks) if unknown <= GUESSES_MAX else ""
+                hint = guess or "name a task of this job"
                 yield SpecError(path=at, what=f"unknown task {shown(need.task)}", hint=hint)
             elif need.same_index and not _any_unread(task, needed, unread):
                 yield from _check_same_index(task, needed, at)
