@@ -1,52 +1,63 @@
 """Invites: a certificate and its key in one line of text.
 
-``meshpeer1.`` + base64url of: a 4-byte checksum, and compressed CBOR with the invite's seed, its chain, the roots and the
-seeds. The checksum tells a slip of the clipboard from a forgery; what makes an invite worth anything is its chain. The
-compression starts from a dictionary of what all our certificates share, so that the line stays under 1,000 characters.
+``meshpeer1.`` and base64url (RFC 4648, no padding) of: the length of the rest in 2 bytes, its CRC-32 in 4,
+and raw DEFLATE (RFC 1951) of canonical CBOR. Length and CRC tell a slip of the clipboard from a forgery;
+what makes an invite worth anything is its chain. The compression starts from a fixed dictionary of what all
+our certificates share, so that the line stays under 1,000 characters.
+
+An invite is a secret until it is used up: whoever reads it can join. Its repr shows no key.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
-from cryptography import x509
 
 from meshpeer.core.errors import LocalFault, PeerFault, Refused
-from meshpeer.core.identity.certificates import (
-    Authority,
-    constraints_of,
-    invite_id_of,
-    make_invite,
-    make_issuer,
-    make_provisional_leaf,
-    make_root,
-    mesh_id_of,
-    public_key_of,
-)
-from meshpeer.core.identity.chains import NotValidNow, verify_chain
-from meshpeer.core.identity.constraints import INVITE_DEFAULT, Constraints
-from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.identity.certificates import Authority, constraints_of, end_of, mesh_id_of, public_key_of
+from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, utc_text, verify_invite
+from meshpeer.core.identity.constraints import Constraints, Kind
+from meshpeer.core.identity.invite_dictionary import DICTIONARY
+from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import MeshId, key_text
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX
 
 PREFIX = "meshpeer1."
 TEXT_LENGTH_MAX = 4_096
-_INFLATED_BYTES_MAX = 16_384
+SEEDS_MAX = 8
+ROOTS_MAX = 4
+_INFLATED_BYTES_MAX = 8_192
+_LENGTH_BYTES = 2
 _CHECKSUM_BYTES = 4
+_HEADER_BYTES = _LENGTH_BYTES + _CHECKSUM_BYTES
+_WRAPPING = re.compile(r"[\s\u200b\u2060\ufeff\u00ad]+")
+"""What mail and chats put into a long line: white space, zero-width space, word joiner, BOM, soft hyphen."""
+_QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
+
+_COPY = "copy the whole line that `meshpeer invite` printed, from meshpeer1. to its end"
+_ASK = "ask for a new one: `meshpeer invite` on any issuer of the mesh, the founder for instance"
+
+Certificate = Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
+Seed = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]+:[0-9]{1,5}\Z", max_length=262)]
+_SHORT = {"key": "k", "invite": "v", "issuer": "i", "roots": "r", "seeds": "s", "mesh_name": "n"}
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
-    key: bytes
-    invite: bytes
-    issuer: bytes
-    roots: tuple[bytes, ...]
-    seeds: tuple[str, ...]
+class _Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_SHORT):
+    """What the text packs; fields are only ever added, with defaults."""
+
+    key: Annotated[bytes, msgspec.Meta(min_length=SEED_BYTES, max_length=SEED_BYTES)]
+    invite: Certificate
+    issuer: Certificate
+    roots: Annotated[tuple[Certificate, ...], msgspec.Meta(min_length=1, max_length=ROOTS_MAX)]
+    seeds: Annotated[tuple[Seed, ...], msgspec.Meta(max_length=SEEDS_MAX)] = ()
+    mesh_name: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]*\Z", max_length=63)] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -58,8 +69,15 @@ class Invite:
     issuer: bytes
     """The issuer's certificate."""
     roots: tuple[bytes, ...]
+    """The mesh's roots; the first one is the founder's, whose key the mesh id is made of."""
     seeds: tuple[str, ...]
     """``host:port`` of members that answer from outside."""
+    mesh_name: str = ""
+
+    @property
+    def chain(self) -> tuple[bytes, bytes]:
+        """What stands above a leaf that this invite signs: the invite's certificate and the issuer's."""
+        return (self.authority.certificate, self.issuer)
 
     @property
     def mesh(self) -> MeshId:
@@ -72,7 +90,7 @@ class Invite:
 
     @property
     def id(self) -> bytes:
-        return invite_id_of(self.authority.certificate)
+        return self.authority.id
 
     @property
     def constraints(self) -> Constraints:
@@ -80,108 +98,129 @@ class Invite:
 
     @property
     def expires_at(self) -> datetime.datetime:
-        return x509.load_der_x509_certificate(self.authority.certificate).not_valid_after_utc
+        """The last second (UTC) at which the invite lets anybody in."""
+        return datetime.datetime.fromtimestamp(end_of(self.authority.certificate), datetime.UTC)
 
     def __repr__(self) -> str:
         return f"Invite(id={self.id.hex()}, seeds={self.seeds})"
 
 
 def encode_invite(invite: Invite) -> str:
-    """Returns the invite as one line of text."""
-    body = cbor.encode(
+    """Returns the invite as one line of text; raises ``LocalFault`` where a seed is no ``host:port``."""
+    encoded = cbor.encode(
         _Body(
             key=invite.authority.seed,
             invite=invite.authority.certificate,
             issuer=invite.issuer,
             roots=invite.roots,
             seeds=invite.seeds,
+            mesh_name=invite.mesh_name,
         )
     )
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_dictionary())
-    packed = squeezer.compress(body) + squeezer.flush()
-    return PREFIX + base64.urlsafe_b64encode(_checksum(packed) + packed).decode("ascii").rstrip("=")
+    try:
+        cbor.decode(encoded, _Body, bytes_max=_INFLATED_BYTES_MAX)
+    except PeerFault as error:
+        raise LocalFault(
+            f"an invite can't hold this: {error.what}", f"seeds are host:port, at most {SEEDS_MAX}"
+        ) from error
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+    packed = squeezer.compress(encoded) + squeezer.flush()
+    header = len(packed).to_bytes(_LENGTH_BYTES, "big") + _checksum(packed)
+    return PREFIX + base64.urlsafe_b64encode(header + packed).decode("ascii").rstrip("=")
 
 
 def decode_invite(text: str, *, now_unix_s: int) -> Invite:
-    """Reads and judges an invite.
+    """Reads and judges an invite; line breaks, spaces and quotes around it do no harm.
 
-    Raises ``LocalFault`` for what is no invite (cut off, mistyped, of another version), ``Refused`` for one that is of no
-    use (expired, not valid yet, altered).
+    Raises ``LocalFault`` for what is no invite (cut off, mistyped, of another version), ``Refused`` for one
+    that is of no use (expired, not valid yet, altered).
     """
-    compact = re.sub(r"\s+", "", text)
-    if not compact.startswith(PREFIX):
-        if re.match(r"meshpeer\d+\.", compact):
-            raise LocalFault("this invite was made by a newer version of meshpeer", "upgrade meshpeer on this machine, then join again")
-        raise LocalFault("this is not an invite", f"an invite is one line that starts with {PREFIX} - make one with `meshpeer invite`")
-    body = _unpack(compact[len(PREFIX) :])
+    invite = _parse(text)
     try:
-        invite = Invite(authority=Authority(body.key, body.invite), issuer=body.issuer, roots=body.roots, seeds=body.seeds)
         mesh = invite.mesh
-        if SigningKey(body.key).public != public_key_of(body.invite):
-            raise Refused("the invite was altered: its key is not its certificate's", "ask for a new invite")
-        probe = make_provisional_leaf(invite.authority, SigningKey(body.key).public, now_unix_s=now_unix_s, serial=bytes(8))
-        verify_chain((probe, body.invite, body.issuer), body.roots, mesh, now_unix_s)
+        if SigningKey(invite.authority.seed).public != public_key_of(invite.authority.certificate):
+            raise ChainFault(Rule.KEY, "its key is not its certificate's")
+        verify_invite(invite.chain, invite.roots, mesh, now_unix_s)
     except NotValidNow as error:
-        if now_unix_s > invite.expires_at.timestamp():
-            now = datetime.datetime.fromtimestamp(now_unix_s, datetime.UTC)
-            raise Refused(
-                f"the invite expired at {invite.expires_at:%Y-%m-%d %H:%M:%S} UTC (this machine's clock says {now:%Y-%m-%d %H:%M:%S})",
-                "ask for a new one: `meshpeer invite` on any issuer of the mesh, the founder for instance",
-            ) from error
-        raise Refused(error.what, error.hint) from error
-    except (PeerFault, ValueError, IndexError, x509.ExtensionNotFound) as error:
-        raise Refused(f"the invite was altered: {error}", "ask for a new invite") from error
+        raise _out_of_time(error) from error
+    except PeerFault as error:
+        raise Refused(f"the invite was altered: {error.what}", _ASK) from error
+    except ValueError as error:
+        raise Refused(f"the invite was altered: {error}", _ASK) from error
     return invite
 
 
-def _unpack(encoded: str) -> _Body:
-    cut_off = LocalFault("the invite is cut off or mistyped", "copy the whole line, from meshpeer1. to its end")
+def _parse(text: str) -> Invite:
+    if len(text) > 4 * TEXT_LENGTH_MAX:
+        raise LocalFault("this is too long for an invite", _COPY)
+    compact = _WRAPPING.sub("", text).strip(_QUOTES)
+    if not compact.startswith(PREFIX):
+        if re.match(r"meshpeer[0-9]{1,9}\.", compact):
+            raise LocalFault(
+                "this invite was made by another version of meshpeer",
+                "bring both machines to the same version (`meshpeer --version`), then ask for a new invite",
+            )
+        if compact and PREFIX.startswith(compact[: len(PREFIX)]):
+            raise LocalFault("the invite is cut off", _COPY)
+        raise LocalFault(
+            "this is not an invite",
+            f"an invite is one line that starts with {PREFIX}: make one with `meshpeer invite`",
+        )
+    body = _unpack(_unarmour(compact[len(PREFIX) :]))
+    return Invite(
+        authority=Authority(body.key, body.invite),
+        issuer=body.issuer,
+        roots=body.roots,
+        seeds=body.seeds,
+        mesh_name=body.mesh_name,
+    )
+
+
+def _unarmour(encoded: str) -> bytes:
+    """Undoes base64, and tells by length and CRC what became of the line on its way."""
     if len(encoded) > TEXT_LENGTH_MAX:
-        raise LocalFault("this is too long for an invite", "copy the one line that `meshpeer invite` printed")
+        raise LocalFault("this is too long for an invite", _COPY)
+    strange = re.search(r"[^A-Za-z0-9_-]", encoded)
+    if strange:
+        raise LocalFault(f"the invite holds {strange.group()!r}, which no invite does", _COPY)
+    whole = encoded[: len(encoded) - 1] if len(encoded) % 4 == 1 else encoded
+    raw = base64.urlsafe_b64decode(whole + "=" * (-len(whole) % 4))
+    announced = int.from_bytes(raw[:_LENGTH_BYTES], "big")
+    packed = raw[_HEADER_BYTES:]
+    if len(raw) < _HEADER_BYTES or len(packed) < announced:
+        raise LocalFault("the invite is cut off", _COPY)
+    if len(packed) > announced or len(whole) != len(encoded):
+        raise LocalFault("the invite goes on past its end", _COPY)
+    if raw[_LENGTH_BYTES:_HEADER_BYTES] != _checksum(packed):
+        raise LocalFault("the invite is mistyped", _COPY)
+    return packed
+
+
+def _unpack(packed: bytes) -> _Body:
+    """Inflates and decodes within bounds; what passed the CRC and fails here was never an invite."""
+    inflater = zlib.decompressobj(-15, DICTIONARY)
     try:
-        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise cut_off from error
-    packed = raw[_CHECKSUM_BYTES:]
-    if raw[:_CHECKSUM_BYTES] != _checksum(packed):
-        raise cut_off
-    try:
-        inflater = zlib.decompressobj(-15, zdict=_dictionary())
-        body = inflater.decompress(packed, _INFLATED_BYTES_MAX)
-        if inflater.unconsumed_tail or not inflater.eof:
-            raise cut_off
-        return cbor.decode(body, _Body, bytes_max=_INFLATED_BYTES_MAX)
-    except (zlib.error, PeerFault) as error:
-        raise LocalFault("the invite can't be read", "ask for a new invite, and copy the whole line") from error
+        encoded = inflater.decompress(packed, _INFLATED_BYTES_MAX)
+        if not inflater.eof or inflater.unused_data:
+            raise PeerFault("it is too large, or does not end where it should")
+        return cbor.decode(encoded, _Body, bytes_max=_INFLATED_BYTES_MAX)
+    except zlib.error as error:
+        raise Refused(f"the invite can't be read: {error}", _ASK) from error
+    except PeerFault as error:
+        raise Refused(f"the invite can't be read: {error.what}", _ASK) from error
+
+
+def _out_of_time(error: NotValidNow) -> Refused:
+    clock = f"this machine's clock says {utc_text(error.now_unix_s)}"
+    if error.kind is not Kind.INVITE:
+        return Refused(error.what, error.hint)
+    if error.ended:
+        return Refused(f"the invite expired at {utc_text(error.not_after)} UTC ({clock})", _ASK)
+    return Refused(
+        f"the invite is valid from {utc_text(error.not_before)} UTC on ({clock})",
+        "set this machine's clock (timedatectl shows it), then join again",
+    )
 
 
 def _checksum(packed: bytes) -> bytes:
     return zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "big")
-
-
-_DICTIONARY: list[bytes] = []
-
-
-def _dictionary() -> bytes:
-    """Returns what all invites have in common: one made of zeros. Part of the format; it never changes.
-
-    Built from our own certificate code, so it costs no data; a test pins its digest.
-    """
-    if not _DICTIONARY:
-        seed, serial = bytes(32), bytes(8)
-        root = make_root(seed, now_unix_s=1_767_225_600, serial=serial)
-        issuer = make_issuer(root, seed, now_unix_s=1_767_225_600, serial=serial)
-        invite = make_invite(
-            issuer,
-            seed,
-            capabilities=INVITE_DEFAULT,
-            roles=("compute",),
-            region="",
-            uses=1,
-            expires_s=86_400,
-            now_unix_s=1_767_225_600,
-            serial=serial,
-        )
-        body = _Body(key=seed, invite=invite.certificate, issuer=issuer.certificate, roots=(root.certificate,), seeds=("192.168.1.1:51821",))
-        _DICTIONARY.append(cbor.encode(body))
-    return _DICTIONARY[0]

@@ -1,13 +1,12 @@
 """Keys: Ed25519 for identity and signatures (RFC 8032), Curve25519 for WireGuard (RFC 7748).
 
-Secrets never show in a repr. A signature covers a context, the mesh id and the body, so that what was signed for one
-purpose or one mesh means nothing elsewhere.
+Secrets never show in a repr. A signature covers a context, the mesh id and the body, so that what was
+signed for one purpose or one mesh means nothing elsewhere.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 
 import nacl.bindings
 import nacl.exceptions
@@ -69,19 +68,27 @@ def verify_signature(public: bytes, context: bytes, mesh: MeshId, body: bytes, s
 
 
 def encode_key_file(kind: str, seed: bytes) -> str:
-    """Returns the text of a key file: a header that names the kind, and the seed."""
+    """Returns the text of a key file: a header that names the kind, and the seed in base64."""
     return f"{_HEADER} {kind}\n{base64.b64encode(seed).decode('ascii')}\n"
 
 
 def decode_key_file(text: str, kind: str, source: str) -> bytes:
-    """Returns the seed; raises ``EnvironmentFault`` naming ``source`` where the file is not such a key."""
-    lines = text.split("\n")
+    """Returns the seed; raises ``EnvironmentFault`` naming ``source`` where the file is not such a key.
+
+    The error shows nothing of the file: with its line break lost, the header line holds the key.
+    """
+    restore = "restore it from a backup, or join anew with an invite"
+    header, _, rest = text.partition("\n")
+    if header.strip() != f"{_HEADER} {kind}":
+        raise EnvironmentFault(f"{source} does not hold a {kind} key", restore)
     try:
-        seed = base64.b64decode(lines[1], validate=True) if lines[0] == f"{_HEADER} {kind}" else b""
-    except (binascii.Error, IndexError) as error:
-        raise EnvironmentFault(f"{source} is damaged", "restore it from a backup, or join anew with an invite") from error
+        seed = base64.b64decode(rest.strip(), validate=True)
+    except ValueError as error:
+        raise EnvironmentFault(f"{source} is damaged", restore) from error
     if len(seed) != SEED_BYTES:
-        raise EnvironmentFault(f"{source} does not hold a {kind} key", "restore it from a backup, or join anew with an invite")
+        raise EnvironmentFault(
+            f"{source} is damaged: its key has {len(seed)} bytes, not {SEED_BYTES}", restore
+        )
     return seed
 
 
