@@ -69,7 +69,7 @@ def _check_count(spec: JobSpec) -> Iterator[SpecError]:
 
 
 def check_files(files: Sequence[FileRef]) -> Iterator[SpecError]:
-    """Yields what is wrong with the files of a job; for whoever adds them to a spec that was checked before."""
+    """Yields what is wrong with the files of a job, for whoever adds them to a checked spec."""
     seen: set[str] = set()
     for position, file in enumerate(files):
         at: FieldPath = ("files", position)
