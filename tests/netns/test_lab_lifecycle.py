@@ -27,7 +27,8 @@ _LAB = str(_NETNS / "lab")
 
 # A harness as a user would write it: a lab, processes in a node that ignore what they can, and an end.
 _HARNESS = f"""
-import sys, time; sys.path.insert(0, {str(_NETNS)!r})
+import signal, sys, time; sys.path.insert(0, {str(_NETNS)!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, wherever the tests were started
 from meshlab import Lab
 with Lab.from_toml({str(_LAN3)!r}) as lab:
     lab.node("alpha").popen(["sh", "-c", "trap '' TERM INT HUP; setsid sleep 4321 & sleep 4321"])

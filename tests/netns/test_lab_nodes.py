@@ -84,6 +84,15 @@ def test_a_command_is_a_child_whose_signals_and_exit_code_are_its_own(make_lab: 
         assert process.wait(timeout=10) == 7
 
 
+def test_a_command_can_be_interrupted_wherever_the_harness_was_started(make_lab: MakeLab) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = make_lab("two-nodes").node("alpha").popen(["sh", "-c", "kill -INT $$; sleep 60"])
+        assert process.wait(timeout=10) == -signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_failed_command_tells_what_it_said(make_lab: MakeLab) -> None:
     alpha = make_lab("two-nodes").node("alpha")
     with pytest.raises(CommandFailed, match=r"alpha\$ sh -c .*exited with 3\n  no luck") as failure:

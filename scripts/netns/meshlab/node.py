@@ -85,7 +85,8 @@ class Node:
         ``env`` is added to the node's clean environment; ``cwd`` is the caller's own unless given (a node
         sees the machine's file system, but for the folders that are its own).
         """
-        command = ["env", "-C", str(cwd or Path.cwd()), *argv]
+        # A harness that was started in the background ignores Ctrl-C, and its children would too.
+        command = ["env", "--default-signal", "-C", str(cwd or Path.cwd()), *argv]
         entering = [f"--{kind}=/proc/{self.init_pid}/ns/{name}" for kind, name in _ENTERED]
         with children_born_in(self.init_pid):
             process = subprocess.Popen(
