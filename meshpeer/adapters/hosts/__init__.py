@@ -1,5 +1,7 @@
-"""The managed block in /etc/hosts. Touches the lines between its two marks, and nothing else."""
+"""The managed block in /etc/hosts: names of members for every program on the machine, without a DNS
+server."""
 
-from meshpeer.adapters.hosts.block import HostsFile, render_block, replace_block
+from meshpeer.adapters.hosts.block import render_block, replace_block
+from meshpeer.adapters.hosts.file import HostsFile
 
 __all__ = ["HostsFile", "render_block", "replace_block"]

@@ -1,75 +1,75 @@
-"""Renders and replaces the block: ``alpha.MESH.internal`` with the alias ``alpha.mesh`` (``.internal`` is reserved for private use)."""
+"""The managed block of a hosts file: ``alpha.MESH.internal`` with the alias ``alpha.mesh``.
+
+``.internal`` is reserved for private use (ICANN, 2024), so nothing in it is ever looked up in the public
+DNS. The block stands between two marks; every other line, its end and its encoding stay as they are.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
+import ipaddress
+import re
 from collections.abc import Iterable
-from pathlib import Path
 
-from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.addressing.labels import suggest_name
 
 BEGIN = "# meshpeer begin (written by meshpeer; changes between these marks are lost)"
 END = "# meshpeer end"
+_BEGINS = "# meshpeer begin"
+_OWN_LINE = re.compile(r"\S+\t\S+\.internal \S+\.mesh\r?\n?")
 
 
 def render_block(mesh: str, members: Iterable[tuple[str, tuple[str, ...]]]) -> str:
-    """Returns the block for (name, addresses) pairs; empty where there are none."""
-    lines = [f"{address}\t{name}.{mesh}.internal {name}.mesh" for name, addresses in sorted(members) for address in addresses if address]
-    return "\n".join([BEGIN, *lines, END]) + "\n" if lines else ""
+    """Returns the block for (name, addresses) pairs; empty where there are none.
+
+    What is no DNS label or no address is left out: a line break in either would write lines of a stranger's
+    choice.
+    """
+    lines = [
+        f"{address}\t{name}.{mesh}.internal {name}.mesh"
+        for name, addresses in sorted(members)
+        for address in addresses
+        if name == suggest_name(name) and _is_address(address)
+    ]
+    if not lines or mesh != suggest_name(mesh):
+        return ""
+    return "\n".join([BEGIN, *lines, END]) + "\n"
 
 
 def replace_block(text: str, block: str) -> str:
-    """Returns the file's text with our block replaced, added or (for an empty one) removed; every other line stays."""
+    """Returns the file's text with our block replaced, added at the end, or (for an empty one) removed.
+
+    Where somebody deleted the mark of the end, only lines of our own form are taken for ours.
+    """
+    lines = text.splitlines(keepends=True)
     kept: list[str] = []
-    inside = False
-    for line in text.splitlines(keepends=True):
-        if line.startswith("# meshpeer begin"):
-            inside = True
-        elif inside and line.startswith(END):
-            inside = False
-        elif not inside:
-            kept.append(line)
+    position = 0
+    while position < len(lines):
+        if lines[position].startswith(_BEGINS):
+            position = _after_block(lines, position + 1)
+        else:
+            kept.append(lines[position])
+            position += 1
     rest = "".join(kept)
     if block and rest and not rest.endswith("\n"):
         rest += "\n"
     return rest + block
 
 
-class HostsFile:
-    """Keeps the block of one hosts file in step."""
+def _after_block(lines: list[str], position: int) -> int:
+    """Returns the position behind the block whose first line is at ``position``."""
+    for end in range(position, len(lines)):
+        if lines[end].startswith(END):
+            return end + 1
+        if lines[end].startswith(_BEGINS):
+            break
+    while position < len(lines) and _OWN_LINE.fullmatch(lines[position]):
+        position += 1
+    return position
 
-    def __init__(self, path: Path = Path("/etc/hosts")) -> None:
-        self._path = path
 
-    def write(self, block: str) -> bool:
-        """Writes the block where it differs; says whether it did. Raises ``EnvironmentFault``."""
-        try:
-            before = self._path.read_text() if self._path.exists() else ""
-            after = replace_block(before, block)
-            if after == before:
-                return False
-            self._replace(after)
-        except OSError as error:
-            raise EnvironmentFault(f"{self._path} can't be written: {error.strerror}", "set hosts_file = false under [mesh] to do without") from error
-        return True
-
-    def _replace(self, text: str) -> None:
-        """Swaps the file whole; where it is a mount of its own (a container's), writes in place."""
-        target = self._path.resolve()
-        beside = target.with_name(f".{target.name}.meshpeer")
-        try:
-            beside.write_text(text)
-            if target.exists():
-                status = target.stat()
-                os.chmod(beside, status.st_mode & 0o7777)
-                with contextlib.suppress(PermissionError):
-                    os.chown(beside, status.st_uid, status.st_gid)
-            os.replace(beside, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM):
-                raise
-            target.write_text(text)
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,5 +1,11 @@
-"""One WireGuard interface of this machine, through ``wg`` and ``ip``. Touches that interface only, and only if it made it."""
+"""One WireGuard interface of this machine, through ``wg`` and ``ip``.
 
-from meshpeer.adapters.wireguard.backends import CommandWireGuard, NoWireGuard, open_wireguard
+``calls`` (pure) turns steps into the fewest command lines, ``tools`` runs them, ``userspace`` keeps the
+process of a userspace implementation, ``backends`` has the port's implementations, ``choose`` picks one.
+None of it touches an interface that meshpeer did not make.
+"""
 
-__all__ = ["CommandWireGuard", "NoWireGuard", "open_wireguard"]
+from meshpeer.adapters.wireguard.backends import CommandWireGuard, DryRunWireGuard, NoWireGuard
+from meshpeer.adapters.wireguard.choose import open_wireguard
+
+__all__ = ["CommandWireGuard", "DryRunWireGuard", "NoWireGuard", "open_wireguard"]

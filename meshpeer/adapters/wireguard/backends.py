@@ -1,73 +1,190 @@
-"""Backends: kernel WireGuard, a userspace program that speaks the UAPI, or none.
+"""Implementations of ``runtime.ports.WireGuard``: by commands (kernel or userspace), as a dry run, and none.
 
-The interface is marked with an alias; one that lacks the mark was made by somebody else and is never touched. A userspace program runs
-in a session of its own and outlives the agent, so traffic flows on; it is adopted at the next start, like a kernel interface.
+An interface of ours carries a mark, its alias (``ip link set alias``). One that lacks it was made by
+somebody else and is never touched. Neither kind ends with the agent: the next start adopts what it finds.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import os
-import signal
-import subprocess
-from collections.abc import Sequence
+import dataclasses
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import assert_never
 
 import trio
 
-from meshpeer.adapters.wireguard.tools import ToolFailed, parse_addresses, parse_dump, require_tool, run_tool
+from meshpeer.adapters.wireguard.calls import Call, Create, IpBatch, WgSet, plan_calls
+from meshpeer.adapters.wireguard.tools import ToolFailed, run_tool
+from meshpeer.adapters.wireguard.userspace import UserspaceProcess
 from meshpeer.core.errors import EnvironmentFault
-from meshpeer.core.ids import wireguard_key_text
-from meshpeer.core.wgconf.model import (
-    AddAddress,
-    AddRoute,
-    CreateInterface,
-    DeviceStep,
-    ObservedDevice,
-    RemoveAddress,
-    RemovePeer,
-    RemoveRoute,
-    SetListenPort,
-    SetMtu,
-    SetPeer,
-    SetPrivateKey,
-    SetUp,
-)
+from meshpeer.core.wgconf.after import device_after
+from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice, SetPeer
+from meshpeer.core.wgconf.parse import Link, parse_dump, parse_links, parse_routes
+from meshpeer.core.wgconf.render import render_setconf
 
 MARK = "meshpeer"
-USERSPACE_START_S = 5.0
-UAPI_FOLDER = Path("/var/run/wireguard")
+RESOLVE_S_MAX = 3.0
 
 
-async def open_wireguard(kind: str, interface: str, *, program: Sequence[str] = ("wireguard-go",)) -> CommandWireGuard | NoWireGuard:
-    """Returns the backend to use: ``kernel``, ``userspace``, ``none``, or with ``auto`` the first that works.
+class CommandWireGuard:
+    """Drives one interface with ``wg`` and ``ip``."""
 
-    Raises ``EnvironmentFault`` naming what is missing and the package that brings it.
-    """
-    if kind == "none":
-        return NoWireGuard("asked for")
-    if os.geteuid() != 0:
-        raise EnvironmentFault(
-            "an interface needs root (CAP_NET_ADMIN)", "run with sudo, or join with --backend none: control and jobs only, no tunnels"
+    def __init__(
+        self, backend: str, interface: str, program: Sequence[str] = (), *, reason: str = "", owner: str = ""
+    ) -> None:
+        """``owner`` tells meshes apart, such as the first letters of the mesh id; ``reason``: why this
+        backend."""
+        self.backend = backend
+        self.reason = reason
+        self._interface = interface
+        self._owner = owner
+        self._process = UserspaceProcess(interface, program) if backend == "userspace" else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What works less well than it should, for ``status``."""
+        if self._holds_ipv6():
+            return ()
+        return (f"IPv6 is disabled on this machine: {self._interface} carries IPv4 only",)
+
+    async def observe(self) -> ObservedDevice | None:
+        """Reads the interface; raises ``EnvironmentFault`` where it is somebody else's, or can't be read."""
+        link = await read_link(self._interface)
+        if link is None:
+            return None
+        self._check_ours(link)
+        try:
+            dump = parse_dump(await run_tool("wg", "show", self._interface, "dump"))
+            routes = await run_tool("ip", "-json", "route", "show", "table", "all", "dev", self._interface)
+        except ToolFailed:
+            if self._process is not None and not self._process.answers():
+                # The device is there and nobody serves it: to be made anew, which clears it away first.
+                return None
+            if await read_link(self._interface) is None:
+                return None
+            raise
+        return ObservedDevice(
+            interface=self._interface,
+            public_key=dump.public_key,
+            listen_port=dump.listen_port,
+            mtu=link.mtu,
+            up=link.up,
+            addresses=link.addresses,
+            peers=dump.peers,
+            routes=parse_routes(routes),
+            ipv6=self._holds_ipv6(),
         )
-    require_tool("ip")
-    require_tool("wg")
-    if kind in ("auto", "kernel"):
-        reason = await _kernel_lacks(interface)
-        if not reason:
-            return CommandWireGuard("kernel", interface, ())
-        if kind == "kernel":
-            raise EnvironmentFault(f"the kernel has no WireGuard: {reason}", "modprobe wireguard, or use --backend userspace")
-    require_tool(program[0])
-    if not os.path.exists("/dev/net/tun"):
-        raise EnvironmentFault("this machine has neither kernel WireGuard nor /dev/net/tun", "modprobe tun, or join with --backend none")
-    return CommandWireGuard("userspace", interface, tuple(program))
+
+    async def apply(self, steps: Sequence[DeviceStep]) -> None:
+        """Performs the steps with the fewest calls; raises ``EnvironmentFault`` that names the command that
+        failed."""
+        for call in plan_calls(self._interface, await _with_numeric_endpoints(steps)):
+            await self._run(call)
+
+    async def remove(self) -> None:
+        """Takes the interface down, and its process; leaves one that is not ours alone."""
+        link = await read_link(self._interface)
+        if link is not None and not self._is_ours(link):
+            return
+        if self._process is not None:
+            await self._process.stop()
+        if await read_link(self._interface) is not None:
+            await run_tool("ip", "link", "delete", "dev", self._interface)
+
+    async def _run(self, call: Call) -> None:
+        match call:
+            case Create():
+                await self._create()
+            case WgSet(words=words, stdin=stdin):
+                await run_tool("wg", "set", self._interface, *words, stdin=stdin)
+            case IpBatch(lines=lines):
+                possible = (
+                    lines if self._holds_ipv6() else tuple(line for line in lines if not _is_ipv6(line))
+                )
+                await _run_batch(possible)
+            case _:
+                assert_never(call)
+
+    async def _create(self) -> None:
+        left = await read_link(self._interface)
+        if left is not None:
+            self._check_ours(left)
+            await self.remove()
+        name = f"dev {self._interface}"
+        marking = f"link set {name} alias {self._mark}"
+        if self._process is not None:
+            await self._process.start()
+            await _run_batch((marking,))
+        else:
+            await _run_batch((f"link add {name} type wireguard", marking))
+
+    @property
+    def _mark(self) -> str:
+        return f"{MARK}:{self._owner}" if self._owner else MARK
+
+    def _is_ours(self, link: Link) -> bool:
+        if link.alias == self._mark:
+            return True
+        # Its program was started and the agent ended before it could set the mark.
+        return not link.alias and self._process is not None and self._process.pid() is not None
+
+    def _check_ours(self, link: Link) -> None:
+        if self._is_ours(link):
+            return
+        maker = "another mesh of meshpeer" if link.alias.startswith(MARK) else "something other than meshpeer"
+        raise EnvironmentFault(
+            f"interface {self._interface} exists and was made by {maker}",
+            f"remove it (ip link delete {self._interface}), or choose another name: "
+            "[wireguard] interface in meshpeer.toml",
+        )
+
+    def _holds_ipv6(self) -> bool:
+        settings = Path("/proc/sys/net/ipv6/conf")
+        for name in (self._interface, "default"):
+            with contextlib.suppress(OSError):
+                return (settings / name / "disable_ipv6").read_text().strip() == "0"
+        return False
+
+
+class DryRunWireGuard:
+    """Shows what it would do, and believes that it was done."""
+
+    backend = "dry-run"
+
+    def __init__(self, interface: str, show: Callable[[str], None]) -> None:
+        self._interface = interface
+        self._show = show
+        self._device: ObservedDevice | None = None
+
+    async def observe(self) -> ObservedDevice | None:
+        return self._device
+
+    async def apply(self, steps: Sequence[DeviceStep]) -> None:
+        """Shows ``ip`` lines, and peers in the form of ``wg setconf``; never a private key."""
+        self._device = device_after(self._device, steps)
+        assert self._device is not None or not steps
+        for call in plan_calls(self._interface, steps):
+            match call:
+                case Create():
+                    self._show(f"ip link add dev {self._interface} type wireguard\n")
+                case WgSet() if self._device is not None:
+                    self._show(f"wg setconf {self._interface}:\n{render_setconf(self._device, {})}")
+                case IpBatch(lines=lines):
+                    self._show("".join(f"ip {line}\n" for line in lines))
+                case _:
+                    pass
+
+    async def remove(self) -> None:
+        if self._device is not None:
+            self._show(f"ip link delete dev {self._interface}\n")
+        self._device = None
 
 
 class NoWireGuard:
-    """Implements ``runtime.ports.WireGuard`` for a node without an interface: control and jobs go over the links."""
+    """For a node without an interface: control and jobs go over the links."""
 
     backend = "none"
 
@@ -84,168 +201,64 @@ class NoWireGuard:
         return None
 
 
-class CommandWireGuard:
-    """Implements ``runtime.ports.WireGuard`` with ``wg`` and ``ip``."""
-
-    def __init__(self, backend: str, interface: str, program: Sequence[str]) -> None:
-        self.backend = backend
-        self._interface = interface
-        self._program = program
-
-    async def observe(self) -> ObservedDevice | None:
-        links = [one for one in parse_addresses(await run_tool("ip", "-json", "address")) if one.ifname == self._interface]
-        if not links:
-            return None
-        link = links[0]
-        if not await self._is_ours():
-            raise EnvironmentFault(
-                f"interface {self._interface} exists and was not made by meshpeer",
-                f"remove it (ip link del {self._interface}), or choose another name: [wireguard] interface in meshpeer.toml",
-            )
-        try:
-            dump = parse_dump(await run_tool("wg", "show", self._interface, "dump"))
-        except ToolFailed:
-            # The device is there and nobody answers for it: a userspace program that died leaves none, so it is just starting.
-            return None
-        addresses = tuple(f"{one.local}/{one.prefixlen}" for one in link.addr_info if one.scope != "link")
-        return ObservedDevice(
-            interface=self._interface,
-            public_key=dump.public_key,
-            listen_port=dump.listen_port,
-            mtu=link.mtu,
-            up="UP" in link.flags,
-            addresses=addresses,
-            peers=dump.peers,
-            routes=(),
-        )
-
-    async def apply(self, steps: Sequence[DeviceStep]) -> None:
-        peers: list[str] = []
-        for step in steps:
-            if not isinstance(step, SetPeer | RemovePeer) and peers:
-                await run_tool("wg", "set", self._interface, *peers)
-                peers = []
-            match step:
-                case SetPeer():
-                    peers += _peer_arguments(step)
-                case RemovePeer(public_key=key):
-                    peers += ["peer", wireguard_key_text(key), "remove"]
-                case _:
-                    await self._apply_one(step)
-        if peers:
-            await run_tool("wg", "set", self._interface, *peers)
-
-    async def remove(self) -> None:
-        with contextlib.suppress(ToolFailed):
-            if await self._is_ours():
-                await run_tool("ip", "link", "delete", self._interface)
-        process = self._userspace_process()
-        if process:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM)
-        (self._pid_file()).unlink(missing_ok=True)
-
-    async def _apply_one(self, step: DeviceStep) -> None:
-        device = self._interface
-        match step:
-            case CreateInterface():
-                await self._create()
-            case SetPrivateKey(private_key=key):
-                await run_tool("wg", "set", device, "private-key", "/dev/stdin", stdin=base64.b64encode(key) + b"\n")
-            case SetListenPort(port=port):
-                await run_tool("wg", "set", device, "listen-port", str(port))
-            case SetMtu(mtu=mtu):
-                await run_tool("ip", "link", "set", device, "mtu", str(mtu))
-            case AddAddress(address=address):
-                await run_tool("ip", *_family(address), "address", "replace", address, "dev", device, *(["nodad"] if ":" in address else []))
-            case RemoveAddress(address=address):
-                with contextlib.suppress(ToolFailed):
-                    await run_tool("ip", *_family(address), "address", "delete", address, "dev", device)
-            case SetUp():
-                await run_tool("ip", "link", "set", device, "up")
-            case AddRoute(prefix=prefix):
-                await run_tool("ip", *_family(prefix), "route", "replace", prefix, "dev", device)
-            case RemoveRoute(prefix=prefix):
-                with contextlib.suppress(ToolFailed):
-                    await run_tool("ip", *_family(prefix), "route", "delete", prefix, "dev", device)
-            case SetPeer() | RemovePeer():
-                return
-            case _:
-                assert_never(step)
-
-    async def _create(self) -> None:
-        if self.backend == "kernel":
-            await run_tool("ip", "link", "add", "dev", self._interface, "type", "wireguard")
-        else:
-            await self._start_userspace()
-        await run_tool("ip", "link", "set", self._interface, "alias", MARK)
-
-    async def _start_userspace(self) -> None:
-        """Starts the program; it puts itself into the background once its interface is there."""
-        UAPI_FOLDER.mkdir(parents=True, exist_ok=True)
-        stale = UAPI_FOLDER / f"{self._interface}.sock"
-        stale.unlink(missing_ok=True)
-        environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
-        process = subprocess.Popen(
-            [require_tool(self._program[0]), *self._program[1:], "--foreground", self._interface],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-            env=environment,
-        )
-        self._pid_file().write_text(f"{process.pid}\n")
-        with trio.move_on_after(USERSPACE_START_S):
-            while not (stale.exists() and os.path.exists(f"/sys/class/net/{self._interface}")):
-                if process.poll() is not None:
-                    break
-                await trio.sleep(0.01)
-            else:
-                return
-        raise EnvironmentFault(f"`{self._program[0]}` did not bring up {self._interface}", f"run it by hand to see why: {self._program[0]} -f {self._interface}")
-
-    def _userspace_process(self) -> int | None:
-        """Returns the program's process id where it is still the program."""
-        with contextlib.suppress(OSError, ValueError):
-            process = int(self._pid_file().read_text())
-            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            if self._interface.encode() in words:
-                return process
-        return None
-
-    def _pid_file(self) -> Path:
-        return UAPI_FOLDER / f"{self._interface}.{MARK}.pid"
-
-    async def _is_ours(self) -> bool:
-        try:
-            return Path(f"/sys/class/net/{self._interface}/ifalias").read_text().strip() == MARK
-        except OSError:
-            # /sys may belong to another network namespace; the tool asks the kernel by netlink.
-            return f"alias {MARK}" in await run_tool("ip", "link", "show", self._interface)
-
-
-async def _kernel_lacks(interface: str) -> str:
-    """Says why the kernel can't make a WireGuard interface; empty where it can, or has one of ours already."""
-    probe = f"{interface[:9]}-probe"
+async def read_link(interface: str) -> Link | None:
+    """Returns the interface by name, or None where there is none."""
     try:
-        await run_tool("ip", "link", "add", "dev", probe, "type", "wireguard")
+        shown = await run_tool("ip", "-json", "-details", "address", "show", "dev", interface)
     except ToolFailed as error:
-        return error.what
-    await run_tool("ip", "link", "delete", probe)
-    return ""
+        if "does not exist" in error.said:
+            return None
+        raise
+    return next((link for link in parse_links(shown) if link.name == interface), None)
 
 
-def _peer_arguments(step: SetPeer) -> list[str]:
-    words = ["peer", wireguard_key_text(step.public_key)]
-    if step.endpoint is not None:
-        words += ["endpoint", step.endpoint]
-    if step.keepalive_s is not None:
-        words += ["persistent-keepalive", str(step.keepalive_s) if step.keepalive_s else "off"]
-    if step.allowed_ips is not None:
-        words += ["allowed-ips", ",".join(step.allowed_ips)]
-    return words
+async def _run_batch(lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    try:
+        await run_tool("ip", "-batch", "-", stdin="".join(f"{line}\n" for line in lines).encode())
+    except ToolFailed as error:
+        failed = re.search(r"^Command failed -:(\d+)", error.said, re.MULTILINE)
+        line = lines[int(failed[1]) - 1] if failed and int(failed[1]) <= len(lines) else "; ".join(lines)
+        reason = error.what.partition(" failed: ")[2] or error.what
+        raise ToolFailed(f"`ip {line}` failed: {reason}", said=error.said) from error
 
 
-def _family(prefix: str) -> list[str]:
-    return ["-6"] if ":" in prefix else ["-4"]
+async def _with_numeric_endpoints(steps: Sequence[DeviceStep]) -> list[DeviceStep]:
+    """Replaces names in endpoints by addresses, all at once.
+
+    One that can't be resolved is left out: ``wg`` would refuse the whole call, and every other peer with it.
+    """
+    resolved = list(steps)
+
+    async def resolve(position: int, step: SetPeer, endpoint: str) -> None:
+        resolved[position] = dataclasses.replace(step, endpoint=await _resolve(endpoint))
+
+    async with trio.open_nursery() as nursery:
+        for position, step in enumerate(steps):
+            if isinstance(step, SetPeer) and step.endpoint is not None and not _is_numeric(step.endpoint):
+                nursery.start_soon(resolve, position, step, step.endpoint)
+    return resolved
+
+
+async def _resolve(endpoint: str) -> str | None:
+    host, _, port = endpoint.rpartition(":")
+    try:
+        with trio.fail_after(RESOLVE_S_MAX):
+            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM)
+    except (OSError, UnicodeError, trio.TooSlowError):
+        return None
+    address = found[0][4][0]
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+
+
+def _is_numeric(endpoint: str) -> bool:
+    try:
+        ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv6(line: str) -> bool:
+    return ":" in line and line.startswith(("address", "route"))

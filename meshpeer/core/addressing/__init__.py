@@ -1,1 +1,2 @@
-"""Who has which overlay address and which name: rules that give one answer on every node, whatever it heard first."""
+"""Who has which overlay address and which name: rules that give one answer on every node, whatever it heard
+first."""

@@ -1,22 +1,31 @@
 """Claims: an IPv4 address or a name that several nodes may ask for, and the one that gets it.
 
-Nobody allocates. A node claims the lowest free value in its signed record and keeps it; where two sides of a partition claimed
-the same, every node names the same winner: the durable admission before the provisional, the earlier before the later, the
-lower node id before the higher. The loser claims anew.
+Nobody allocates. A node claims the lowest free value in its signed record and keeps it; where two sides of a
+partition (or two joins at one moment) claimed the same, every node names the same winner: the durable
+admission before the provisional, the earlier before the later, the lower node id before the higher. The
+issuer sets the time of admission, so nobody can backdate itself ahead of others. The loser claims anew.
+
+Who wins depends on the claims alone, never on the order in which they were heard.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from meshpeer.core.addressing.labels import suffixed, suggest_name
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import NodeId
-from meshpeer.core.wire.limits import NAME_LENGTH_MAX
 
 SCHEDULER_ROLE = "scheduler"
 COMPUTE_ROLE = "compute"
+COMPUTE_START = 10
+"""Compute nodes start at .10, where the subnet is large enough for that to leave room."""
+COMPUTE_START_SMALL = 2
+SMALL_SUBNET_HOSTS = 62
+"""Up to a /26 minus its two ends: below, the roles stand close together."""
+SUBNET_PREFIX_WIDEST = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,7 @@ class Claim:
     value: str
     durable: bool
     admitted_at: int
+    """Unix seconds, set by the issuer."""
 
     @property
     def rank(self) -> tuple[bool, int, NodeId]:
@@ -47,11 +57,13 @@ def winners(claims: Iterable[Claim]) -> dict[str, NodeId]:
 def resolve_names(claims: Iterable[Claim], *, gone: Collection[NodeId] = ()) -> dict[NodeId, str]:
     """Returns each node's name: its own where it won, else ``name-2``, ``name-3`` and so on in rank order.
 
-    ``gone`` are nodes believed dead: a wiped machine that joins anew takes its name over, and the old entry gets the suffix.
+    Every name that comes out is one DNS label: records come from others, and names end up in hosts files.
+    ``gone`` are nodes believed dead: a wiped machine that joins anew takes its name over, and the old entry
+    gets the suffix.
     """
     by_value: dict[str, list[Claim]] = {}
     for claim in claims:
-        by_value.setdefault(claim.value, []).append(claim)
+        by_value.setdefault(suggest_name(claim.value), []).append(claim)
     names: dict[NodeId, str] = {}
     taken = set(by_value)
     for value in sorted(by_value):
@@ -59,64 +71,50 @@ def resolve_names(claims: Iterable[Claim], *, gone: Collection[NodeId] = ()) -> 
         names[ordered[0].node] = value
         number = 2
         for claim in ordered[1:]:
-            while (name := _suffixed(value, number)) in taken:
+            while (name := suffixed(value, number)) in taken:
                 number += 1
             taken.add(name)
             names[claim.node] = name
     return names
 
 
-def resolve_ipv4(claims: Iterable[Claim], subnet: ipaddress.IPv4Network) -> dict[NodeId, ipaddress.IPv4Address]:
-    """Returns the address of every node whose claim stands; claims outside the subnet's host addresses don't."""
+def resolve_ipv4(
+    claims: Iterable[Claim], subnet: ipaddress.IPv4Network
+) -> dict[NodeId, ipaddress.IPv4Address]:
+    """Returns the address of every node whose claim stands; claims outside the subnet's host addresses
+    don't."""
     valid = [claim for claim in claims if _usable(claim.value, subnet)]
     return {node: ipaddress.IPv4Address(value) for value, node in winners(valid).items()}
 
 
 def choose_ipv4(
-    subnet: ipaddress.IPv4Network, roles: Collection[str], taken: Mapping[str, NodeId] | Collection[str], previous: str = ""
+    subnet: ipaddress.IPv4Network, roles: Collection[str], taken: Collection[str], previous: str = ""
 ) -> str:
-    """Returns the address to claim: the previous one where it is free, else the lowest free from the role's start.
+    """Returns the address to claim: the previous one where it is free, else the lowest free from the role's
+    start.
 
-    Starts: ``scheduler`` at the first host, ``compute`` at the eleventh (the second in subnets under 64 hosts), the rest at
-    half of the subnet; past the end it wraps round. Raises ``LocalFault`` where the subnet is full.
+    Starts in a /24: ``scheduler`` .1, ``compute`` .10 (.2 in subnets smaller than a /26), the rest .128, the
+    middle of any subnet. Past the end it goes on at the low end, and takes the first host, the founder's,
+    last of all. ``taken`` are the others' addresses. Raises ``LocalFault`` where the subnet is full.
     """
     if previous and previous not in taken and _usable(previous, subnet):
         return previous
-    count = subnet.num_addresses - 2 if subnet.prefixlen < 31 else subnet.num_addresses
-    first = int(subnet.network_address) + (1 if subnet.prefixlen < 31 else 0)
+    first, count = int(subnet.network_address) + 1, subnet.num_addresses - 2
     start = _start(roles, count)
-    for offset in range(count):
-        address = str(ipaddress.IPv4Address(first + (start + offset) % count))
-        if address not in taken:
-            return address
-    wider = subnet.supernet(new_prefix=max(8, subnet.prefixlen - 4))
-    raise LocalFault(
-        f"the subnet {subnet} is full: all {count} addresses are claimed",
-        f"grow it on an admin's node: meshpeer charter set subnet {wider}",
-    )
-
-
-def check_name(name: str) -> str:
-    """Returns the name where it is one DNS label (RFC 1035, section 2.3.1, digits first allowed); else ``LocalFault``."""
-    if not 1 <= len(name) <= NAME_LENGTH_MAX or name != suggest_name(name):
-        raise LocalFault(
-            f"{name!r} can't be a node's name", f"use 1 to 63 lower-case letters, digits and dashes, for example {suggest_name(name)}"
-        )
-    return name
-
-
-def suggest_name(hostname: str) -> str:
-    """Makes a valid name of a host's name."""
-    label = hostname.split(".")[0].lower()
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in label).strip("-")
-    return kept[:NAME_LENGTH_MAX].strip("-") or "node"
+    order = [range(start, count), range(min(1, start), start), range(min(1, start))]
+    for hosts in order:
+        for host in hosts:
+            address = str(ipaddress.IPv4Address(first + host))
+            if address not in taken:
+                return address
+    raise LocalFault(f"the subnet {subnet} is full: all {count} addresses are claimed", _how_to_grow(subnet))
 
 
 def _start(roles: Collection[str], count: int) -> int:
     if SCHEDULER_ROLE in roles:
         return 0
     if COMPUTE_ROLE in roles:
-        return 10 if count >= 62 else min(1, count - 1)
+        return (COMPUTE_START if count >= SMALL_SUBNET_HOSTS else COMPUTE_START_SMALL) - 1
     return count // 2
 
 
@@ -125,11 +123,11 @@ def _usable(value: str, subnet: ipaddress.IPv4Network) -> bool:
         address = ipaddress.IPv4Address(value)
     except ValueError:
         return False
-    if address not in subnet:
-        return False
-    return subnet.prefixlen >= 31 or address not in (subnet.network_address, subnet.broadcast_address)
+    return address in subnet and address not in (subnet.network_address, subnet.broadcast_address)
 
 
-def _suffixed(name: str, number: int) -> str:
-    suffix = f"-{number}"
-    return name[: NAME_LENGTH_MAX - len(suffix)] + suffix
+def _how_to_grow(subnet: ipaddress.IPv4Network) -> str:
+    wider = max(SUBNET_PREFIX_WIDEST, subnet.prefixlen - 4)
+    if wider >= subnet.prefixlen:
+        return "no wider subnet is offered; let members leave, or revoke those that are gone"
+    return f"grow it on an admin's node: meshpeer charter set subnet {subnet.supernet(new_prefix=wider)}"

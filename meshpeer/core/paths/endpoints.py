@@ -1,8 +1,11 @@
 """Chooses a tunnel's endpoint: one candidate at a time, for as long as no handshake is fresh.
 
-WireGuard itself roams to wherever the peer's last authenticated packet came from, so an endpoint is set only to get a tunnel
-going; under a fresh handshake it is left alone. Candidates come best first: an address on a network that this machine is
-attached to, a configured public endpoint, the address that the control link goes to, the rest.
+WireGuard itself roams to wherever the peer's last authenticated packet came from, so an endpoint is set only
+to get a tunnel going; under a fresh handshake it is left alone, and the one that works is the first to be
+tried when it goes stale. Candidates come best first: an address on a network that this machine is attached
+to, the address of the control link, a configured public endpoint, the rest. What must never carry a tunnel
+is no candidate: the mesh's own addresses (tunnel in tunnel), and addresses that mean another machine on
+every machine.
 """
 
 from __future__ import annotations
@@ -12,32 +15,50 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.wgconf.model import handshake_is_fresh
 
-HANDSHAKE_FRESH_S = 180
-"""WireGuard's REJECT_AFTER_TIME (whitepaper, section 6.1)."""
 TRY_S = 6.0
-"""A candidate is tried a little longer than WireGuard's REKEY_TIMEOUT of 5 s, so that each gets two initiations."""
+"""A candidate is tried a little longer than WireGuard's REKEY_TIMEOUT of 5 s, so each gets two
+initiations."""
+TRY_MAX_S = 48.0
+"""Each round through all candidates is twice as slow as the one before, up to this long for each."""
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def rank_candidates(
-    *, advertised: Sequence[str], configured: bool, link_remote: str, port: int, attached: Iterable[str], overlay: Iterable[str]
+    *,
+    advertised: Sequence[str],
+    configured: bool,
+    link_remote: str,
+    port: int,
+    attached: Iterable[str],
+    overlay: Iterable[str],
 ) -> tuple[str, ...]:
     """Returns a peer's endpoints, best first, without duplicates.
 
-    ``advertised``: from its record, the first one configured by a person where ``configured``. ``link_remote``: where its control
-    link comes from or goes to. ``attached``: prefixes of this machine's own networks. ``overlay``: prefixes that
-    must never carry a tunnel (tunnel in tunnel).
+    ``advertised``: from its record, the first one configured by a person where ``configured``.
+    ``link_remote``: where its control link comes from or goes to. ``attached``: prefixes of this machine's
+    own networks. ``overlay``: prefixes that must never carry a tunnel.
     """
-    networks = [ipaddress.ip_network(one, strict=False) for one in attached]
+    near = [ipaddress.ip_network(one, strict=False) for one in attached]
     forbidden = [ipaddress.ip_network(one, strict=False) for one in overlay]
-    linked = f"{link_remote.rpartition(':')[0]}:{port}" if link_remote and port else ""
+    linked_address = _address(link_remote)
+    linked = f"{link_remote.rpartition(':')[0]}:{port}" if linked_address and port else ""
+    # A loopback address names this very machine, unless the peer is on it too, as its link then tells.
+    neighbour = linked_address is not None and linked_address.is_loopback
     scored: list[tuple[int, int, str]] = []
     for position, endpoint in enumerate((*advertised, *([linked] if linked else []))):
-        address = _address(endpoint)
-        if address is not None and any(address.version == one.version and address in one for one in forbidden):
+        if not _port(endpoint):
             continue
-        near = address is not None and any(address.version == one.version and address in one for one in networks)
-        if near:
+        address = _address(endpoint)
+        if address is not None:
+            if _in_any(address, forbidden) or address.is_unspecified or address.is_multicast:
+                continue
+            if address.is_link_local or (address.is_loopback and not neighbour):
+                continue
+        if address is not None and _in_any(address, near):
             score = 0
         elif endpoint == linked:
             score = 1
@@ -56,31 +77,66 @@ class EndpointChoice:
     candidates: tuple[str, ...] = ()
     chosen: str | None = None
     tried_since_s: float = 0.0
+    tries: int = 0
+    """Candidates given up since the tunnel worked last, or since the candidates changed."""
     fresh: bool = False
 
-    def update(self, candidates: tuple[str, ...], handshake_unix_s: int, now: Instant) -> str | None:
-        """Returns the endpoint to set, given the candidates and the last handshake (Unix seconds, 0 for never)."""
-        self.fresh = handshake_unix_s > 0 and now.unix_s - handshake_unix_s < HANDSHAKE_FRESH_S
-        self.candidates = candidates
-        if self.fresh and self.chosen is not None:
+    def update(
+        self, candidates: tuple[str, ...], handshake_unix_s: float, now: Instant, working: str | None = None
+    ) -> str | None:
+        """Returns the endpoint to set, given the candidates and the last handshake (Unix seconds, 0 for
+        never).
+
+        ``working`` is the endpoint that the interface has now; under a fresh handshake it is the choice.
+        """
+        self.fresh = handshake_is_fresh(handshake_unix_s, now.unix_s)
+        if candidates != self.candidates:
+            self.candidates, self.tries = candidates, 0
+            if self.chosen not in candidates and not self.fresh:
+                self.chosen = None
+        if self.fresh:
+            self.chosen = working or self.chosen
+            self.tried_since_s, self.tries = now.mono_s, 0
+        if self.chosen is not None and (self.fresh or now.mono_s < self._given_up_at_s()):
             return self.chosen
-        if not candidates:
-            return self.chosen
-        if self.chosen not in candidates:
-            self.chosen, self.tried_since_s = candidates[0], now.mono_s
-        elif len(candidates) > 1 and now.mono_s >= self.tried_since_s + TRY_S:
-            following = (candidates.index(self.chosen) + 1) % len(candidates)
-            self.chosen, self.tried_since_s = candidates[following], now.mono_s
+        if candidates:
+            self._take_next(candidates, now)
         return self.chosen
 
     def next_deadline(self) -> Deadline | None:
-        if self.fresh or len(self.candidates) < 2:
+        """Returns when the candidate in use is given up; None where nothing else could be tried."""
+        others = [one for one in self.candidates if one != self.chosen]
+        if self.fresh or not others:
             return None
-        return Deadline(self.tried_since_s + TRY_S, "try the next endpoint of a peer")
+        return Deadline(self._given_up_at_s(), "try the next endpoint of a peer")
+
+    def _take_next(self, candidates: tuple[str, ...], now: Instant) -> None:
+        if self.chosen in candidates:
+            following = candidates[(candidates.index(self.chosen) + 1) % len(candidates)]
+            self.tries += 1
+        else:
+            following = candidates[0]
+        self.chosen, self.tried_since_s = following, now.mono_s
+
+    def _given_up_at_s(self) -> float:
+        rounds = min(self.tries // max(1, len(self.candidates)), 8)
+        return self.tried_since_s + min(TRY_S * 2.0**rounds, TRY_MAX_S)
 
 
-def _address(endpoint: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _in_any(address: _Address, networks: Iterable[_Network]) -> bool:
+    return any(address.version == one.version and address in one for one in networks)
+
+
+def _address(endpoint: str) -> _Address | None:
+    """Returns the endpoint's address; None for a DNS name."""
     try:
         return ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]"))
     except ValueError:
         return None
+
+
+def _port(endpoint: str) -> int:
+    """Returns the endpoint's port; 0 for what is no endpoint."""
+    host, _, port = endpoint.rpartition(":")
+    number = int(port) if host and port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    return number if number <= 65_535 else 0

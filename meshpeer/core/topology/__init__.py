@@ -1,1 +1,2 @@
-"""Which tunnels this node keeps: ``plan_mesh(view, me)``, pure. Equal facts give equal plans on every node."""
+"""Which tunnels this node keeps: ``plan_mesh(view, me)``, pure. Equal facts give equal plans on every
+node."""

@@ -1,13 +1,19 @@
-"""``diff_device(observed, desired)``: the smallest steps, in an order that never gives two peers one allowed IP.
+"""``diff_device``: the smallest steps, in an order that never gives two peers one allowed IP.
 
-WireGuard moves an allowed IP to its last writer without a word, so whatever leaves a peer is taken away before it is given
-to another. An endpoint is written only where no handshake is fresh: the kernel has roamed to where the peer really is. No peer is
-ever reset to change another.
+WireGuard moves an allowed IP to its last writer without a word (``wg`` replaces a peer's list whole), so
+what one peer loses and another gains is taken away first. An endpoint is written only where no handshake is
+fresh: the interface has roamed to where the peer really is. No peer is ever removed or reset in order to
+change it.
+
+What ``wg`` does comes first and in one piece, so an adapter can do it in one call, before the interface is
+up and traffic could leave by a half-made one.
 """
 
 from __future__ import annotations
 
-from meshpeer.core.ids import WireGuardKey
+from collections.abc import Iterable, Mapping
+
+from meshpeer.core.ids import WireGuardKey, wireguard_key_text
 from meshpeer.core.wgconf.model import (
     AddAddress,
     AddRoute,
@@ -25,12 +31,13 @@ from meshpeer.core.wgconf.model import (
     SetPeer,
     SetPrivateKey,
     SetUp,
+    handshake_is_fresh,
 )
 
-HANDSHAKE_FRESH_S = 180
 
-
-def diff_device(observed: ObservedDevice | None, desired: DesiredDevice, *, now_unix_s: float) -> tuple[DeviceStep, ...]:
+def diff_device(
+    observed: ObservedDevice | None, desired: DesiredDevice, *, now_unix_s: float
+) -> tuple[DeviceStep, ...]:
     """Returns the steps from ``observed`` to ``desired``; nothing to change means no step."""
     steps: list[DeviceStep] = []
     if observed is None:
@@ -39,76 +46,109 @@ def diff_device(observed: ObservedDevice | None, desired: DesiredDevice, *, now_
         steps.append(SetPrivateKey(private_key=desired.private_key))
     if observed is None or observed.listen_port != desired.listen_port:
         steps.append(SetListenPort(port=desired.listen_port))
+    steps += _peer_steps(observed.peers if observed else (), desired.peers, now_unix_s)
     if observed is None or observed.mtu != desired.mtu:
         steps.append(SetMtu(mtu=desired.mtu))
+    addresses, routes = _possible(observed, desired.addresses), _possible(observed, desired.routes)
     held = observed.addresses if observed else ()
-    steps += [RemoveAddress(address=one) for one in held if one not in desired.addresses]
-    steps += [AddAddress(address=one) for one in desired.addresses if one not in held]
-    steps += _peer_steps({peer.public_key: peer for peer in observed.peers} if observed else {}, desired.peers, now_unix_s)
+    # Removal first: an IPv4 address added beside one of its own subnet is its secondary, and goes with it.
+    steps += [RemoveAddress(address=one) for one in held if one not in addresses]
+    steps += [AddAddress(address=one) for one in addresses if one not in held]
     if observed is None or not observed.up:
         steps.append(SetUp())
+    # The kernel drops the routes of an interface that goes down, so one that is down has none.
     routed = observed.routes if observed and observed.up else ()
-    steps += [RemoveRoute(prefix=one) for one in routed if one not in desired.routes]
-    steps += [AddRoute(prefix=one) for one in desired.routes if one not in routed]
+    steps += [RemoveRoute(prefix=one) for one in routed if one not in routes]
+    steps += [AddRoute(prefix=one) for one in routes if one not in routed]
     return tuple(steps)
 
 
-def describe_drift(observed: ObservedDevice | None, desired: DesiredDevice, names: dict[WireGuardKey, str]) -> list[str]:
-    """Says in words what somebody changed by hand, given that ``desired`` had been applied before."""
+def describe_drift(
+    observed: ObservedDevice | None, desired: DesiredDevice, names: Mapping[WireGuardKey, str]
+) -> list[str]:
+    """Says in words what somebody changed by hand, given that ``desired`` had been applied before.
+
+    ``names`` are the members' by their keys. Endpoints are no drift: WireGuard itself roams. No drift, no
+    words.
+    """
     if observed is None:
         return [f"interface {desired.interface} was gone"]
     held = {peer.public_key: peer for peer in observed.peers}
     wanted = {peer.public_key: peer for peer in desired.peers}
-    words = [f"peer {names.get(key, key.hex()[:8])} was removed" for key in wanted if key not in held]
-    words += [f"a peer {key.hex()[:8]} that is not of this mesh was added" for key in held if key not in wanted]
-    words += [f"allowed IPs of {names.get(key, key.hex()[:8])} were changed" for key in wanted if key in held and _ips_differ(held[key], wanted[key])]
+    words: list[str] = []
+    for key, peer in wanted.items():
+        name = f"peer {names.get(key) or wireguard_key_text(key)}"
+        if key not in held:
+            words.append(f"{name} was removed by hand")
+            continue
+        if set(held[key].allowed_ips) != set(peer.allowed_ips):
+            words.append(f"{name} had other allowed IPs: {', '.join(held[key].allowed_ips) or 'none'}")
+        if held[key].keepalive_s != peer.keepalive_s:
+            words.append(f"{name} had another keepalive: {held[key].keepalive_s or 'off'}")
+    strangers = [key for key in held if key not in wanted]
+    words += [f"peer {wireguard_key_text(key)} was added by hand" for key in strangers]
     if observed.public_key != desired.public_key:
-        words.append("the private key was changed")
+        words.append("the private key was another one")
     if observed.listen_port != desired.listen_port:
         words.append(f"the listen port was {observed.listen_port}")
     if observed.mtu != desired.mtu:
         words.append(f"the MTU was {observed.mtu}")
-    if set(observed.addresses) != set(desired.addresses):
-        words.append("addresses were changed")
+    words += _changed("address", observed.addresses, _possible(observed, desired.addresses))
     if not observed.up:
         words.append(f"interface {desired.interface} was down")
-    elif set(observed.routes) != set(desired.routes):
-        words.append("routes were changed")
+    else:
+        words += _changed("route", observed.routes, _possible(observed, desired.routes))
     return words
 
 
-def _peer_steps(held: dict[WireGuardKey, ObservedPeer], wanted: tuple[DesiredPeer, ...], now: float) -> list[DeviceStep]:
+def _peer_steps(
+    observed: Iterable[ObservedPeer], wanted: tuple[DesiredPeer, ...], now_unix_s: float
+) -> list[DeviceStep]:
+    held = {peer.public_key: peer for peer in observed}
     keys = {peer.public_key for peer in wanted}
-    removals: list[DeviceStep] = [RemovePeer(public_key=peer.public_key) for key, peer in sorted(held.items()) if key not in keys]
-    shrinks: list[DeviceStep] = []
+    owner = {one: peer.public_key for peer in wanted for one in peer.allowed_ips}
+    steps: list[DeviceStep] = [RemovePeer(public_key=key) for key in sorted(held) if key not in keys]
     changes: list[DeviceStep] = []
     for peer in wanted:
-        observed = held.get(peer.public_key)
-        kept = tuple(one for one in observed.allowed_ips if one in peer.allowed_ips) if observed else ()
-        if observed and len(kept) < len(observed.allowed_ips):
-            shrinks.append(SetPeer(public_key=peer.public_key, allowed_ips=tuple(sorted(kept))))
-        grows = observed is None or set(kept) != set(peer.allowed_ips)
-        keepalive = peer.keepalive_s if observed is None or observed.keepalive_s != peer.keepalive_s else None
-        endpoint = _endpoint(observed, peer, now)
-        if grows or keepalive is not None or endpoint is not None:
-            changes.append(
-                SetPeer(
-                    public_key=peer.public_key,
-                    allowed_ips=peer.allowed_ips if grows else None,
-                    endpoint=endpoint,
-                    keepalive_s=keepalive,
-                )
-            )
-    return [*removals, *shrinks, *changes]
+        before = held.get(peer.public_key)
+        has = set(before.allowed_ips) if before else None
+        kept = tuple(one for one in peer.allowed_ips if has and one in has)
+        if has is not None and any(owner.get(one, peer.public_key) != peer.public_key for one in has):
+            steps.append(SetPeer(public_key=peer.public_key, allowed_ips=kept))
+            has = set(kept)
+        change = SetPeer(
+            public_key=peer.public_key,
+            allowed_ips=peer.allowed_ips if has != set(peer.allowed_ips) else None,
+            endpoint=_endpoint(before, peer, now_unix_s),
+            keepalive_s=_keepalive(before, peer),
+        )
+        if before is None or change != SetPeer(public_key=peer.public_key):
+            changes.append(change)
+    return steps + changes
 
 
-def _endpoint(observed: ObservedPeer | None, peer: DesiredPeer, now: float) -> str | None:
-    if peer.endpoint is None or (observed and observed.endpoint == peer.endpoint):
+def _endpoint(observed: ObservedPeer | None, peer: DesiredPeer, now_unix_s: float) -> str | None:
+    if observed is None or peer.endpoint is None:
+        return peer.endpoint
+    if observed.endpoint == peer.endpoint:
         return None
-    if observed and observed.endpoint and 0 < observed.latest_handshake_unix_s > now - HANDSHAKE_FRESH_S:
-        return None
-    return peer.endpoint
+    roamed = observed.endpoint and handshake_is_fresh(observed.latest_handshake_unix_s, now_unix_s)
+    return None if roamed else peer.endpoint
 
 
-def _ips_differ(observed: ObservedPeer, wanted: DesiredPeer) -> bool:
-    return set(observed.allowed_ips) != set(wanted.allowed_ips)
+def _keepalive(observed: ObservedPeer | None, peer: DesiredPeer) -> int | None:
+    if observed is None:
+        return peer.keepalive_s or None
+    return None if observed.keepalive_s == peer.keepalive_s else peer.keepalive_s
+
+
+def _possible(observed: ObservedDevice | None, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Leaves out IPv6 where the interface can't hold it, so that it isn't asked for again at every look."""
+    if observed is None or observed.ipv6:
+        return prefixes
+    return tuple(one for one in prefixes if ":" not in one)
+
+
+def _changed(kind: str, held: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+    removed = [f"{kind} {one} was removed by hand" for one in wanted if one not in held]
+    return removed + [f"{kind} {one} was added by hand" for one in held if one not in wanted]

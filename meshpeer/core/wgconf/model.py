@@ -1,7 +1,8 @@
 """A WireGuard interface as values: desired, observed, and the steps between.
 
-Addresses and allowed IPs are text in canonical form with a prefix length (``10.10.0.1/24``, ``fd00::1/128``); endpoints are
-``host:port`` with IPv6 in brackets, as ``wg`` prints them.
+Addresses and allowed IPs are text in canonical form with a prefix length (``10.10.0.1/24``,
+``fd00::1/128``); endpoints are ``host:port`` with IPv6 in brackets, as ``wg`` prints them. A private key
+shows in no repr, and is never read back: whether an interface holds it is told by its public key.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshpeer.core.ids import WireGuardKey
+
+HANDSHAKE_FRESH_S = 180
+"""A tunnel whose last handshake is younger works: WireGuard's REJECT_AFTER_TIME (whitepaper, section 6.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +64,11 @@ class ObservedDevice:
     addresses: tuple[str, ...]
     peers: tuple[ObservedPeer, ...]
     routes: tuple[str, ...] = ()
-    ours: bool = True
-    """Made by meshpeer; one that is not is never touched."""
+    """Those that somebody added; the prefixes of the addresses are left out. None while the interface is
+    down."""
+    ipv6: bool = True
+    """The kernel lets this interface hold IPv6 addresses; else they are left out, and the mesh runs on
+    IPv4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,3 +145,12 @@ DeviceStep = (
     | RemoveRoute
 )
 """The closed union of steps, in an order that never gives two peers one allowed IP."""
+
+
+def handshake_is_fresh(latest_handshake_unix_s: float, now_unix_s: float) -> bool:
+    """Says whether the tunnel works now; 0 is no handshake.
+
+    One from further ahead than the same span is not believed: the clock was set back, and would vouch for
+    hours.
+    """
+    return latest_handshake_unix_s > 0 and abs(now_unix_s - latest_handshake_unix_s) < HANDSHAKE_FRESH_S

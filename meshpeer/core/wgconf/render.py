@@ -1,15 +1,37 @@
-"""Renders a desired interface as files that other tools read: ``wg-quick`` (wg-quick(8)) and ``wg setconf`` (wg(8))."""
+"""Renders an interface as text for other tools: ``wg-quick`` (wg-quick(8)) and ``wg setconf`` (wg(8))."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from meshpeer.core.ids import WireGuardKey, wireguard_key_text
-from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
+from meshpeer.core.wgconf.model import (
+    DesiredDevice,
+    DesiredPeer,
+    ObservedDevice,
+    ObservedPeer,
+    handshake_is_fresh,
+)
 
 
-def render_wg_quick(device: DesiredDevice, names: dict[WireGuardKey, str]) -> str:
-    """Returns a plain wg-quick file of the interface, private key included: write it with mode 0600."""
+def render_wg_quick(
+    device: DesiredDevice,
+    names: Mapping[WireGuardKey, str],
+    *,
+    observed: ObservedDevice | None = None,
+    now_unix_s: float = 0.0,
+) -> str:
+    """Returns a plain wg-quick file of the interface, private key included: write it with mode 0600.
+
+    It is for life without the agent, so where a tunnel works (``observed``, with a fresh handshake) its
+    endpoint is the one that works, not the one that was planned.
+    """
+    working = {
+        peer.public_key: peer.endpoint
+        for peer in (observed.peers if observed else ())
+        if handshake_is_fresh(peer.latest_handshake_unix_s, now_unix_s)
+    }
     head = [
         "[Interface]",
         f"PrivateKey = {base64.b64encode(device.private_key).decode('ascii')}",
@@ -17,22 +39,27 @@ def render_wg_quick(device: DesiredDevice, names: dict[WireGuardKey, str]) -> st
         f"Address = {', '.join(device.addresses)}",
         f"MTU = {device.mtu}",
     ]
-    return "\n".join(["\n".join(head), *(_peer(peer, names) for peer in device.peers)]) + "\n"
+    peers = [_peer(peer, names, working.get(peer.public_key) or peer.endpoint) for peer in device.peers]
+    return "\n\n".join(["\n".join(head), *peers]) + "\n"
 
 
-def render_setconf(device: DesiredDevice, names: dict[WireGuardKey, str]) -> str:
-    """Returns what ``wg setconf`` would take, with the private key left out: for a dry run."""
+def render_setconf(device: DesiredDevice | ObservedDevice, names: Mapping[WireGuardKey, str]) -> str:
+    """Returns what ``wg setconf`` would take, with the private key left out: for people to read."""
     head = ["[Interface]", f"ListenPort = {device.listen_port}"]
-    return "\n".join(["\n".join(head), *(_peer(peer, names) for peer in device.peers)]) + "\n"
+    peers = [_peer(peer, names, peer.endpoint) for peer in device.peers]
+    return "\n\n".join(["\n".join(head), *peers]) + "\n"
 
 
-def _peer(peer: DesiredPeer, names: dict[WireGuardKey, str]) -> str:
-    lines = ["", "[Peer]"]
+def _peer(peer: DesiredPeer | ObservedPeer, names: Mapping[WireGuardKey, str], endpoint: str | None) -> str:
+    lines = ["[Peer]"]
     if peer.public_key in names:
         lines.append(f"# {names[peer.public_key]}")
-    lines += [f"PublicKey = {wireguard_key_text(peer.public_key)}", f"AllowedIPs = {', '.join(peer.allowed_ips)}"]
-    if peer.endpoint:
-        lines.append(f"Endpoint = {peer.endpoint}")
+    lines += [
+        f"PublicKey = {wireguard_key_text(peer.public_key)}",
+        f"AllowedIPs = {', '.join(peer.allowed_ips)}",
+    ]
+    if endpoint:
+        lines.append(f"Endpoint = {endpoint}")
     if peer.keepalive_s:
         lines.append(f"PersistentKeepalive = {peer.keepalive_s}")
     return "\n".join(lines)

@@ -1,0 +1,62 @@
+"""From the plan, which every node could derive, to the interface of this one, with what only it knows:
+endpoints.
+
+A peer is installed at once, without endpoint: whatever it sends is answered. It gets its endpoint, and
+keepalives with it, once it is ready (it said that its interface holds this node's key). An initiation that
+comes before the other end knows the key is dropped, and the next follows 5 s later (REKEY_TIMEOUT; WireGuard
+whitepaper, section 6.1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.topology.plan import MeshPlan
+from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalInterface:
+    """This node's own end of its tunnels."""
+
+    interface: str
+    private_key: bytes = field(repr=False)
+    public_key: WireGuardKey
+    listen_port: int
+    mtu: int
+    ipv4: ipaddress.IPv4Interface | None
+    """With the prefix length of the mesh's subnet; None until this node holds an address."""
+    ipv6: ipaddress.IPv6Interface
+    """With that of the mesh's ULA prefix."""
+
+
+def device_from_plan(
+    plan: MeshPlan, local: LocalInterface, endpoints: Mapping[NodeId, str | None]
+) -> DesiredDevice:
+    """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
+    nowhere to go."""
+    peers: list[DesiredPeer] = []
+    for planned in plan.peers:
+        endpoint = endpoints.get(planned.node)
+        peers.append(
+            DesiredPeer(
+                public_key=planned.public_key,
+                allowed_ips=planned.allowed_ips,
+                endpoint=endpoint,
+                keepalive_s=planned.keepalive_s if endpoint else 0,
+            )
+        )
+    addresses = (*((str(local.ipv4),) if local.ipv4 else ()), str(local.ipv6))
+    return DesiredDevice(
+        interface=local.interface,
+        private_key=local.private_key,
+        public_key=local.public_key,
+        listen_port=local.listen_port,
+        mtu=local.mtu,
+        addresses=addresses,
+        peers=tuple(peers),
+        routes=plan.routes,
+    )

@@ -1,0 +1,126 @@
+"""What a step does to an interface: WireGuard's and the kernel's own rules, as a pure function.
+
+The in-memory backend and the dry run are made of it, and the proof that ``diff_device`` gets to where it
+should.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import assert_never
+
+from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.identity.keys import WireGuardPrivateKey
+from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.wgconf.model import (
+    AddAddress,
+    AddRoute,
+    CreateInterface,
+    DeviceStep,
+    ObservedDevice,
+    ObservedPeer,
+    RemoveAddress,
+    RemovePeer,
+    RemoveRoute,
+    SetListenPort,
+    SetMtu,
+    SetPeer,
+    SetPrivateKey,
+    SetUp,
+)
+
+NO_KEY = WireGuardKey(bytes(32))
+MTU_AT_CREATION = 1420
+
+
+def device_after(device: ObservedDevice | None, steps: Sequence[DeviceStep]) -> ObservedDevice | None:
+    """Returns the interface after the steps; raises ``EnvironmentFault`` where one would fail."""
+    for step in steps:
+        device = _after_one(device, step)
+    return device
+
+
+def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevice:
+    if isinstance(step, CreateInterface):
+        if device is not None:
+            raise EnvironmentFault(f"interface {step.interface} exists already")
+        return ObservedDevice(
+            interface=step.interface,
+            public_key=NO_KEY,
+            listen_port=0,
+            mtu=MTU_AT_CREATION,
+            up=False,
+            addresses=(),
+            peers=(),
+        )
+    if device is None:
+        raise EnvironmentFault(f"there is no interface for {type(step).__name__}")
+    match step:
+        case SetPrivateKey(private_key=key):
+            public = WireGuardPrivateKey(key).public
+            # WireGuard drops a peer that has the interface's own key.
+            peers = tuple(peer for peer in device.peers if peer.public_key != public)
+            return dataclasses.replace(device, public_key=public, peers=peers)
+        case SetListenPort(port=port):
+            return dataclasses.replace(device, listen_port=port)
+        case SetMtu(mtu=mtu):
+            return dataclasses.replace(device, mtu=mtu)
+        case AddAddress(address=address):
+            return dataclasses.replace(device, addresses=_with(device.addresses, address))
+        case RemoveAddress(address=address):
+            return dataclasses.replace(device, addresses=_without(device.addresses, address))
+        case SetUp():
+            return dataclasses.replace(device, up=True)
+        case AddRoute(prefix=prefix):
+            if not device.up:
+                raise EnvironmentFault(f"route {prefix} needs an interface that is up")
+            return dataclasses.replace(device, routes=tuple(sorted(_with(device.routes, prefix))))
+        case RemoveRoute(prefix=prefix):
+            return dataclasses.replace(device, routes=_without(device.routes, prefix))
+        case SetPeer():
+            return dataclasses.replace(device, peers=_with_peer(device, step))
+        case RemovePeer(public_key=key):
+            return dataclasses.replace(
+                device, peers=tuple(peer for peer in device.peers if peer.public_key != key)
+            )
+        case _:
+            assert_never(step)
+
+
+def _with_peer(device: ObservedDevice, step: SetPeer) -> tuple[ObservedPeer, ...]:
+    if step.public_key == device.public_key:
+        return device.peers
+    peers = {peer.public_key: peer for peer in device.peers}
+    before = peers.get(step.public_key) or ObservedPeer(
+        public_key=step.public_key,
+        allowed_ips=(),
+        endpoint=None,
+        keepalive_s=0,
+        latest_handshake_unix_s=0,
+        rx_bytes=0,
+        tx_bytes=0,
+    )
+    if step.allowed_ips is not None:
+        # An allowed IP has one owner: its last writer.
+        peers = {
+            key: dataclasses.replace(
+                peer, allowed_ips=tuple(one for one in peer.allowed_ips if one not in step.allowed_ips)
+            )
+            for key, peer in peers.items()
+        }
+    peers[step.public_key] = dataclasses.replace(
+        before,
+        allowed_ips=before.allowed_ips if step.allowed_ips is None else tuple(sorted(step.allowed_ips)),
+        endpoint=step.endpoint or before.endpoint,
+        keepalive_s=before.keepalive_s if step.keepalive_s is None else step.keepalive_s,
+    )
+    return tuple(peers[key] for key in sorted(peers))
+
+
+def _with(held: tuple[str, ...], one: str) -> tuple[str, ...]:
+    return held if one in held else (*held, one)
+
+
+def _without(held: tuple[str, ...], one: str) -> tuple[str, ...]:
+    return tuple(other for other in held if other != one)

@@ -1,0 +1,1 @@
+"""The same core in a virtual world: in-memory ports, virtual time, one seed."""
