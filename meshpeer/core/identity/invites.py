@@ -212,14 +212,13 @@ def _unpack(packed: bytes) -> _Body:
 
 def _out_of_time(error: NotValidNow) -> Refused:
     clock = f"this machine's clock says {utc_text(error.now_unix_s)}"
-    if error.kind is not Kind.INVITE:
-        return Refused(error.what, error.hint)
-    if error.ended:
-        return Refused(f"the invite expired at {utc_text(error.not_after)} UTC ({clock})", _ASK)
-    return Refused(
-        f"the invite is valid from {utc_text(error.not_before)} UTC on ({clock})",
-        "set this machine's clock (timedatectl shows it), then join again",
-    )
+    if not error.ended:
+        return Refused(
+            f"the invite is valid from {utc_text(error.not_before)} UTC on ({clock})",
+            "set this machine's clock (timedatectl shows it), then join again",
+        )
+    subject = "invite" if error.kind is Kind.INVITE else f"{error.kind.value} certificate behind the invite"
+    return Refused(f"the {subject} expired at {utc_text(error.not_after)} UTC ({clock})", _ASK)
 
 
 def _checksum(packed: bytes) -> bytes:
