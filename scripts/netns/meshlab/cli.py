@@ -12,9 +12,8 @@ from pathlib import Path
 
 from meshlab import registry
 from meshlab.errors import LabError
-from meshlab.lab import Lab
-from meshlab.node import Node, parse_addresses
-from meshlab.spec import LabSpec, parse_lab
+from meshlab.kept import attach, start_kept
+from meshlab.spec import parse_lab
 
 _DESCRIPTION = (
     "Several real machines on this one: nodes in namespaces of their own, described by a TOML file."
@@ -63,50 +62,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(file: Path) -> int:
     spec = parse_lab(file)
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        os.close(reader)
-        _keep(spec, writer)
-    os.close(writer)
-    with open(reader) as pipe:
-        outcome, _, text = pipe.read().partition("\n")
-    if outcome != "ready":
-        raise LabError(*(text.split("\n  ", 1) if text else ["the lab did not start", "try again"]))
-    print(f"{text}: {', '.join(spec.nodes)}")
+    name = start_kept(spec)
+    print(f"{name}: {', '.join(spec.nodes)}")
     print(f"  enter a node: scripts/netns/lab exec {next(iter(spec.nodes))} -- bash")
-    print(f"  end it:       scripts/netns/lab down {text}")
+    print(f"  end it:       scripts/netns/lab down {name}")
     return 0
-
-
-def _keep(spec: LabSpec, writer: int) -> None:
-    """The process that owns a lab which was left running; never returns."""
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    wanted = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    code = 1
-    try:
-        with Lab(spec, kept=True) as lab:
-            os.write(writer, f"ready\n{lab.name}".encode())
-            os.close(writer)
-            signal.sigwait(wanted)
-        code = 0
-    except LabError as error:
-        os.write(writer, f"failed\n{error}".encode())
-    finally:
-        os._exit(code)
 
 
 def _exec(name: str | None, node_name: str, words: Sequence[str]) -> int:
     record = registry.find_lab(name)
     if node_name not in record.inits:
         raise LabError(f"{record.name} has no node {node_name!r}", f"known: {', '.join(record.inits)}")
-    addresses = parse_addresses(record.addresses[node_name])
-    node = Node(node_name, record.inits[node_name].pid, addresses)
     argv = [*(words[1:] if words[:1] == ["--"] else words)] or ["bash"]
-    process = node.popen(argv, stdin=None)
+    process = attach(record)[node_name].popen(argv, stdin=None)
     # Ctrl-C reaches the command by itself: it stands in front at the same terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
