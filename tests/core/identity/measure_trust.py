@@ -1,6 +1,6 @@
 """Measures what trust costs on this machine: ``python tests/core/identity/measure_trust.py``.
 
-Sizes of certificates and of an invite's text; median times of a whole mutual TLS 1.3 handshake in memory (both
+Sizes of certificates and of an invite's text; medians of a whole mutual TLS 1.3 handshake in memory (both
 ends in this process, contexts made before), of judging a chain, and of verifying a signature.
 """
 

@@ -228,7 +228,7 @@ def test_an_invite_of_the_first_version_is_read_for_good() -> None:
 def test_a_forged_text_gains_nothing_and_raises_only_what_is_documented(
     world: World, data: st.DataObject
 ) -> None:
-    """With length and CRC made good: only seeds and the mesh's name, which nothing rests on, can be changed."""
+    """With length and CRC made good, only seeds and the mesh's name can change: nothing rests on them."""
     invite = invite_of(world)
     packed = raw_of(encode_invite(invite))[6:]
     start = data.draw(st.integers(0, len(packed)))
