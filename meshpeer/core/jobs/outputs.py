@@ -1,8 +1,9 @@
 """Which files of a scratch folder a task's ``outputs`` name.
 
-A pattern is a path, a path with wildcards, or a folder (with a trailing slash, all that is under it). Wildcards are
-those of fnmatch within one name; they never cross a slash, and ``*`` passes hidden names by, as in a shell. A name
-that stands there exactly as written is meant literally, so ``frame[1].png`` needs no escape.
+A pattern is a path, a path with wildcards, or a folder (with a trailing slash, all that is under it).
+Wildcards are those of fnmatch within one name; they never cross a slash, and ``*`` passes hidden names by, as
+in a shell. A name that stands there exactly as written is meant literally, so ``frame[1].png`` needs no
+escape.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def missing_error(pattern: str) -> str:
 
 
 def file_error(path: str, size: int) -> str:
-    """Returns why a file can't be an output, or nothing: other nodes must be able to name it and to hold it."""
+    """Returns why a file can't be an output, or nothing: other nodes must be able to name it and to hold
+    it."""
     try:
         fault = relative_path(path)
     except UnicodeEncodeError:
