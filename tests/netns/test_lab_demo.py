@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from sys import path
-
-path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "netns"))
-
-from demo_table import JobTask, who_did_what  # noqa: E402
+from demo_table import JobTask, who_did_what
 
 
 def test_the_busiest_node_comes_first_and_sets_the_scale() -> None:
