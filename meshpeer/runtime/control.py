@@ -58,7 +58,6 @@ class MemberCounts(Doc, frozen=True, kw_only=True):
     left: int
 
 
-
 class Status(Doc, frozen=True, kw_only=True):
     mesh: MeshInfo
     node: NodeInfo
@@ -213,6 +212,12 @@ class PingAnswer(Doc, frozen=True, kw_only=True):
     """``tunnel`` or ``link``."""
     rtt_ms: tuple[float | None, ...]
     """One a packet; null where no answer came."""
+
+
+class Said(Doc, frozen=True, kw_only=True):
+    """What stop and leave answer: what happens now, in words."""
+
+    said: str
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

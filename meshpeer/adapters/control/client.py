@@ -1,0 +1,267 @@
+"""Asks an agent through its control socket, with the standard library's HTTP alone.
+
+The command line starts this for every command, so it imports no web library, and opens one connection per question: on a Unix
+socket that is cheaper than keeping one. Synchronous on purpose: who watches two things at once uses two threads.
+
+What goes wrong comes out in three forms: ``NotRunning`` where nobody answers or the agent went away in the middle, ``Refused``
+where this user may not ask, and the agent's own faults with the words, hint and exit code that it gave them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, NotRunning, PeerFault, Refused, StoreFailed
+from meshpeer.runtime.control import (
+    InviteMade,
+    InviteRequest,
+    Job,
+    LogPiece,
+    OutputFile,
+    Peer,
+    PingAnswer,
+    Plan,
+    Said,
+    Status,
+    Submission,
+    Task,
+)
+
+ANSWER_S = 30.0
+"""How long an agent may think about a plain question."""
+SUBMIT_S = 120.0
+"""How long it may take to get a job, or one of its files, to disk."""
+PING_PACKET_S = 2.0
+LINE_BYTES_MAX = 4 * 1024 * 1024
+"""One document of a stream."""
+PIECE_BYTES = 256 * 1024
+SOCKET_PATH_BYTES_MAX = 107
+"""sun_path of unix(7), without its end."""
+
+Answer = TypeVar("Answer")
+_KINDS: dict[str, type[MeshpeerError]] = {
+    kind.__name__: kind for kind in (LocalFault, Refused, NotRunning, PeerFault, EnvironmentFault, StoreFailed)
+}
+
+
+class ControlClient:
+    """Speaks to the agent behind one socket; the methods mirror ``runtime.control.ControlApi``."""
+
+    def __init__(self, path: Path, *, absent_hint: str = "start it with `meshpeer up`") -> None:
+        self.path = path
+        self._absent_hint = absent_hint
+
+    # --- the mesh ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        return self._get("/v1/status", Status)
+
+    def peers(self) -> list[Peer]:
+        return self._get("/v1/peers", list[Peer])
+
+    def plan(self) -> Plan:
+        return self._get("/v1/plan", Plan)
+
+    def export_wg_quick(self) -> str:
+        with self._ask("GET", "/v1/export/wg-quick") as response:
+            return self._all(response).decode("utf-8")
+
+    def invite(self, request: InviteRequest) -> InviteMade:
+        return self._post("/v1/invites", InviteMade, msgspec.json.encode(request))
+
+    def ping(self, node: str, count: int) -> PingAnswer:
+        query = urlencode({"node": node, "count": count})
+        return self._post(f"/v1/ping?{query}", PingAnswer, timeout_s=ANSWER_S + PING_PACKET_S * count)
+
+    def stop(self, *, take_down: bool) -> str:
+        return self._post(f"/v1/stop?down={int(take_down)}", Said).said
+
+    def leave(self, *, force: bool) -> str:
+        return self._post(f"/v1/leave?force={int(force)}", Said).said
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def has_blob(self, digest: str) -> bool:
+        with self._ask("HEAD", f"/v1/blobs/{digest}", also_good=(404,)) as response:
+            return response.status == 200
+
+    def put_blob(self, digest: str, size: int, file: BinaryIO) -> None:
+        with self._ask("PUT", f"/v1/blobs/{digest}", body=file, length=size, timeout_s=SUBMIT_S) as response:
+            self._all(response)
+
+    def get_output(self, job: str, task: str, path: str) -> Iterator[bytes]:
+        """Yields the file's bytes; raises ``NotRunning`` where the agent goes away before the end."""
+        with self._ask("GET", f"/v1/jobs/{_segment(job)}/output?{urlencode({'task': task, 'path': path})}", timeout_s=SUBMIT_S) as response:
+            while piece := self._some(response, PIECE_BYTES):
+                yield piece
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> Job:
+        """Hands a job over. The id is ours, so a submit whose answer was lost is simply made again, once."""
+        from meshpeer.core.wire import cbor
+
+        body = cbor.encode(submission)
+        try:
+            return self._post("/v1/jobs", Job, body, timeout_s=SUBMIT_S)
+        except NotRunning as error:
+            if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+                raise
+            return self._post("/v1/jobs", Job, body, timeout_s=SUBMIT_S)
+
+    def jobs(self) -> list[Job]:
+        return self._get("/v1/jobs", list[Job])
+
+    def job(self, job: str) -> Job:
+        return self._get(f"/v1/jobs/{_segment(job)}", Job)
+
+    def tasks(self, job: str) -> list[Task]:
+        return self._get(f"/v1/jobs/{_segment(job)}/tasks", list[Task])
+
+    def outputs(self, job: str, task: str) -> list[OutputFile]:
+        return self._get(f"/v1/jobs/{_segment(job)}/outputs?{urlencode({'task': task})}", list[OutputFile], timeout_s=SUBMIT_S)
+
+    def log(self, job: str, task: str, stream: str, offset: int, *, wait: bool = False) -> LogPiece:
+        """Reads a piece of a task's output; with ``wait`` the agent answers when there is more, or after a while all the same."""
+        query = urlencode({"task": task, "stream": stream, "offset": offset, "wait": int(wait)})
+        return self._get(f"/v1/jobs/{_segment(job)}/log?{query}", LogPiece, timeout_s=SUBMIT_S)
+
+    def watch(self, job: str) -> Iterator[Job]:
+        """Yields the job now and at every change until it has ended; waits as long as that takes."""
+        with self._ask("GET", f"/v1/jobs/{_segment(job)}/watch", timeout_s=None) as response:
+            while line := self._line(response):
+                yield self._decoded(line, Job)
+
+    def cancel(self, job: str) -> Job:
+        return self._post(f"/v1/jobs/{_segment(job)}/cancel", Job)
+
+    # --- HTTP --------------------------------------------------------------------------------------------------------
+
+    def _get(self, target: str, kind: type[Answer], *, timeout_s: float = ANSWER_S) -> Answer:
+        with self._ask("GET", target, timeout_s=timeout_s) as response:
+            return self._decoded(self._all(response), kind)
+
+    def _post(self, target: str, kind: type[Answer], body: bytes = b"", *, timeout_s: float = ANSWER_S) -> Answer:
+        with self._ask("POST", target, body=body, length=len(body), timeout_s=timeout_s) as response:
+            return self._decoded(self._all(response), kind)
+
+    @contextlib.contextmanager
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | BinaryIO | None = None,
+        length: int = 0,
+        timeout_s: float | None = ANSWER_S,
+        also_good: tuple[int, ...] = (),
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Opens one exchange; raises the agent's fault where the answer is one."""
+        connection = _UnixConnection(self.path, timeout_s)
+        try:
+            with self._translated():
+                connection.connect()
+                headers = {"Content-Length": str(length)} if body is not None else {}
+                # An agent that refuses an upload answers before it has read all of it: its answer says why.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, target, body=body, headers=headers)
+                response = connection.getresponse()
+            if response.status >= 300 and response.status not in also_good:
+                raise self._fault(response)
+            yield response
+        finally:
+            connection.close()
+
+    def _all(self, response: http.client.HTTPResponse) -> bytes:
+        with self._translated():
+            return response.read()
+
+    def _some(self, response: http.client.HTTPResponse, count: int) -> bytes:
+        with self._translated():
+            piece = response.read1(count)
+            if not piece and response.length:
+                raise http.client.IncompleteRead(piece)
+            return piece
+
+    def _line(self, response: http.client.HTTPResponse) -> bytes:
+        with self._translated():
+            line = response.readline(LINE_BYTES_MAX)
+            if (line and not line.endswith(b"\n")) or (not line and response.length):
+                raise http.client.IncompleteRead(line)
+            return line
+
+    def _fault(self, response: http.client.HTTPResponse) -> MeshpeerError:
+        body = self._all(response)
+        try:
+            error = msgspec.json.decode(body, type=_Failure).error
+        except msgspec.DecodeError:
+            hint = "is this command of another version than the agent? compare `meshpeer version` on both"
+            return EnvironmentFault(f"the agent answered {response.status} {response.reason}", hint)
+        fault = _KINDS.get(error.kind, MeshpeerError)(error.what, error.hint)
+        fault.exit_code = error.exit_code
+        return fault
+
+    def _decoded(self, body: bytes, kind: type[Answer]) -> Answer:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError as error:
+            hint = "is the agent of another version than this command? restart it: `meshpeer stop`, `meshpeer up`"
+            raise EnvironmentFault(f"the agent's answer can't be read: {error}", hint) from error
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"no agent is running here (nobody answers on {self.path})", self._absent_hint) from error
+        except PermissionError as error:
+            hint = "run with sudo, or name a group of yours as socket_group under [control] in meshpeer.toml"
+            raise Refused(f"you may not ask this machine's agent ({self.path} is closed to you)", hint) from error
+        except TimeoutError as error:
+            raise EnvironmentFault("the agent does not answer", "look at its log, and start it anew if it hangs: `meshpeer up`") from error
+        except (http.client.HTTPException, ConnectionError) as error:
+            raise NotRunning("the agent went away before its answer was complete", "see its log; `meshpeer up` starts it again") from error
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path} can't be used: {error.strerror or error}", "name another folder with --run-dir") from error
+
+
+class _Problem(msgspec.Struct, frozen=True, kw_only=True):
+    what: str
+    hint: str = ""
+    exit_code: int = 1
+    kind: str = ""
+
+
+class _Failure(msgspec.Struct, frozen=True, kw_only=True):
+    error: _Problem
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket; the host's name is only there because HTTP/1.1 wants one."""
+
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("meshpeer", timeout=timeout_s)
+        self._path = os.fspath(path)
+
+    def connect(self) -> None:
+        if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
+            raise LocalFault(
+                f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {self._path}", "name a shorter folder with --run-dir"
+            )
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _segment(text: str) -> str:
+    """Returns the text as one segment of a path; a job may be asked for by a name with a slash."""
+    return quote(text, safe="")

@@ -1,0 +1,251 @@
+"""What tasks printed and what they made: logs, and output files fetched into a folder.
+
+Paths of outputs come from other machines: each is checked, opened without following links, written beside its place, and moved there
+only when its SHA-256 is what was announced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+
+import typer
+
+from meshpeer.app.cli import show
+from meshpeer.app.cli.asked import Asked
+from meshpeer.app.cli.commands import command
+from meshpeer.app.cli.faults import FAILED, tell
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
+
+if TYPE_CHECKING:
+    from meshpeer.adapters.control.client import ControlClient
+    from meshpeer.runtime.control import OutputFile, Task
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or its name.")]
+STREAMS = ("stdout", "stderr")
+AGAIN_S = 0.2
+"""Pause before asking again for the output of a task that has printed nothing yet."""
+_LOGS = """
+Examples:
+  meshpeer jobs logs film render[3]            what this task printed
+  meshpeer jobs logs film split --follow       as it prints it
+  meshpeer jobs logs film --stream stderr      of all tasks
+"""
+_RESULT = """
+Examples:
+  meshpeer jobs result film film
+  meshpeer jobs result film render[3] --output frames
+"""
+
+
+def add_to_jobs(jobs: typer.Typer) -> None:
+    command(jobs, "logs", panel="Look", examples=_LOGS)(logs)
+    command(jobs, "result", panel="Look", examples=_RESULT)(result)
+
+
+def logs(
+    asked: Asked,
+    job: JobName,
+    task: Annotated[str, typer.Argument(metavar="[TASK]", help="A task's id, such as render[3] [all that ran].", show_default=False)] = "",
+    stream: Annotated[Literal["stdout", "stderr", "both"], typer.Option("--stream", help="Which of the two.")] = "both",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")] = False,
+) -> None:
+    """Print what a task printed: stdout on stdout, stderr on stderr."""
+    client = asked.client()
+    streams = STREAMS if stream == "both" else (stream,)
+    every = client.tasks(job)
+    if task or len(every) == 1:
+        chosen = task or every[0].id
+        if asked.json:
+            show.document({one: b"".join(log_pieces(client, job, chosen, one)).decode("utf-8", "replace") for one in streams})
+        elif follow:
+            stream_task(client, job, chosen, streams)
+        else:
+            for one in streams:
+                _copy(client, job, chosen, one)
+        return
+    ran = [one for one in every if one.attempts or one.stdout_bytes or one.stderr_bytes]
+    if asked.json:
+        show.document({one.id: {name: b"".join(log_pieces(client, job, one.id, name)).decode("utf-8", "replace") for name in streams} for one in ran})
+        return
+    for one in ran:
+        if not asked.quiet and any(getattr(one, f"{name}_bytes") for name in streams):
+            sys.stdout.flush()
+            show.remark(f"==> {show.clean(one.id)} on {show.clean(one.node or '?')} <==")
+        for name in streams:
+            _copy(client, job, one.id, name)
+
+
+def result(
+    asked: Asked,
+    job: JobName,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's id, such as render[3].")],
+    output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Fetch its files there.", show_default=False)] = None,
+) -> None:
+    """Show how a task ended and which files it made; fetch them with --output.
+
+    Exit code 1 if it failed or has not ended.
+    """
+    client = asked.client()
+    found = [one for one in client.tasks(job) if one.id == task]
+    files = client.outputs(job, task) if not found or found[0].state == "succeeded" else []
+    if not found:
+        raise LocalFault(f"the job has no task {task!r}", f"see `meshpeer jobs tasks {job}`")
+    one = found[0]
+    written = [_fetch(client, job, task, file, output) for file in files] if output is not None else []
+    if asked.json:
+        show.document(one)
+    elif not asked.quiet:
+        where = f" on {one.node}" if one.node else ""
+        code = "" if one.exit_code is None else f" with exit code {one.exit_code}"
+        show.line(f"{show.heading(show.clean(one.id))}: {one.state}{show.clean(where)}{code}" + (f": {show.clean(one.error)}" if one.error else ""))
+        if written:
+            for path in written:
+                show.line(f"  {show.clean(str(path))}")
+        else:
+            for file in files:
+                show.line(f"  {show.size(file.size):>9}  {show.clean(file.path)}")
+    if one.state != "succeeded":
+        if one.state in ("waiting", "ready", "running"):
+            tell(f"{task} has not ended: it is {one.state}", f"wait for it with `meshpeer jobs watch {job}`")
+        raise typer.Exit(FAILED)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def fetch_results(client: ControlClient, job: str, folder: Path) -> list[Path]:
+    """Fetches the outputs of the tasks that nobody needs and that succeeded; returns where they stand now.
+
+    Files stand under their own paths; where two tasks made the same path, both stand in a folder named after their task.
+    """
+    ended = [one for one in client.tasks(job) if one.wanted and one.state == "succeeded"]
+    _make_folder(folder)
+    listed = [(one, client.outputs(job, one.id)) for one in ended if one.outputs]
+    clashing = _clashing(listed)
+    return [
+        _fetch(client, job, one.id, file, folder / one.id if one.id in clashing else folder) for one, files in listed for file in files
+    ]
+
+
+def _clashing(listed: Sequence[tuple[Task, list[OutputFile]]]) -> set[str]:
+    """Returns the tasks that share a path (or a path's folder) with another one."""
+    makers: dict[str, set[str]] = {}
+    for task, files in listed:
+        for file in files:
+            makers.setdefault(file.path, set()).add(task.id)
+    clashing = {maker for several in makers.values() if len(several) > 1 for maker in several}
+    for task, files in listed:
+        for file in files:
+            for above in PurePosixPath(file.path).parents:
+                others = makers.get(str(above), set())
+                clashing |= others | {task.id} if others else set()
+    return clashing
+
+
+def _fetch(client: ControlClient, job: str, task: str, file: OutputFile, folder: Path) -> Path:
+    """Writes one output below the folder, whole or not at all; returns its path."""
+    parts = PurePosixPath(file.path).parts
+    if not parts or file.path.startswith("/") or ".." in parts or "\0" in file.path:
+        raise PeerFault(f"{task} announced an output {file.path!r} that leads out of the folder", "fetch its other files one by one")
+    place = folder.joinpath(*parts)
+    _refuse_links(folder, parts)
+    _make_folder(place.parent)
+    try:
+        descriptor, draft = tempfile.mkstemp(prefix=".meshpeer-", dir=place.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as target:
+                digest = _copy_output(client, job, task, file, target)
+                os.fchmod(target.fileno(), (0o777 if file.executable else 0o666) & ~_umask())
+            if digest != file.sha256:
+                raise PeerFault(f"{file.path} of {task} is not what was announced (SHA-256 differs)", "fetch it again")
+            os.replace(draft, place)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            raise
+    except OSError as error:
+        raise EnvironmentFault(f"{place} can't be written: {error.strerror}", "check the folder's owner, and df -h") from error
+    return place
+
+
+def _copy_output(client: ControlClient, job: str, task: str, file: OutputFile, target: BinaryIO) -> str:
+    hasher = hashlib.sha256()
+    for piece in client.get_output(job, task, file.path):
+        hasher.update(piece)
+        target.write(piece)
+    return hasher.hexdigest()
+
+
+def _refuse_links(folder: Path, parts: Sequence[str]) -> None:
+    """Raises ``EnvironmentFault`` where a folder on the way below ``folder`` is a link: the file would stand elsewhere."""
+    place = folder
+    for part in parts[:-1]:
+        place = place / part
+        if place.is_symlink():
+            raise EnvironmentFault(f"{place} is a link", "name another folder with --output")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"{folder} can't be made: {error.strerror}", "name another folder with --output") from error
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+def stream_task(client: ControlClient, job: str, task: str, streams: Sequence[str] = STREAMS) -> None:
+    """Copies a task's output as it comes, both streams at once, until the task has ended; raises what the agent raised."""
+    failures: list[MeshpeerError | BrokenPipeError] = []
+
+    def copy(stream: str) -> None:
+        try:
+            _copy(client, job, task, stream, wait=True)
+        except (MeshpeerError, BrokenPipeError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=copy, args=(one,), daemon=True) for one in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # joined in short steps: Ctrl-C comes to this thread
+            thread.join(AGAIN_S)
+    if failures:
+        raise failures[0]
+
+
+def _copy(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> None:
+    target = sys.stdout if stream == "stdout" else sys.stderr
+    for piece in log_pieces(client, job, task, stream, wait=wait):
+        target.flush()
+        target.buffer.write(piece)
+        target.buffer.flush()
+
+
+def log_pieces(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> Iterator[bytes]:
+    offset = 0
+    while True:
+        piece = client.log(job, task, stream, offset, wait=wait)
+        if piece.data:
+            yield piece.data
+        if piece.finished or not (wait or piece.data):
+            return
+        if not piece.data:
+            time.sleep(AGAIN_S)
+        offset = piece.offset

@@ -1,0 +1,194 @@
+"""Looking at the mesh: status, peers, the plan, a ping, an export, versions."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshpeer import __version__
+from meshpeer.app.cli import show
+from meshpeer.app.cli.asked import Asked
+from meshpeer.app.cli.commands import command, group
+from meshpeer.app.cli.faults import FAILED, tell
+
+if TYPE_CHECKING:
+    from meshpeer.runtime.control import Peer, Plan, Status
+
+PANEL = "Looking at it"
+STATE_COLOURS = {"alive": "green", "suspect": "yellow", "dead": "red", "revoked": "red", "left": "dim", "none": "red", "down": "red"}
+_PING = """
+Examples:
+  meshpeer ping beta
+  meshpeer ping beta --count 1 --quiet && echo reachable
+"""
+_EXPORT = """
+Examples:
+  meshpeer export wg-quick > wg0.conf   keep it secret: it holds the private key
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app, "status", panel=PANEL)(status)
+    command(app, "peers", panel=PANEL)(peers)
+    command(app, "plan", panel=PANEL)(plan)
+    command(app, "ping", panel=PANEL, examples=_PING)(ping)
+    exports = group("export", "Write this node's configuration for other programs.")
+    command(exports, "wg-quick", examples=_EXPORT)(export_wg_quick)
+    app.add_typer(exports, name="export", rich_help_panel=PANEL)
+    command(app, "version", panel=PANEL)(version)
+
+
+def status(asked: Asked) -> None:
+    """Show this node and its mesh on one screen."""
+    found = asked.client().status()
+    if asked.json:
+        show.document(found)
+    elif asked.quiet:
+        show.line(found.health)
+    else:
+        _print_status(found, asked.verbose)
+
+
+def _print_status(found: Status, verbose: int) -> None:
+    mesh, node, members = found.mesh, found.node, found.members
+    colour = {"ok": "green", "degraded": "yellow"}.get(found.health, "red")
+    show.line(f"{show.heading(f'{node.name} in the mesh {mesh.name}')}: {show.paint(found.health, colour)}")
+    others = ", ".join(f"{count} {state}" for state, count in (("suspect", members.suspect), ("dead", members.dead), ("left", members.left)) if count)
+    interface = f"{node.interface} ({node.backend}), UDP {node.port}, MTU {node.mtu}" if node.interface else "none: links only"
+    admission = "" if node.admission == "durable" else f"{node.admission}: not admitted by an issuer yet"
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(found.jobs.items()) if count)
+    show.facts(
+        [
+            ("members", f"{members.alive} alive of {members.total}" + (f" ({others})" if others else "")),
+            ("addresses", "  ".join(one for one in (node.ipv4, node.ipv6) if one)),
+            ("interface", interface),
+            ("links", f"TCP {node.control_port}"),
+            ("region", node.region),
+            ("roles", ", ".join(node.roles)),
+            ("topology", mesh.topology_mode if mesh.topology == mesh.topology_mode else f"{mesh.topology_mode} (asked for: {mesh.topology})"),
+            ("subnet", mesh.subnet),
+            ("jobs", jobs),
+            ("tasks", f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else "none are taken"),
+            ("admission", admission),
+            ("up for", show.seconds(node.uptime_s)),
+        ]
+    )
+    if verbose:
+        show.facts(
+            [
+                ("node id", node.id),
+                ("mesh id", mesh.id),
+                ("public key", node.public_key),
+                ("certificate", f"{node.admission}, ends {node.certificate_ends}"),
+                ("agent", node.version),
+            ]
+        )
+    for warning in found.warnings:
+        show.line(show.paint(f"warning: {show.clean(warning)}", "yellow"))
+
+
+def peers(asked: Asked) -> None:
+    """List the other members, and how each is reached.
+
+    State is this node's own opinion. The path is direct (a tunnel to it), hub or relay (through another), link (control only), or none.
+    """
+    found = asked.client().peers()
+    if asked.json:
+        show.document(found)
+        return
+    if asked.quiet:
+        for one in found:
+            show.line(one.name)
+        return
+    if not found:
+        show.line("No other member yet.")
+        show.line("  make an invite with `meshpeer invite`, and on the other machine: meshpeer join INVITE")
+        return
+    titles = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "HANDSHAKE", "REGION", "ENDPOINT"]
+    rows = [_peer_row(one) for one in found]
+    if asked.verbose:
+        titles += ["RECEIVED", "SENT", "IPV6"]
+        rows = [[*row, show.size(one.rx_bytes), show.size(one.tx_bytes), one.ipv6 or "-"] for row, one in zip(rows, found, strict=True)]
+    show.table(titles, rows, right=(4, 5), colours=STATE_COLOURS)
+    for one in found:
+        if one.state in ("suspect", "dead") and one.because:
+            show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")
+
+
+def _peer_row(one: Peer) -> list[str]:
+    return [
+        one.name,
+        one.ipv4 or one.ipv6 or "-",
+        one.state,
+        f"{one.path} via {one.via}" if one.via else one.path,
+        "-" if one.rtt_ms is None else f"{one.rtt_ms:.1f} ms",
+        "-" if one.last_handshake_s is None else f"{show.seconds(max(one.last_handshake_s, 0.0))} ago",
+        one.region or "-",
+        one.endpoint or "-",
+    ]
+
+
+def plan(asked: Asked) -> None:
+    """Show what this node's interface should hold, without applying it."""
+    found = asked.client().plan()
+    if asked.json:
+        show.document(found)
+    else:
+        _print_plan(found)
+
+
+def _print_plan(found: Plan) -> None:
+    if found.changes:
+        show.line(show.heading(f"{show.count(len(found.changes), 'step')} to apply:"))
+        for change in found.changes:
+            show.line(f"  {show.clean(change)}")
+    else:
+        show.line(show.heading("The interface is as it should be."))
+    hub = f", hub {found.hub}" if found.hub else ""
+    show.line(f"Mode {found.mode}{hub}; {show.count(len(found.peers), 'peer')}, routes: {', '.join(found.routes) or 'none'}")
+    if found.peers:
+        rows = [
+            [one.name, one.endpoint or "-", f"{one.keepalive_s} s" if one.keepalive_s else "-", ", ".join(one.allowed_ips)] for one in found.peers
+        ]
+        show.table(["PEER", "ENDPOINT", "KEEPALIVE", "ALLOWED IPS"], rows, right=(2,))
+
+
+def ping(
+    asked: Asked,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A member's name.")],
+    count: Annotated[int, typer.Option("--count", "-c", metavar="N", min=1, max=100, help="How many packets.")] = 3,
+) -> None:
+    """Ping a member through its tunnel, or over its link where there is none."""
+    answer = asked.client().ping(node, count)
+    times = [one for one in answer.rtt_ms if one is not None]
+    if asked.json:
+        show.document(answer)
+    elif times and not asked.quiet:
+        name = f"{answer.node} ({answer.address}) over its {answer.over}"
+        show.line(f"{show.clean(name)}: {len(times)} of {len(answer.rtt_ms)} answered")
+        show.line(f"  round trip {min(times):.2f} ms at best, {sum(times) / len(times):.2f} on average, {max(times):.2f} at worst")
+    if not times:
+        if not asked.json:
+            tell(f"{answer.node} ({answer.address}) does not answer over its {answer.over}", "see `meshpeer peers`: is it alive, and is its path direct?")
+        raise typer.Exit(FAILED)
+
+
+def export_wg_quick(asked: Asked) -> None:
+    """Print the interface's configuration in the form of wg-quick(8)."""
+    text = asked.client().export_wg_quick()
+    if asked.json:
+        show.document({"wg_quick": text})
+    else:
+        show.line(text.rstrip("\n"))
+
+
+def version(asked: Asked) -> None:
+    """Print the version of this program."""
+    if asked.json:
+        show.document({"version": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"})
+    elif asked.quiet:
+        show.line(__version__)
+    else:
+        show.line(f"meshpeer {__version__} (Python {platform.python_version()}, {platform.system()} {platform.release()})")
