@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -193,9 +194,12 @@ def constraints_of(certificate: bytes) -> Constraints:
 
 def public_key_of(certificate: bytes) -> bytes:
     """Returns the raw Ed25519 public key of a certificate; raises ``ValueError`` for anything else."""
-    if not profile.looks_like_ours(certificate):
-        raise ValueError("this is not an Ed25519 certificate")
-    key = x509.load_der_x509_certificate(certificate).public_key()
+    if profile.section_off(certificate):
+        raise ValueError("this is no certificate of a mesh")
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(f"the certificate can't be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("the certificate's key is not Ed25519")
     return key.public_bytes_raw()

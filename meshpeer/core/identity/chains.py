@@ -66,6 +66,19 @@ class Rule(enum.StrEnum):
     VALIDITY = "validity"
 
 
+_RULE_OF_SECTION = {
+    "issuer": Rule.NAMES,
+    "subject": Rule.NAMES,
+    "subject key id": Rule.NAMES,
+    "authority key id": Rule.NAMES,
+    "key": Rule.KEY,
+    "CA flag": Rule.AUTHORITY,
+    "key usage": Rule.KEY_USAGE,
+    "extensions": Rule.EXTENSIONS,
+    "constraints": Rule.CONSTRAINTS,
+}
+
+
 class ChainFault(PeerFault):
     """A chain breaks a rule; the text says which, ``rule`` names it."""
 
@@ -208,8 +221,11 @@ def _judge(
 
 def _read(der: bytes, mesh: MeshId) -> _Certificate:
     """Reads one certificate and holds it against the profile; raises ``ChainFault``, whatever the bytes."""
-    if not profile.looks_like_ours(der):
-        raise ChainFault(Rule.FORM, "certificate is not X.509 v3 with Ed25519")
+    off = profile.section_off(der)
+    if off:
+        raise ChainFault(
+            _RULE_OF_SECTION.get(off, Rule.FORM), f"certificate lacks our form: its {off} is off"
+        )
     try:
         certificate = x509.load_der_x509_certificate(der)
         extensions = certificate.extensions

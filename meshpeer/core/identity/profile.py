@@ -39,16 +39,52 @@ EXTENSIONS: dict[x509.ObjectIdentifier, bool] = {
 }
 """The extensions of every certificate, all of them and no others, and whether each is critical."""
 
+
+def _der_oid(oid: x509.ObjectIdentifier) -> bytes:
+    """Encodes an object identifier (X.690, section 8.19)."""
+    first, second, *rest = (int(part) for part in oid.dotted_string.split("."))
+    content = b""
+    for number in (first * 40 + second, *rest):
+        digits = [number & 0x7F]
+        while number := number >> 7:
+            digits.append(number & 0x7F | 0x80)
+        content += bytes(reversed(digits))
+    return b"\x06" + bytes([len(content)]) + content
+
+
 _SUBJECT = {Kind.ROOT: "root", Kind.ISSUER: "issuer", Kind.INVITE: "invite", Kind.LEAF: "node"}
 
+_LENGTH = rb"(?:[\x00-\x7f]|\x81.|\x82..)"
 _ED25519 = rb"\x30\x05\x06\x03\x2b\x65\x70"
-_HEAD = re.compile(
-    rb"\x30(?:\x81.|\x82..)\x30(?:\x81.|\x82..)\xa0\x03\x02\x01\x02"
-    rb"\x02(?:\x01[\x01-\x7f]|[\x02-\x08][\x00-\x7f].{1,7})" + _ED25519,
-    re.DOTALL,
+_NAME = rb"\x30.\x31.\x30.\x06\x03\x55\x04\x03\x0c.(?:root|issuer|invite|node) [a-z2-7]{10}"
+_TIME = rb"(?:\x17\x0d[0-9]{12}Z|\x18\x0f[0-9]{14}Z)"
+_LONGER_SERIALS = b"|".join(
+    re.escape(bytes([length])) + rb"(?:[\x01-\x7f].|\x00[\x80-\xff]).{%d}" % (length - 2)
+    for length in range(2, SERIAL_BYTES + 1)
 )
-_TAIL = re.compile(_ED25519 + rb"\x03\x41\x00.{64}\Z", re.DOTALL)
-_TAIL_BYTES = 74
+_SECTIONS: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
+    (what, re.compile(pattern, re.DOTALL))
+    for what, pattern in (
+        ("version", rb"\x30" + _LENGTH + rb"\x30" + _LENGTH + rb"\xa0\x03\x02\x01\x02"),
+        ("serial", rb"\x02(?:\x01[\x01-\x7f]|" + _LONGER_SERIALS + rb")"),
+        ("algorithm", _ED25519),
+        ("issuer", _NAME),
+        ("validity", rb"\x30." + _TIME + _TIME),
+        ("subject", _NAME),
+        ("key", rb"\x30\x2a" + _ED25519 + rb"\x03\x21\x00.{32}"),
+        ("extensions", rb"\xa3" + _LENGTH + rb"\x30" + _LENGTH),
+        (
+            "CA flag",
+            rb"\x30.\x06\x03\x55\x1d\x13\x01\x01\xff\x04.\x30(?:\x00|\x03\x01\x01\xff|\x06\x01\x01\xff\x02\x01.)",
+        ),
+        ("key usage", rb"\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02.."),
+        ("subject key id", rb"\x30\x11\x06\x03\x55\x1d\x0e\x04\x0a\x04\x08.{8}"),
+        ("authority key id", rb"\x30\x13\x06\x03\x55\x1d\x23\x04\x0c\x30\x0a\x80\x08.{8}"),
+        ("constraints", rb"\x30" + _LENGTH + re.escape(_der_oid(CONSTRAINTS_OID)) + rb"\x04" + _LENGTH),
+    )
+)
+_SIGNATURE = re.compile(_ED25519 + rb"\x03\x41\x00.{64}\Z", re.DOTALL)
+_SIGNATURE_BYTES = 74
 
 
 def key_id(public: bytes) -> bytes:
@@ -88,10 +124,15 @@ def authority_key_id(public: bytes) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier(key_id(public), None, None)
 
 
-def looks_like_ours(der: bytes) -> bool:
-    """Says whether the first and last bytes are those of a v3 certificate with a positive serial, signed
-    with Ed25519.
+def section_off(der: bytes) -> str:
+    """Returns the first section of a certificate whose bytes are not of our form; empty where all are.
 
     A look at the bytes before a general parser sees them: whatever else may be in X.509, it stays outside.
     """
-    return _HEAD.match(der) is not None and _TAIL.search(der, max(0, len(der) - _TAIL_BYTES)) is not None
+    position = 0
+    for what, pattern in _SECTIONS:
+        found = pattern.match(der, position)
+        if found is None:
+            return what
+        position = found.end()
+    return "" if _SIGNATURE.search(der, max(position, len(der) - _SIGNATURE_BYTES)) else "signature"

@@ -25,11 +25,20 @@ from meshpeer.core.identity import profile
 from meshpeer.core.identity.certificates import (
     Authority,
     constraints_of,
+    make_durable_leaf,
     make_issuer,
+    make_root,
     public_key_of,
 )
 from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, verify_chain, verify_invite
-from meshpeer.core.identity.constraints import CONSTRAINTS_OID, INVITE_DEFAULT, Capability, Constraints, Kind
+from meshpeer.core.identity.constraints import (
+    ALL,
+    CONSTRAINTS_OID,
+    INVITE_DEFAULT,
+    Capability,
+    Constraints,
+    Kind,
+)
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import MeshId
 from meshpeer.core.wire import cbor
@@ -276,10 +285,10 @@ FORGERIES: dict[str, tuple[Forger, Rule, bool]] = {
     "constraints that are empty": (leaf(raw_constraints=b""), Rule.CONSTRAINTS, ONLY_US),
     "constraints of no kind": (leaf(raw_constraints=cbor.encode({"k": "x"})), Rule.CONSTRAINTS, ONLY_US),
     "constraints too large": (leaf(raw_constraints=cbor.encode(bytes(600))), Rule.CONSTRAINTS, ONLY_US),
-    "constraints that are critical": (leaf(constraints_critical=True), Rule.EXTENSIONS, BOTH),
+    "constraints that are critical": (leaf(constraints_critical=True), Rule.CONSTRAINTS, BOTH),
     "an extension more": (leaf(code_signing=True), Rule.EXTENSIONS, BOTH),
-    "a leaf without basic constraints": (leaf(without=x509.BasicConstraints.oid), Rule.EXTENSIONS, ONLY_US),
-    "a leaf without key usage": (leaf(without=x509.KeyUsage.oid), Rule.EXTENSIONS, ONLY_US),
+    "a leaf without basic constraints": (leaf(without=x509.BasicConstraints.oid), Rule.AUTHORITY, ONLY_US),
+    "a leaf without key usage": (leaf(without=x509.KeyUsage.oid), Rule.KEY_USAGE, ONLY_US),
     # what is handed on
     "a leaf of another mesh below our invite": (claims(mesh=b"m" * 16), Rule.MESH, ONLY_US),
     "a leaf that helps itself to admin": (claims(capabilities=("admin",)), Rule.HANDED_ON, ONLY_US),
@@ -435,6 +444,37 @@ def test_mutated_chains_are_refused_and_nothing_else_is_raised(world: World, dat
         return
     with pytest.raises(ChainFault):
         verify_chain(chain, world.roots, world.mesh, world.now)
+
+
+@given(
+    serial=st.binary(min_size=8, max_size=8)
+    | st.sampled_from([bytes(8), b"\xff" * 8, b"\x80\x00\x30\x05\x06\x03\x2b\x65", b"\0" * 6 + b"\x02\x01"]),
+    seed=st.binary(min_size=32, max_size=32),
+    now=st.sampled_from([NOW, NOW - 300_000_000, 2_524_607_000, 2_600_000_000]),
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_the_key_serial_and_time_our_certificates_have_our_form(
+    serial: bytes, seed: bytes, now: int
+) -> None:
+    root = make_root(seed, now_unix_s=now, serial=serial)
+    issuer = make_issuer(root, seed[::-1], now_unix_s=now, serial=serial)
+    node = SigningKey(hashlib.sha256(seed).digest())
+    chain = (
+        make_durable_leaf(
+            issuer, node.public, capabilities=ALL, admitted_at=now, now_unix_s=now, serial=serial
+        ),
+        issuer.certificate,
+    )
+    mesh = constraints_of(root.certificate).mesh
+    assert verify_chain(chain, [root.certificate], mesh, now).node == node.public
+
+
+def test_the_key_of_any_changed_certificate_is_read_or_refused(world: World) -> None:
+    for at in range(len(world.durable[0])):
+        data = bytearray(world.durable[0])
+        data[at] ^= 1 << (at % 8)
+        with contextlib.suppress(ValueError):
+            assert len(public_key_of(bytes(data))) == 32
 
 
 @given(chain=st.lists(st.binary(max_size=80), max_size=5))
