@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
+from trio import TaskStatus  # type: ignore[attr-defined]
 
 from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
 from meshpeer.adapters.executor import open_executor
@@ -108,6 +109,7 @@ class Agent:
         self.members_changed = trio.Event()
         self.refusals: dict[NodeId, str] = {}
         self.releases = Releases()
+        self._endpoints = EndpointsChanged(control=(), wireguard=())
 
     async def main(self) -> None:
         """Runs until stopped."""
@@ -324,7 +326,7 @@ class Agent:
             control.insert(0, f"{endpoint.rpartition(':')[0]}:{self.transport.port}")
             wireguard.insert(0, endpoint)
         changed = EndpointsChanged(control=tuple(control[:8]), wireguard=tuple(wireguard[:8]))
-        if changed != getattr(self, "_endpoints", None):
+        if changed != self._endpoints:
             self._endpoints = changed
             self.driver.post(changed)
 
@@ -363,7 +365,9 @@ class Agent:
                         self.driver.post(SeedFound(address=address))
 
     async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
-        await discovery.announce(mesh_hint=fingerprint, node_hint=key_text(self.node.me), port=self.transport.port)
+        hosts = [one.rpartition(":")[0].strip("[]") for one in self._endpoints.control]
+        literal = [one for one in hosts if ":" in one or one.replace(".", "").isdigit()]
+        await discovery.announce(mesh_hint=fingerprint, node_hint=key_text(self.node.me), port=self.transport.port, addresses=literal)
 
     async def _remove_interface(self) -> None:
         await self.wireguard.remove()
@@ -422,6 +426,6 @@ class Agent:
 
 
 async def _serve(
-    serve: Callable[..., object], api: AgentApi, socket: Path, group: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    serve: Callable[..., object], api: AgentApi, socket: Path, group: str, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     await serve(api, socket, group=group, task_status=task_status)  # type: ignore[misc]

@@ -24,7 +24,7 @@ from meshpeer.app.founding import check_endpoint, write_rows
 from meshpeer.app.options import JoinOptions
 from meshpeer.app.ports import check_ports, free_port
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
-from meshpeer.core.addressing.claims import check_name, suggest_name
+from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
 from meshpeer.core.effects import Change, Put, Table

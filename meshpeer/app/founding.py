@@ -17,7 +17,7 @@ from meshpeer.app.config import Settings
 from meshpeer.app.options import InitOptions
 from meshpeer.app.ports import check_ports, free_port
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
-from meshpeer.core.addressing.claims import check_name, suggest_name
+from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, LocalFault

@@ -8,7 +8,7 @@ import random
 from meshpeer.adapters.store import SqliteStore
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Note, Table
-from meshpeer.core.ids import JobId
+from meshpeer.core.ids import Digest, JobId
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
 from meshpeer.core.records import envelope
@@ -30,7 +30,7 @@ def restore_ledger(ledger: Ledger, store: SqliteStore, now: Instant) -> list[Not
 
 def restore_jobs(scheduler: Scheduler, store: SqliteStore, now: Instant) -> list[SchedulerEffect]:
     """Hands owned jobs, their committed results, and results that await acknowledgement to the scheduler."""
-    jobs: list[tuple[JobRecord, envelope.Digest, JobRow]] = []
+    jobs: list[tuple[JobRecord, Digest, JobRow]] = []
     for _, value in store.load(Table.JOBS):
         row = cbor.decode(value, JobRow, bytes_max=ROW_BYTES_MAX)
         record = envelope.open_body(row.signed, JobRecord, bytes_max=ROW_BYTES_MAX)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -24,10 +24,13 @@ BATCH_MAX = 256
 """Events handled before other tasks get a turn."""
 
 
-class Machine(Protocol):
+Event = TypeVar("Event", contravariant=True)
+
+
+class Machine(Protocol[Event]):
     """What the driver drives: a machine with two doors."""
 
-    def handle(self, event: object, now: Instant) -> Sequence[object]: ...
+    def handle(self, event: Event, now: Instant) -> Sequence[object]: ...
 
     def next_deadline(self) -> Deadline | None: ...
 
@@ -45,7 +48,7 @@ class Chapter:
 class Driver:
     """Owns the inbox and the machine; everything else talks to the machine through ``post``."""
 
-    def __init__(self, machine: Machine, clock: Clock, perform: Callable[[object], None]) -> None:
+    def __init__(self, machine: Machine[Any], clock: Clock, perform: Callable[[object], None]) -> None:
         self._machine = machine
         self._clock = clock
         self._perform = perform
@@ -92,11 +95,11 @@ class Driver:
         deadline = self._machine.next_deadline()
         now_s = self._clock.now().mono_s
         wait_s = deadline.at_s - now_s if deadline else 3_600.0
-        with trio.move_on_after(max(0.0, wait_s)):
+        with trio.move_on_after(max(0.0, wait_s)) as timer:
             await self._wake.wait()
-            return
-        self.lag_s = max(0.0, self._clock.now().mono_s - now_s - max(0.0, wait_s))
-        self._inbox.append(Tick())
+        if timer.cancelled_caught:
+            self.lag_s = max(0.0, self._clock.now().mono_s - now_s - max(0.0, wait_s))
+            self._inbox.append(Tick())
 
 
 class Releases:

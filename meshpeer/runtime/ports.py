@@ -223,7 +223,9 @@ class Discovery(Protocol):
 
     def browse(self) -> AsyncIterator[FoundNode]: ...
 
-    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None: ...
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:
+        """Announces until cancelled; returns at once where there is no network to announce on."""
+        ...
 
 
 class Link(Protocol):

@@ -1,1 +1,1 @@
-"""The same core in a virtual world: in-memory ports, virtual time, one seed."""
+"""The same core in a virtual world, and in-memory adapters that pass the real ones' contract tests. Touches nothing."""

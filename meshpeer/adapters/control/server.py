@@ -1,4 +1,8 @@
-"""Serves the control API with Starlette and Hypercorn on trio. Every route is listed in ``_routes``; handlers only translate."""
+"""Serves the control API with Starlette and Hypercorn on trio. Every route is listed in ``_routes``; handlers only translate.
+
+Who may ask is who may open the socket: it is made 0600, and is at no moment more open than that. A fault of ours or the caller's is
+answered as ``{"error": {what, hint, exit_code, kind}}``; a bug is answered as one, too, and logged with its traceback.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,89 @@ import contextlib
 import grp
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import hypercorn.config
 import hypercorn.trio
 import msgspec
+import structlog
 import trio
+from trio import TaskStatus  # type: ignore[attr-defined]
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, NotRunning, PeerFault, Refused
+from meshpeer.adapters.control.client import SOCKET_PATH_BYTES_MAX
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, NotRunning, PeerFault, Refused, StoreFailed
 from meshpeer.core.wire import cbor
-from meshpeer.runtime.control import ControlApi, InviteRequest, Submission
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.runtime.control import ControlApi, InviteRequest, Said, Submission
 
 SUBMISSION_BYTES_MAX = 64 * 1024 * 1024
+REQUEST_BYTES_MAX = 64 * 1024
+"""Any other body."""
+_KINDS: tuple[tuple[type[MeshpeerError], int], ...] = (
+    (StoreFailed, 507),
+    (EnvironmentFault, 500),
+    (NotRunning, 503),
+    (Refused, 403),
+    (PeerFault, 400),
+    (LocalFault, 400),
+    (MeshpeerError, 500),
+)
+"""The kinds of fault that a client knows, the special ones first, and how HTTP puts them."""
 Handler = Callable[[Request], Awaitable[Response]]
+Fault = TypeVar("Fault", bound=BaseException)
+Shape = TypeVar("Shape")
 
 
 async def serve_control(
-    api: ControlApi, path: Path, *, group: str = "", task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    api: ControlApi, path: Path, *, group: str = "", task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serves until cancelled; raises ``EnvironmentFault`` where the socket can't be made, or another agent answers there."""
-    _clear_stale(path)
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise LocalFault(f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {path}", "name a shorter folder with --run-dir")
     config = hypercorn.config.Config()
     config.bind = [f"unix:{path}"]
     config.umask = 0o177
     config.accesslog = None
     config.errorlog = None
     config.graceful_timeout = 1
-    config.h11_max_incomplete_size = 64 * 1024
+    config.h11_max_incomplete_size = REQUEST_BYTES_MAX
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _clear_stale(path)
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, _application(api), config)
             if group:
                 _hand_to_group(path, group)
             task_status.started()
-    except OSError as error:
-        raise EnvironmentFault(f"the control socket {path} can't be made: {error.strerror}", "name another folder with --run-dir") from error
+    except* OSError as errors:
+        raise _not_made(path, errors) from errors
+    except* EnvironmentFault as errors:
+        raise _first(errors) from None
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-async def _serve(application: Starlette, config: hypercorn.config.Config, *, task_status: trio.TaskStatus[None]) -> None:
+def _not_made(path: Path, errors: BaseExceptionGroup[OSError]) -> EnvironmentFault:
+    return EnvironmentFault(f"the control socket {path} can't be made: {_first(errors).strerror}", "name another folder with --run-dir")
+
+
+def _first(errors: BaseExceptionGroup[Fault]) -> Fault:
+    """Returns the first leaf of a group."""
+    error: Fault | BaseExceptionGroup[Fault] = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _serve(application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[None]) -> None:
     await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
 
 
@@ -78,7 +118,7 @@ def _hand_to_group(path: Path, group: str) -> None:
 
 
 def _application(api: ControlApi) -> Starlette:
-    return Starlette(routes=_routes(api), exception_handlers={MeshpeerError: _on_fault})
+    return Starlette(routes=_routes(api), exception_handlers={MeshpeerError: _on_fault, Exception: _on_bug})
 
 
 def _routes(api: ControlApi) -> list[Route]:
@@ -95,27 +135,28 @@ def _routes(api: ControlApi) -> list[Route]:
         return PlainTextResponse(await api.export_wg_quick())
 
     async def invite(request: Request) -> Response:
-        return _json(await api.invite(_read(await request.body(), InviteRequest)))
+        return _json(await api.invite(_read(await _body(request, REQUEST_BYTES_MAX), InviteRequest)))
 
     async def ping(request: Request) -> Response:
         return _json(await api.ping(request.query_params.get("node", ""), _count(request, "count", 3)))
 
     async def stop(request: Request) -> Response:
-        return _json({"said": await api.stop(take_down=_flag(request, "down"))})
+        return _json(Said(said=await api.stop(take_down=_flag(request, "down"))))
 
     async def leave(request: Request) -> Response:
-        return _json({"said": await api.leave(force=_flag(request, "force"))})
+        return _json(Said(said=await api.leave(force=_flag(request, "force"))))
 
     async def blob(request: Request) -> Response:
         digest = request.path_params["digest"]
         if request.method == "HEAD":
             return Response(status_code=200 if await api.has_blob(digest) else 404)
-        await api.put_blob(digest, int(request.headers.get("content-length", "0")), request.stream())
+        await api.put_blob(digest, _length(request, BLOB_BYTES_MAX), request.stream())
         return _json({"stored": digest})
 
     async def jobs(request: Request) -> Response:
         if request.method == "POST":
-            return _json(await api.submit(cbor.decode(await request.body(), Submission, bytes_max=SUBMISSION_BYTES_MAX)))
+            body = await _body(request, SUBMISSION_BYTES_MAX)
+            return _json(await api.submit(cbor.decode(body, Submission, bytes_max=SUBMISSION_BYTES_MAX)))
         return _json(await api.jobs())
 
     async def job(request: Request) -> Response:
@@ -139,9 +180,13 @@ def _routes(api: ControlApi) -> list[Route]:
         return _json(piece)
 
     async def watch(request: Request) -> Response:
-        async def lines() -> AsyncIterator[bytes]:
-            async for one in api.watch(request.path_params["job"]):
-                yield msgspec.json.encode(one) + b"\n"
+        async def lines() -> AsyncGenerator[bytes, None]:
+            updates = api.watch(request.path_params["job"])
+            try:
+                async for one in updates:
+                    yield msgspec.json.encode(one) + b"\n"
+            finally:
+                await _close(updates)
 
         return await _stream(lines(), "application/x-ndjson")
 
@@ -170,33 +215,82 @@ def _routes(api: ControlApi) -> list[Route]:
     return [Route(path, handler, methods=methods.split()) for methods, path, handler in table]
 
 
+class _Stream(StreamingResponse):
+    """A streamed answer that closes its source where the client has gone, in this task, and not at the whim of the collector."""
+
+    def __init__(self, first: bytes, pieces: AsyncIterator[bytes], kind: str) -> None:
+        self._first = first
+        self._pieces = pieces
+        super().__init__(self._all(), media_type=kind)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _close(self.body_iterator)
+            await _close(self._pieces)
+
+    async def _all(self) -> AsyncGenerator[bytes, None]:
+        yield self._first
+        async for piece in self._pieces:
+            yield piece
+
+
 async def _stream(pieces: AsyncIterator[bytes], kind: str) -> Response:
     """Answers with a stream whose first piece is awaited here, so that a fault still becomes a proper answer."""
     try:
         first = await anext(pieces)
     except StopAsyncIteration:
         return Response(b"", media_type=kind)
+    return _Stream(first, pieces, kind)
 
-    async def rest() -> AsyncIterator[bytes]:
-        yield first
-        async for piece in pieces:
-            yield piece
 
-    return StreamingResponse(rest(), media_type=kind)
+async def _close(source: object) -> None:
+    """Closes an asynchronous generator; other sources have nothing to close."""
+    if isinstance(source, AsyncGenerator):
+        with trio.CancelScope(shield=True):
+            await source.aclose()
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
     assert isinstance(error, MeshpeerError)
-    code = {LocalFault: 400, Refused: 403, NotRunning: 503, PeerFault: 400}.get(type(error), 500)
-    document = {"error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code, "kind": type(error).__name__}}
+    kind, code = next((kind, code) for kind, code in _KINDS if isinstance(error, kind))
+    document = {"error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code, "kind": kind.__name__}}
     return Response(msgspec.json.encode(document), status_code=code, media_type="application/json")
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    structlog.get_logger().error("a bug: a question could not be answered", path=request.url.path, exc_info=error)
+    what = f"a bug in the agent: {type(error).__name__}: {error}"
+    document = {"error": {"what": what, "hint": "its log has the traceback; please report it", "exit_code": 1, "kind": "MeshpeerError"}}
+    return Response(msgspec.json.encode(document), status_code=500, media_type="application/json")
 
 
 def _json(document: object) -> Response:
     return Response(msgspec.json.encode(document), media_type="application/json")
 
 
-def _read(body: bytes, kind: type[InviteRequest]) -> InviteRequest:
+async def _body(request: Request, bytes_max: int) -> bytes:
+    """Reads a request's body; raises ``LocalFault`` once it is longer than that."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > bytes_max:
+            raise LocalFault(f"the request is longer than {bytes_max} bytes", "see the reference of the control socket")
+    return bytes(body)
+
+
+def _length(request: Request, bytes_max: int) -> int:
+    """Returns the announced length of a body; raises ``LocalFault`` where there is none, or it is too long."""
+    text = request.headers.get("content-length", "")
+    if not text.isdigit():
+        raise LocalFault("an upload needs a Content-Length", "curl sends one with --upload-file")
+    if int(text) > bytes_max:
+        raise LocalFault(f"a file of {text} bytes exceeds {bytes_max >> 20} MiB", "split it, or leave it on shared storage")
+    return int(text)
+
+
+def _read(body: bytes, kind: type[Shape]) -> Shape:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:

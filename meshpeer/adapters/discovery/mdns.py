@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import trio
 import zeroconf
@@ -39,26 +39,24 @@ class MdnsDiscovery:
         if daemon is None:
             return
         try:
-            browser = await trio.to_thread.run_sync(lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change]))
+            await trio.to_thread.run_sync(lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change]))
             async for found in receive:
                 yield found
-            browser.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(daemon.close)
 
-    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None:
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:
         """Announces until cancelled; the goodbye is sent on the way out."""
         daemon = await trio.to_thread.run_sync(_open)
         if daemon is None:
-            await trio.sleep_forever()
             return
         info = zeroconf.ServiceInfo(
             SERVICE,
             f"{node_hint[:20]}.{SERVICE}",
             port=port,
             properties={"mesh": mesh_hint, "node": node_hint, "v": "1"},
-            addresses=[socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in _own_addresses(daemon)],
+            addresses=[socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in addresses],
             server=f"meshpeer-{node_hint[:12]}.local.",
         )
         try:
@@ -77,7 +75,7 @@ class NoDiscovery:
         await trio.sleep_forever()
         yield FoundNode(mesh_hint="", node_hint="", addresses=())
 
-    async def announce(self, *, mesh_hint: str, node_hint: str, port: int) -> None:
+    async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:
         await trio.sleep_forever()
 
 
@@ -90,12 +88,6 @@ def _open() -> zeroconf.Zeroconf | None:
         except OSError:
             # No multicast here (no network, or no IPv4): there is nobody to find.
             return None
-
-
-def _own_addresses(daemon: zeroconf.Zeroconf) -> list[str]:
-    with contextlib.suppress(OSError, RuntimeError):
-        return [one for one in zeroconf.get_all_addresses() if not one.startswith(("127.", "169.254."))]
-    return []
 
 
 def _resolve(daemon: zeroconf.Zeroconf, name: str) -> FoundNode | None:

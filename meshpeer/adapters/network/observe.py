@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import socket
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -26,6 +27,9 @@ class Network:
     """Prefixes of networks that this machine is attached to."""
     routes: tuple[Route, ...]
     """IPv4 routes."""
+
+
+Shape = TypeVar("Shape")
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -76,7 +80,7 @@ async def observe_network(interface: str) -> Network:
     )
 
 
-async def _read(command: list[str], kind: type[list]) -> list | None:  # type: ignore[type-arg]
+async def _read(command: list[str], kind: type[Shape]) -> Shape | None:
     try:
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
         return msgspec.json.decode(done.stdout or b"[]", type=kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 import trio
@@ -101,4 +102,18 @@ async def running(link: WebSocketLink) -> AsyncIterator[WebSocketLink]:
             nursery.cancel_scope.cancel()
 
 
-MESSAGE_LIMITS = {"message_queue_size": 16, "max_message_size": FRAME_BYTES_MAX, "receive_buffer_size": 65_536}
+QUEUE_MESSAGES = 16
+RECEIVE_BYTES = 65_536
+
+wrap_client = functools.partial(
+    trio_websocket.wrap_client_stream,
+    message_queue_size=QUEUE_MESSAGES,
+    max_message_size=FRAME_BYTES_MAX,
+    receive_buffer_size=RECEIVE_BYTES,
+)
+wrap_server = functools.partial(
+    trio_websocket.wrap_server_stream,
+    message_queue_size=QUEUE_MESSAGES,
+    max_message_size=FRAME_BYTES_MAX,
+    receive_buffer_size=RECEIVE_BYTES,
+)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import trio
 import trio_websocket
 
-from meshpeer.adapters.transport.link import MESSAGE_LIMITS, WebSocketLink, running
+from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_client, wrap_server
 from meshpeer.adapters.transport.tls import TlsIdentity, peer_of
 from meshpeer.core.errors import EnvironmentFault, PeerFault
 from meshpeer.runtime.ports import DialFault, Link
@@ -25,7 +25,7 @@ STAGGER_S = 0.25
 HANDSHAKES_MAX = 32
 HANDSHAKES_PER_ADDRESS_MAX = 8
 
-_Stream = trio.SSLStream[trio.SocketStream]
+_Stream = trio.SSLStream
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +68,7 @@ class TlsTransport:
             try:
                 leaf, remote = _proof(stream), _remote(stream.transport_stream)
                 with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                    opened = await trio_websocket.wrap_client_stream(nursery, stream, "meshpeer", RESOURCE, **MESSAGE_LIMITS)
+                    opened = await wrap_client(nursery, stream, "meshpeer", RESOURCE)
             except (trio_websocket.HandshakeError, trio.BrokenResourceError, ssl.SSLError) as error:
                 fault = _untrusted(address, error)
             except trio.TooSlowError:
@@ -98,7 +98,7 @@ class TlsTransport:
                     with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                         await secured.do_handshake()
                         leaf = _proof(secured)
-                        request = await trio_websocket.wrap_server_stream(nursery, secured, **MESSAGE_LIMITS)
+                        request = await wrap_server(nursery, secured)
                         if request.path != RESOURCE:
                             await request.reject(404)
                             return
@@ -218,11 +218,15 @@ async def _listen(port: int, host: str | None) -> list[trio.SocketListener]:
 
 def _proof(stream: _Stream) -> bytes:
     leaf = stream.getpeercert(binary_form=True)
+    if not isinstance(leaf, bytes):
+        raise PeerFault("the peer showed no certificate")
     peer_of(leaf)
-    return leaf or b""
+    return leaf
 
 
-def _remote(stream: trio.SocketStream) -> str:
+def _remote(stream: trio.abc.Stream) -> str:
+    if not isinstance(stream, trio.SocketStream):
+        return ""
     try:
         host, port = stream.socket.getpeername()[:2]
     except OSError:

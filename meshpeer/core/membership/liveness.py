@@ -180,6 +180,8 @@ class Liveness:
         for peer in list(self._peers.values()):
             if peer.linked:
                 effects += self._probe(peer, now)
+        for witness in [one for one, (said_at, _) in self._sights.items() if now.mono_s >= said_at + SIGHT_FRESH_S]:
+            del self._sights[witness]
         if now.mono_s >= self._sight_at_s + SIGHT_INTERVAL_S:
             effects += self._share_sight(now)
         return [*effects, *self._judge_all(now)]
