@@ -219,7 +219,7 @@ async def _run_batch(lines: Sequence[str]) -> None:
         await run_tool("ip", "-batch", "-", stdin="".join(f"{line}\n" for line in lines).encode())
     except ToolFailed as error:
         failed = re.search(r"^Command failed -:(\d+)", error.said, re.MULTILINE)
-        line = lines[int(failed[1]) - 1] if failed and int(failed[1]) <= len(lines) else "; ".join(lines)
+        line = lines[int(failed[1]) - 1] if failed and int(failed[1]) <= len(lines) else "; ip ".join(lines)
         reason = error.what.partition(" failed: ")[2] or error.what
         raise ToolFailed(f"`ip {line}` failed: {reason}", said=error.said) from error
 

@@ -52,7 +52,7 @@ class UserspaceProcess:
         with contextlib.suppress(OSError, ValueError):
             pid = int(self._pid_file.read_text())
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if self._interface.encode() in words:
+            if {word.encode() for word in self.argv()[1:]} <= set(words):
                 return pid
         return None
 

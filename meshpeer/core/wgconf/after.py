@@ -7,6 +7,7 @@ should.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -69,7 +70,7 @@ def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevic
         case AddAddress(address=address):
             return dataclasses.replace(device, addresses=_with(device.addresses, address))
         case RemoveAddress(address=address):
-            return dataclasses.replace(device, addresses=_without(device.addresses, address))
+            return _without_address(device, address)
         case SetUp():
             return dataclasses.replace(device, up=True)
         case AddRoute(prefix=prefix):
@@ -116,6 +117,30 @@ def _with_peer(device: ObservedDevice, step: SetPeer) -> tuple[ObservedPeer, ...
         keepalive_s=before.keepalive_s if step.keepalive_s is None else step.keepalive_s,
     )
     return tuple(peers[key] for key in sorted(peers))
+
+
+def _without_address(device: ObservedDevice, address: str) -> ObservedDevice:
+    """Removes an address, and what goes with it.
+
+    An IPv4 address that was added beside one of its own subnet is that one's secondary, and the last IPv4
+    address takes the IPv4 routes along (``fib_disable_ip``). Where the setting ``promote_secondaries`` is on,
+    secondaries stay; this is the harder case.
+    """
+    left = _without(device.addresses, address)
+    gone = ipaddress.ip_interface(address)
+    if gone.version == 6 or address not in device.addresses:
+        return dataclasses.replace(device, addresses=left)
+    position = device.addresses.index(address)
+    before, behind = device.addresses[:position], device.addresses[position + 1 :]
+    if not any(_same_subnet(one, address) for one in before):
+        left = before + tuple(one for one in behind if not _same_subnet(one, address))
+    keeps_ipv4 = any(":" not in one for one in left)
+    routes = device.routes if keeps_ipv4 else tuple(one for one in device.routes if ":" in one)
+    return dataclasses.replace(device, addresses=left, routes=routes)
+
+
+def _same_subnet(one: str, other: str) -> bool:
+    return ipaddress.ip_interface(one).network == ipaddress.ip_interface(other).network
 
 
 def _with(held: tuple[str, ...], one: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from meshpeer.core.ids import WireGuardKey, wireguard_key_text
+from meshpeer.core.wgconf.after import device_after
 from meshpeer.core.wgconf.model import (
     AddAddress,
     AddRoute,
@@ -50,15 +51,18 @@ def diff_device(
     if observed is None or observed.mtu != desired.mtu:
         steps.append(SetMtu(mtu=desired.mtu))
     addresses, routes = _possible(observed, desired.addresses), _possible(observed, desired.routes)
-    held = observed.addresses if observed else ()
-    # Removal first: an IPv4 address added beside one of its own subnet is its secondary, and goes with it.
-    steps += [RemoveAddress(address=one) for one in held if one not in addresses]
-    steps += [AddAddress(address=one) for one in addresses if one not in held]
-    if observed is None or not observed.up:
+    removals: list[DeviceStep] = []
+    left = observed
+    if observed is not None:
+        removals += [RemoveRoute(prefix=one) for one in observed.routes if one not in routes]
+        removals += [RemoveAddress(address=one) for one in observed.addresses if one not in addresses]
+        # The kernel takes more away than it was asked to: what else goes with an address is added again.
+        left = device_after(observed, removals)
+    steps += removals
+    steps += [AddAddress(address=one) for one in addresses if left is None or one not in left.addresses]
+    if left is None or not left.up:
         steps.append(SetUp())
-    # The kernel drops the routes of an interface that goes down, so one that is down has none.
-    routed = observed.routes if observed and observed.up else ()
-    steps += [RemoveRoute(prefix=one) for one in routed if one not in routes]
+    routed = left.routes if left and left.up else ()
     steps += [AddRoute(prefix=one) for one in routes if one not in routed]
     return tuple(steps)
 

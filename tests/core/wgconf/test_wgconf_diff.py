@@ -119,9 +119,27 @@ def test_an_interface_that_is_down_is_brought_up_with_its_routes() -> None:
 def test_an_old_address_goes_before_the_new_one_comes() -> None:
     held = dataclasses.replace(holding(desired()), addresses=("10.10.0.77/24",), routes=("10.66.0.0/16",))
     assert diff_device(held, desired(), now_unix_s=NOW) == (
+        RemoveRoute(prefix="10.66.0.0/16"),
         RemoveAddress(address="10.10.0.77/24"),
         AddAddress(address="10.10.0.1/24"),
-        RemoveRoute(prefix="10.66.0.0/16"),
+    )
+
+
+def test_routes_that_the_last_ipv4_address_takes_along_are_added_again() -> None:
+    wanted = desired(routes=("10.20.0.0/16", "fd00:2::/64"))
+    held = dataclasses.replace(holding(wanted), addresses=("10.10.0.77/24",))
+    assert diff_device(held, wanted, now_unix_s=NOW) == (
+        RemoveAddress(address="10.10.0.77/24"),
+        AddAddress(address="10.10.0.1/24"),
+        AddRoute(prefix="10.20.0.0/16"),
+    )
+
+
+def test_a_secondary_address_that_goes_with_its_primary_is_added_again() -> None:
+    held = dataclasses.replace(holding(desired()), addresses=("10.10.0.77/24", "10.10.0.1/24"))
+    assert diff_device(held, desired(), now_unix_s=NOW) == (
+        RemoveAddress(address="10.10.0.77/24"),
+        AddAddress(address="10.10.0.1/24"),
     )
 
 
