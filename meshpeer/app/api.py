@@ -157,8 +157,8 @@ class AgentApi:
             now_unix_s=now,
             serial=os.urandom(SERIAL_BYTES),
         )
-        invite = Invite(authority=authority, issuer=issuer.certificate, roots=agent.state.node.roots, seeds=seeds)
         charter = agent.node.ledger.charter
+        invite = Invite(authority=authority, issuer=issuer.certificate, roots=agent.state.node.roots, seeds=seeds, mesh_name=charter.mesh_name if charter else "")
         return InviteMade(
             invite=encode_invite(invite),
             id=invite.id.hex(),

@@ -118,8 +118,11 @@ class Liveness:
     # --- events --------------------------------------------------------------------------------------------------
 
     def watch(self, nodes: list[NodeId], now: Instant) -> list[LivenessEffect]:
-        """Sets whom to hold opinions of; a new one is doubted until something is heard of it."""
-        for node in [node for node in self._peers if node not in nodes]:
+        """Sets whom to hold opinions of; a new one is doubted until something is heard of it.
+
+        A peer whose link came before its record is kept for as long as the link is up.
+        """
+        for node in [peer.node for peer in self._peers.values() if peer.node not in nodes and not peer.linked]:
             del self._peers[node]
         for node in nodes:
             if node not in self._peers and node != self.me:

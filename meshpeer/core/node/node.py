@@ -477,7 +477,10 @@ class Node:
         for node in dict.fromkeys(touched):
             member = self.ledger.get(node)
             best = member.best if member else None
-            if best is None or best.identity.durable or member is None or member.leave is not None:
+            if best is None or best.identity.durable or member is None or member.record is None:
+                continue
+            if best.leaf != member.record.certificate:
+                # Anybody with the invite's key can sign a leaf for this node; only its own record says which it shows.
                 continue
             durable = [one.best.identity for one in self.ledger if one.best and one.best.identity.durable]
             spent = judge_admission(best.identity, durable)

@@ -39,6 +39,9 @@ from meshpeer.core.wire.limits import (
 AHEAD_MAX_S = 300
 """An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
 
+PROVISIONAL_SPARE = 8
+"""An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has judged."""
+
 Chain = tuple[bytes, ...]
 
 
@@ -84,10 +87,15 @@ class Member:
 
     @property
     def best(self) -> Admission | None:
-        """The admission that counts: durable before provisional, then the later end, then the lower digest."""
+        """The admission that counts: durable before provisional, then the later end, then the lower digest.
+
+        Of provisional ones the one that the node's own record names comes first: whoever holds an invite can sign
+        a leaf for anybody's key, but only the node can say which leaf it shows.
+        """
+        named = self.record.certificate if self.record else None
         return min(
             self.admissions.values(),
-            key=lambda one: (not one.identity.durable, -one.identity.not_after, one.leaf),
+            key=lambda one: (not one.identity.durable, one.leaf != named, -one.identity.not_after, one.leaf),
             default=None,
         )
 
@@ -148,6 +156,8 @@ class Ledger:
             return Verdict.KNOWN
         identity = verify_chain(chain, self.roots, self.mesh, int(now_unix_s))
         member = self._members.get(identity.node)
+        if not identity.durable and self._provisional_of(identity) >= identity.invite_uses + PROVISIONAL_SPARE:
+            raise PeerFault("more nodes than its uses stand on this invite")
         if member is None:
             if len(self._members) >= MEMBERS_MAX:
                 raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
@@ -243,6 +253,11 @@ class Ledger:
         member.record = record if isinstance(record, MemberRecord) else None
         member.leave = record if isinstance(record, LeaveRecord) else None
         member.envelope, member.digest = data, digest
+
+    def _provisional_of(self, asks: VerifiedIdentity) -> int:
+        """Counts other nodes that stand on the same invite and no issuer has admitted yet."""
+        bests = [member.best for member in self._members.values() if member.node != asks.node]
+        return sum(1 for best in bests if best and not best.identity.durable and best.identity.invite == asks.invite)
 
     def _drop_superseded(self, member: Member) -> None:
         """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with leaves."""
