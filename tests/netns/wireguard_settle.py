@@ -1,7 +1,7 @@
 """Brings the interface of its machine in step with a mesh, as an agent would, and says what it took.
 
-Takes ``{"me": NAME, "members": [NAME...], "endpoints": {NAME: ENDPOINT}}``; a member's place in the list makes
-its keys and addresses.
+Takes ``{"me": NAME, "members": [NAME...], "endpoints": {NAME: ENDPOINT}}``; a member's place in the list
+makes its keys and addresses.
 """
 
 from __future__ import annotations
