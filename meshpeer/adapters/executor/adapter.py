@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import math
 import os
 import signal
 import stat
@@ -212,11 +213,9 @@ class ProcessExecutor:
         self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, folder: Path
     ) -> tuple[int | None, str]:
         """Runs the process to its end and returns exit code and error; then nothing of it is left."""
-        ended: Ended | NotStarted | None = None
         try:
             await self._spawn(slot, helper, plan, folder)
-            with trio.move_on_after(plan.timeout_s or float("inf")):
-                ended = await helper.ended()
+            ended = await helper.ended_within(plan.timeout_s or math.inf)
         except HelperLost:
             with trio.CancelScope(shield=True):
                 await slot.replace_helper()

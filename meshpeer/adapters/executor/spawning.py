@@ -119,6 +119,13 @@ class SpawnHelper:
         finally:
             os.close(descriptor)
 
+    async def ended_within(self, patience_s: float) -> Ended | NotStarted | None:
+        """Waits for the end of the task, but no longer than that. Raises ``HelperLost``."""
+        ended = None
+        with trio.move_on_after(patience_s):
+            ended = await self.ended()
+        return ended
+
     async def ended(self) -> Ended | NotStarted:
         """Waits for the task that was handed over; may be cancelled and called again. Raises
         ``HelperLost``."""
@@ -141,8 +148,9 @@ class SpawnHelper:
         """
         for request, patience_s in ((b"T", grace_s), (b"K", END_S_MAX)):
             await self._send(request)
-            with trio.move_on_after(patience_s):
-                return await self.ended()
+            ended = await self.ended_within(patience_s)
+            if ended is not None:
+                return ended
         raise HelperLost
 
     async def close(self) -> None:

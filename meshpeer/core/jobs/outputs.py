@@ -49,10 +49,7 @@ def missing_error(pattern: str) -> str:
 def file_error(path: str, size: int) -> str:
     """Returns why a file can't be an output, or nothing: other nodes must be able to name it and to hold
     it."""
-    try:
-        fault = relative_path(path)
-    except UnicodeEncodeError:
-        return f"output {shown(path)}: its name is not UTF-8"
+    fault = relative_path(path)
     if isinstance(fault, Fault):
         return f"output {shown(path)}: {fault.what}"
     if size > BLOB_BYTES_MAX:
