@@ -68,6 +68,8 @@ class UserspaceProcess:
     async def start(self) -> None:
         """Starts the program and waits for its interface; raises ``EnvironmentFault`` with the program's own
         words."""
+        # One whose interface was deleted is on its way out, and takes the socket of that name along.
+        await self.stop()
         if self.answers():
             raise EnvironmentFault(
                 f"another program serves {self._socket}",
@@ -76,7 +78,6 @@ class UserspaceProcess:
         argv = self.argv()
         argv[0] = require_tool(argv[0])
         try:
-            self._clear()
             await self._detach(argv)
         except OSError as error:
             raise EnvironmentFault(f"`{argv[0]}` could not be started: {error}") from error
@@ -110,9 +111,14 @@ class UserspaceProcess:
 
     def _clear(self) -> None:
         """Makes the folder, and takes away what a process that is gone left in it."""
-        UAPI_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (self._pid_file, self._log, *([] if self.answers() else [self._socket])):
-            path.unlink(missing_ok=True)
+        try:
+            UAPI_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (self._pid_file, self._log, *([] if self.answers() else [self._socket])):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{UAPI_FOLDER} can't be written: {error.strerror}", "run as root"
+            ) from error
 
     def _last_words(self) -> str:
         said = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -183,8 +184,7 @@ async def test_the_process_outlives_whoever_started_it() -> None:
     assert int(parent) != os.getpid()
     assert int(session) != os.getsid(0)
     await backend.remove()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    await ended(pid)
     assert list(UAPI_FOLDER.glob(f"{NAME}.*")) == []
 
 
@@ -197,6 +197,19 @@ async def test_a_process_that_was_killed_is_started_again(wireguard: CommandWire
     await gone(wireguard)
     await settle(wireguard, wanted)
     assert process_of(NAME) != before
+
+
+@userspace
+async def test_a_process_whose_interface_was_deleted_does_not_hinder_the_next(
+    wireguard: CommandWireGuard,
+) -> None:
+    wanted = desired(peer(ALPHA, "10.10.0.2/32"))
+    for _ in range(5):
+        await settle(wireguard, wanted)
+        os.kill(process_of(NAME), signal.SIGSTOP)
+        run("ip", "link", "delete", "dev", NAME)
+        os.kill(process_of(NAME), signal.SIGCONT)
+        assert await wireguard.observe() is None
 
 
 @userspace
@@ -249,6 +262,14 @@ async def settle(wireguard: CommandWireGuard, wanted: DesiredDevice) -> Observed
 async def gone(wireguard: CommandWireGuard) -> None:
     with trio.fail_after(10):
         while await wireguard.observe() is not None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def ended(pid: int) -> None:
+    """Waits until the machine's init has collected the process."""
+    with trio.fail_after(10), contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(pid, 0)
             await trio.sleep(0.01)
 
 
