@@ -1,14 +1,17 @@
-"""Settings: defaults, then ``meshpeer.toml``, then ``MESHPEER_*`` variables, then flags; frozen once read.
+"""Settings: defaults, then ``meshpeer.toml``, then ``MESHPEER_*`` variables, then flags; frozen once
+read.
 
-Every key is optional. An unknown key is an error that names the nearest known one: a typing error must not be silence.
+Every key is optional. An unknown key is an error that names the nearest known one: a typing error must
+not be silence. What is wrong is said with where it stands: the file and its line, the variable, or the
+flag.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import tomllib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +21,9 @@ from meshpeer.core.errors import LocalFault
 
 Backend = Literal["auto", "kernel", "userspace", "none", "dry-run"]
 PORT_MAX = 65_535
+SLOTS_MAX = 4_096
+UID_MIN = 1_000
+"""Below are users of the system."""
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,32 +111,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def uids(self) -> range:
-        """The uids that tasks run as, one per slot; raises ``LocalFault`` for another form than ``FIRST-LAST``."""
-        first, dash, last = self.file.jobs.uids.partition("-")
-        if not (first.isdigit() and dash and last.isdigit()) or not 1_000 <= int(first) <= int(last) < 2**31:
-            raise LocalFault(f"uids = {self.file.jobs.uids!r} under [jobs] is not FIRST-LAST above 999", 'for example uids = "61000-61063"')
-        return range(int(first), int(last) + 1)
+        """The uids that tasks run as, one per slot; raises ``LocalFault`` for another form than
+        ``FIRST-LAST``.
+        """
+        return _uids(self.file.jobs.uids, "uids under [jobs]")
 
 
 def load_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
     """Reads all sources; ``flags`` hold only what was given, under the keys of ``FLAGS``.
 
-    Raises ``LocalFault`` (exit 2) naming source, key and what is wrong.
+    Raises ``LocalFault`` (exit 2) that names where the error stands, and what is wrong.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
+    given: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for key in FLAGS:
         variable = "MESHPEER_" + key.upper()
-        if key not in given and environment.get(variable):
-            given[key] = environment[variable]
-    folders = {key: Path(str(given[key])) for key in ("state_dir", "run_dir", "config") if key in given}
+        flag = flags.get(key)
+        if flag is not None:
+            given[key], origins[key] = str(flag), "--" + key.replace("_", "-")
+        elif environment.get(variable):
+            given[key], origins[key] = environment[variable], variable
+    folders = {key: Path(given[key]).expanduser().absolute() for key in FOLDERS if key in given}
     config = folders.get("config", Settings().config)
-    raw = _read(config, required="config" in given)
+    text = _read(config, required="config" in given)
+    raw = _parse(text, config)
+    _refuse_unknown(raw, text, config)
+    overridden: dict[tuple[str, str], str] = {}
     for key, (section, name, kind) in _OVERRIDES.items():
         if key in given:
-            raw.setdefault(section, {})[name] = _number(key, given[key]) if kind is int else str(given[key])
-    return Settings(file=_shape(raw, str(config)), **{"config": config, **folders})
+            raw.setdefault(section, {})[name] = (
+                _number(origins[key], given[key]) if kind is int else given[key]
+            )
+            overridden[section, name] = origins[key]
+
+    def where(section: str, key: str) -> str:
+        return (
+            overridden.get((section, key)) or f"{_place(text, config, section, key)}: {key} under [{section}]"
+        )
+
+    return Settings(file=_check(_shape(raw, config, where), where), **{"config": config, **folders})
 
 
+FOLDERS = ("state_dir", "run_dir", "config")
 _OVERRIDES: dict[str, tuple[str, str, type]] = {
     "backend": ("wireguard", "backend", str),
     "interface": ("wireguard", "interface", str),
@@ -138,57 +160,124 @@ _OVERRIDES: dict[str, tuple[str, str, type]] = {
     "control_port": ("control", "listen_port", int),
     "web_port": ("control", "web_port", int),
     "slots": ("jobs", "slots", int),
+    "uids": ("jobs", "uids", str),
+    "log_level": ("log", "level", str),
 }
-FLAGS = ("state_dir", "run_dir", "config", *_OVERRIDES)
-"""Flags that override settings; each is also a variable, such as MESHPEER_STATE_DIR."""
+FLAGS = (*FOLDERS, *_OVERRIDES)
+"""What overrides the file; each is a variable, such as MESHPEER_STATE_DIR, and most are flags."""
+
+Where = Callable[[str, str], str]
+"""Names where a key's value comes from, by section and key."""
 
 
-def _read(config: Path, *, required: bool) -> dict[str, dict[str, object]]:
+def _read(config: Path, *, required: bool) -> str:
     try:
-        with config.open("rb") as file:
-            return tomllib.load(file)
+        return config.read_text("utf-8")
     except FileNotFoundError as error:
         if required:
-            raise LocalFault(f"{config} does not exist", "name another file with --config, or leave it out for the defaults") from error
-        return {}
-    except tomllib.TOMLDecodeError as error:
-        raise LocalFault(f"{config} is not valid TOML: {error}", "mend the line that it names") from error
+            hint = "name another file with --config, or leave it out for the defaults"
+            raise LocalFault(f"{config} does not exist", hint) from error
+        return ""
+    except UnicodeDecodeError as error:
+        raise LocalFault(f"{config} is not UTF-8", "save it as UTF-8") from error
     except OSError as error:
         raise LocalFault(f"{config} can't be read: {error.strerror}", "check its owner and mode") from error
 
 
-def _shape(raw: dict[str, dict[str, object]], source: str) -> File:
-    _refuse_unknown(raw, source)
+def _parse(text: str, config: Path) -> dict[str, dict[str, object]]:
+    if not text:
+        return {}
+    import tomllib
+
     try:
-        file = msgspec.convert(raw, File)
-    except msgspec.ValidationError as error:
-        raise LocalFault(f"{source}: {error}", "see `meshpeer.toml` in the reference for each key's type and range") from error
-    ports = {
-        "wireguard.listen_port": file.wireguard.listen_port,
-        "control.listen_port": file.control.listen_port,
-        "control.web_port": file.control.web_port,
-    }
-    for key, port in ports.items():
-        if not 0 <= port <= PORT_MAX:
-            raise LocalFault(f"{source}: {key} = {port} is not a port", f"use 0 to {PORT_MAX}; 0 picks a free one")
-    if not 1 <= len(file.wireguard.interface) <= 15 or not file.wireguard.interface.replace("-", "").replace("_", "").isalnum():
-        raise LocalFault(f"{source}: interface = {file.wireguard.interface!r} is not a name for an interface", "use up to 15 letters and digits, such as wg0")
-    if not 0 <= file.jobs.slots <= 4_096:
-        raise LocalFault(f"{source}: slots = {file.jobs.slots} is out of range", "use 1 to 4096, or 0 for one per processor")
-    return file
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LocalFault(f"{config} is not valid TOML: {error}", "mend the line that it names") from error
 
 
-def _refuse_unknown(raw: Mapping[str, object], source: str) -> None:
+def _refuse_unknown(raw: Mapping[str, object], text: str, config: Path) -> None:
     sections = {field.encode_name: field.type for field in msgspec.structs.fields(File)}
     for section, content in raw.items():
+        at = _place(text, config, section, "")
         if section not in sections:
-            raise LocalFault(f"{source}: unknown section [{section}]", _nearest(section, list(sections), "sections"))
+            what = (
+                f"{at}: unknown {f'section [{section}]' if isinstance(content, dict) else f'key {section}'}"
+            )
+            raise LocalFault(what, _nearest(section, list(sections), "sections"))
         if not isinstance(content, dict):
-            raise LocalFault(f"{source}: [{section}] is not a section", f"write [{section}] on a line of its own")
+            raise LocalFault(f"{at}: {section} is no section", f"write [{section}] on a line of its own")
         known = [field.encode_name for field in msgspec.structs.fields(sections[section])]
         for key in content:
             if key not in known:
-                raise LocalFault(f"{source}: unknown key {key} in [{section}]", _nearest(key, known, "keys"))
+                what = f"{_place(text, config, section, key)}: unknown key {key} under [{section}]"
+                raise LocalFault(what, _nearest(key, known, "keys"))
+
+
+def _shape(raw: Mapping[str, object], config: Path, where: Where) -> File:
+    try:
+        return msgspec.convert(raw, File)
+    except msgspec.ValidationError as error:
+        wrong, _, path = str(error).partition(" - at `$.")
+        section, _, key = path.rstrip("`").partition(".")
+        key = re.split(r"[.\[]", key)[0]
+        at = where(section, key) if key else str(config)
+        what = f"{at}: {wrong[:1].lower()}{wrong[1:]}".replace("`", "")
+        raise LocalFault(what, "the reference of meshpeer.toml has each key's type and range") from error
+
+
+def _check(file: File, where: Where) -> File:
+    """Returns the file where its values are in their ranges; raises ``LocalFault`` for the first that is
+    not.
+    """
+    ports = (
+        ("wireguard", "listen_port", file.wireguard.listen_port),
+        ("control", "listen_port", file.control.listen_port),
+        ("control", "web_port", file.control.web_port),
+    )
+    for section, key, port in ports:
+        if not 0 <= port <= PORT_MAX:
+            raise LocalFault(
+                f"{where(section, key)}: {port} is not a port", f"use 0 to {PORT_MAX}; 0 picks a free one"
+            )
+    interface = file.wireguard.interface
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", interface):
+        what = f"{where('wireguard', 'interface')}: {interface!r} can't name an interface"
+        raise LocalFault(what, "use up to 15 letters and digits, such as wg0")
+    if not 0 <= file.jobs.slots <= SLOTS_MAX:
+        what = f"{where('jobs', 'slots')}: {file.jobs.slots} is out of range"
+        raise LocalFault(what, f"use 1 to {SLOTS_MAX}, or 0 for one per processor")
+    if file.jobs.cache_bytes_max < 0:
+        raise LocalFault(f"{where('jobs', 'cache_bytes_max')}: it is negative", "give a number of bytes")
+    _uids(file.jobs.uids, where("jobs", "uids"))
+    return file
+
+
+def _uids(text: str, at: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text, re.ASCII)
+    if match is None or not UID_MIN <= int(match[1]) <= int(match[2]) < 2**31:
+        raise LocalFault(
+            f"{at}: {text!r} is not FIRST-LAST above {UID_MIN - 1}", 'for example uids = "61000-61063"'
+        )
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def _place(text: str, config: Path, section: str, key: str) -> str:
+    """Returns ``FILE:LINE`` of a key (or of its section's title, where the key is empty), or the file
+    alone.
+    """
+    inside = not section
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        title = re.match(r"\[+\s*([A-Za-z0-9_-]+)", stripped)
+        if title:
+            inside = title[1] == section
+            if inside and not key:
+                return f"{config}:{number}"
+        elif (inside and key and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*[=.]", stripped)) or (
+            not key and re.match(rf"[\"']?{re.escape(section)}[\"']?\s*[=.]", stripped)
+        ):
+            return f"{config}:{number}"
+    return str(config)
 
 
 def _nearest(word: str, known: list[str], what: str) -> str:
@@ -196,8 +285,8 @@ def _nearest(word: str, known: list[str], what: str) -> str:
     return f"did you mean {close[0]}?" if close else f"known {what}: {', '.join(known)}"
 
 
-def _number(key: str, value: object) -> int:
+def _number(origin: str, text: str) -> int:
     try:
-        return int(str(value))
+        return int(text)
     except ValueError as error:
-        raise LocalFault(f"{key.replace('_', '-')} = {value!r} is not a number", "give a whole number") from error
+        raise LocalFault(f"{origin}: {text!r} is not a number", "give a whole number") from error

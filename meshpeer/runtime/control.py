@@ -1,7 +1,7 @@
 """The control API: what the command line, the client library and the dashboard ask of a running agent.
 
-The shapes below are the JSON documents; their keys may be relied on, and are only ever added to. Times are RFC 3339 in UTC with microseconds;
-ids are text; addresses carry no prefix length.
+The shapes below are the JSON documents; their keys may be relied on, and are only ever added to. Times
+are RFC 3339 in UTC with microseconds; ids are text; addresses carry no prefix length.
 """
 
 from __future__ import annotations
@@ -221,7 +221,9 @@ class Said(Doc, frozen=True, kw_only=True):
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of POST /v1/jobs, in canonical CBOR: the id is the client's, so a retried submit is not a second job."""
+    """The body of POST /v1/jobs, in canonical CBOR: the id is the client's, so a retried submit is not a
+    second job.
+    """
 
     job: str
     spec: bytes
@@ -244,7 +246,9 @@ class ControlApi(Protocol):
     async def ping(self, node: str, count: int) -> PingAnswer: ...
 
     async def stop(self, *, take_down: bool) -> str:
-        """Stops the agent soon; with ``take_down`` the interface goes too. Returns what will happen, in words."""
+        """Stops the agent soon; with ``take_down`` the interface goes too. Returns what will happen, in
+        words.
+        """
         ...
 
     async def leave(self, *, force: bool) -> str: ...

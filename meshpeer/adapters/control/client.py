@@ -1,10 +1,12 @@
 """Asks an agent through its control socket, with the standard library's HTTP alone.
 
-The command line starts this for every command, so it imports no web library, and opens one connection per question: on a Unix
-socket that is cheaper than keeping one. Synchronous on purpose: who watches two things at once uses two threads.
+The command line starts this for every command, so it imports no web library, and opens one connection per
+question: on a Unix socket that is cheaper than keeping one. Synchronous on purpose: who watches two
+things at once uses two threads.
 
-What goes wrong comes out in three forms: ``NotRunning`` where nobody answers or the agent went away in the middle, ``Refused``
-where this user may not ask, and the agent's own faults with the words, hint and exit code that it gave them.
+What goes wrong comes out in three forms: ``NotRunning`` where nobody answers or the agent went away in
+the middle, ``Refused`` where this user may not ask, and the agent's own faults with the words, hint and
+exit code that it gave them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, NotRunning, PeerFault, Refused, StoreFailed
+from meshpeer.core.errors import (
+    EnvironmentFault,
+    LocalFault,
+    MeshpeerError,
+    NotRunning,
+    PeerFault,
+    Refused,
+    StoreFailed,
+)
 from meshpeer.runtime.control import (
     InviteMade,
     InviteRequest,
@@ -49,7 +59,8 @@ SOCKET_PATH_BYTES_MAX = 107
 
 Answer = TypeVar("Answer")
 _KINDS: dict[str, type[MeshpeerError]] = {
-    kind.__name__: kind for kind in (LocalFault, Refused, NotRunning, PeerFault, EnvironmentFault, StoreFailed)
+    kind.__name__: kind
+    for kind in (LocalFault, Refused, NotRunning, PeerFault, EnvironmentFault, StoreFailed)
 }
 
 
@@ -60,7 +71,7 @@ class ControlClient:
         self.path = path
         self._absent_hint = absent_hint
 
-    # --- the mesh ----------------------------------------------------------------------------------------------------
+    # --- the mesh ------------------------------------------------------------
 
     def status(self) -> Status:
         return self._get("/v1/status", Status)
@@ -88,7 +99,7 @@ class ControlClient:
     def leave(self, *, force: bool) -> str:
         return self._post(f"/v1/leave?force={int(force)}", Said).said
 
-    # --- files -------------------------------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------
 
     def has_blob(self, digest: str) -> bool:
         with self._ask("HEAD", f"/v1/blobs/{digest}", also_good=(404,)) as response:
@@ -100,11 +111,15 @@ class ControlClient:
 
     def get_output(self, job: str, task: str, path: str) -> Iterator[bytes]:
         """Yields the file's bytes; raises ``NotRunning`` where the agent goes away before the end."""
-        with self._ask("GET", f"/v1/jobs/{_segment(job)}/output?{urlencode({'task': task, 'path': path})}", timeout_s=SUBMIT_S) as response:
+        with self._ask(
+            "GET",
+            f"/v1/jobs/{_segment(job)}/output?{urlencode({'task': task, 'path': path})}",
+            timeout_s=SUBMIT_S,
+        ) as response:
             while piece := self._some(response, PIECE_BYTES):
                 yield piece
 
-    # --- jobs --------------------------------------------------------------------------------------------------------
+    # --- jobs ------------------------------------------------------------
 
     def submit(self, submission: Submission) -> Job:
         """Hands a job over. The id is ours, so a submit whose answer was lost is simply made again, once."""
@@ -128,10 +143,16 @@ class ControlClient:
         return self._get(f"/v1/jobs/{_segment(job)}/tasks", list[Task])
 
     def outputs(self, job: str, task: str) -> list[OutputFile]:
-        return self._get(f"/v1/jobs/{_segment(job)}/outputs?{urlencode({'task': task})}", list[OutputFile], timeout_s=SUBMIT_S)
+        return self._get(
+            f"/v1/jobs/{_segment(job)}/outputs?{urlencode({'task': task})}",
+            list[OutputFile],
+            timeout_s=SUBMIT_S,
+        )
 
     def log(self, job: str, task: str, stream: str, offset: int, *, wait: bool = False) -> LogPiece:
-        """Reads a piece of a task's output; with ``wait`` the agent answers when there is more, or after a while all the same."""
+        """Reads a piece of a task's output; with ``wait`` the agent answers when there is more, or after
+        a while all the same.
+        """
         query = urlencode({"task": task, "stream": stream, "offset": offset, "wait": int(wait)})
         return self._get(f"/v1/jobs/{_segment(job)}/log?{query}", LogPiece, timeout_s=SUBMIT_S)
 
@@ -144,13 +165,15 @@ class ControlClient:
     def cancel(self, job: str) -> Job:
         return self._post(f"/v1/jobs/{_segment(job)}/cancel", Job)
 
-    # --- HTTP --------------------------------------------------------------------------------------------------------
+    # --- HTTP ------------------------------------------------------------
 
     def _get(self, target: str, kind: type[Answer], *, timeout_s: float = ANSWER_S) -> Answer:
         with self._ask("GET", target, timeout_s=timeout_s) as response:
             return self._decoded(self._all(response), kind)
 
-    def _post(self, target: str, kind: type[Answer], body: bytes = b"", *, timeout_s: float = ANSWER_S) -> Answer:
+    def _post(
+        self, target: str, kind: type[Answer], body: bytes = b"", *, timeout_s: float = ANSWER_S
+    ) -> Answer:
         with self._ask("POST", target, body=body, length=len(body), timeout_s=timeout_s) as response:
             return self._decoded(self._all(response), kind)
 
@@ -214,7 +237,7 @@ class ControlClient:
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError as error:
-            hint = "is the agent of another version than this command? restart it: `meshpeer stop`, `meshpeer up`"
+            hint = "the agent may be of another version: restart it with `meshpeer stop` and `meshpeer up`"
             raise EnvironmentFault(f"the agent's answer can't be read: {error}", hint) from error
 
     @contextlib.contextmanager
@@ -222,16 +245,27 @@ class ControlClient:
         try:
             yield
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(f"no agent is running here (nobody answers on {self.path})", self._absent_hint) from error
+            raise NotRunning(
+                f"no agent is running here (nobody answers on {self.path})", self._absent_hint
+            ) from error
         except PermissionError as error:
             hint = "run with sudo, or name a group of yours as socket_group under [control] in meshpeer.toml"
-            raise Refused(f"you may not ask this machine's agent ({self.path} is closed to you)", hint) from error
+            raise Refused(
+                f"you may not ask this machine's agent ({self.path} is closed to you)", hint
+            ) from error
         except TimeoutError as error:
-            raise EnvironmentFault("the agent does not answer", "look at its log, and start it anew if it hangs: `meshpeer up`") from error
+            raise EnvironmentFault(
+                "the agent does not answer", "look at its log, and start it anew if it hangs: `meshpeer up`"
+            ) from error
         except (http.client.HTTPException, ConnectionError) as error:
-            raise NotRunning("the agent went away before its answer was complete", "see its log; `meshpeer up` starts it again") from error
+            raise NotRunning(
+                "the agent went away before its answer was complete",
+                "see its log; `meshpeer up` starts it again",
+            ) from error
         except OSError as error:
-            raise EnvironmentFault(f"{self.path} can't be used: {error.strerror or error}", "name another folder with --run-dir") from error
+            raise EnvironmentFault(
+                f"{self.path} can't be used: {error.strerror or error}", "name another folder with --run-dir"
+            ) from error
 
 
 class _Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,7 +289,8 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         if len(os.fsencode(self._path)) > SOCKET_PATH_BYTES_MAX:
             raise LocalFault(
-                f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {self._path}", "name a shorter folder with --run-dir"
+                f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {self._path}",
+                "name a shorter folder with --run-dir",
             )
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)

@@ -1,7 +1,9 @@
-"""Serves the control API with Starlette and Hypercorn on trio. Every route is listed in ``_routes``; handlers only translate.
+"""Serves the control API with Starlette and Hypercorn on trio. Every route is listed in ``_routes``;
+handlers only translate.
 
-Who may ask is who may open the socket: it is made 0600, and is at no moment more open than that. A fault of ours or the caller's is
-answered as ``{"error": {what, hint, exit_code, kind}}``; a bug is answered as one, too, and logged with its traceback.
+Who may ask is who may open the socket: it is made 0600, and is at no moment more open than that. A fault
+of ours or the caller's is answered as ``{"error": {what, hint, exit_code, kind}}``; a bug is answered as
+one, too, and logged with its traceback.
 """
 
 from __future__ import annotations
@@ -19,15 +21,23 @@ import hypercorn.trio
 import msgspec
 import structlog
 import trio
-from trio import TaskStatus  # type: ignore[attr-defined]
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from trio import TaskStatus  # type: ignore[attr-defined]
 
 from meshpeer.adapters.control.client import SOCKET_PATH_BYTES_MAX
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, NotRunning, PeerFault, Refused, StoreFailed
+from meshpeer.core.errors import (
+    EnvironmentFault,
+    LocalFault,
+    MeshpeerError,
+    NotRunning,
+    PeerFault,
+    Refused,
+    StoreFailed,
+)
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.runtime.control import ControlApi, InviteRequest, Said, Submission
@@ -53,9 +63,14 @@ Shape = TypeVar("Shape")
 async def serve_control(
     api: ControlApi, path: Path, *, group: str = "", task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serves until cancelled; raises ``EnvironmentFault`` where the socket can't be made, or another agent answers there."""
+    """Serves until cancelled; raises ``EnvironmentFault`` where the socket can't be made, or another
+    agent answers there.
+    """
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-        raise LocalFault(f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {path}", "name a shorter folder with --run-dir")
+        raise LocalFault(
+            f"the socket's path has more than {SOCKET_PATH_BYTES_MAX} bytes: {path}",
+            "name a shorter folder with --run-dir",
+        )
     config = hypercorn.config.Config()
     config.bind = [f"unix:{path}"]
     config.umask = 0o177
@@ -64,8 +79,7 @@ async def serve_control(
     config.graceful_timeout = 1
     config.h11_max_incomplete_size = REQUEST_BYTES_MAX
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _clear_stale(path)
+        _make_room(path)
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, _application(api), config)
             if group:
@@ -77,11 +91,14 @@ async def serve_control(
         raise _first(errors) from None
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
 
 
 def _not_made(path: Path, errors: BaseExceptionGroup[OSError]) -> EnvironmentFault:
-    return EnvironmentFault(f"the control socket {path} can't be made: {_first(errors).strerror}", "name another folder with --run-dir")
+    return EnvironmentFault(
+        f"the control socket {path} can't be made: {_first(errors).strerror}",
+        "name another folder with --run-dir",
+    )
 
 
 def _first(errors: BaseExceptionGroup[Fault]) -> Fault:
@@ -92,12 +109,15 @@ def _first(errors: BaseExceptionGroup[Fault]) -> Fault:
     return error
 
 
-async def _serve(application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[None]) -> None:
+async def _serve(
+    application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[None]
+) -> None:
     await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
 
 
-def _clear_stale(path: Path) -> None:
-    """Removes a socket that nobody answers; refuses one that somebody does."""
+def _make_room(path: Path) -> None:
+    """Makes the socket's folder and removes a socket that nobody answers; refuses one that somebody does."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not path.exists():
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -106,7 +126,9 @@ def _clear_stale(path: Path) -> None:
         except OSError:
             path.unlink(missing_ok=True)
             return
-    raise EnvironmentFault(f"another agent answers on {path}", "see `meshpeer status`, or name another folder with --run-dir")
+    raise EnvironmentFault(
+        f"another agent answers on {path}", "see `meshpeer status`, or name another folder with --run-dir"
+    )
 
 
 def _hand_to_group(path: Path, group: str) -> None:
@@ -114,7 +136,10 @@ def _hand_to_group(path: Path, group: str) -> None:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
         os.chmod(path, 0o660)
     except (KeyError, OSError) as error:
-        raise EnvironmentFault(f"the control socket can't be given to the group {group}: {error}", "check socket_group under [control]") from error
+        raise EnvironmentFault(
+            f"the control socket can't be given to the group {group}: {error}",
+            "check socket_group under [control]",
+        ) from error
 
 
 def _application(api: ControlApi) -> Starlette:
@@ -170,12 +195,19 @@ def _routes(api: ControlApi) -> list[Route]:
 
     async def output(request: Request) -> Response:
         query = request.query_params
-        return await _stream(api.get_output(request.path_params["job"], query.get("task", ""), query.get("path", "")), "application/octet-stream")
+        return await _stream(
+            api.get_output(request.path_params["job"], query.get("task", ""), query.get("path", "")),
+            "application/octet-stream",
+        )
 
     async def log(request: Request) -> Response:
         query = request.query_params
         piece = await api.log(
-            request.path_params["job"], query.get("task", ""), query.get("stream", "stdout"), _count(request, "offset", 0), _flag(request, "wait")
+            request.path_params["job"],
+            query.get("task", ""),
+            query.get("stream", "stdout"),
+            _count(request, "offset", 0),
+            _flag(request, "wait"),
         )
         return _json(piece)
 
@@ -216,7 +248,9 @@ def _routes(api: ControlApi) -> list[Route]:
 
 
 class _Stream(StreamingResponse):
-    """A streamed answer that closes its source where the client has gone, in this task, and not at the whim of the collector."""
+    """A streamed answer that closes its source where the client has gone, in this task, and not at the
+    whim of the collector.
+    """
 
     def __init__(self, first: bytes, pieces: AsyncIterator[bytes], kind: str) -> None:
         self._first = first
@@ -237,7 +271,9 @@ class _Stream(StreamingResponse):
 
 
 async def _stream(pieces: AsyncIterator[bytes], kind: str) -> Response:
-    """Answers with a stream whose first piece is awaited here, so that a fault still becomes a proper answer."""
+    """Answers with a stream whose first piece is awaited here, so that a fault still becomes a proper
+    answer.
+    """
     try:
         first = await anext(pieces)
     except StopAsyncIteration:
@@ -255,14 +291,25 @@ async def _close(source: object) -> None:
 async def _on_fault(_: Request, error: Exception) -> Response:
     assert isinstance(error, MeshpeerError)
     kind, code = next((kind, code) for kind, code in _KINDS if isinstance(error, kind))
-    document = {"error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code, "kind": kind.__name__}}
+    document = {
+        "error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code, "kind": kind.__name__}
+    }
     return Response(msgspec.json.encode(document), status_code=code, media_type="application/json")
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    structlog.get_logger().error("a bug: a question could not be answered", path=request.url.path, exc_info=error)
+    structlog.get_logger().error(
+        "a bug: a question could not be answered", path=request.url.path, exc_info=error
+    )
     what = f"a bug in the agent: {type(error).__name__}: {error}"
-    document = {"error": {"what": what, "hint": "its log has the traceback; please report it", "exit_code": 1, "kind": "MeshpeerError"}}
+    document = {
+        "error": {
+            "what": what,
+            "hint": "its log has the traceback; please report it",
+            "exit_code": 1,
+            "kind": "MeshpeerError",
+        }
+    }
     return Response(msgspec.json.encode(document), status_code=500, media_type="application/json")
 
 
@@ -276,17 +323,23 @@ async def _body(request: Request, bytes_max: int) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > bytes_max:
-            raise LocalFault(f"the request is longer than {bytes_max} bytes", "see the reference of the control socket")
+            raise LocalFault(
+                f"the request is longer than {bytes_max} bytes", "see the reference of the control socket"
+            )
     return bytes(body)
 
 
 def _length(request: Request, bytes_max: int) -> int:
-    """Returns the announced length of a body; raises ``LocalFault`` where there is none, or it is too long."""
+    """Returns the announced length of a body; raises ``LocalFault`` where there is none, or it is too
+    long.
+    """
     text = request.headers.get("content-length", "")
     if not text.isdigit():
         raise LocalFault("an upload needs a Content-Length", "curl sends one with --upload-file")
     if int(text) > bytes_max:
-        raise LocalFault(f"a file of {text} bytes exceeds {bytes_max >> 20} MiB", "split it, or leave it on shared storage")
+        raise LocalFault(
+            f"a file of {text} bytes exceeds {bytes_max >> 20} MiB", "split it, or leave it on shared storage"
+        )
     return int(text)
 
 
@@ -294,7 +347,9 @@ def _read(body: bytes, kind: type[Shape]) -> Shape:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:
-        raise LocalFault(f"the request can't be read: {error}", "see the reference of the control socket") from error
+        raise LocalFault(
+            f"the request can't be read: {error}", "see the reference of the control socket"
+        ) from error
 
 
 def _count(request: Request, key: str, default: int) -> int:

@@ -1,8 +1,9 @@
 """How commands are registered, and how their help is laid out.
 
-``command`` adds the global options to a function and hands them over as one value, so that they mean the same before and after every
-command and no function repeats them. Help is plain text of 80 columns with its examples, the same on a terminal, in a pipe and in the
-reference page; it needs no table library, and prints at once.
+``command`` adds the global options to a function and hands them over as one value, so that they mean the
+same before and after every command and no function repeats them. Help is plain text of 80 columns with
+its examples, the same on a terminal, in a pipe and in the reference page; it needs no table library, and
+prints at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from meshpeer.app.cli import asked
 from meshpeer.app.cli.asked import Asked
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+SUMMARY_COLUMNS = 66
+"""Of a command's first sentence in the list of its group."""
 
 Own = ParamSpec("Own")
 Result = TypeVar("Result")
@@ -57,6 +61,10 @@ class MeshCommand(TyperCommand):
     def format_epilog(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         _format_epilog(self.epilog, formatter)
 
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        arguments = [_metavar(one) for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *arguments]
+
 
 class MeshGroup(TyperGroup):
     """A group of commands whose help lists them by what one wants to do."""
@@ -72,7 +80,7 @@ class MeshGroup(TyperGroup):
             if command is not None and not command.hidden:
                 panel = getattr(command, "rich_help_panel", None)
                 title = panel if isinstance(panel, str) else "Commands"
-                panels.setdefault(title, []).append((name, command.get_short_help_str(60)))
+                panels.setdefault(title, []).append((name, command.get_short_help_str(SUMMARY_COLUMNS)))
         for title, rows in panels.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -84,7 +92,13 @@ class MeshGroup(TyperGroup):
 def group(name: str, help_text: str, *, epilog: str = "") -> typer.Typer:
     """Makes a group of commands that takes the global options itself, too."""
     made = typer.Typer(
-        name=name, cls=MeshGroup, help=help_text, epilog=epilog, no_args_is_help=True, rich_markup_mode=None, context_settings=CONTEXT
+        name=name,
+        cls=MeshGroup,
+        help=help_text,
+        epilog=epilog,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=CONTEXT,
     )
 
     def remember(asked: Asked) -> None:
@@ -99,25 +113,34 @@ def command(
 ) -> Callable[[Callable[Concatenate[Asked, Own], None]], Callable[Concatenate[Asked, Own], None]]:
     """Registers a function as a command; it gets the global options as its first argument.
 
-    ``examples`` are lines printed as they are below the options; ``takes_rest`` leaves everything after the first word of a command line
-    of somebody else's alone.
+    ``examples`` are lines printed as they are below the options; ``takes_rest`` leaves everything after
+    the first word of a command line of somebody else's alone.
     """
 
-    def register(function: Callable[Concatenate[Asked, Own], None]) -> Callable[Concatenate[Asked, Own], None]:
+    def register(
+        function: Callable[Concatenate[Asked, Own], None],
+    ) -> Callable[Concatenate[Asked, Own], None]:
         context = {**CONTEXT, "allow_interspersed_args": False} if takes_rest else CONTEXT
-        app.command(name, cls=MeshCommand, rich_help_panel=panel, epilog=examples, context_settings=context)(_with_shared(function))
+        app.command(name, cls=MeshCommand, rich_help_panel=panel, epilog=examples, context_settings=context)(
+            _with_shared(function)
+        )
         return function
 
     return register
 
 
-def _with_shared(function: Callable[Concatenate[Asked, Own], None], *, runs: bool = True) -> Callable[..., None]:
-    """Returns the function with the global options as parameters of its own, which arrive as one ``Asked``."""
+def _with_shared(
+    function: Callable[Concatenate[Asked, Own], None], *, runs: bool = True
+) -> Callable[..., None]:
+    """Returns the function with the global options as parameters of its own, which arrive as one
+    ``Asked``.
+    """
     own = list(inspect.signature(function).parameters.values())[1:]
     hints = get_type_hints(function, include_extras=True)
     hints.pop(next(iter(inspect.signature(function).parameters)))
     shared = [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind) for key, (kind, default) in _SHARED.items()
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for key, (kind, default) in _SHARED.items()
     ]
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     mine = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in own]
@@ -137,7 +160,7 @@ def _with_shared(function: Callable[Concatenate[Asked, Own], None], *, runs: boo
         "context": typer.Context,
         "return": None,
     }
-    del run.__wrapped__  # type: ignore[attr-defined]  # get_type_hints would look behind it
+    del run.__wrapped__  # get_type_hints would look behind it
     return run
 
 
@@ -147,13 +170,26 @@ def _format_options(command: TyperCommand | TyperGroup, ctx: typer.Context, form
         record = parameter.get_help_record(ctx)
         if record is not None:
             panel = getattr(parameter, "rich_help_panel", None)
-            title = "Arguments" if parameter.param_type_name == "argument" else panel if isinstance(panel, str) else "Options"
+            title = (
+                "Arguments"
+                if parameter.param_type_name == "argument"
+                else panel
+                if isinstance(panel, str)
+                else "Options"
+            )
             if "--help" in parameter.opts:
                 title = asked.GLOBAL
+            if title == "Arguments":
+                record = (_metavar(parameter), record[1].removesuffix("[required]").rstrip())
             panels.setdefault(title, []).append(record)
     for title in sorted(panels, key=lambda one: (one == asked.GLOBAL, one == asked.NODE, one == "Options")):
         with formatter.section(title):
             formatter.write_dl(panels[title])
+
+
+def _metavar(parameter: object) -> str:
+    """Returns an argument as its help and usage write it: as it was declared, without a type."""
+    return str(getattr(parameter, "metavar", None) or getattr(parameter, "name", "")).upper()
 
 
 def _format_epilog(epilog: str | None, formatter: _Formatter) -> None:

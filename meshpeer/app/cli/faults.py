@@ -1,7 +1,8 @@
-"""Errors as a person reads them: one line that says what is wrong, one that says what to do, and an exit code.
+"""Errors as a person reads them: one line that says what is wrong, one that says what to do, and an exit
+code.
 
-Nothing else is printed unless ``--debug`` asks for the traceback. A job file may have many errors: then each has its own line, in the
-form that editors jump to, above the two.
+Nothing else is printed unless ``--debug`` asks for the traceback. A job file may have many errors: then
+each has its own line, in the form that editors jump to, above the two.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def report(error: BaseException, *, command: str, debug: bool) -> int:
             return report(error.exceptions[0], command=command, debug=False)
         case _:
             _two_lines(
-                f"a bug in meshpeer: {type(error).__name__}: {error}", "run it again with --debug and report what it prints; nothing was hidden"
+                f"a bug in meshpeer: {type(error).__name__}: {error}",
+                "run it again with --debug and report what it prints; nothing was hidden",
             )
             return FAILED
 

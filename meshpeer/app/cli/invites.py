@@ -36,23 +36,38 @@ def add_to(app: typer.Typer) -> None:
 
 def invite(
     asked: Asked,
-    expires: Annotated[str, typer.Option("--expires", metavar="DURATION", help="How long it lets in: 90s, 30m, 24h, 7d.")] = "24h",
-    uses: Annotated[int, typer.Option("--uses", metavar="N", min=1, help="How many machines it lets in.")] = 1,
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="DURATION", help="How long it lets in: 90s, 30m, 24h, 7d.")
+    ] = "24h",
+    uses: Annotated[
+        int, typer.Option("--uses", metavar="N", min=1, help="How many machines it lets in.")
+    ] = 1,
     role: Annotated[
-        list[str] | None, typer.Option("--role", metavar="ROLE", help="What they are [compute]; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--role", metavar="ROLE", help="What they are [compute]; may be repeated.", show_default=False
+        ),
     ] = None,
-    region: Annotated[str, typer.Option("--region", metavar="REGION", help="Where they stand.", show_default=False)] = "",
+    region: Annotated[
+        str, typer.Option("--region", metavar="REGION", help="Where they stand.", show_default=False)
+    ] = "",
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", metavar="CAPABILITY", help="Let them do more; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--allow", metavar="CAPABILITY", help="Let them do more; may be repeated.", show_default=False
+        ),
     ] = None,
     deny: Annotated[
-        list[str] | None, typer.Option("--deny", metavar="CAPABILITY", help="Let them do less; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--deny", metavar="CAPABILITY", help="Let them do less; may be repeated.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Print an invite: one line that lets a machine join.
 
-    It holds the addresses of members, the mesh's fingerprint and the right to join. Whoever reads it can join until it is used up or
-    expires: treat it as a password.
+    It holds the addresses of members, the mesh's fingerprint and the right to join. Whoever reads it can
+    join until it is used up or expires: treat it as a password.
     """
     request = InviteRequest(
         expires_s=duration_s(expires, "--expires"),
@@ -71,7 +86,10 @@ def invite(
         return
     machines = "one machine" if made.uses == 1 else f"{made.uses} machines"
     seeds = ", ".join(made.seeds) or "none"
-    show.remark(f"For {machines} until {made.expires_at[:16].replace('T', ' ')} UTC, as {', '.join(made.roles)}; may {show.clean(made.may)}.")
+    show.remark(
+        f"For {machines} until {show.moment(made.expires_at)} UTC, as {', '.join(made.roles)}; "
+        f"may {show.clean(made.may)}."
+    )
     show.remark(f"Seeds: {show.clean(seeds)}. Mesh {made.mesh}, fingerprint {made.fingerprint}.")
     for warning in made.warnings:
         show.remark(f"warning: {show.clean(warning)}")
@@ -79,7 +97,8 @@ def invite(
 
 
 def resolve_seed(seed: str, invite: str) -> tuple[str, str]:
-    """Returns where to join (``HOST[:PORT]``, ``lan`` or nothing for the invite's own seeds) and the invite's text.
+    """Returns where to join (``HOST[:PORT]``, ``lan`` or nothing for the invite's own seeds) and the
+    invite's text.
 
     Raises ``LocalFault`` where there is no invite among what was given.
     """
@@ -90,7 +109,9 @@ def resolve_seed(seed: str, invite: str) -> tuple[str, str]:
             raise LocalFault("join needs an invite", "meshpeer join INVITE, or a file that holds it; " + _ASK)
         if "/" in seed or seed == STDIN:
             raise LocalFault(f"{seed} is neither an invite nor a file that holds one", _ASK)
-        raise LocalFault(f"joining through {seed} needs an invite, too", f"meshpeer join {seed} --invite INVITE; " + _ASK)
+        raise LocalFault(
+            f"joining through {seed} needs an invite, too", f"meshpeer join {seed} --invite INVITE; " + _ASK
+        )
     return seed, _read(invite)
 
 
@@ -110,13 +131,18 @@ def _holds_invite(text: str) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return _LOOKS_LIKE_INVITE.match(file.read(64).decode("utf-8", "replace").lstrip("\ufeff")) is not None
+            return (
+                _LOOKS_LIKE_INVITE.match(file.read(64).decode("utf-8", "replace").lstrip("\ufeff"))
+                is not None
+            )
     except (OSError, ValueError):
         return False
 
 
 def _read(text: str) -> str:
-    """Returns the invite that the text is, or that stands in the file (or on standard input) that it names."""
+    """Returns the invite that the text is, or that stands in the file (or on standard input) that it
+    names.
+    """
     if text == STDIN:
         return sys.stdin.read(INVITE_FILE_BYTES_MAX)
     if _LOOKS_LIKE_INVITE.match(text):
@@ -127,7 +153,9 @@ def _read(text: str) -> str:
             with path.open("rb") as file:
                 return file.read(INVITE_FILE_BYTES_MAX).decode("utf-8", "replace")
     except OSError as error:
-        raise LocalFault(f"the invite's file {text} can't be read: {error.strerror}", "check its owner and mode") from error
+        raise LocalFault(
+            f"the invite's file {text} can't be read: {error.strerror}", "check its owner and mode"
+        ) from error
     except ValueError:
         return text
     return text

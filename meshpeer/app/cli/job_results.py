@@ -1,7 +1,7 @@
 """What tasks printed and what they made: logs, and output files fetched into a folder.
 
-Paths of outputs come from other machines: each is checked, opened without following links, written beside its place, and moved there
-only when its SHA-256 is what was announced.
+Paths of outputs come from other machines: each is checked, opened without following links, written beside
+its place, and moved there only when its SHA-256 is what was announced.
 """
 
 from __future__ import annotations
@@ -54,9 +54,18 @@ def add_to_jobs(jobs: typer.Typer) -> None:
 def logs(
     asked: Asked,
     job: JobName,
-    task: Annotated[str, typer.Argument(metavar="[TASK]", help="A task's id, such as render[3] [all that ran].", show_default=False)] = "",
-    stream: Annotated[Literal["stdout", "stderr", "both"], typer.Option("--stream", help="Which of the two.")] = "both",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")] = False,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="[TASK]", help="A task's id, such as render[3] [all that ran].", show_default=False
+        ),
+    ] = "",
+    stream: Annotated[
+        Literal["stdout", "stderr", "both"], typer.Option("--stream", help="Which of the two.")
+    ] = "both",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")
+    ] = False,
 ) -> None:
     """Print what a task printed: stdout on stdout, stderr on stderr."""
     client = asked.client()
@@ -65,16 +74,16 @@ def logs(
     if task or len(every) == 1:
         chosen = task or every[0].id
         if asked.json:
-            show.document({one: b"".join(log_pieces(client, job, chosen, one)).decode("utf-8", "replace") for one in streams})
+            show.document(_texts(client, job, chosen, streams))
         elif follow:
             stream_task(client, job, chosen, streams)
         else:
-            for one in streams:
-                _copy(client, job, chosen, one)
+            for name in streams:
+                _copy(client, job, chosen, name)
         return
     ran = [one for one in every if one.attempts or one.stdout_bytes or one.stderr_bytes]
     if asked.json:
-        show.document({one.id: {name: b"".join(log_pieces(client, job, one.id, name)).decode("utf-8", "replace") for name in streams} for one in ran})
+        show.document({one.id: _texts(client, job, one.id, streams) for one in ran})
         return
     for one in ran:
         if not asked.quiet and any(getattr(one, f"{name}_bytes") for name in streams):
@@ -88,7 +97,10 @@ def result(
     asked: Asked,
     job: JobName,
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task's id, such as render[3].")],
-    output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Fetch its files there.", show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Fetch its files there.", show_default=False),
+    ] = None,
 ) -> None:
     """Show how a task ended and which files it made; fetch them with --output.
 
@@ -106,7 +118,10 @@ def result(
     elif not asked.quiet:
         where = f" on {one.node}" if one.node else ""
         code = "" if one.exit_code is None else f" with exit code {one.exit_code}"
-        show.line(f"{show.heading(show.clean(one.id))}: {one.state}{show.clean(where)}{code}" + (f": {show.clean(one.error)}" if one.error else ""))
+        show.line(
+            f"{show.heading(show.clean(one.id))}: {one.state}{show.clean(where)}{code}"
+            + (f": {show.clean(one.error)}" if one.error else "")
+        )
         if written:
             for path in written:
                 show.line(f"  {show.clean(str(path))}")
@@ -119,20 +134,24 @@ def result(
         raise typer.Exit(FAILED)
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------
 
 
 def fetch_results(client: ControlClient, job: str, folder: Path) -> list[Path]:
-    """Fetches the outputs of the tasks that nobody needs and that succeeded; returns where they stand now.
+    """Fetches the outputs of the tasks that nobody needs and that succeeded; returns where they stand
+    now.
 
-    Files stand under their own paths; where two tasks made the same path, both stand in a folder named after their task.
+    Files stand under their own paths; where two tasks made the same path, both stand in a folder named
+    after their task.
     """
     ended = [one for one in client.tasks(job) if one.wanted and one.state == "succeeded"]
     _make_folder(folder)
     listed = [(one, client.outputs(job, one.id)) for one in ended if one.outputs]
     clashing = _clashing(listed)
     return [
-        _fetch(client, job, one.id, file, folder / one.id if one.id in clashing else folder) for one, files in listed for file in files
+        _fetch(client, job, one.id, file, folder / one.id if one.id in clashing else folder)
+        for one, files in listed
+        for file in files
     ]
 
 
@@ -155,7 +174,10 @@ def _fetch(client: ControlClient, job: str, task: str, file: OutputFile, folder:
     """Writes one output below the folder, whole or not at all; returns its path."""
     parts = PurePosixPath(file.path).parts
     if not parts or file.path.startswith("/") or ".." in parts or "\0" in file.path:
-        raise PeerFault(f"{task} announced an output {file.path!r} that leads out of the folder", "fetch its other files one by one")
+        raise PeerFault(
+            f"{task} announced an output {file.path!r} that leads out of the folder",
+            "fetch its other files one by one",
+        )
     place = folder.joinpath(*parts)
     _refuse_links(folder, parts)
     _make_folder(place.parent)
@@ -166,14 +188,18 @@ def _fetch(client: ControlClient, job: str, task: str, file: OutputFile, folder:
                 digest = _copy_output(client, job, task, file, target)
                 os.fchmod(target.fileno(), (0o777 if file.executable else 0o666) & ~_umask())
             if digest != file.sha256:
-                raise PeerFault(f"{file.path} of {task} is not what was announced (SHA-256 differs)", "fetch it again")
+                raise PeerFault(
+                    f"{file.path} of {task} is not what was announced (SHA-256 differs)", "fetch it again"
+                )
             os.replace(draft, place)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
             raise
     except OSError as error:
-        raise EnvironmentFault(f"{place} can't be written: {error.strerror}", "check the folder's owner, and df -h") from error
+        raise EnvironmentFault(
+            f"{place} can't be written: {error.strerror}", "check the folder's owner, and df -h"
+        ) from error
     return place
 
 
@@ -186,7 +212,9 @@ def _copy_output(client: ControlClient, job: str, task: str, file: OutputFile, t
 
 
 def _refuse_links(folder: Path, parts: Sequence[str]) -> None:
-    """Raises ``EnvironmentFault`` where a folder on the way below ``folder`` is a link: the file would stand elsewhere."""
+    """Raises ``EnvironmentFault`` where a folder on the way below ``folder`` is a link: the file would
+    stand elsewhere.
+    """
     place = folder
     for part in parts[:-1]:
         place = place / part
@@ -198,7 +226,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentFault(f"{folder} can't be made: {error.strerror}", "name another folder with --output") from error
+        raise EnvironmentFault(
+            f"{folder} can't be made: {error.strerror}", "name another folder with --output"
+        ) from error
 
 
 def _umask() -> int:
@@ -207,11 +237,13 @@ def _umask() -> int:
     return current
 
 
-# --- logs ------------------------------------------------------------------------------------------------------------
+# --- logs ------------------------------------------------------------
 
 
 def stream_task(client: ControlClient, job: str, task: str, streams: Sequence[str] = STREAMS) -> None:
-    """Copies a task's output as it comes, both streams at once, until the task has ended; raises what the agent raised."""
+    """Copies a task's output as it comes, both streams at once, until the task has ended; raises what the
+    agent raised.
+    """
     failures: list[MeshpeerError | BrokenPipeError] = []
 
     def copy(stream: str) -> None:
@@ -230,6 +262,12 @@ def stream_task(client: ControlClient, job: str, task: str, streams: Sequence[st
         raise failures[0]
 
 
+def _texts(client: ControlClient, job: str, task: str, streams: Sequence[str]) -> dict[str, str]:
+    return {
+        name: b"".join(log_pieces(client, job, task, name)).decode("utf-8", "replace") for name in streams
+    }
+
+
 def _copy(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> None:
     target = sys.stdout if stream == "stdout" else sys.stderr
     for piece in log_pieces(client, job, task, stream, wait=wait):
@@ -238,7 +276,9 @@ def _copy(client: ControlClient, job: str, task: str, stream: str, *, wait: bool
         target.buffer.flush()
 
 
-def log_pieces(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> Iterator[bytes]:
+def log_pieces(
+    client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False
+) -> Iterator[bytes]:
     offset = 0
     while True:
         piece = client.log(job, task, stream, offset, wait=wait)

@@ -37,25 +37,46 @@ def add_to_jobs(jobs: typer.Typer) -> None:
 
 def run(
     asked: Asked,
-    line: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The program and its arguments.", show_default=False)],
+    line: Annotated[
+        list[str],
+        typer.Argument(metavar="-- CMD...", help="The program and its arguments.", show_default=False),
+    ],
     file: Annotated[
-        list[str] | None, typer.Option("--file", metavar="F", help="Carry this file or folder; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--file", metavar="F", help="Carry this file or folder; may be repeated.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        list[str] | None, typer.Option("--output", metavar="G", help="Fetch what it made here; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--output", metavar="G", help="Fetch what it made here; may be repeated.", show_default=False
+        ),
     ] = None,
-    array: Annotated[str, typer.Option("--array", metavar="A", help="Run it for 0-23, or for [a, b, c].", show_default=False)] = "",
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The job's name [the program's].", show_default=False)] = "",
-    env: Annotated[list[str] | None, typer.Option("--env", metavar="K=V", help="Set a variable; may be repeated.", show_default=False)] = None,
+    array: Annotated[
+        str,
+        typer.Option("--array", metavar="A", help="Run it for 0-23, or for [a, b, c].", show_default=False),
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option("--name", metavar="NAME", help="The job's name [the program's].", show_default=False),
+    ] = "",
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="K=V", help="Set a variable; may be repeated.", show_default=False),
+    ] = None,
     cpu: Annotated[int, typer.Option("--cpu", metavar="N", min=1, help="Slots that it takes.")] = 1,
     retries: Annotated[int, typer.Option("--retries", metavar="N", min=0, help="Try again this often.")] = 0,
-    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="Give up after 90s, 10m, 2h.", show_default=False)] = "",
+    timeout: Annotated[
+        str,
+        typer.Option("--timeout", metavar="DURATION", help="Give up after 90s, 10m, 2h.", show_default=False),
+    ] = "",
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where --output puts files.")] = Path(),
 ) -> None:
     """Run one command on the mesh, and wait for it.
 
-    Its output comes out here as it is printed; its exit code becomes this one's. With --array, of the first element that failed. Ctrl-C
-    ends the waiting, never the job.
+    Its output comes out here as it is printed; its exit code becomes this one's. With --array, of the
+    first element that failed. Ctrl-C ends the waiting, never the job.
     """
     from meshpeer.app.cli.job_submit import hand_over
 
@@ -124,16 +145,24 @@ def _print_element(client: ControlClient, job: str, task: Task) -> None:
 
 
 def _exit_code(tasks: list[Task], job: str, asked: Asked) -> int:
-    """Returns the exit code of the first task that did not succeed, 0 where all did; says what happened where no program ran."""
+    """Returns the exit code of the first task that did not succeed, 0 where all did; says what happened
+    where no program ran.
+    """
     for one in tasks:
         if one.state == "succeeded":
             continue
         if one.exit_code:
-            if len(tasks) > 1 and not asked.quiet:
-                tell(f"{one.id} ended with exit code {one.exit_code}", f"see: meshpeer jobs tasks {job}")
+            if (len(tasks) > 1 or (one.error and not one.error.startswith("exit code"))) and not asked.quiet:
+                tell(
+                    f"{one.id}: {one.error or f'exit code {one.exit_code}'}",
+                    f"see: meshpeer jobs tasks {job}",
+                )
             return one.exit_code & 0xFF if one.exit_code > 0 else 128 + (-one.exit_code & 0x7F)
         why = "it was cancelled" if one.state == "cancelled" else one.error or f"it is {one.state}"
-        tell(f"{one.id} did not run: {why}" if one.exit_code is None else f"{one.id} failed: {why}", f"see: meshpeer jobs tasks {job}")
+        tell(
+            f"{one.id} did not run: {why}" if one.exit_code is None else f"{one.id} failed: {why}",
+            f"see: meshpeer jobs tasks {job}",
+        )
         return FAILED
     return 0
 
@@ -157,7 +186,9 @@ def _as_job(
     retries: int,
     timeout: str,
 ) -> LoadedJob:
-    """Writes the job file that this command line stands for, and loads it: one set of rules for both. Raises ``InvalidJob``."""
+    """Writes the job file that this command line stands for, and loads it: one set of rules for both.
+    Raises ``InvalidJob``.
+    """
     from meshpeer.adapters.specfile import load_text
     from meshpeer.core.jobs.problems import InvalidJob
 
@@ -189,7 +220,9 @@ def _as_array(text: str) -> object:
     except ValueError:
         if text.startswith("[") and text.endswith("]"):
             return [one.strip() for one in text[1:-1].split(",")]
-        raise LocalFault(f"--array {text!r} can't be read", "write 0-23, a count, [a, b, c] or a JSON object of lists") from None
+        raise LocalFault(
+            f"--array {text!r} can't be read", "write 0-23, a count, [a, b, c] or a JSON object of lists"
+        ) from None
     return value
 
 
@@ -202,5 +235,7 @@ def _as_variable(text: str) -> tuple[str, str]:
 
 def _job_name(program: str) -> str:
     """Returns a job's name made of the program's, in the letters that names may have."""
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(program).name.lower()).strip("-")
+    kept = "".join(
+        letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(program).name.lower()
+    ).strip("-")
     return kept[:63].strip("-") or "run"

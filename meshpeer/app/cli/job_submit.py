@@ -21,7 +21,9 @@ JOB_ID_LETTERS = 19
 
 
 def hand_over(client: ControlClient, spec: JobSpec, sources: Mapping[str, Path]) -> Job:
-    """Uploads what the agent has not got, then submits; returns once all is on disk. Raises ``MeshpeerError``."""
+    """Uploads what the agent has not got, then submits; returns once all is on disk. Raises
+    ``MeshpeerError``.
+    """
     uploaded: set[bytes] = set()
     for file in spec.files:
         if file.digest not in uploaded:
@@ -31,7 +33,10 @@ def hand_over(client: ControlClient, spec: JobSpec, sources: Mapping[str, Path])
     try:
         return client.submit(Submission(job=job, spec=cbor.encode(spec)))
     except NotRunning as gone:
-        raise NotRunning(gone.what, f"whether {job} was stored `meshpeer jobs list` will say: start the agent with `meshpeer up`") from gone
+        raise NotRunning(
+            gone.what,
+            f"whether {job} was stored `meshpeer jobs list` will say: start the agent with `meshpeer up`",
+        ) from gone
 
 
 def make_job_id() -> JobId:
@@ -46,7 +51,9 @@ def _upload(client: ControlClient, file: FileRef, source: Path) -> None:
     try:
         with source.open("rb") as content:
             if os.fstat(content.fileno()).st_size != file.size:
-                raise LocalFault(f"{source} changed while it was read", "submit again when nothing writes to it")
+                raise LocalFault(
+                    f"{source} changed while it was read", "submit again when nothing writes to it"
+                )
             client.put_blob(digest, file.size, content)
     except OSError as error:
         raise LocalFault(f"{source} can't be read: {error.strerror}", "check its owner and mode") from error

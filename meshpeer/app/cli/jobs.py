@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from meshpeer.adapters.specfile import LoadedJob
     from meshpeer.runtime.control import Job, Task
 
-STATE_COLOURS = {"succeeded": "green", "running": "yellow", "failed": "red", "cancelled": "dim", "skipped": "dim"}
+STATE_COLOURS = {
+    "succeeded": "green",
+    "running": "yellow",
+    "failed": "red",
+    "cancelled": "dim",
+    "skipped": "dim",
+}
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or its name.")]
 _HELP = """Run graphs of tasks on all members.
 
@@ -66,10 +73,20 @@ def add_to(app: typer.Typer) -> None:
 
 def submit(
     asked: Asked,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A job file (YAML, TOML or JSON), or - for standard input.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended; exit with 1 if it failed.")] = False,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A job file (YAML, TOML or JSON), or - for standard input.")
+    ],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has ended; exit with 1 if it failed.")
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Fetch the results there when it has ended (with --wait).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Fetch the results there when it has ended (with --wait).",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Hand a job over to this node; others help.
@@ -90,7 +107,11 @@ def submit(
         elif asked.quiet:
             show.line(job.id)
         else:
-            show.line(show.heading(f"{job.id} is submitted: {show.clean(job.name)}, {show.count(job.tasks.total, 'task')}"))
+            show.line(
+                show.heading(
+                    f"{job.id} is submitted: {show.clean(job.name)}, {show.count(job.tasks.total, 'task')}"
+                )
+            )
             show.line(f"  watch it with: meshpeer jobs watch {job.id}")
         return
     if not asked.quiet and not asked.json:
@@ -100,7 +121,9 @@ def submit(
 
 def validate(
     asked: Asked,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A job file (YAML, TOML or JSON), or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A job file (YAML, TOML or JSON), or - for standard input.")
+    ],
 ) -> None:
     """Check a job file; no agent is needed.
 
@@ -130,14 +153,25 @@ def validate(
     carried = sum(one.size for one in loaded.spec.files)
     if asked.json:
         show.document(
-            {"valid": True, "name": loaded.spec.name, "tasks": total, "files": len(loaded.spec.files), "bytes": carried, "errors": []}
+            {
+                "valid": True,
+                "name": loaded.spec.name,
+                "tasks": total,
+                "files": len(loaded.spec.files),
+                "bytes": carried,
+                "errors": [],
+            }
         )
     elif not asked.quiet:
         _print_valid(file, loaded, total, carried)
 
 
 def _print_valid(file: str, loaded: LoadedJob, total: int, carried: int) -> None:
-    show.line(show.heading(f"{show.clean(file)} is valid: {show.clean(loaded.spec.name)}, {show.count(total, 'task')}"))
+    show.line(
+        show.heading(
+            f"{show.clean(file)} is valid: {show.clean(loaded.spec.name)}, {show.count(total, 'task')}"
+        )
+    )
     for one in loaded.spec.tasks:
         elements = f" ({one.array.size})" if one.array is not None else ""
         needs = f" after {', '.join(need.task for need in one.needs)}" if one.needs else ""
@@ -160,7 +194,16 @@ def list_jobs(asked: Asked) -> None:
         show.line("No job has been submitted at this node.")
         show.line("  submit one with: meshpeer jobs submit FILE")
         return
-    rows = [[one.id, one.name, one.state, f"{_ended(one)} of {one.tasks.total}", one.submitted_at[:19].replace("T", " ")] for one in found]
+    rows = [
+        [
+            one.id,
+            one.name,
+            one.state,
+            f"{_ended(one)} of {one.tasks.total}",
+            show.moment(one.submitted_at),
+        ]
+        for one in found
+    ]
     show.table(["ID", "NAME", "STATE", "TASKS", "SUBMITTED (UTC)"], rows, colours=STATE_COLOURS)
 
 
@@ -186,16 +229,31 @@ def tasks(asked: Asked, job: JobName) -> None:
             show.line(one.id)
         return
     rows = [_task_row(one) for one in found]
-    show.table(["TASK", "STATE", "NODE", "TRIES", "EXIT", "OUTPUTS"], rows, right=(3, 4), colours=STATE_COLOURS)
+    show.table(
+        ["TASK", "STATE", "NODE", "TRIES", "EXIT", "OUTPUTS"], rows, right=(3, 4), colours=STATE_COLOURS
+    )
     for one in [one for one in found if one.state == "failed"][:10]:
-        show.line(f"{show.clean(one.id)}: {show.clean(one.error) or 'it failed'}; see: meshpeer jobs logs {show.clean(job)} '{show.clean(one.id)}'")
+        show.line(
+            show.clean(
+                f"{one.id}: {one.error or 'it failed'}; see: meshpeer jobs logs {job} {shlex.quote(one.id)}"
+            )
+        )
 
 
 def _task_row(one: Task) -> list[str]:
     stolen = any(attempt.stolen_from for attempt in one.attempts)
-    outputs = ", ".join(one.outputs[:3]) + (f" and {len(one.outputs) - 3} more" if len(one.outputs) > 3 else "")
+    outputs = ", ".join(one.outputs[:3]) + (
+        f" and {len(one.outputs) - 3} more" if len(one.outputs) > 3 else ""
+    )
     node = f"{one.node}*" if one.node and stolen else one.node or "-"
-    return [one.id, one.state, node, str(len(one.attempts)), "-" if one.exit_code is None else str(one.exit_code), outputs or "-"]
+    return [
+        one.id,
+        one.state,
+        node,
+        str(len(one.attempts)),
+        "-" if one.exit_code is None else str(one.exit_code),
+        outputs or "-",
+    ]
 
 
 def watch(asked: Asked, job: JobName) -> None:
@@ -214,11 +272,16 @@ def cancel(asked: Asked, job: JobName) -> None:
         show.document(found)
     elif not asked.quiet:
         done = found.tasks.succeeded
-        show.line(f"{found.id} ({show.clean(found.name)}) is {found.state}; {show.count(done, 'task')} had succeeded")
+        show.line(
+            f"{found.id} ({show.clean(found.name)}) is {found.state}; "
+            f"{show.count(done, 'task')} had succeeded"
+        )
 
 
 def wait_for(asked: Asked, client: ControlClient, job: str, output: Path | None) -> None:
-    """Waits for the job's end, showing progress on standard error; then prints it. Raises ``typer.Exit`` where it did not succeed."""
+    """Waits for the job's end, showing progress on standard error; then prints it. Raises ``typer.Exit``
+    where it did not succeed.
+    """
     from meshpeer.app.cli.job_results import fetch_results
     from meshpeer.app.cli.progress import follow
 
@@ -229,7 +292,10 @@ def wait_for(asked: Asked, client: ControlClient, job: str, output: Path | None)
         say_goes_on(job)
         raise typer.Exit(INTERRUPTED) from None
     except NotRunning as gone:
-        raise NotRunning(gone.what, f"the job goes on once this node's agent runs: `meshpeer up`, then `meshpeer jobs watch {job}`") from gone
+        raise NotRunning(
+            gone.what,
+            f"the job goes on once this node's agent runs: `meshpeer up`, then `meshpeer jobs watch {job}`",
+        ) from gone
     if asked.json:
         show.document(ended)
     elif asked.quiet:
@@ -245,7 +311,9 @@ def wait_for(asked: Asked, client: ControlClient, job: str, output: Path | None)
 
 def say_goes_on(job: str) -> None:
     """Says that an interrupted wait did not stop the job."""
-    show.remark(f"the job goes on; `meshpeer jobs watch {job}` shows it, `meshpeer jobs cancel {job}` stops it")
+    show.remark(
+        f"the job goes on; `meshpeer jobs watch {job}` shows it, `meshpeer jobs cancel {job}` stops it"
+    )
 
 
 def print_job(job: Job) -> None:
@@ -253,16 +321,26 @@ def print_job(job: Job) -> None:
     counts = job.tasks
     state = show.paint(job.state, STATE_COLOURS[job.state]) if job.state in STATE_COLOURS else job.state
     show.line(f"{show.heading(f'{job.id} ({show.clean(job.name)})')}: {state}")
-    parts = [(counts.succeeded, "succeeded"), (counts.running, "running"), (counts.ready, "ready"), (counts.waiting, "waiting")]
+    parts = [
+        (counts.succeeded, "succeeded"),
+        (counts.running, "running"),
+        (counts.ready, "ready"),
+        (counts.waiting, "waiting"),
+    ]
     parts += [(counts.failed, "failed"), (counts.skipped, "skipped"), (counts.cancelled, "cancelled")]
-    done_by = ", ".join(f"{name} {number}" for name, number in sorted(job.done_on.items(), key=lambda one: (-one[1], one[0])))
+    done_by = ", ".join(
+        f"{name} {number}" for name, number in sorted(job.done_on.items(), key=lambda one: (-one[1], one[0]))
+    )
     running_on = ", ".join(f"{name} {number}" for name, number in sorted(job.running_on.items()))
     show.facts(
         [
-            ("tasks", f"{counts.total}: " + ", ".join(f"{number} {word}" for number, word in parts if number)),
+            (
+                "tasks",
+                f"{counts.total}: " + ", ".join(f"{number} {word}" for number, word in parts if number),
+            ),
             ("done by", done_by),
             ("running on", running_on),
-            ("submitted", job.submitted_at[:19].replace("T", " ") + " UTC"),
+            ("submitted", show.moment(job.submitted_at) + " UTC"),
             ("took", _took(job)),
             ("durability", job.durability),
         ]
@@ -284,10 +362,14 @@ def _ended(job: Job) -> int:
 
 
 def _tell_failed(client: ControlClient, job: Job, asked: Asked) -> None:
-    """Says which task failed first and where to look; the job's own state is what matters, so a failing look is no error."""
+    """Says which task failed first and where to look; the job's own state is what matters, so a failing
+    look is no error.
+    """
     sys.stdout.flush()
     if job.state == "cancelled":
-        tell(f"{job.id} was cancelled", f"submit it again, or see what was done: meshpeer jobs tasks {job.id}")
+        tell(
+            f"{job.id} was cancelled", f"submit it again, or see what was done: meshpeer jobs tasks {job.id}"
+        )
         return
     try:
         failed = [one for one in client.tasks(job.id) if one.state == "failed"]
@@ -299,4 +381,7 @@ def _tell_failed(client: ControlClient, job: Job, asked: Asked) -> None:
     first = failed[0]
     where = f" on {first.node}" if first.node else ""
     others = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
-    tell(f"{job.id}: {first.id} failed{where}: {first.error or f'exit code {first.exit_code}'}{others}", f"see: meshpeer jobs logs {job.id} '{first.id}'")
+    tell(
+        f"{job.id}: {first.id} failed{where}: {first.error or f'exit code {first.exit_code}'}{others}",
+        f"see: meshpeer jobs logs {job.id} '{first.id}'",
+    )

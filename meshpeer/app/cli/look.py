@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from meshpeer.runtime.control import Peer, Plan, Status
 
 PANEL = "Looking at it"
-STATE_COLOURS = {"alive": "green", "suspect": "yellow", "dead": "red", "revoked": "red", "left": "dim", "none": "red", "down": "red"}
+STATE_COLOURS = {
+    "alive": "green",
+    "suspect": "yellow",
+    "dead": "red",
+    "revoked": "red",
+    "left": "dim",
+    "none": "red",
+    "down": "red",
+}
 _PING = """
 Examples:
   meshpeer ping beta
@@ -55,8 +63,16 @@ def _print_status(found: Status, verbose: int) -> None:
     mesh, node, members = found.mesh, found.node, found.members
     colour = {"ok": "green", "degraded": "yellow"}.get(found.health, "red")
     show.line(f"{show.heading(f'{node.name} in the mesh {mesh.name}')}: {show.paint(found.health, colour)}")
-    others = ", ".join(f"{count} {state}" for state, count in (("suspect", members.suspect), ("dead", members.dead), ("left", members.left)) if count)
-    interface = f"{node.interface} ({node.backend}), UDP {node.port}, MTU {node.mtu}" if node.interface else "none: links only"
+    others = ", ".join(
+        f"{count} {state}"
+        for state, count in (("suspect", members.suspect), ("dead", members.dead), ("left", members.left))
+        if count
+    )
+    interface = (
+        f"{node.interface} ({node.backend}), UDP {node.port}, MTU {node.mtu}"
+        if node.interface
+        else "none: links only"
+    )
     admission = "" if node.admission == "durable" else f"{node.admission}: not admitted by an issuer yet"
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(found.jobs.items()) if count)
     show.facts(
@@ -67,10 +83,18 @@ def _print_status(found: Status, verbose: int) -> None:
             ("links", f"TCP {node.control_port}"),
             ("region", node.region),
             ("roles", ", ".join(node.roles)),
-            ("topology", mesh.topology_mode if mesh.topology == mesh.topology_mode else f"{mesh.topology_mode} (asked for: {mesh.topology})"),
+            (
+                "topology",
+                mesh.topology_mode
+                if mesh.topology == mesh.topology_mode
+                else f"{mesh.topology_mode} (asked for: {mesh.topology})",
+            ),
             ("subnet", mesh.subnet),
             ("jobs", jobs),
-            ("tasks", f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else "none are taken"),
+            (
+                "tasks",
+                f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else "none are taken",
+            ),
             ("admission", admission),
             ("up for", show.seconds(node.uptime_s)),
         ]
@@ -92,7 +116,8 @@ def _print_status(found: Status, verbose: int) -> None:
 def peers(asked: Asked) -> None:
     """List the other members, and how each is reached.
 
-    State is this node's own opinion. The path is direct (a tunnel to it), hub or relay (through another), link (control only), or none.
+    State is this node's own opinion. The path is direct (a tunnel to it), hub or relay (through another),
+    link (control only), or none.
     """
     found = asked.client().peers()
     if asked.json:
@@ -110,7 +135,10 @@ def peers(asked: Asked) -> None:
     rows = [_peer_row(one) for one in found]
     if asked.verbose:
         titles += ["RECEIVED", "SENT", "IPV6"]
-        rows = [[*row, show.size(one.rx_bytes), show.size(one.tx_bytes), one.ipv6 or "-"] for row, one in zip(rows, found, strict=True)]
+        rows = [
+            [*row, show.size(one.rx_bytes), show.size(one.tx_bytes), one.ipv6 or "-"]
+            for row, one in zip(rows, found, strict=True)
+        ]
     show.table(titles, rows, right=(4, 5), colours=STATE_COLOURS)
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
@@ -147,10 +175,19 @@ def _print_plan(found: Plan) -> None:
     else:
         show.line(show.heading("The interface is as it should be."))
     hub = f", hub {found.hub}" if found.hub else ""
-    show.line(f"Mode {found.mode}{hub}; {show.count(len(found.peers), 'peer')}, routes: {', '.join(found.routes) or 'none'}")
+    show.line(
+        f"Mode {found.mode}{hub}; {show.count(len(found.peers), 'peer')}, "
+        f"routes: {', '.join(found.routes) or 'none'}"
+    )
     if found.peers:
         rows = [
-            [one.name, one.endpoint or "-", f"{one.keepalive_s} s" if one.keepalive_s else "-", ", ".join(one.allowed_ips)] for one in found.peers
+            [
+                one.name,
+                one.endpoint or "-",
+                f"{one.keepalive_s} s" if one.keepalive_s else "-",
+                ", ".join(one.allowed_ips),
+            ]
+            for one in found.peers
         ]
         show.table(["PEER", "ENDPOINT", "KEEPALIVE", "ALLOWED IPS"], rows, right=(2,))
 
@@ -158,7 +195,9 @@ def _print_plan(found: Plan) -> None:
 def ping(
     asked: Asked,
     node: Annotated[str, typer.Argument(metavar="NODE", help="A member's name.")],
-    count: Annotated[int, typer.Option("--count", "-c", metavar="N", min=1, max=100, help="How many packets.")] = 3,
+    count: Annotated[
+        int, typer.Option("--count", "-c", metavar="N", min=1, max=100, help="How many packets.")
+    ] = 3,
 ) -> None:
     """Ping a member through its tunnel, or over its link where there is none."""
     answer = asked.client().ping(node, count)
@@ -168,10 +207,16 @@ def ping(
     elif times and not asked.quiet:
         name = f"{answer.node} ({answer.address}) over its {answer.over}"
         show.line(f"{show.clean(name)}: {len(times)} of {len(answer.rtt_ms)} answered")
-        show.line(f"  round trip {min(times):.2f} ms at best, {sum(times) / len(times):.2f} on average, {max(times):.2f} at worst")
+        show.line(
+            f"  round trip {min(times):.2f} ms at best, {sum(times) / len(times):.2f} on average, "
+            f"{max(times):.2f} at worst"
+        )
     if not times:
         if not asked.json:
-            tell(f"{answer.node} ({answer.address}) does not answer over its {answer.over}", "see `meshpeer peers`: is it alive, and is its path direct?")
+            tell(
+                f"{answer.node} ({answer.address}) does not answer over its {answer.over}",
+                "see `meshpeer peers`: is it alive, and is its path direct?",
+            )
         raise typer.Exit(FAILED)
 
 
@@ -187,8 +232,17 @@ def export_wg_quick(asked: Asked) -> None:
 def version(asked: Asked) -> None:
     """Print the version of this program."""
     if asked.json:
-        show.document({"version": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"})
+        show.document(
+            {
+                "version": __version__,
+                "python": platform.python_version(),
+                "system": f"{platform.system()} {platform.release()}",
+            }
+        )
     elif asked.quiet:
         show.line(__version__)
     else:
-        show.line(f"meshpeer {__version__} (Python {platform.python_version()}, {platform.system()} {platform.release()})")
+        show.line(
+            f"meshpeer {__version__} "
+            f"(Python {platform.python_version()}, {platform.system()} {platform.release()})"
+        )

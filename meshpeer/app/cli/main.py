@@ -1,6 +1,7 @@
 """``meshpeer``: runs one command and ends with its exit code.
 
-0 done; 1 it failed; 2 wrong usage; 3 no agent is running; 4 refused; 5 the environment lacks something; 130 interrupted.
+0 done; 1 it failed; 2 wrong usage; 3 no agent is running; 4 refused; 5 the environment lacks something;
+130 interrupted.
 """
 
 from __future__ import annotations

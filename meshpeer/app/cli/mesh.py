@@ -17,10 +17,18 @@ if TYPE_CHECKING:
     from meshpeer.app.config import Settings
 
 PANEL = "Being in a mesh"
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="This node's name [made of the host's].", show_default=False)]
-Region = Annotated[str, typer.Option("--region", metavar="REGION", help="Where it stands, such as eu.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Option("--name", metavar="NAME", help="This node's name [made of the host's].", show_default=False),
+]
+Region = Annotated[
+    str, typer.Option("--region", metavar="REGION", help="Where it stands, such as eu.", show_default=False)
+]
 Endpoint = Annotated[
-    str, typer.Option("--endpoint", metavar="HOST[:PORT]", help="Where others reach it from outside.", show_default=False)
+    str,
+    typer.Option(
+        "--endpoint", metavar="HOST[:PORT]", help="Where others reach it from outside.", show_default=False
+    ),
 ]
 
 
@@ -57,11 +65,20 @@ def init(
     asked: Asked,
     name: Name = "",
     region: Region = "",
-    role: Annotated[list[str] | None, typer.Option("--role", metavar="ROLE", help="[scheduler and compute]; may be repeated.")] = None,
-    subnet: Annotated[str, typer.Option("--subnet", metavar="CIDR", help="The mesh's IPv4 addresses.")] = "10.10.0.0/24",
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", metavar="ROLE", help="[scheduler and compute]; may be repeated."),
+    ] = None,
+    subnet: Annotated[
+        str, typer.Option("--subnet", metavar="CIDR", help="The mesh's IPv4 addresses.")
+    ] = "10.10.0.0/24",
     endpoint: Endpoint = "",
-    topology: Annotated[Literal["auto", "full", "regional"], typer.Option("--topology", help="Who has a tunnel with whom.")] = "auto",
-    mesh_name: Annotated[str, typer.Option("--mesh-name", metavar="NAME", help="The mesh's name.", show_default=False)] = "",
+    topology: Annotated[
+        Literal["auto", "full", "regional"], typer.Option("--topology", help="Who has a tunnel with whom.")
+    ] = "auto",
+    mesh_name: Annotated[
+        str, typer.Option("--mesh-name", metavar="NAME", help="The mesh's name.", show_default=False)
+    ] = "",
     detach: shared.Detach = False,
     backend: shared.Backend = None,
     interface: shared.Interface = None,
@@ -72,12 +89,18 @@ def init(
 ) -> None:
     """Found a mesh and run its first node.
 
-    Makes the mesh's root key, this node's keys and the first invite's issuer, all on this machine; then runs the node.
+    Makes the mesh's root key, this node's keys and the first invite's issuer, all on this machine; then
+    runs the node.
     """
     from meshpeer.app.cli.running import run_node
 
     settings = asked.settings(
-        backend=backend, interface=interface, listen_port=listen_port, control_port=control_port, web_port=web_port, slots=slots
+        backend=backend,
+        interface=interface,
+        listen_port=listen_port,
+        control_port=control_port,
+        web_port=web_port,
+        slots=slots,
     )
     options = InitOptions(
         name=name,
@@ -99,10 +122,24 @@ def init(
 
 def join(
     asked: Asked,
-    seed: Annotated[str, typer.Argument(metavar="[SEED]", help="An invite, a file that holds one, HOST[:PORT], or lan.", show_default=False)] = "",
+    seed: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SEED]",
+            help="An invite, a file that holds one, HOST[:PORT], or lan.",
+            show_default=False,
+        ),
+    ] = "",
     invite: Annotated[
         str,
-        typer.Option("--invite", "-i", metavar="INVITE", help="The invite or its file, - for standard input.", envvar="MESHPEER_INVITE", show_default=False),
+        typer.Option(
+            "--invite",
+            "-i",
+            metavar="INVITE",
+            help="The invite or its file, - for standard input.",
+            envvar="MESHPEER_INVITE",
+            show_default=False,
+        ),
     ] = "",
     name: Name = "",
     region: Region = "",
@@ -123,7 +160,12 @@ def join(
     from meshpeer.app.cli.running import run_node
 
     settings = asked.settings(
-        backend=backend, interface=interface, listen_port=listen_port, control_port=control_port, web_port=web_port, slots=slots
+        backend=backend,
+        interface=interface,
+        listen_port=listen_port,
+        control_port=control_port,
+        web_port=web_port,
+        slots=slots,
     )
     where, text = resolve_seed(seed, invite)
     options = JoinOptions(invite=text, seed=where, name=name, region=region, endpoint=endpoint)
@@ -157,7 +199,12 @@ def up(
     from meshpeer.app.cli.running import run_node
 
     settings = asked.settings(
-        backend=backend, interface=interface, listen_port=listen_port, control_port=control_port, web_port=web_port, slots=slots
+        backend=backend,
+        interface=interface,
+        listen_port=listen_port,
+        control_port=control_port,
+        web_port=web_port,
+        slots=slots,
     )
 
     def prepare(settings: Settings) -> None:
@@ -171,8 +218,8 @@ def up(
 def down(asked: Asked) -> None:
     """Stop the agent and take its interface down.
 
-    The node stays a member: `meshpeer up` brings it back. Without a running agent, an interface that it left up is taken down all the
-    same.
+    The node stays a member: `meshpeer up` brings it back. Without a running agent, an interface that it
+    left up is taken down all the same.
     """
     settings = asked.settings()
     try:
@@ -192,10 +239,14 @@ def stop(asked: Asked) -> None:
     _say(asked, asked.client().stop(take_down=False), "`meshpeer up` runs this node again")
 
 
-def leave(asked: Asked, force: Annotated[bool, typer.Option("--force", help="Even as the mesh's last issuer.")] = False) -> None:
+def leave(
+    asked: Asked,
+    force: Annotated[bool, typer.Option("--force", help="Even as the mesh's last issuer.")] = False,
+) -> None:
     """Leave the mesh for good.
 
-    Tells the others, takes the interface down and makes this node's keys void. To come back it takes a new invite.
+    Tells the others, takes the interface down and makes this node's keys void. To come back it takes a
+    new invite.
     """
     _say(asked, asked.client().leave(force=force), "to join again: `meshpeer join INVITE`, with a new invite")
 

@@ -1,4 +1,6 @@
-"""Shows how a job goes on: a live bar on a terminal, a line now and then elsewhere. All of it on standard error."""
+"""Shows how a job goes on: a live bar on a terminal, a line now and then elsewhere. All of it on standard
+error.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def follow(updates: Iterable[Job], *, quiet: bool) -> Job:
         if live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-    if last is None or last.finished_at is None and last.state not in ("succeeded", "failed", "cancelled"):
+    if last is None or (last.finished_at is None and last.state not in ("succeeded", "failed", "cancelled")):
         raise NotRunning("the agent ended the watch before the job had ended", "watch it again")
     return last
 
@@ -51,7 +53,11 @@ def words(job: Job) -> str:
     """Returns the counts in one line: ``17 of 26 done, 1 failed, 6 running: alpha 2, beta 2, gamma 2``."""
     counts = job.tasks
     text = f"{counts.succeeded} of {counts.total} done"
-    for number, word in ((counts.failed, "failed"), (counts.skipped, "skipped"), (counts.cancelled, "cancelled")):
+    for number, word in (
+        (counts.failed, "failed"),
+        (counts.skipped, "skipped"),
+        (counts.cancelled, "cancelled"),
+    ):
         if number:
             text += f", {number} {word}"
     if counts.running:

@@ -1,16 +1,17 @@
-"""Runs the node that ``init``, ``join`` and ``up`` start: in the foreground, or in the background once it is ready.
+"""Runs the node that ``init``, ``join`` and ``up`` start: in the foreground, or in the background once it
+is ready.
 
-``--detach`` forks before anything is imported or opened, so the parent is nothing but a reader of a pipe: the child prepares (with
-this terminal for what it has to say), becomes the leader of a session of its own, sends its output to ``agent.log`` in the state
-folder, and reports over the pipe that it is ready, or why it is not. The agent's stages, one JSON document a line:
-``{"ready": ReadyReport}`` or ``{"error": {what, hint, exit_code}}``; an end without either is a crash, and the log has the reason.
+``--detach`` forks before anything is imported or opened, so the parent is nothing but a reader of a pipe:
+the child prepares (with this terminal for what it has to say), becomes the leader of a session of its
+own, sends its output to ``agent.log`` in the state folder, and reports over the pipe, in one line of JSON
+(``_Word``), that it is ready, or why it never will be. An end of the pipe without a word is a crash, and
+the log has the reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import select
 import signal
@@ -20,15 +21,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 import typer
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
+from meshpeer.app.options import ReadyReport
 from meshpeer.core.errors import EnvironmentFault, MeshpeerError
 
 if TYPE_CHECKING:
     from meshpeer.app.config import Settings
-    from meshpeer.app.options import ReadyReport
 
 READY_S = 60.0
 """How long ``--detach`` waits; the agent goes on after that, and so may become ready later."""
@@ -42,10 +44,19 @@ LOG_FILE = "agent.log"
 Prepare = Callable[["Settings"], None]
 
 
-def run_node(asked: Asked, settings: Settings, prepare: Prepare, *, detach: bool, kept: str = "") -> None:
+class _Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child says to the parent: it is ready, or what is wrong."""
+
+    ready: ReadyReport | None = None
+    what: str = ""
+    hint: str = ""
+    exit_code: int = 0
+
+
+def run_node(asked: Asked, settings: Settings, prepare: Prepare, *, detach: bool) -> None:
     """Prepares this machine's node and runs it until it is told to stop; with ``detach``, until it is ready.
 
-    ``kept`` says in words what stays when the run is interrupted after preparing. Raises ``MeshpeerError``, and ``typer.Exit``.
+    Raises ``MeshpeerError``, and ``typer.Exit`` where it has said itself what is wrong.
     """
     if detach:
         _run_detached(asked, settings, prepare)
@@ -79,7 +90,7 @@ def _say_stopped(asked: Asked) -> None:
         show.remark("stopped; `meshpeer up` runs this node again")
 
 
-# --- in the background -----------------------------------------------------------------------------------------------
+# --- in the background ------------------------------------------------------------
 
 
 def _run_detached(asked: Asked, settings: Settings, prepare: Prepare) -> None:
@@ -103,7 +114,9 @@ def _run_detached(asked: Asked, settings: Settings, prepare: Prepare) -> None:
 
 
 def _refuse_running(settings: Settings) -> None:
-    """Raises ``EnvironmentFault`` where an agent answers already: two of them would share one state folder."""
+    """Raises ``EnvironmentFault`` where an agent answers already: two of them would share one state
+    folder.
+    """
     if settings.socket.exists():
         from meshpeer.adapters.control.client import ControlClient
 
@@ -115,13 +128,16 @@ def _refuse_running(settings: Settings) -> None:
 def _already(name: str, settings: Settings) -> int:
     from meshpeer.app.cli.faults import FAILED, tell
 
-    tell(f"{name} is running already: an agent answers on {settings.socket}", "see `meshpeer status`; `meshpeer stop` stops it")
+    tell(
+        f"{name} is running already: an agent answers on {settings.socket}",
+        "see `meshpeer status`; `meshpeer stop` stops it",
+    )
     return FAILED
 
 
 def _be_agent(settings: Settings, prepare: Prepare, pipe: int) -> NoReturn:
     """Is the child: prepares, lets go of the terminal, runs the agent. Never returns."""
-    code = 1
+    code, in_background = 1, False
     try:
         began_s = time.monotonic()
         prepare(settings)
@@ -130,23 +146,26 @@ def _be_agent(settings: Settings, prepare: Prepare, pipe: int) -> NoReturn:
 
         imported_s = time.monotonic() - began_s - prepared_s
         _let_go_of_terminal(settings.state_dir / LOG_FILE)
+        in_background = True
         reported = False
 
         def on_ready(report: ReadyReport) -> None:
             nonlocal reported
             reported = True
-            _send(pipe, {"ready": dataclasses.asdict(_with_start(report, prepared_s, imported_s))})
+            _send(pipe, _Word(ready=_with_start(report, prepared_s, imported_s)))
             os.close(pipe)
 
         run_agent(settings, on_ready)
         if not reported:
-            _send(pipe, {"error": {"what": "the agent was stopped before it was ready", "hint": "start it again with `meshpeer up`", "exit_code": 1}})
+            what = "the agent was stopped before it was ready"
+            _send(pipe, _Word(what=what, hint="start it again with `meshpeer up`", exit_code=1))
         code = 0
     except KeyboardInterrupt:
         code = 130
     except MeshpeerError as error:
-        _send(pipe, {"error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code}})
-        show.remark(f"error: {error.what} ({error.hint})")
+        _send(pipe, _Word(what=error.what, hint=error.hint, exit_code=error.exit_code))
+        if in_background:
+            show.remark(f"error: {error.what} ({error.hint})")
         code = error.exit_code
     except BaseException:  # noqa: BLE001  a fork must never return into the parent's code; the log keeps the traceback
         import traceback
@@ -166,7 +185,9 @@ def _let_go_of_terminal(log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
-        raise EnvironmentFault(f"{log} can't be written: {error.strerror}", "check the state folder's owner, and df -h") from error
+        raise EnvironmentFault(
+            f"{log} can't be written: {error.strerror}", "check the state folder's owner, and df -h"
+        ) from error
     sys.stdout.flush()
     sys.stderr.flush()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -178,42 +199,40 @@ def _let_go_of_terminal(log: Path) -> None:
     os.chdir("/")
 
 
-def _send(pipe: int, message: dict[str, object]) -> None:
-    data = json.dumps(message).encode("utf-8") + b"\n"
+def _send(pipe: int, word: _Word) -> None:
+    data = msgspec.json.encode(word) + b"\n"
     with contextlib.suppress(OSError):  # nobody waits any more: the node runs all the same
         while data:
             data = data[os.write(pipe, data) :]
 
 
 def _await_ready(asked: Asked, settings: Settings, pipe: int, child: int) -> None:
-    """Waits for the child's word, prints it; raises ``MeshpeerError`` or ``typer.Exit`` with the child's own exit code."""
-    from meshpeer.app.options import ReadyReport
-
-    message = _message(asked, pipe, settings)
-    if message is None:
+    """Waits for the child's word, prints it; raises ``MeshpeerError`` or ``typer.Exit`` with the child's
+    own exit code.
+    """
+    word = _hear(asked, pipe, settings)
+    if word is None:
         raise typer.Exit(_died(settings, child))
-    if "error" in message:
+    if word.ready is None:
         os.waitpid(child, 0)
-        error = message["error"]
-        fault = MeshpeerError(str(error["what"]), str(error["hint"]))
-        fault.exit_code = int(error["exit_code"])
+        fault = MeshpeerError(word.what, word.hint)
+        fault.exit_code = word.exit_code
         raise fault
-    report = message["ready"]
-    pairs = tuple((str(what), float(took)) for what, took in report["timings"])
-    lists = {"warnings": tuple(report["warnings"]), "next_steps": tuple(report["next_steps"]), "timings": pairs}
-    _print_report(asked, ReadyReport(**{**report, **lists}))
+    _print_report(asked, word.ready)
     if not asked.quiet and not asked.json:
         show.line(f"Runs in the background; its log is {settings.state_dir / LOG_FILE}")
 
 
-def _message(asked: Asked, pipe: int, settings: Settings) -> dict[str, dict[str, object]] | None:  # type: ignore[type-arg]
+def _hear(asked: Asked, pipe: int, settings: Settings) -> _Word | None:
+    """Returns the child's word, or None where it ended without one; raises ``MeshpeerError`` when it
+    takes too long.
+    """
     began_s, received, told = time.monotonic(), b"", False
     while not received.endswith(b"\n") and len(received) < REPORT_BYTES_MAX:
         waited_s = time.monotonic() - began_s
         if waited_s >= READY_S:
-            raise MeshpeerError(
-                f"the agent runs, but was not ready after {READY_S:.0f} s", f"see `meshpeer status` and {settings.state_dir / LOG_FILE}"
-            )
+            hint = f"see `meshpeer status` and {settings.state_dir / LOG_FILE}"
+            raise MeshpeerError(f"the agent runs, but was not ready after {READY_S:.0f} s", hint)
         if waited_s >= SLOW_S and not told and not asked.quiet and sys.stderr.isatty():
             told = True
             show.remark("waiting for the first membership sync and the interface ...")
@@ -222,8 +241,7 @@ def _message(asked: Asked, pipe: int, settings: Settings) -> dict[str, dict[str,
             if not piece:
                 return None
             received += piece
-    decoded: dict[str, dict[str, object]] = json.loads(received)
-    return decoded
+    return msgspec.json.decode(received, type=_Word)
 
 
 def _died(settings: Settings, child: int) -> int:
@@ -244,7 +262,7 @@ def _log_tail(log: Path) -> Iterator[str]:
         yield from file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES_SHOWN:]
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- what it says ------------------------------------------------------------
 
 
 def _with_start(report: ReadyReport, prepared_s: float, imported_s: float) -> ReadyReport:
@@ -261,12 +279,21 @@ def _print_report(asked: Asked, report: ReadyReport) -> None:
         show.line(f"{report.name} {report.ipv4} {report.ipv6}".rstrip())
         sys.stdout.flush()
         return
-    show.line(show.heading(f"{report.name} is ready in the mesh {report.mesh} ({show.count(report.members, 'member')})"))
+    show.line(
+        show.heading(
+            f"{report.name} is ready in the mesh {report.mesh} ({show.count(report.members, 'member')})"
+        )
+    )
     addresses = "  ".join(one for one in (report.ipv4, report.ipv6) if one)
     show.facts(
         [
             ("addresses", addresses),
-            ("interface", f"{report.interface} ({report.backend})" if report.interface else "none: control and jobs go over links, without tunnels"),
+            (
+                "interface",
+                f"{report.interface} ({report.backend})"
+                if report.interface
+                else "none: control and jobs go over links, without tunnels",
+            ),
         ]
     )
     for warning in report.warnings:

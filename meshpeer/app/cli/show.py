@@ -1,8 +1,8 @@
 """Prints: answers to standard output, all else to standard error.
 
-Colour and rules only on a terminal that wants them (NO_COLOR, https://no-color.org, and TERM=dumb say no); elsewhere the same words in
-plain aligned columns, which ``awk`` can read. Names, errors and paths come from other machines, so control characters are shown, never
-sent to the terminal.
+Colour and rules only on a terminal that wants them (NO_COLOR, https://no-color.org, and TERM=dumb say
+no); elsewhere the same words in plain aligned columns, which ``awk`` can read. Names, errors and paths
+come from other machines, so control characters are shown, never sent to the terminal.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def heading(text: str) -> str:
 
 
 def paint(text: str, colour: str) -> str:
-    """Returns the text in a colour where standard output is a terminal: ``red``, ``green``, ``yellow`` or ``dim``."""
+    """Returns the text in a colour where standard output is a terminal: ``red``, ``green``, ``yellow`` or
+    ``dim``.
+    """
     code = {"red": "31", "green": "32", "yellow": "33", "dim": "2"}[colour]
     return f"\x1b[{code}m{text}\x1b[0m" if is_rich(sys.stdout) else text
 
@@ -70,7 +72,13 @@ def facts(rows: Sequence[tuple[str, str]]) -> None:
         line(f"  {name:<{width}}  {clean(value)}")
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), colours: dict[str, str] | None = None) -> None:
+def table(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    colours: dict[str, str] | None = None,
+) -> None:
     """Prints a table; ``right`` are columns of numbers, ``colours`` paints cells with these words.
 
     On a terminal too narrow for it the last column that is not a number is cut; elsewhere nothing is.
@@ -81,7 +89,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
         return
     widths = [max(_width(row[column]) for row in [list(titles), *cells]) for column in range(len(titles))]
     for row in [list(titles), *cells]:
-        line((" " * GAP).join(_aligned(cell, widths[column], column in right) for column, cell in enumerate(row)).rstrip())
+        line(
+            (" " * GAP)
+            .join(_aligned(cell, widths[column], column in right) for column, cell in enumerate(row))
+            .rstrip()
+        )
 
 
 def seconds(value: float) -> str:
@@ -94,6 +106,11 @@ def seconds(value: float) -> str:
             rest = whole % size // below
             return f"{whole // size} {unit} {rest} {lower}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
+
+
+def moment(text: str) -> str:
+    """Returns a time of a document, to the second: ``2026-01-31 08:15:00``."""
+    return text[:19].replace("T", " ")
 
 
 def size(value: int) -> str:
@@ -113,14 +130,18 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _rich_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], colours: dict[str, str]) -> None:
+def _rich_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], colours: dict[str, str]
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for column, title in enumerate(titles):
-        made.add_column(title, justify="right" if column in right else "left", no_wrap=True, overflow="ellipsis")
+        made.add_column(
+            title, justify="right" if column in right else "left", no_wrap=True, overflow="ellipsis"
+        )
     for row in rows:
         made.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
     Console(file=sys.stdout, width=shutil.get_terminal_size().columns, highlight=False).print(made)
@@ -135,7 +156,10 @@ def _width(text: str) -> int:
     """Returns how many columns a terminal gives the text (UAX #11: wide letters take two, marks none)."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
 
 
 def _visible(letter: str) -> str:
@@ -145,6 +169,8 @@ def _visible(letter: str) -> str:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """Returns the text as the stream's encoding can carry it: a C locale must not turn a name into a crash."""
+    """Returns the text as the stream's encoding can carry it: a C locale must not turn a name into a
+    crash.
+    """
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
