@@ -30,7 +30,7 @@ from meshpeer.app.config import Settings
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.restore import restore_jobs, restore_ledger
-from meshpeer.app.state import State, load_state, save_chain
+from meshpeer.app.state import State, load_state, owner_mark, save_chain
 from meshpeer.core.effects import Note, Persist, Persisted, Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
@@ -115,12 +115,16 @@ class Agent:
         """Runs until stopped."""
         self._mark("reading keys and settings")
         async with contextlib.AsyncExitStack() as stack:
-            self.store: SqliteStore = await stack.enter_async_context(open_store(self.settings.state_dir / "state.db"))
+            self.store: SqliteStore = await stack.enter_async_context(
+                open_store(self.settings.state_dir / "state.db")
+            )
             self.blobs: FileBlobs = open_blobs(self.settings.state_dir / "blobs")
             self._mark("opening the journal")
             self.wireguard = await self._open_wireguard()
             self._mark("finding WireGuard")
-            self.transport: TlsTransport = await stack.enter_async_context(open_transport(self._tls(), self._control_port()))
+            self.transport: TlsTransport = await stack.enter_async_context(
+                open_transport(self._tls(), self._control_port())
+            )
             self.executor: Executor = await stack.enter_async_context(self._open_executor())
             self._mark("opening links and slots")
             restored = self._make_node()
@@ -139,7 +143,9 @@ class Agent:
         if not self.state.node.wireguard_port:
             return NoWireGuard("this node joined without an interface")
         options = self.settings.file.wireguard
-        return await open_wireguard(options.backend, options.interface, program=options.program)
+        return await open_wireguard(
+            options.backend, options.interface, program=options.program, owner=owner_mark(self.state.mesh)
+        )
 
     def _open_executor(self) -> contextlib.AbstractAsyncContextManager[Executor]:
         root = os.geteuid() == 0
@@ -188,7 +194,9 @@ class Agent:
             configured_endpoint=bool(state.node.endpoint),
             issuer=state.issuer,
         )
-        self.node = Node(config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now)
+        self.node = Node(
+            config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now
+        )
         self.driver = Driver(self.node, self.clock, self.perform)
         return restored
 
@@ -286,7 +294,11 @@ class Agent:
                 self._nursery.start_soon(self.blobs.add_bytes, data)
             case WeWereRefused(peer=peer, reason=reason):
                 self.refusals[peer] = reason
-                self.log.write("warning", "a member refuses this node", (("peer", key_text(peer)[:10]), ("reason", reason)))
+                self.log.write(
+                    "warning",
+                    "a member refuses this node",
+                    (("peer", key_text(peer)[:10]), ("reason", reason)),
+                )
             case Note():
                 self._note(effect)
             case _:
@@ -301,7 +313,11 @@ class Agent:
             if isinstance(outcome, CommitFailed):
                 self.releases.failed(outcome.tickets)
                 self.api.fail(outcome.error)
-                self.log.write("error", "the journal can't be written: the agent stops, tunnels stay", (("reason", outcome.error.what),))
+                self.log.write(
+                    "error",
+                    "the journal can't be written: the agent stops, tunnels stay",
+                    (("reason", outcome.error.what),),
+                )
                 await trio.sleep(0.5)
                 raise outcome.error
             self.releases.committed(outcome.tickets)
@@ -367,7 +383,12 @@ class Agent:
     async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
         hosts = [one.rpartition(":")[0].strip("[]") for one in self._endpoints.control]
         literal = [one for one in hosts if ":" in one or one.replace(".", "").isdigit()]
-        await discovery.announce(mesh_hint=fingerprint, node_hint=key_text(self.node.me), port=self.transport.port, addresses=literal)
+        await discovery.announce(
+            mesh_hint=fingerprint,
+            node_hint=key_text(self.node.me),
+            port=self.transport.port,
+            addresses=literal,
+        )
 
     async def _remove_interface(self) -> None:
         await self.wireguard.remove()
@@ -380,7 +401,13 @@ class Agent:
     def check_job(self, signed: bytes) -> JobRecord:
         """Judges a job's record: signed by its submitter, who may submit, and whose jobs this node runs. Raises ``PeerFault``."""
         record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
-        envelope.verify(signed, record.submitter, self.state.mesh, bytes_max=JOB_RECORD_BYTES_MAX, context=envelope.JOB_CONTEXT)
+        envelope.verify(
+            signed,
+            record.submitter,
+            self.state.mesh,
+            bytes_max=JOB_RECORD_BYTES_MAX,
+            context=envelope.JOB_CONTEXT,
+        )
         member = self.node.ledger.get(record.submitter)
         if member is None or member.best is None:
             raise PeerFault("the job's submitter is not a member of this mesh")
@@ -388,7 +415,9 @@ class Agent:
             raise PeerFault("the job's submitter may not submit jobs")
         allowed = self.settings.file.jobs.from_
         listed = self.node.roster.get(record.submitter)
-        if "*" not in allowed and not {listed.name if listed else "", key_text(record.submitter)} & set(allowed):
+        if "*" not in allowed and not {listed.name if listed else "", key_text(record.submitter)} & set(
+            allowed
+        ):
             raise PeerFault("this node's own settings take no jobs from that submitter ([jobs] from)")
         return record
 
@@ -426,6 +455,11 @@ class Agent:
 
 
 async def _serve(
-    serve: Callable[..., object], api: AgentApi, socket: Path, group: str, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    serve: Callable[..., object],
+    api: AgentApi,
+    socket: Path,
+    group: str,
+    *,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await serve(api, socket, group=group, task_status=task_status)  # type: ignore[misc]

@@ -83,7 +83,7 @@ class AgentApi:
         mine, charter, member = node.roster.get(node.me), node.ledger.charter, node.ledger.get(node.me)
         best = member.best if member else None
         counts = views.count_members(node)
-        warnings = self.warnings()
+        troubles = self.troubles()
         states: dict[str, int] = {}
         for owner in node.scheduler.owned.values():
             states[views.job_state(owner)] = states.get(views.job_state(owner), 0) + 1
@@ -104,7 +104,9 @@ class AgentApi:
                 ipv6=mine.ipv6 if mine and agent.wireguard.backend != "none" else "",
                 public_key=wireguard_key_text(agent.state.wireguard_key.public),
                 backend=agent.wireguard.backend,
-                interface="" if agent.wireguard.backend == "none" else agent.settings.file.wireguard.interface,
+                interface=""
+                if agent.wireguard.backend == "none"
+                else agent.settings.file.wireguard.interface,
                 port=node.config.wireguard_port,
                 mtu=charter.mtu if charter else 0,
                 control_port=agent.transport.port,
@@ -116,15 +118,17 @@ class AgentApi:
                 uptime_s=round(time.monotonic() - agent.started_at, 1),
             ),
             members=counts,
-            health="alone" if counts.total > 1 and not node.links.peers else "degraded" if warnings else "ok",
-            warnings=tuple(warnings),
+            health="alone" if counts.total > 1 and not node.links.peers else "degraded" if troubles else "ok",
+            warnings=(*troubles, *self.notices()),
             jobs=states,
         )
 
     async def peers(self) -> list[Peer]:
         node, now = self._agent.node, self._agent.clock.now().unix_s
         listed = [views.peer_view(node, one, now) for one in node.roster.members if one.node != node.me]
-        left = [views.left_view(node, one.node, one.leave.issued_at) for one in node.ledger if one.leave is not None and one.node != node.me]
+        left = [
+            views.left_view(one.leave) for one in node.ledger if one.leave is not None and one.node != node.me
+        ]
         return sorted(listed, key=lambda one: one.name) + left
 
     async def plan(self) -> Plan:
@@ -134,15 +138,25 @@ class AgentApi:
         desired = self._agent.node.desired
         if desired is None:
             raise LocalFault("this node has no interface (backend none)", "there is nothing to export")
-        return render_wg_quick(desired, {one.record.wireguard_key: one.name for one in self._agent.node.roster.members})
+        node = self._agent.node
+        names = {one.record.wireguard_key: one.name for one in node.roster.members}
+        return render_wg_quick(
+            desired, names, observed=node.tunnels.observed, now_unix_s=self._agent.clock.now().unix_s
+        )
 
     async def invite(self, request: InviteRequest) -> InviteMade:
         agent = self._agent
         issuer = agent.state.issuer
         if issuer is None:
-            raise Refused("this node can't make invites: it is no issuer", "make it on the founder, or on another issuer of the mesh")
+            raise Refused(
+                "this node can't make invites: it is no issuer",
+                "make it on the founder, or on another issuer of the mesh",
+            )
         if not 60 <= request.expires_s <= 90 * 86_400 or not 1 <= request.uses <= 1_000:
-            raise LocalFault("an invite holds for 1 minute to 90 days and 1 to 1000 uses", "choose --expires and --uses within that")
+            raise LocalFault(
+                "an invite holds for 1 minute to 90 days and 1 to 1000 uses",
+                "choose --expires and --uses within that",
+            )
         capabilities = (INVITE_DEFAULT | _capabilities(request.allow)) - _capabilities(request.deny)
         seeds, warnings = self._seeds_for_invite()
         now = int(agent.clock.now().unix_s)
@@ -158,7 +172,13 @@ class AgentApi:
             serial=os.urandom(SERIAL_BYTES),
         )
         charter = agent.node.ledger.charter
-        invite = Invite(authority=authority, issuer=issuer.certificate, roots=agent.state.node.roots, seeds=seeds, mesh_name=charter.mesh_name if charter else "")
+        invite = Invite(
+            authority=authority,
+            issuer=issuer.certificate,
+            roots=agent.state.node.roots,
+            seeds=seeds,
+            mesh_name=charter.mesh_name if charter else "",
+        )
         return InviteMade(
             invite=encode_invite(invite),
             id=invite.id.hex(),
@@ -181,17 +201,40 @@ class AgentApi:
             raise LocalFault(f"there is no member {node!r}", f"members are: {known}")
         count = min(max(count, 1), 100)
         address = listed.ipv4 or listed.ipv6
-        if self._agent.wireguard.backend == "none" or not listed.record.wireguard_port or listed.node == mind.me:
+        if (
+            self._agent.wireguard.backend == "none"
+            or not listed.record.wireguard_port
+            or listed.node == mind.me
+        ):
             rtt = mind.liveness.rtt_s(listed.node)
-            return PingAnswer(node=listed.name, address=mind.links.remote_of(listed.node), over="link", rtt_ms=(rtt * 1000 if rtt else None,))
+            return PingAnswer(
+                node=listed.name,
+                address=mind.links.remote_of(listed.node),
+                over="link",
+                rtt_ms=(rtt * 1000 if rtt else None,),
+            )
         try:
             done = await trio.run_process(
-                ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", address], capture_stdout=True, capture_stderr=True, check=False
+                ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", address],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
             )
         except FileNotFoundError as error:
-            raise EnvironmentFault("`ping` is not installed", "apt install iputils-ping (Debian, Ubuntu) or dnf install iputils (Fedora)") from error
-        times = {int(one[0]): float(one[1]) for one in re.findall(rb"icmp_seq=(\d+).*time=([\d.]+) ms", done.stdout)}
-        return PingAnswer(node=listed.name, address=address, over="tunnel", rtt_ms=tuple(times.get(number) for number in range(1, count + 1)))
+            raise EnvironmentFault(
+                "`ping` is not installed",
+                "apt install iputils-ping (Debian, Ubuntu) or dnf install iputils (Fedora)",
+            ) from error
+        times = {
+            int(one[0]): float(one[1])
+            for one in re.findall(rb"icmp_seq=(\d+).*time=([\d.]+) ms", done.stdout)
+        }
+        return PingAnswer(
+            node=listed.name,
+            address=address,
+            over="tunnel",
+            rtt_ms=tuple(times.get(number) for number in range(1, count + 1)),
+        )
 
     async def stop(self, *, take_down: bool) -> str:
         self._agent.take_down = take_down
@@ -209,12 +252,20 @@ class AgentApi:
             )
         agent.driver.step_now(LeaveAsked())
         agent.take_down = True
-        (agent.settings.state_dir / "node.json").rename(agent.settings.state_dir / f"left-{int(time.time())}.json")
+        (agent.settings.state_dir / "node.json").rename(
+            agent.settings.state_dir / f"left-{int(time.time())}.json"
+        )
         self._stop_soon()
-        return "this node has left the mesh; its keys are kept in the state folder, and are of no use any more"
+        return (
+            "this node has left the mesh; its keys are kept in the state folder, and are of no use any more"
+        )
 
     def warnings(self) -> list[str]:
         """Returns what an operator should know, worst first."""
+        return [*self.troubles(), *self.notices()]
+
+    def troubles(self) -> list[str]:
+        """Returns what keeps this node from doing its work."""
         agent, node = self._agent, self._agent.node
         warnings: list[str] = []
         fault = agent.reconciler.fault
@@ -224,30 +275,59 @@ class AgentApi:
         best = member.best if member else None
         if best is not None and not best.identity.durable:
             minutes = int((best.identity.not_after - agent.clock.now().unix_s) / 60)
-            warnings.append(f"this node is provisional: no issuer has admitted it yet, and its invite ends in {minutes} min")
+            warnings.append(
+                f"this node is provisional: no issuer has admitted it yet, and its invite ends in {minutes} min"
+            )
         if len(node.roster.members) > 1 and not node.links.peers:
             warnings.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
         for refusal in agent.refusals.values():
             warnings.append(f"a member refuses this node: {refusal}")
+        return warnings
+
+    def notices(self) -> list[str]:
+        """Returns what works, and is worth knowing all the same."""
+        agent, node = self._agent, self._agent.node
+        warnings: list[str] = []
+        warnings += [note for note in getattr(agent.wireguard, "notes", ())]
         for one in node.roster.members:
             if one.quarantined:
-                warnings.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
+                warnings.append(
+                    f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?"
+                )
             if one.name != one.record.name:
                 warnings.append(f"{one.name} asked for the name {one.record.name}, which another member has")
         for who, spent in node.spent_invites.items():
-            warnings.append(f"{views.name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): it stays provisional")
+            warnings.append(
+                f"{views.name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): it stays provisional"
+            )
         drift = agent.reconciler.last_drift
         if drift is not None and agent.clock.now().unix_s - drift[0] < DRIFT_SHOWN_S:
             warnings.append(f"repaired at {rfc3339(drift[0])[11:19]} UTC: {'; '.join(drift[1])}")
-        if agent.state.issuer is not None and len(node.roster.members) > 2 and not any(Capability.ISSUER in one.identity.capabilities for one in node.roster.members if one.node != node.me):
-            warnings.append("this node is the only issuer: if it is lost, nobody can join any more (keep a backup of its keys folder)")
+        if (
+            agent.state.issuer is not None
+            and len(node.roster.members) > 2
+            and not any(
+                Capability.ISSUER in one.identity.capabilities
+                for one in node.roster.members
+                if one.node != node.me
+            )
+        ):
+            warnings.append(
+                "this node is the only issuer: if it is lost, nobody can join any more (keep a backup of its keys folder)"
+            )
         return warnings
 
     def next_steps(self) -> tuple[str, ...]:
         """Returns what a person would type next."""
         if self._agent.state.issuer is not None and len(self._agent.node.roster.members) == 1:
-            return ("meshpeer invite      make an invite, then type on the other machine: meshpeer join INVITE", "meshpeer status")
-        return ("meshpeer peers       who is in, and how they are reached", "meshpeer jobs submit FILE    run a job on all of them")
+            return (
+                "meshpeer invite      make an invite, then type on the other machine: meshpeer join INVITE",
+                "meshpeer status",
+            )
+        return (
+            "meshpeer peers       who is in, and how they are reached",
+            "meshpeer jobs submit FILE    run a job on all of them",
+        )
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -279,7 +359,9 @@ class AgentApi:
     async def submit(self, submission: Submission) -> Job:
         agent, node = self._agent, self._agent.node
         if not JOB_ID.fullmatch(submission.job):
-            raise LocalFault(f"{submission.job!r} is not a job id", "a job id is j and 19 letters or digits 2 to 7")
+            raise LocalFault(
+                f"{submission.job!r} is not a job id", "a job id is j and 19 letters or digits 2 to 7"
+            )
         job = JobId(submission.job)
         owner = node.scheduler.owned.get(job)
         if owner is None:
@@ -287,9 +369,16 @@ class AgentApi:
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
             missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
             if missing:
-                raise LocalFault(f"the job's file {missing[0]} was not uploaded", "submit again with `meshpeer jobs submit`")
+                raise LocalFault(
+                    f"the job's file {missing[0]} was not uploaded",
+                    "submit again with `meshpeer jobs submit`",
+                )
             record = JobRecord(
-                job=job, submitter=node.me, submitted_at_us=int(agent.clock.now().unix_s * 1e6), spec=spec, replicas=(node.me,)
+                job=job,
+                submitter=node.me,
+                submitted_at_us=int(agent.clock.now().unix_s * 1e6),
+                spec=spec,
+                replicas=(node.me,),
             )
             signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
             stored = await agent.blobs.add_bytes(signed)
@@ -300,7 +389,10 @@ class AgentApi:
 
     async def jobs(self) -> list[Job]:
         owners = self._agent.node.scheduler.owned.values()
-        return [views.job_view(self._agent.node, one) for one in sorted(owners, key=lambda one: -one.record.submitted_at_us)]
+        return [
+            views.job_view(self._agent.node, one)
+            for one in sorted(owners, key=lambda one: -one.record.submitted_at_us)
+        ]
 
     async def job(self, job: str) -> Job:
         return views.job_view(self._agent.node, self._owner(job))
@@ -320,7 +412,10 @@ class AgentApi:
     async def outputs(self, job: str, task: str) -> list[OutputFile]:
         owner, index = self._task(job, task)
         files = await self._manifest(owner, index)
-        return [OutputFile(path=one.path, sha256=one.digest.hex(), size=one.size, executable=one.executable) for one in files]
+        return [
+            OutputFile(path=one.path, sha256=one.digest.hex(), size=one.size, executable=one.executable)
+            for one in files
+        ]
 
     async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece:
         if stream not in ("stdout", "stderr"):
@@ -335,10 +430,14 @@ class AgentApi:
                     return LogPiece(data=b"", offset=offset, finished=True)
                 await self._have(BlobRef(digest=blob.digest, size=blob.size), owner, index)
                 data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
-                return LogPiece(data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size)
+                return LogPiece(
+                    data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size
+                )
             lease = owner.leases.get(index)
             if lease is not None and lease.node == self._agent.node.me:
-                live = self._agent.executor.log(self._agent.attempts.key_of(owner.job, lease.attempt), stream, offset, LOG_PIECE_BYTES)
+                live = self._agent.executor.log(
+                    self._agent.attempts.key_of(owner.job, lease.attempt), stream, offset, LOG_PIECE_BYTES
+                )
                 if live:
                     return LogPiece(data=live, offset=offset + len(live), finished=False)
             if owner.finished or trio.current_time() >= deadline:
@@ -371,8 +470,15 @@ class AgentApi:
 
     def _check_may_submit(self) -> None:
         member = self._agent.node.ledger.get(self._agent.node.me)
-        if member is None or member.best is None or Capability.SUBMIT not in member.best.identity.capabilities:
-            raise Refused("this node may not submit jobs", "its invite was made with --deny submit; submit at another node")
+        if (
+            member is None
+            or member.best is None
+            or Capability.SUBMIT not in member.best.identity.capabilities
+        ):
+            raise Refused(
+                "this node may not submit jobs",
+                "its invite was made with --deny submit; submit at another node",
+            )
 
     async def _on_disk(self, ticket: Ticket | None) -> None:
         """Returns once the ticket is on disk; raises ``StoreFailed`` where it can't be."""
@@ -391,8 +497,13 @@ class AgentApi:
         if len(matches) == 1 or (matches and all(one.record.spec.name == job for one in matches)):
             return max(matches, key=lambda one: one.record.submitted_at_us)
         if matches:
-            raise LocalFault(f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`")
-        raise LocalFault(f"this node owns no job {job!r}", "see `meshpeer jobs list`; a job is asked for at the node that it was submitted at")
+            raise LocalFault(
+                f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`"
+            )
+        raise LocalFault(
+            f"this node owns no job {job!r}",
+            "see `meshpeer jobs list`; a job is asked for at the node that it was submitted at",
+        )
 
     def _task(self, job: str, task: str) -> tuple[JobOwner, TaskIndex]:
         owner = self._owner(job)
@@ -416,7 +527,10 @@ class AgentApi:
             await self._agent.exchange.fetch(ref, holder)
         except MeshpeerError as error:
             name = views.name_of(self._agent.node, holder)
-            raise EnvironmentFault(f"{name}, which holds this file, can't give it: {error.what}", f"is {name} up? see `meshpeer peers`") from error
+            raise EnvironmentFault(
+                f"{name}, which holds this file, can't give it: {error.what}",
+                f"is {name} up? see `meshpeer peers`",
+            ) from error
 
     def _seeds_for_invite(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns addresses for an invite, best first, and what a person should know about them."""
@@ -424,7 +538,10 @@ class AgentApi:
         seeds = record.control_endpoints[:3] if record else ()
         if self._agent.state.node.endpoint:
             return seeds, ()
-        private = all(re.match(r"(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|100\.|127\.|\[f[cde])", one) for one in seeds)
+        private = all(
+            re.match(r"(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|100\.|127\.|\[f[cde])", one)
+            for one in seeds
+        )
         note = (
             "the seeds are addresses of a local network: a joiner elsewhere can't reach them. Found or run this node with --endpoint HOST, "
             f"and open TCP {self._agent.transport.port} and UDP {self._agent.node.config.wireguard_port} to it"
@@ -454,4 +571,3 @@ def _digest(text: str) -> Digest:
     if len(raw) != 32:
         raise LocalFault(f"{text!r} is not a SHA-256", "give 64 hexadecimal digits")
     return Digest(raw)
-

@@ -20,10 +20,10 @@ from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
 from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
-from meshpeer.app.founding import check_endpoint, write_rows
+from meshpeer.app.founding import check_endpoint, check_region, write_rows
 from meshpeer.app.options import JoinOptions
 from meshpeer.app.ports import check_ports, free_port
-from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
+from meshpeer.app.state import owner_mark, NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
@@ -60,27 +60,48 @@ def enrol(options: JoinOptions, settings: Settings, say: Callable[[str], None]) 
     """Makes the state of a node that joins; raises ``MeshpeerError``, and then nothing has changed."""
     refuse_existing(settings.state_dir, "join")
     invite = decode_invite(options.invite, now_unix_s=int(time.time()))
-    endpoint = check_endpoint(options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port)
+    endpoint = check_endpoint(
+        options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port
+    )
     asked_name = options.name or settings.file.node.name
     if asked_name:
         check_name(asked_name)
     trio.run(_enrol, invite, options, settings, say, asked_name, endpoint)
 
 
-async def _enrol(invite: Invite, options: JoinOptions, settings: Settings, say: Callable[[str], None], asked_name: str, endpoint: str) -> None:
+async def _enrol(
+    invite: Invite,
+    options: JoinOptions,
+    settings: Settings,
+    say: Callable[[str], None],
+    asked_name: str,
+    endpoint: str,
+) -> None:
     check_ports(settings)
-    wireguard = await open_wireguard(settings.file.wireguard.backend, settings.file.wireguard.interface, program=settings.file.wireguard.program)
+    wireguard = await open_wireguard(
+        settings.file.wireguard.backend,
+        settings.file.wireguard.interface,
+        program=settings.file.wireguard.program,
+        owner=owner_mark(invite.mesh),
+    )
     if wireguard.backend != "none":
         await wireguard.observe()
     seed, wireguard_seed = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
     key = SigningKey(seed)
-    leaf = make_provisional_leaf(invite.authority, key.public, now_unix_s=int(time.time()), serial=os.urandom(SERIAL_BYTES))
+    leaf = make_provisional_leaf(
+        invite.authority, key.public, now_unix_s=int(time.time()), serial=os.urandom(SERIAL_BYTES)
+    )
     chain: Chain = (leaf, invite.authority.certificate, invite.issuer)
     addresses = await _addresses(options.seed, invite, say)
-    contact = await _contact(invite, TlsIdentity(seed=seed, chain=chain, roots=invite.roots), chain, addresses, settings)
+    contact = await _contact(
+        invite, TlsIdentity(seed=seed, chain=chain, roots=invite.roots), chain, addresses, settings
+    )
     charter = contact.ledger.charter
     if charter is None:
-        raise PeerFault(f"{contact.seed} did not say what the mesh's settings are", "try another seed, and look at the log of that node")
+        raise PeerFault(
+            f"{contact.seed} did not say what the mesh's settings are",
+            "try another seed, and look at the log of that node",
+        )
     _refuse_spent(invite, contact.ledger)
     if wireguard.backend != "none":
         await _check_subnet(ipaddress.IPv4Network(charter.subnet), settings)
@@ -89,11 +110,13 @@ async def _enrol(invite: Invite, options: JoinOptions, settings: Settings, say: 
         mesh=invite.mesh,
         roots=invite.roots,
         name=_choose_name(asked_name, contact, say),
-        region=options.region or constraints.region or settings.file.node.region,
+        region=check_region(options.region or constraints.region or settings.file.node.region),
         roles=constraints.roles or ("compute",),
         endpoint=endpoint,
         seeds=tuple(dict.fromkeys((contact.seed, *invite.seeds))),
-        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp")) if wireguard.backend != "none" else 0,
+        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp"))
+        if wireguard.backend != "none"
+        else 0,
         control_port=settings.file.control.listen_port or free_port("tcp"),
     )
     writer = StateWriter(settings.state_dir)
@@ -112,10 +135,17 @@ async def _addresses(seed: str, invite: Invite, say: Callable[[str], None]) -> t
         return await _browse(invite, say)
     if seed:
         host, colon, port = seed.rpartition(":")
-        whole = seed if colon and port.isdigit() and not (":" in host and not host.startswith("[")) else f"{seed}:{DEFAULT_CONTROL_PORT}"
+        whole = (
+            seed
+            if colon and port.isdigit() and not (":" in host and not host.startswith("["))
+            else f"{seed}:{DEFAULT_CONTROL_PORT}"
+        )
         return (whole,)
     if not invite.seeds:
-        raise LocalFault("the invite names no seed", "give one: meshpeer join HOST --invite INVITE, or `meshpeer join lan --invite INVITE`")
+        raise LocalFault(
+            "the invite names no seed",
+            "give one: meshpeer join HOST --invite INVITE, or `meshpeer join lan --invite INVITE`",
+        )
     return invite.seeds
 
 
@@ -132,7 +162,9 @@ async def _browse(invite: Invite, say: Callable[[str], None]) -> tuple[str, ...]
     )
 
 
-async def _contact(invite: Invite, identity: TlsIdentity, chain: Chain, addresses: Sequence[str], settings: Settings) -> _Contact:
+async def _contact(
+    invite: Invite, identity: TlsIdentity, chain: Chain, addresses: Sequence[str], settings: Settings
+) -> _Contact:
     """Greets a member, and learns all that it knows."""
     transport = TlsTransport(identity, ())
     found: _Contact | None = None
@@ -149,12 +181,17 @@ async def _contact(invite: Invite, identity: TlsIdentity, chain: Chain, addresse
                 fault.what if len(addresses) == 1 else f"no seed lets this node in: {fault.what}", fault.hint
             ) from fault
     if isinstance(problem, LinkOver):
-        raise PeerFault(f"{addresses[0]} closed the link: {problem.what}", "look at the log of that node") from problem
+        raise PeerFault(
+            f"{addresses[0]} closed the link: {problem.what}", "look at the log of that node"
+        ) from problem
     if problem is not None:
         raise problem
     if found is None:
         assert scope.cancelled_caught
-        raise EnvironmentFault(f"{', '.join(addresses)} took the link and then said nothing for {CONTACT_S:.0f} s", "is that node well? see its `meshpeer status`")
+        raise EnvironmentFault(
+            f"{', '.join(addresses)} took the link and then said nothing for {CONTACT_S:.0f} s",
+            "is that node well? see its `meshpeer status`",
+        )
     return found
 
 
@@ -180,9 +217,14 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
             case Hello(chain=theirs, observed=observed):
                 ledger.admit(theirs, time.time())
                 contact.observed_me = observed
-                link.send_soon(CODEC.encode(Digest(low=b"", high=b"", entries=(), charter_version=0, charter=b"")))
+                link.send_soon(
+                    CODEC.encode(Digest(low=b"", high=b"", entries=(), charter_version=0, charter=b""))
+                )
             case Refusal(reason=reason):
-                raise Refused(f"{link.dialled} does not let this node in: {reason}", "ask for a new invite, and check the clocks of both machines (timedatectl)")
+                raise Refused(
+                    f"{link.dialled} does not let this node in: {reason}",
+                    "ask for a new invite, and check the clocks of both machines (timedatectl)",
+                )
             case Facts(chains=chains, records=records):
                 _merge(ledger, chains, records)
             case Sight(linked=linked):
@@ -205,11 +247,18 @@ def _merge(ledger: Ledger, chains: Sequence[Chain], records: Sequence[bytes]) ->
 
 
 def _refuse_spent(invite: Invite, ledger: Ledger) -> None:
-    used = [one for one in ledger if one.best and one.best.identity.durable and one.best.identity.invite == invite.id]
+    used = [
+        one
+        for one in ledger
+        if one.best and one.best.identity.durable and one.best.identity.invite == invite.id
+    ]
     uses = max(1, invite.constraints.uses)
     if len(used) >= uses:
         who = ", ".join(one.record.name for one in used if one.record)
-        raise Refused(f"the invite was used {len(used)} of {uses} times already (by {who})", "ask for a new one: `meshpeer invite`")
+        raise Refused(
+            f"the invite was used {len(used)} of {uses} times already (by {who})",
+            "ask for a new one: `meshpeer invite`",
+        )
 
 
 async def _check_subnet(subnet: ipaddress.IPv4Network, settings: Settings) -> None:
@@ -224,10 +273,16 @@ async def _check_subnet(subnet: ipaddress.IPv4Network, settings: Settings) -> No
 
 def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> str:
     """Returns the name to claim. One that was asked for and that a live node has is refused; the host's own name gets a number."""
-    live = {one.record.name for one in contact.ledger if one.record and one.leave is None and (one.node in contact.sighted or one.node == contact.peer)}
+    live = {
+        one.record.name
+        for one in contact.ledger
+        if one.record and one.leave is None and (one.node in contact.sighted or one.node == contact.peer)
+    }
     if asked:
         if asked in live:
-            raise Refused(f"the name {asked!r} is in use by a live node of this mesh", "choose another with --name")
+            raise Refused(
+                f"the name {asked!r} is in use by a live node of this mesh", "choose another with --name"
+            )
         return asked
     base = suggest_name(platform.node())
     name, number = base, 2

@@ -18,10 +18,17 @@ from meshpeer.app.options import InitOptions
 from meshpeer.app.ports import check_ports, free_port
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
-from meshpeer.core.addressing.overlap import overlap_of
+from meshpeer.core.addressing.overlap import check_subnet, overlap_of
 from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, LocalFault
-from meshpeer.core.identity.certificates import SERIAL_BYTES, make_durable_leaf, make_issuer, make_root, mesh_id_of, public_key_of
+from meshpeer.core.identity.certificates import (
+    SERIAL_BYTES,
+    make_durable_leaf,
+    make_issuer,
+    make_root,
+    mesh_id_of,
+    public_key_of,
+)
 from meshpeer.core.identity.constraints import ALL
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import Ticket, key_text
@@ -31,17 +38,16 @@ from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.ports import CommitFailed
 
-SUBNET_PREFIX_MIN = 12
-SUBNET_PREFIX_MAX = 29
-
 
 def found(options: InitOptions, settings: Settings) -> None:
     """Makes the state of a mesh's first node; raises ``MeshpeerError``, and then nothing has changed."""
     refuse_existing(settings.state_dir, "found a mesh")
-    subnet = parse_subnet(options.subnet)
+    subnet = check_subnet(options.subnet)
     name = check_name(options.name or settings.file.node.name or suggest_name(platform.node()))
     roles = check_roles(options.roles)
-    endpoint = check_endpoint(options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port)
+    endpoint = check_endpoint(
+        options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port
+    )
     has_interface = trio.run(check_machine, settings, subnet)
     now = int(time.time())
     root = make_root(os.urandom(SEED_BYTES), now_unix_s=now, serial=os.urandom(SERIAL_BYTES))
@@ -66,7 +72,7 @@ def found(options: InitOptions, settings: Settings) -> None:
         mesh=mesh,
         roots=(root.certificate,),
         name=name,
-        region=options.region or settings.file.node.region,
+        region=check_region(options.region or settings.file.node.region),
         roles=roles,
         endpoint=endpoint,
         seeds=(),
@@ -76,7 +82,12 @@ def found(options: InitOptions, settings: Settings) -> None:
     )
     writer = StateWriter(settings.state_dir)
     try:
-        for file, kind, secret in (("root", "root", root.seed), ("issuer", "issuer", issuer.seed), ("node", "node", seed), ("wireguard", "wireguard", wireguard_seed)):
+        for file, kind, secret in (
+            ("root", "root", root.seed),
+            ("issuer", "issuer", issuer.seed),
+            ("node", "node", seed),
+            ("wireguard", "wireguard", wireguard_seed),
+        ):
             writer.key(file, kind, secret)
         writer.node(node, chain)
         changes: list[Change] = [
@@ -92,7 +103,11 @@ def found(options: InitOptions, settings: Settings) -> None:
 async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bool:
     """Checks that an agent can run here: ports free, tools present, no route in the way. Says whether there will be an interface."""
     check_ports(settings)
-    backend = await open_wireguard(settings.file.wireguard.backend, settings.file.wireguard.interface, program=settings.file.wireguard.program)
+    backend = await open_wireguard(
+        settings.file.wireguard.backend,
+        settings.file.wireguard.interface,
+        program=settings.file.wireguard.program,
+    )
     if backend.backend == "none":
         return False
     await backend.observe()
@@ -115,14 +130,9 @@ async def write_rows(folder: Path, changes: list[Change]) -> None:
             raise outcome.error
 
 
-def parse_subnet(text: str) -> ipaddress.IPv4Network:
-    try:
-        subnet = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise LocalFault(f"{text!r} is not an IPv4 subnet: {error}", "for example --subnet 10.10.0.0/24") from error
-    if not SUBNET_PREFIX_MIN <= subnet.prefixlen <= SUBNET_PREFIX_MAX or not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
-        raise LocalFault(f"{text} can't be a mesh's subnet", f"choose a private one of /{SUBNET_PREFIX_MIN} to /{SUBNET_PREFIX_MAX}, for example 10.10.0.0/24")
-    return subnet
+def check_region(region: str) -> str:
+    """Returns a region's name; empty for none. Raises ``LocalFault`` where it is no DNS label."""
+    return check_name(region) if region else ""
 
 
 def check_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,5 +151,8 @@ def check_endpoint(text: str, default_port: int) -> str:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     if not host or not port.isdigit() or not 0 < int(port) < 65_536 or "/" in host:
-        raise LocalFault(f"{text!r} is not HOST[:PORT]", "for example --endpoint 203.0.113.9 or --endpoint home.example.org:51820")
+        raise LocalFault(
+            f"{text!r} is not HOST[:PORT]",
+            "for example --endpoint 203.0.113.9 or --endpoint home.example.org:51820",
+        )
     return f"{host}:{port}"

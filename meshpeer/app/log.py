@@ -15,11 +15,17 @@ class Log:
     def __init__(self, level: str, form: str) -> None:
         as_json = form == "json"
         renderer: structlog.types.Processor = (
-            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+            structlog.processors.JSONRenderer()
+            if as_json
+            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
         )
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(sys.stderr),
-            processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer],
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                renderer,
+            ],
             wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         )
 

@@ -18,7 +18,9 @@ def check_ports(settings: Settings) -> None:
 
 def free_port(protocol: str) -> int:
     """Returns a ``tcp`` or ``udp`` port that nobody uses now; a node keeps it from then on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM) as probe:
+    with socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    ) as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
 
@@ -33,5 +35,10 @@ def _check(kind: int, port: int, word: str, flag: str, command: str) -> None:
             probe.bind(("", port))
         except OSError as error:
             if error.errno == errno.EACCES:
-                raise EnvironmentFault(f"{word} port {port} needs root", f"choose one above 1023 with {flag}") from error
-            raise EnvironmentFault(f"{word} port {port} is in use", f"stop what uses it ({command} shows it), or choose another with {flag}") from error
+                raise EnvironmentFault(
+                    f"{word} port {port} needs root", f"choose one above 1023 with {flag}"
+                ) from error
+            raise EnvironmentFault(
+                f"{word} port {port} is in use",
+                f"stop what uses it ({command} shows it), or choose another with {flag}",
+            ) from error

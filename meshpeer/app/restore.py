@@ -39,5 +39,7 @@ def restore_jobs(scheduler: Scheduler, store: SqliteStore, now: Instant) -> list
     for key, value in store.load(Table.TASKS):
         job, _, index = key.partition("/")
         tasks[JobId(job)][int(index)] = cbor.decode(value, TaskRow, bytes_max=ROW_BYTES_MAX)
-    results = [cbor.decode(value, ResultRow, bytes_max=ROW_BYTES_MAX) for _, value in store.load(Table.RESULTS)]
+    results = [
+        cbor.decode(value, ResultRow, bytes_max=ROW_BYTES_MAX) for _, value in store.load(Table.RESULTS)
+    ]
     return scheduler.restore(jobs, tasks, results, now)

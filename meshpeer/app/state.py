@@ -14,7 +14,7 @@ import msgspec
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey, decode_key_file, encode_key_file
-from meshpeer.core.ids import MeshId
+from meshpeer.core.ids import MeshId, key_text
 from meshpeer.core.records.ledger import Chain
 
 KEYS = "keys"
@@ -54,6 +54,11 @@ class State:
         return MeshId(self.node.mesh)
 
 
+def owner_mark(mesh: MeshId) -> str:
+    """Returns what marks this mesh's interface as ours: two agents of two meshes never share one."""
+    return key_text(mesh)[:8]
+
+
 def exists(folder: Path) -> bool:
     return (folder / NODE_FILE).exists()
 
@@ -74,9 +79,14 @@ class StateWriter:
         self._folder = folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            self._draft = Path(tempfile.mkdtemp(prefix=".meshpeer-", dir=folder if folder.exists() else folder.parent))
+            self._draft = Path(
+                tempfile.mkdtemp(prefix=".meshpeer-", dir=folder if folder.exists() else folder.parent)
+            )
         except OSError as error:
-            raise EnvironmentFault(f"{folder} can't be made: {error.strerror}", "run with sudo, or name a folder of yours with --state-dir") from error
+            raise EnvironmentFault(
+                f"{folder} can't be made: {error.strerror}",
+                "run with sudo, or name a folder of yours with --state-dir",
+            ) from error
         (self._draft / KEYS).mkdir(mode=0o700)
 
     def key(self, name: str, kind: str, seed: bytes) -> None:
@@ -102,7 +112,9 @@ class StateWriter:
             for entry in entries:
                 os.rename(entry, self._folder / entry.name)
         except OSError as error:
-            raise EnvironmentFault(f"{self._folder} can't be written: {error.strerror}", "is the disk full? (df -h)") from error
+            raise EnvironmentFault(
+                f"{self._folder} can't be written: {error.strerror}", "is the disk full? (df -h)"
+            ) from error
         finally:
             self.discard()
 
@@ -118,7 +130,10 @@ class StateWriter:
                 os.fsync(file.fileno())
         except OSError as error:
             self.discard()
-            raise EnvironmentFault(f"{path.name} can't be written: {error.strerror}", f"free some space (df -h {self._folder.parent})") from error
+            raise EnvironmentFault(
+                f"{path.name} can't be written: {error.strerror}",
+                f"free some space (df -h {self._folder.parent})",
+            ) from error
 
 
 def save_chain(folder: Path, chain: Chain) -> None:
@@ -134,17 +149,30 @@ def save_chain(folder: Path, chain: Chain) -> None:
 def load_state(folder: Path) -> State:
     """Reads the folder; raises ``LocalFault`` where there is no node, ``EnvironmentFault`` where a file is damaged or open to others."""
     if not exists(folder):
-        raise LocalFault(f"this machine is no node of a mesh ({folder / NODE_FILE} does not exist)", "found a mesh with `meshpeer init`, or join one with `meshpeer join INVITE`")
+        raise LocalFault(
+            f"this machine is no node of a mesh ({folder / NODE_FILE} does not exist)",
+            "found a mesh with `meshpeer init`, or join one with `meshpeer join INVITE`",
+        )
     try:
         node = msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
         chain = tuple(msgspec.json.decode((folder / "chain.json").read_bytes(), type=list[bytes]))
     except (OSError, msgspec.DecodeError) as error:
-        raise EnvironmentFault(f"the state in {folder} can't be read: {error}", "restore it from a backup, or join anew with an invite") from error
+        raise EnvironmentFault(
+            f"the state in {folder} can't be read: {error}",
+            "restore it from a backup, or join anew with an invite",
+        ) from error
     if node.version > 1:
-        raise EnvironmentFault(f"{folder} was written by a newer version of meshpeer", "upgrade meshpeer on this machine; nothing was touched")
+        raise EnvironmentFault(
+            f"{folder} was written by a newer version of meshpeer",
+            "upgrade meshpeer on this machine; nothing was touched",
+        )
     key = SigningKey(_key(folder, "node", "node"))
     wireguard = WireGuardPrivateKey(_key(folder, "wireguard", "wireguard"))
-    issuer = Authority(_key(folder, "issuer", "issuer"), node.issuer_certificate) if node.issuer_certificate else None
+    issuer = (
+        Authority(_key(folder, "issuer", "issuer"), node.issuer_certificate)
+        if node.issuer_certificate
+        else None
+    )
     return State(folder=folder, node=node, key=key, wireguard_key=wireguard, chain=chain, issuer=issuer)
 
 
@@ -156,4 +184,6 @@ def _key(folder: Path, name: str, kind: str) -> bytes:
             raise EnvironmentFault(f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
         return decode_key_file(path.read_text("ascii"), kind, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentFault(f"{path} can't be read: {error}", "restore it from a backup, or join anew with an invite") from error
+        raise EnvironmentFault(
+            f"{path} can't be read: {error}", "restore it from a backup, or join anew with an invite"
+        ) from error

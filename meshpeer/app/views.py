@@ -9,11 +9,22 @@ from meshpeer.core.jobs.model import task_id
 from meshpeer.core.membership.liveness import Opinion, State
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.roster import Listed
+from meshpeer.core.records.kinds import LeaveRecord
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import Try
 from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.wgconf.diff import diff_device
-from meshpeer.runtime.control import Job, MemberCounts, Peer, Plan, PlanPeer, Task, TaskCounts, TaskTry, rfc3339
+from meshpeer.runtime.control import (
+    Job,
+    MemberCounts,
+    Peer,
+    Plan,
+    PlanPeer,
+    Task,
+    TaskCounts,
+    TaskTry,
+    rfc3339,
+)
 
 HANDSHAKE_FRESH_S = 180
 
@@ -25,11 +36,17 @@ def name_of(node: Node, who: NodeId) -> str:
 
 
 def count_members(node: Node) -> MemberCounts:
-    opinions = collections.Counter(state_of(node, one.node) for one in node.roster.members if one.node != node.me)
+    opinions = collections.Counter(
+        state_of(node, one.node) for one in node.roster.members if one.node != node.me
+    )
     left = sum(1 for member in node.ledger if member.leave is not None)
     mine = 1 if node.roster.get(node.me) else 0
     return MemberCounts(
-        total=len(node.roster.members), alive=opinions["alive"] + mine, suspect=opinions["suspect"], dead=opinions["dead"], left=left
+        total=len(node.roster.members),
+        alive=opinions["alive"] + mine,
+        suspect=opinions["suspect"],
+        dead=opinions["dead"],
+        left=left,
     )
 
 
@@ -42,7 +59,11 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
     opinion = node.liveness.opinion(one.node)
     observed = node.tunnels.observed_peer(one.record.wireguard_key)
     linked = node.links.link_to(one.node) is not None
-    handshake = now_unix_s - observed.latest_handshake_unix_s if observed and observed.latest_handshake_unix_s else None
+    handshake = (
+        now_unix_s - observed.latest_handshake_unix_s
+        if observed and observed.latest_handshake_unix_s
+        else None
+    )
     rtt = node.liveness.rtt_s(one.node)
     return Peer(
         id=key_text(one.node),
@@ -55,7 +76,11 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         since=rfc3339(opinion.since_unix_s) if opinion else "",
         because=_because(node, opinion, handshake),
         link="up" if linked else "down",
-        path="direct" if handshake is not None and handshake < HANDSHAKE_FRESH_S else "link" if linked else "none",
+        path="direct"
+        if handshake is not None and handshake < HANDSHAKE_FRESH_S
+        else "link"
+        if linked
+        else "none",
         via=name_of(node, opinion.voucher) if opinion and opinion.voucher else "",
         endpoint=(observed.endpoint or "") if observed else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
@@ -65,10 +90,10 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
     )
 
 
-def left_view(node: Node, who: NodeId, since_unix_s: float) -> Peer:
+def left_view(leave: LeaveRecord) -> Peer:
     """A member that left for good, as long as its tombstone is held."""
     return Peer(
-        id=key_text(who), name=key_text(who)[:10], region="", roles=(), ipv4="", ipv6="", state="left", since=rfc3339(since_unix_s),
+        id=key_text(leave.node), name=leave.name or key_text(leave.node)[:10], region="", roles=(), ipv4="", ipv6="", state="left", since=rfc3339(leave.issued_at),
         because="it said so itself", link="down", path="none", via="", endpoint="", last_handshake_s=None, rtt_ms=None, rx_bytes=0, tx_bytes=0,
     )  # fmt: skip
 
@@ -109,7 +134,9 @@ def job_state(owner: JobOwner) -> str:
 def job_view(node: Node, owner: JobOwner) -> Job:
     counts = owner.counts
     leased = counts[TaskState.LEASED]
-    running_on = collections.Counter(name_of(node, lease.node) for lease in owner.leases.values() if lease.running)
+    running_on = collections.Counter(
+        name_of(node, lease.node) for lease in owner.leases.values() if lease.running
+    )
     return Job(
         id=owner.job,
         name=owner.record.spec.name,
@@ -157,7 +184,7 @@ def _task_state(owner: JobOwner, task: TaskIndex) -> str:
     state = owner.states[task]
     if state is TaskState.LEASED:
         return "running" if owner.leases[task].running else "ready"
-    return state.value
+    return str(state.value)
 
 
 def _try_view(node: Node, one: Try) -> TaskTry:

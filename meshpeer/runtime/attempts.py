@@ -105,7 +105,9 @@ class Attempts:
                 self.post(AttemptFinished(offer=await self._store(effect, outcome)))
             except _Missing as missing:
                 needed = () if missing.task is None else (missing.task,)
-                self.post(AttemptUnstageable(job=effect.job, attempt=attempt, reason=missing.what, missing=needed))
+                self.post(
+                    AttemptUnstageable(job=effect.job, attempt=attempt, reason=missing.what, missing=needed)
+                )
             except EnvironmentFault as fault:
                 self.post(AttemptUnstageable(job=effect.job, attempt=attempt, reason=fault.what))
             except (LocalFault, PeerFault) as fault:
@@ -149,11 +151,19 @@ class Attempts:
         return cbor.decode(data, tuple[FileRef, ...], bytes_max=MANIFEST_BYTES_MAX)
 
     async def _stage_file(
-        self, file: FileRef, into: str, task: int | None, holders: tuple[NodeId, ...], staged: dict[str, StagedFile]
+        self,
+        file: FileRef,
+        into: str,
+        task: int | None,
+        holders: tuple[NodeId, ...],
+        staged: dict[str, StagedFile],
     ) -> None:
         path = f"{into.rstrip('/')}/{file.path}" if into else file.path
         if path in staged:
-            raise LocalFault(f"two inputs have the path {path!r}", "give one of the needs a folder of its own: {task: NAME, into: DIR}")
+            raise LocalFault(
+                f"two inputs have the path {path!r}",
+                "give one of the needs a folder of its own: {task: NAME, into: DIR}",
+            )
         ref = BlobRef(digest=file.digest, size=file.size)
         await self._have(ref, holders, task)
         source = self.blobs.path(file.digest)
@@ -207,5 +217,7 @@ class Attempts:
         )  # fmt: skip
 
 
-_EMPTY = BlobRef(digest=Digest(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")), size=0)
+_EMPTY = BlobRef(
+    digest=Digest(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")), size=0
+)
 """The SHA-256 of nothing."""

@@ -113,7 +113,9 @@ class Releases:
         """Notes that a write of this ticket was queued."""
         self._pending.add(ticket)
 
-    def when(self, ticket: Ticket | None, action: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
+    def when(
+        self, ticket: Ticket | None, action: Callable[[], None], otherwise: Callable[[], None] | None = None
+    ) -> None:
         """Runs the action once the ticket is on disk (at once where it is None or done); ``otherwise`` where the write failed."""
         if ticket is None or ticket not in self._pending:
             action()

@@ -49,7 +49,9 @@ CODEC = Codec(Channel.BULK, (BlobAsk, BlobPiece))
 class Exchange:
     """Implements ``linkkeeper.BulkHandler``; one per agent."""
 
-    def __init__(self, blobs: Blobs, nursery: trio.Nursery, link_to: Callable[[NodeId], LinkId | None]) -> None:
+    def __init__(
+        self, blobs: Blobs, nursery: trio.Nursery, link_to: Callable[[NodeId], LinkId | None]
+    ) -> None:
         self._blobs = blobs
         self._nursery = nursery
         self._link_to = link_to
@@ -152,7 +154,11 @@ class Exchange:
         try:
             offset = ask.offset
             for _ in range(min(ask.pieces, WINDOW_PIECES)):
-                data = b"" if self._blobs.path(ask.digest) is None else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
+                data = (
+                    b""
+                    if self._blobs.path(ask.digest) is None
+                    else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
+                )
                 piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data)
                 await link.send_bulk(CODEC.encode(piece))
                 offset += len(data)

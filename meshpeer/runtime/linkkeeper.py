@@ -35,7 +35,9 @@ class BulkHandler(Protocol):
 class LinkKeeper:
     """Performs ``Dial``, ``SendFrame`` and ``CloseLink``; posts what happens."""
 
-    def __init__(self, transport: Transport, bulk: BulkHandler, post: Callable[[object], None], nursery: trio.Nursery) -> None:
+    def __init__(
+        self, transport: Transport, bulk: BulkHandler, post: Callable[[object], None], nursery: trio.Nursery
+    ) -> None:
         self._transport = transport
         self._bulk = bulk
         self._post = post
@@ -74,13 +76,19 @@ class LinkKeeper:
             self._fail(effect, fault)
 
     def _fail(self, effect: Dial, fault: DialFault) -> None:
-        self._post(DialFailed(target=effect.target, addresses=effect.addresses, reason=fault.what, refused=fault.refused))
+        self._post(
+            DialFailed(
+                target=effect.target, addresses=effect.addresses, reason=fault.what, refused=fault.refused
+            )
+        )
 
     async def _run(self, link: Link) -> None:
         number = LinkId(next(self._numbers))
         self._links[number] = link
         self._bulk.attach(number, link)
-        self._post(LinkOpened(link=number, peer=link.peer, leaf=link.leaf, remote=link.remote, dialled=link.dialled))
+        self._post(
+            LinkOpened(link=number, peer=link.peer, leaf=link.leaf, remote=link.remote, dialled=link.dialled)
+        )
         reason = "this agent stops"
         try:
             while True:
@@ -97,4 +105,3 @@ class LinkKeeper:
             self._links.pop(number, None)
             self._bulk.detach(number)
             self._post(LinkClosed(link=number, reason=reason))
-

@@ -61,7 +61,11 @@ class Reconciler:
                     self.fault = None
                 except EnvironmentFault as fault:
                     if self.fault is None or self.fault.what != fault.what:
-                        self._report("error", "the interface can't be brought in step", (("reason", fault.what), ("hint", fault.hint)))
+                        self._report(
+                            "error",
+                            "the interface can't be brought in step",
+                            (("reason", fault.what), ("hint", fault.hint)),
+                        )
                     self.fault = fault
                     wait_s = RETRY_S
             with trio.move_on_after(wait_s):
@@ -83,4 +87,8 @@ class Reconciler:
     def _note_drift(self, words: list[str]) -> None:
         if words:
             self.last_drift = (self._clock.now().unix_s, tuple(words))
-            self._report("warning", "the interface was changed by somebody else and is repaired", (("changes", "; ".join(words)),))
+            self._report(
+                "warning",
+                "the interface was changed by somebody else and is repaired",
+                (("changes", "; ".join(words)),),
+            )

@@ -111,7 +111,9 @@ class World:
         self._ticks: dict[str, float] = {}
         unix = int(EPOCH_S)
         self.root = make_root(self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES))
-        self.issuer = make_issuer(self.root, self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES))
+        self.issuer = make_issuer(
+            self.root, self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES)
+        )
         self.mesh = mesh_id_of(public_key_of(self.root.certificate))
         self.invite = self.make_invite(uses=1_000)
 
@@ -134,7 +136,14 @@ class World:
         """Makes and starts the founder."""
         key = SigningKey(self._bytes(32))
         unix = int(EPOCH_S + self.now_s)
-        leaf = make_durable_leaf(self.issuer, key.public, capabilities=ALL, admitted_at=unix, now_unix_s=unix, serial=self._bytes(SERIAL_BYTES))
+        leaf = make_durable_leaf(
+            self.issuer,
+            key.public,
+            capabilities=ALL,
+            admitted_at=unix,
+            now_unix_s=unix,
+            serial=self._bytes(SERIAL_BYTES),
+        )
         host = self._host(name, key, (leaf, self.issuer.certificate), ("compute", "scheduler"), self.issuer)
         charter = CharterRecord(version=1, issued_at=unix, author=key.public, mesh_name="sim", subnet=subnet)
         host.disk[Table.META, CHARTER_KEY] = envelope.sign(key, self.mesh, charter)
@@ -145,7 +154,9 @@ class World:
         """Makes and starts a host that knows the charter and one seed, as ``meshpeer join`` leaves it."""
         key = SigningKey(self._bytes(32))
         above = invite or self.invite
-        leaf = make_provisional_leaf(above, key.public, now_unix_s=int(EPOCH_S + self.now_s), serial=self._bytes(SERIAL_BYTES))
+        leaf = make_provisional_leaf(
+            above, key.public, now_unix_s=int(EPOCH_S + self.now_s), serial=self._bytes(SERIAL_BYTES)
+        )
         host = self._host(name, key, (leaf, above.certificate, self.issuer.certificate), ("compute",), None)
         assert seed.node is not None
         for row, value in seed.disk.items():
@@ -162,7 +173,9 @@ class World:
         ledger = Ledger(self.mesh, (self.root.certificate,))
         tickets = TicketCounter()
         dice = random.Random(self.random.random())
-        scheduler = Scheduler(me=host.id, slots=2, accepting=True, boot=self._bytes(8), region="", tickets=tickets, dice=dice)
+        scheduler = Scheduler(
+            me=host.id, slots=2, accepting=True, boot=self._bytes(8), region="", tickets=tickets, dice=dice
+        )
         rows = sorted(host.disk.items())
         Gossip(ledger, linked=list, jitter=dice).restore(
             [value for (table, _), value in rows if table is Table.CERTIFICATES],
@@ -185,7 +198,9 @@ class World:
             issuer=host.issuer,
         )
         host.written, host.waiting = set(), []
-        host.node = Node(config, ledger, scheduler, tickets=tickets, jitter=dice, entropy=self._bytes, now=now)
+        host.node = Node(
+            config, ledger, scheduler, tickets=tickets, jitter=dice, entropy=self._bytes, now=now
+        )
         endpoint = host.address.rpartition(":")[0]
         self.post(host, EndpointsChanged(control=(host.address,), wireguard=(f"{endpoint}:51820",)))
         self.post(host, Started())
@@ -200,7 +215,9 @@ class World:
                 wire.open = False
                 del self._wires[link]
                 if not silent:
-                    self._later(self._delay(), other, life, LinkClosed(link=number, reason="connection reset"))
+                    self._later(
+                        self._delay(), other, life, LinkClosed(link=number, reason="connection reset")
+                    )
 
     def cut(self, left: list[Host], right: list[Host]) -> None:
         """Drops everything between two groups, both ways, without a word to either."""
@@ -248,7 +265,9 @@ class World:
             case SendFrame(link=link, frame=frame, after=after):
                 self._when(host, after, lambda: self._transmit(host, link, frame))
             case DeliverToSelf(message=message, after=after):
-                self._when(host, after, lambda: self._later(0.0, host, host.life, SelfMessage(message=message)))
+                self._when(
+                    host, after, lambda: self._later(0.0, host, host.life, SelfMessage(message=message))
+                )
             case Persist(ticket=ticket, changes=changes):
                 self._at(PERSIST_S, lambda: self._write(host, host.life, ticket, changes))
             case Dial(target=target, addresses=addresses):
@@ -293,12 +312,22 @@ class World:
             if other is None or (host.name, other.name) in self.cuts or (other.name, host.name) in self.cuts:
                 continue
             if other.node is None:
-                self._later(REFUSED_S, host, host.life, DialFailed(target=target, addresses=addresses, reason="refused", refused=True))
+                self._later(
+                    REFUSED_S,
+                    host,
+                    host.life,
+                    DialFailed(target=target, addresses=addresses, reason="refused", refused=True),
+                )
                 return
             delay = self._delay() * 3
             self._at(delay, lambda other=other, address=address: self._connect(host, other, address))  # type: ignore[misc]
             return
-        self._later(SILENT_DIAL_S, host, host.life, DialFailed(target=target, addresses=addresses, reason="no answer", refused=False))
+        self._later(
+            SILENT_DIAL_S,
+            host,
+            host.life,
+            DialFailed(target=target, addresses=addresses, reason="no answer", refused=False),
+        )
 
     def _connect(self, host: Host, other: Host, address: str) -> None:
         if host.node is None or other.node is None:
@@ -306,8 +335,19 @@ class World:
         mine, theirs = LinkId(next(self._links)), LinkId(next(self._links))
         wire = _Wire(((host, mine, host.life), (other, theirs, other.life)))
         self._wires[mine] = self._wires[theirs] = wire
-        self.post(other, LinkOpened(link=theirs, peer=host.id, leaf=host.chain[0], remote=f"{host.address.rpartition(':')[0]}:40000", dialled=""))
-        self.post(host, LinkOpened(link=mine, peer=other.id, leaf=other.chain[0], remote=address, dialled=address))
+        self.post(
+            other,
+            LinkOpened(
+                link=theirs,
+                peer=host.id,
+                leaf=host.chain[0],
+                remote=f"{host.address.rpartition(':')[0]}:40000",
+                dialled="",
+            ),
+        )
+        self.post(
+            host, LinkOpened(link=mine, peer=other.id, leaf=other.chain[0], remote=address, dialled=address)
+        )
 
     def _transmit(self, host: Host, link: LinkId, frame: bytes) -> None:
         wire = self._wires.get(link)
@@ -370,10 +410,22 @@ class World:
     def _delay(self) -> float:
         return self.latency_s * (0.8 + 0.4 * self.random.random())
 
-    def _host(self, name: str, key: SigningKey, chain: Chain, roles: tuple[str, ...], issuer: Authority | None) -> Host:
+    def _host(
+        self, name: str, key: SigningKey, chain: Chain, roles: tuple[str, ...], issuer: Authority | None
+    ) -> Host:
         number = len(self.hosts) + 1
-        address = f"192.0.2.{number}:51821" if number < 255 else f"198.51.{number // 250}.{number % 250}:51821"
-        host = Host(name=name, address=address, key=key, wireguard=WireGuardPrivateKey(self._bytes(32)), chain=chain, roles=roles, issuer=issuer)
+        address = (
+            f"192.0.2.{number}:51821" if number < 255 else f"198.51.{number // 250}.{number % 250}:51821"
+        )
+        host = Host(
+            name=name,
+            address=address,
+            key=key,
+            wireguard=WireGuardPrivateKey(self._bytes(32)),
+            chain=chain,
+            roles=roles,
+            issuer=issuer,
+        )
         self.hosts[name] = host
         return host
 

@@ -28,7 +28,9 @@ class MdnsDiscovery:
         send, receive = trio.open_memory_channel[FoundNode](math.inf)
         token = trio.lowlevel.current_trio_token()
 
-        def on_change(zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: object) -> None:
+        def on_change(
+            zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: object
+        ) -> None:
             # Runs in zeroconf's thread.
             found = _resolve(zeroconf, name)
             if found is not None:
@@ -39,7 +41,9 @@ class MdnsDiscovery:
         if daemon is None:
             return
         try:
-            await trio.to_thread.run_sync(lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change]))
+            await trio.to_thread.run_sync(
+                lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change])
+            )
             async for found in receive:
                 yield found
         finally:
@@ -56,7 +60,9 @@ class MdnsDiscovery:
             f"{node_hint[:20]}.{SERVICE}",
             port=port,
             properties={"mesh": mesh_hint, "node": node_hint, "v": "1"},
-            addresses=[socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in addresses],
+            addresses=[
+                socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in addresses
+            ],
             server=f"meshpeer-{node_hint[:12]}.local.",
         )
         try:
@@ -72,8 +78,9 @@ class NoDiscovery:
     """Implements ``runtime.ports.Discovery`` for a node that is told not to look around."""
 
     async def browse(self) -> AsyncIterator[FoundNode]:
-        await trio.sleep_forever()
-        yield FoundNode(mesh_hint="", node_hint="", addresses=())
+        _never, nothing = trio.open_memory_channel[FoundNode](0)
+        async for found in nothing:
+            yield found
 
     async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:
         await trio.sleep_forever()
@@ -94,9 +101,17 @@ def _resolve(daemon: zeroconf.Zeroconf, name: str) -> FoundNode | None:
     info = zeroconf.ServiceInfo(SERVICE, name)
     if not info.request(daemon, RESOLVE_MS) or not info.port:
         return None
-    texts = {key.decode("utf-8", "replace"): (value or b"").decode("utf-8", "replace")[:TEXT_MAX] for key, value in info.properties.items()}
-    addresses = [f"[{one}]:{info.port}" if ":" in one else f"{one}:{info.port}" for one in info.parsed_scoped_addresses()]
-    return FoundNode(mesh_hint=texts.get("mesh", ""), node_hint=texts.get("node", ""), addresses=tuple(addresses[:8]))
+    texts = {
+        key.decode("utf-8", "replace"): (value or b"").decode("utf-8", "replace")[:TEXT_MAX]
+        for key, value in info.properties.items()
+    }
+    addresses = [
+        f"[{one}]:{info.port}" if ":" in one else f"{one}:{info.port}"
+        for one in info.parsed_scoped_addresses()
+    ]
+    return FoundNode(
+        mesh_hint=texts.get("mesh", ""), node_hint=texts.get("node", ""), addresses=tuple(addresses[:8])
+    )
 
 
 def _deliver(channel: trio.MemorySendChannel[FoundNode], found: FoundNode) -> None:

@@ -70,12 +70,19 @@ async def observe_network(interface: str) -> Network:
             if not loopback:
                 attached.append(f"{one.local}/{one.prefixlen}")
             found.append(((2 if loopback else 0) + (one.family != "inet"), one.local))
-    usable = [address for rank, address in sorted(found) if rank < 2] or [address for _, address in sorted(found)]
+    usable = [address for rank, address in sorted(found) if rank < 2] or [
+        address for _, address in sorted(found)
+    ]
     return Network(
         addresses=tuple(usable),
         attached=tuple(attached),
         routes=tuple(
-            Route(prefix="0.0.0.0/0" if one.dst == "default" else one.dst, device=one.dev, on_link=not one.gateway) for one in routes or []
+            Route(
+                prefix="0.0.0.0/0" if one.dst == "default" else one.dst,
+                device=one.dev,
+                on_link=not one.gateway,
+            )
+            for one in routes or []
         ),
     )
 

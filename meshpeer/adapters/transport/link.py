@@ -24,7 +24,15 @@ CLOSE_TIMEOUT_S = 2.0
 class WebSocketLink:
     """Implements ``runtime.ports.Link``."""
 
-    def __init__(self, socket: trio_websocket.WebSocketConnection, *, peer: NodeId, leaf: bytes, remote: str, dialled: str) -> None:
+    def __init__(
+        self,
+        socket: trio_websocket.WebSocketConnection,
+        *,
+        peer: NodeId,
+        leaf: bytes,
+        remote: str,
+        dialled: str,
+    ) -> None:
         self._socket = socket
         self.peer = peer
         self.leaf = leaf

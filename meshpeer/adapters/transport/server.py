@@ -29,7 +29,9 @@ _Stream = trio.SSLStream
 
 
 @contextlib.asynccontextmanager
-async def open_transport(identity: TlsIdentity, port: int, host: str | None = None) -> AsyncIterator[TlsTransport]:
+async def open_transport(
+    identity: TlsIdentity, port: int, host: str | None = None
+) -> AsyncIterator[TlsTransport]:
     """Binds the control port (0 picks a free one); raises ``EnvironmentFault`` where it is taken."""
     listeners = await _listen(port, host)
     try:
@@ -72,11 +74,17 @@ class TlsTransport:
             except (trio_websocket.HandshakeError, trio.BrokenResourceError, ssl.SSLError) as error:
                 fault = _untrusted(address, error)
             except trio.TooSlowError:
-                fault = DialFault(f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True)
+                fault = DialFault(
+                    f"{address} accepts connections and then says nothing",
+                    "is it a meshpeer node?",
+                    foreign=True,
+                )
             except PeerFault as error:
                 fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
             else:
-                async with running(WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address)) as link:
+                async with running(
+                    WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address)
+                ) as link:
                     yield link
             nursery.cancel_scope.cancel()
         if fault is not None:
@@ -90,7 +98,9 @@ class TlsTransport:
         if self._handshakes.total() >= HANDSHAKES_MAX or self._handshakes[host] >= HANDSHAKES_PER_ADDRESS_MAX:
             await trio.aclose_forcefully(stream)
             return
-        secured: _Stream = trio.SSLStream(stream, self._identity.server, server_side=True, https_compatible=True)
+        secured: _Stream = trio.SSLStream(
+            stream, self._identity.server, server_side=True, https_compatible=True
+        )
         self._handshakes[host] += 1
         try:
             async with trio.open_nursery() as nursery:
@@ -106,7 +116,9 @@ class TlsTransport:
                 finally:
                     self._handshakes[host] -= 1
                     self._handshakes += collections.Counter()
-                async with running(WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled="")) as link:
+                async with running(
+                    WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled="")
+                ) as link:
                     await handler(link)
                 nursery.cancel_scope.cancel()
         except* (
@@ -165,18 +177,31 @@ class TlsTransport:
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 plain = await trio.open_tcp_stream(host, port)
         except trio.TooSlowError as error:
-            raise DialFault(f"{address} does not answer", "is the machine up, and TCP to this port open in its firewall and router?") from error
+            raise DialFault(
+                f"{address} does not answer",
+                "is the machine up, and TCP to this port open in its firewall and router?",
+            ) from error
         except OSError as error:
             refused = "ECONNREFUSED" in repr(error) or "refused" in repr(error).lower()
-            what = f"{address} refuses connections" if refused else f"{address} can't be reached: {_innermost(error)}"
-            raise DialFault(what, "is meshpeer running there, and is this its control port?", refused=refused) from error
-        secured: _Stream = trio.SSLStream(plain, self._identity.client, server_hostname=None, https_compatible=True)
+            what = (
+                f"{address} refuses connections"
+                if refused
+                else f"{address} can't be reached: {_innermost(error)}"
+            )
+            raise DialFault(
+                what, "is meshpeer running there, and is this its control port?", refused=refused
+            ) from error
+        secured: _Stream = trio.SSLStream(
+            plain, self._identity.client, server_hostname=None, https_compatible=True
+        )
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                 await secured.do_handshake()
         except trio.TooSlowError as error:
             await trio.aclose_forcefully(secured)
-            raise DialFault(f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True) from error
+            raise DialFault(
+                f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
+            ) from error
         except (trio.BrokenResourceError, ssl.SSLError) as error:
             await trio.aclose_forcefully(secured)
             raise _untrusted(address, error) from error
@@ -190,7 +215,9 @@ def split_address(address: str) -> tuple[str, int]:
     """Splits ``host:port`` (IPv6 in brackets); raises ``DialFault`` for anything else."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not host or not 0 < int(port) < 65_536:
-        raise DialFault(f"{address!r} is not HOST:PORT", "for example 203.0.113.9:51821 or [2001:db8::1]:51821")
+        raise DialFault(
+            f"{address!r} is not HOST:PORT", "for example 203.0.113.9:51821 or [2001:db8::1]:51821"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -212,7 +239,9 @@ async def _listen(port: int, host: str | None) -> list[trio.SocketListener]:
         if error.errno == errno.EADDRINUSE:
             raise EnvironmentFault(f"TCP port {port} is in use", hint) from error
         if error.errno == errno.EACCES:
-            raise EnvironmentFault(f"TCP port {port} needs root", "choose one above 1023 with --control-port") from error
+            raise EnvironmentFault(
+                f"TCP port {port} needs root", "choose one above 1023 with --control-port"
+            ) from error
         raise EnvironmentFault(f"TCP port {port} can't be opened: {error.strerror}", hint) from error
 
 
@@ -242,11 +271,26 @@ def _untrusted(address: str, error: BaseException) -> DialFault:
     if isinstance(error, trio_websocket.HandshakeError):
         text = f"{text} {error!r}"
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        what, hint = f"{address} is not a member of this mesh", "is the address right, and the invite of the same mesh?"
-    elif "WRONG_VERSION" in text or "UNEXPECTED_EOF" in text or "RECORD_LAYER" in text or "PACKET_LENGTH" in text or "HTTP_REQUEST" in text:
-        what, hint = f"{address} does not speak meshpeer's protocol", "is this the control port (51821 by default)?"
+        what, hint = (
+            f"{address} is not a member of this mesh",
+            "is the address right, and the invite of the same mesh?",
+        )
+    elif (
+        "WRONG_VERSION" in text
+        or "UNEXPECTED_EOF" in text
+        or "RECORD_LAYER" in text
+        or "PACKET_LENGTH" in text
+        or "HTTP_REQUEST" in text
+    ):
+        what, hint = (
+            f"{address} does not speak meshpeer's protocol",
+            "is this the control port (51821 by default)?",
+        )
     elif "ALERT" in text.upper() or "unknown ca" in text.lower():
-        what, hint = f"{address} does not take this node for a member of its mesh", "is the invite of the same mesh, and not revoked?"
+        what, hint = (
+            f"{address} does not take this node for a member of its mesh",
+            "is the invite of the same mesh, and not revoked?",
+        )
     else:
         what, hint = f"{address} ended the handshake", "is it a meshpeer node of the same mesh?"
     return DialFault(what, hint, foreign=True)

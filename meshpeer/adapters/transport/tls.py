@@ -58,7 +58,9 @@ def peer_of(certificate: bytes | None) -> NodeId:
 
 def _load_chain(context: ssl.SSLContext, chain: Sequence[bytes], seed: bytes) -> None:
     """Hands chain and key over in memory: ``load_cert_chain`` takes paths only, and no key is to touch a disk twice."""
-    key = Ed25519PrivateKey.from_private_bytes(seed).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key = Ed25519PrivateKey.from_private_bytes(seed).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     file = os.memfd_create("meshpeer-chain", os.MFD_CLOEXEC)
     try:
         os.write(file, "".join(ssl.DER_cert_to_PEM_cert(one) for one in chain).encode("ascii") + key)

@@ -79,7 +79,9 @@ def facts_about(ledger: Ledger, nodes: Iterable[NodeId], *, charter: bool = Fals
         chains += [admission.chain for _, admission in sorted(member.admissions.items())]
         envelopes = list(member.proof or ((member.envelope,) if member.envelope else ()))
         records += envelopes
-        size += sum(len(one) for admission in member.admissions.values() for one in admission.chain) + sum(map(len, envelopes))
+        size += sum(len(one) for admission in member.admissions.values() for one in admission.chain) + sum(
+            map(len, envelopes)
+        )
         if size > FACTS_BYTES_MAX:
             yield Facts(chains=tuple(chains), records=tuple(records))
             chains, records, size = [], [], 0

@@ -82,7 +82,16 @@ class _Target:
 class Links:
     """Decides which links exist. Sans-IO: events in, effects out."""
 
-    def __init__(self, *, me: NodeId, mesh: MeshId, chain: Sequence[bytes], control_port: int, admit: Admit, jitter: Jitter) -> None:
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        mesh: MeshId,
+        chain: Sequence[bytes],
+        control_port: int,
+        admit: Admit,
+        jitter: Jitter,
+    ) -> None:
         self._me = me
         self._mesh = mesh
         self._chain = tuple(chain)
@@ -190,7 +199,11 @@ class Links:
         return [SendOnLink(link=event.link, message=hello)]
 
     def on_dial_failed(self, event: DialFailed, now: Instant) -> list[LinkEffect]:
-        targets = [self._targets.get(event.target)] if event.target is not None else [self._seeds.get(one) for one in event.addresses]
+        targets = (
+            [self._targets.get(event.target)]
+            if event.target is not None
+            else [self._seeds.get(one) for one in event.addresses]
+        )
         for target in targets:
             if target is not None:
                 target.dialling = False
@@ -203,7 +216,9 @@ class Links:
             return []
         return self._after_end(state, event.reason, now)
 
-    def on_message(self, link: LinkId, message: msgspec.Struct, now: Instant) -> tuple[NodeId | None, list[LinkEffect]]:
+    def on_message(
+        self, link: LinkId, message: msgspec.Struct, now: Instant
+    ) -> tuple[NodeId | None, list[LinkEffect]]:
         """Takes greetings itself; returns the peer where the message is for others to read."""
         state = self._links.get(link)
         if state is None:
@@ -231,7 +246,11 @@ class Links:
         if state.greeted:
             return self._refuse(state, "a second greeting on one link", now)
         if not set(hello.versions) & set(PROTOCOL_VERSIONS):
-            return self._refuse(state, f"this node speaks protocol {PROTOCOL_VERSIONS[-1]}, you speak {list(hello.versions)}", now)
+            return self._refuse(
+                state,
+                f"this node speaks protocol {PROTOCOL_VERSIONS[-1]}, you speak {list(hello.versions)}",
+                now,
+            )
         if hello.mesh != self._mesh:
             return self._refuse(state, "this node belongs to another mesh", now)
         if not hello.chain or hello.chain[0] != state.leaf:
@@ -272,7 +291,11 @@ class Links:
 
     def _refuse(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
         refusal = Refusal(reason=reason, clock_ms=int(now.unix_s * 1000))
-        fact = Note(level="warning", fact="link refused", fields=(("peer", key_text(state.peer)), ("from", state.remote), ("reason", reason)))
+        fact = Note(
+            level="warning",
+            fact="link refused",
+            fields=(("peer", key_text(state.peer)), ("from", state.remote), ("reason", reason)),
+        )
         return [fact, SendOnLink(link=state.link, message=refusal), *self._drop(state, reason, now)]
 
     def _drop(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
@@ -300,7 +323,12 @@ class Links:
         return who is not None and (who == self._me or who in self._by_peer)
 
     def _due(self, target: _Target, now: Instant) -> bool:
-        return bool(target.addresses) and not target.dialling and target.next_at_s <= now.mono_s and not self._satisfied(target)
+        return (
+            bool(target.addresses)
+            and not target.dialling
+            and target.next_at_s <= now.mono_s
+            and not self._satisfied(target)
+        )
 
     def _back_off(self, target: _Target, now: Instant) -> None:
         ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**target.failures)

@@ -122,11 +122,17 @@ class Liveness:
 
         A peer whose link came before its record is kept for as long as the link is up.
         """
-        for node in [peer.node for peer in self._peers.values() if peer.node not in nodes and not peer.linked]:
+        for node in [
+            peer.node for peer in self._peers.values() if peer.node not in nodes and not peer.linked
+        ]:
             del self._peers[node]
         for node in nodes:
             if node not in self._peers and node != self.me:
-                opinion = Opinion(state=State.SUSPECT, since_unix_s=now.unix_s, because="not heard of since this agent started")
+                opinion = Opinion(
+                    state=State.SUSPECT,
+                    since_unix_s=now.unix_s,
+                    because="not heard of since this agent started",
+                )
                 self._peers[node] = _Peer(node, opinion, doubt_at_s=now.mono_s)
         return self._judge_all(now)
 
@@ -148,7 +154,11 @@ class Liveness:
         if peer.doubt_at_s is None:
             peer.doubt_at_s = now.mono_s
             peer.dead_after_s = SILENT_DEAD_AFTER_S
-        return [*self._judge(peer, now, f"link closed: {reason}"), *self._share_sight(now), *self._judge_all(now)]
+        return [
+            *self._judge(peer, now, f"link closed: {reason}"),
+            *self._share_sight(now),
+            *self._judge_all(now),
+        ]
 
     def on_dial_failed(self, node: NodeId, refused: bool, now: Instant) -> list[LivenessEffect]:
         """A redial found nobody: a refusal says the host is there and the agent is not."""
@@ -183,14 +193,18 @@ class Liveness:
         for peer in list(self._peers.values()):
             if peer.linked:
                 effects += self._probe(peer, now)
-        for witness in [one for one, (said_at, _) in self._sights.items() if now.mono_s >= said_at + SIGHT_FRESH_S]:
+        for witness in [
+            one for one, (said_at, _) in self._sights.items() if now.mono_s >= said_at + SIGHT_FRESH_S
+        ]:
             del self._sights[witness]
         if now.mono_s >= self._sight_at_s + SIGHT_INTERVAL_S:
             effects += self._share_sight(now)
         return [*effects, *self._judge_all(now)]
 
     def next_deadline(self) -> Deadline | None:
-        deadlines = [Deadline(self._sight_at_s + SIGHT_INTERVAL_S, "share whom we see")] if self._peers else []
+        deadlines = (
+            [Deadline(self._sight_at_s + SIGHT_INTERVAL_S, "share whom we see")] if self._peers else []
+        )
         for peer in self._peers.values():
             if peer.linked:
                 deadlines.append(Deadline(self._probe_at(peer), "ping"))
@@ -204,7 +218,9 @@ class Liveness:
 
     def _probe_at(self, peer: _Peer) -> float:
         if peer.ping_at_s:
-            return peer.ping_at_s + (peer.timeout_s if peer.missed == 0 else max(PING_IN_DOUBT_S, peer.timeout_s))
+            return peer.ping_at_s + (
+                peer.timeout_s if peer.missed == 0 else max(PING_IN_DOUBT_S, peer.timeout_s)
+            )
         return peer.heard_at_s + (PING_AFTER_LOWER_S if self.me < peer.node else PING_AFTER_HIGHER_S)
 
     def _probe(self, peer: _Peer, now: Instant) -> list[LivenessEffect]:
@@ -275,7 +291,9 @@ class Liveness:
             self._peers[node] = _Peer(node, opinion)
         return self._peers[node]
 
-    def _set(self, peer: _Peer, state: State, now: Instant, because: str, voucher: NodeId | None = None) -> list[LivenessEffect]:
+    def _set(
+        self, peer: _Peer, state: State, now: Instant, because: str, voucher: NodeId | None = None
+    ) -> list[LivenessEffect]:
         since = peer.opinion.since_unix_s if state is peer.opinion.state else now.unix_s
         peer.opinion = Opinion(state=state, since_unix_s=since, because=because, voucher=voucher)
         return [OpinionChanged(peer=peer.node, opinion=peer.opinion)]

@@ -58,7 +58,9 @@ class Gossip:
 
     # --- start ---------------------------------------------------------------------------------------------------
 
-    def restore(self, chains: Iterable[bytes], records: Iterable[bytes], charter: bytes | None, now: Instant) -> list[Note]:
+    def restore(
+        self, chains: Iterable[bytes], records: Iterable[bytes], charter: bytes | None, now: Instant
+    ) -> list[Note]:
         """Merges what the store held; what has expired or no longer holds is left out, with a note."""
         notes: list[Note] = []
         outcome = Outcome()
@@ -78,8 +80,12 @@ class Gossip:
         """Raises ``PeerFault`` for a digest that breaks its form."""
         push, want = reconcile.compare(self.ledger, digest)
         mine = self.ledger.charter.version if self.ledger.charter else 0
-        charter = mine > digest.charter_version or (mine == digest.charter_version and want is not None and want.charter)
-        outcome = Outcome(sends=[(peer, facts) for facts in reconcile.facts_about(self.ledger, push, charter=charter)])
+        charter = mine > digest.charter_version or (
+            mine == digest.charter_version and want is not None and want.charter
+        )
+        outcome = Outcome(
+            sends=[(peer, facts) for facts in reconcile.facts_about(self.ledger, push, charter=charter)]
+        )
         if want is not None:
             outcome.sends.append((peer, want))
         if not digest.high:
@@ -87,13 +93,20 @@ class Gossip:
         return outcome
 
     def on_want(self, peer: NodeId, want: Want) -> Outcome:
-        return Outcome(sends=[(peer, facts) for facts in reconcile.facts_about(self.ledger, want.nodes, charter=want.charter)])
+        return Outcome(
+            sends=[
+                (peer, facts)
+                for facts in reconcile.facts_about(self.ledger, want.nodes, charter=want.charter)
+            ]
+        )
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
         """Merges what holds; what does not is refused one by one, since clocks differ between honest nodes."""
         return self.spread(facts.chains, facts.records, now, source=peer)
 
-    def spread(self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant, *, source: NodeId | None = None) -> Outcome:
+    def spread(
+        self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant, *, source: NodeId | None = None
+    ) -> Outcome:
         """Merges facts and passes on what was news, to everyone but the source."""
         outcome = Outcome()
         new_chains = [chain for chain in chains if self._admit(chain, outcome, now)]
@@ -136,7 +149,9 @@ class Gossip:
         if member:
             outcome.touched.append(member.node)
             held = [member.admissions[leaf].chain for leaf in sorted(member.admissions)]
-            outcome.changes.append(Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held)))
+            outcome.changes.append(
+                Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held))
+            )
         return True
 
     def _merge(self, record: bytes, outcome: Outcome, now: Instant) -> bool:
@@ -160,7 +175,13 @@ class Gossip:
             outcome.changes.append(Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope))
             if verdict is Verdict.EQUIVOCATION:
                 fields = (("node", key_text(member.node)),)
-                outcome.notes.append(Note(level="error", fact="a node contradicts itself: is its state folder in use twice?", fields=fields))
+                outcome.notes.append(
+                    Note(
+                        level="error",
+                        fact="a node contradicts itself: is its state folder in use twice?",
+                        fields=fields,
+                    )
+                )
         return True
 
     def _with_chains_of_news(self, chains: list[Chain], records: list[bytes]) -> None:

@@ -26,8 +26,25 @@ from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.links import LinkEffect, Links
-from meshpeer.core.membership.liveness import Liveness, LivenessEffect, LinkIsSilent, OpinionChanged, PingPeer, State
-from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened, PeerDown, PeerUp, SendOnLink, WeWereRefused
+from meshpeer.core.membership.liveness import (
+    Liveness,
+    LivenessEffect,
+    LinkIsSilent,
+    OpinionChanged,
+    PingPeer,
+    State,
+)
+from meshpeer.core.membership.messages import (
+    CloseLink,
+    Dial,
+    DialFailed,
+    LinkClosed,
+    LinkOpened,
+    PeerDown,
+    PeerUp,
+    SendOnLink,
+    WeWereRefused,
+)
 from meshpeer.core.node import messages as own_messages
 from meshpeer.core.node.gossip import Gossip, Jitter, Outcome
 from meshpeer.core.node.messages import (
@@ -155,7 +172,11 @@ class Node:
         self.liveness = Liveness(self.me)
         self.gossip = Gossip(ledger, linked=lambda: self.links.peers, jitter=jitter)
         self.tunnels = Tunnels(
-            mesh=ledger.mesh, me=self.me, key=config.wireguard_key, interface=config.interface, port=config.wireguard_port
+            mesh=ledger.mesh,
+            me=self.me,
+            key=config.wireguard_key,
+            interface=config.interface,
+            port=config.wireguard_port,
         )
         held = ledger.get(self.me)
         self.own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
@@ -284,7 +305,9 @@ class Node:
                 self._stale = True
                 return []
             case _:
-                return self._from_scheduler(self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now)
+                return self._from_scheduler(
+                    self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
+                )
 
     # --- what machines want --------------------------------------------------------------------------------------
 
@@ -326,7 +349,9 @@ class Node:
                     link = self.links.link_to(peer)
                     if link is not None:
                         done.append(CloseLink(link=link, reason="silent"))
-                        done += self._from_links(self.links.on_closed(LinkClosed(link=link, reason="silent"), now), now)
+                        done += self._from_links(
+                            self.links.on_closed(LinkClosed(link=link, reason="silent"), now), now
+                        )
         return done
 
     def _from_gossip(self, outcome: Outcome, source: NodeId | None, now: Instant) -> list[NodeEffect]:
@@ -351,7 +376,9 @@ class Node:
                 done += self._from_links(self.links.on_fault(link, outcome.fault, now), now)
         return done + self._issue(outcome.touched, now)
 
-    def _from_scheduler(self, effects: Iterable[jobs.SchedulerEffect | Send | Persist | Note], now: Instant) -> list[NodeEffect]:
+    def _from_scheduler(
+        self, effects: Iterable[jobs.SchedulerEffect | Send | Persist | Note], now: Instant
+    ) -> list[NodeEffect]:
         done: list[NodeEffect] = []
         for effect in effects:
             if isinstance(effect, Send):
@@ -392,9 +419,11 @@ class Node:
         views = tuple(
             jobs.PeerView(
                 node=one.node,
-                alive=(opinion := self.liveness.opinion(one.node)) is not None and opinion.state is State.ALIVE,
+                alive=(opinion := self.liveness.opinion(one.node)) is not None
+                and opinion.state is State.ALIVE,
                 linked=self.links.link_to(one.node) is not None,
                 region=one.record.region,
+                dead=opinion is not None and opinion.state is State.DEAD,
             )
             for one in present
         )
@@ -441,23 +470,34 @@ class Node:
     def _plan(self, now: Instant) -> list[NodeEffect]:
         if not self.config.wireguard_port or self.ledger.charter is None or self._left:
             return []
-        device = self.tunnels.device(self._roster, self.ledger.charter, link_remote=self.links.remote_of, now=now)
+        device = self.tunnels.device(
+            self._roster, self.ledger.charter, link_remote=self.links.remote_of, now=now
+        )
         if device is None or device == self._desired:
             return []
         self._desired = device
         return [ApplyDevice(device=device)]
 
     def _addresses_of(self, one: Listed) -> tuple[str, ...]:
-        overlay = (f"[{ula_address(self.ledger.mesh, one.node)}]:{self._port_of(one.record.control_endpoints)}",)
+        overlay = (
+            f"[{ula_address(self.ledger.mesh, one.node)}]:{self._port_of(one.record.control_endpoints)}",
+        )
         observed = self.tunnels.observed_peer(one.record.wireguard_key)
-        return (*one.record.control_endpoints, *(overlay if observed and observed.latest_handshake_unix_s else ()))
+        return (
+            *one.record.control_endpoints,
+            *(overlay if observed and observed.latest_handshake_unix_s else ()),
+        )
 
     @staticmethod
     def _port_of(endpoints: Sequence[str]) -> str:
         return endpoints[0].rpartition(":")[2] if endpoints else "51821"
 
     def _dead(self) -> set[NodeId]:
-        return {one.node for one in self._roster.members if (opinion := self.liveness.opinion(one.node)) and opinion.state is State.DEAD}
+        return {
+            one.node
+            for one in self._roster.members
+            if (opinion := self.liveness.opinion(one.node)) and opinion.state is State.DEAD
+        }
 
     # --- admission -----------------------------------------------------------------------------------------------
 
@@ -487,10 +527,25 @@ class Node:
             if spent is not None:
                 if node not in self._refused_invites:
                     self._refused_invites[node] = spent
-                    fields = (("node", key_text(node)), ("invite", spent.invite.hex()), ("uses", str(spent.uses)))
-                    effects.append(Note(level="warning", fact="an invite was used more often than it allows", fields=fields))
+                    fields = (
+                        ("node", key_text(node)),
+                        ("invite", spent.invite.hex()),
+                        ("uses", str(spent.uses)),
+                    )
+                    effects.append(
+                        Note(
+                            level="warning",
+                            fact="an invite was used more often than it allows",
+                            fields=fields,
+                        )
+                    )
                 continue
-            chain = issue_durable(self.config.issuer, best.identity, now_unix_s=int(now.unix_s), serial=self._entropy(SERIAL_BYTES))
+            chain = issue_durable(
+                self.config.issuer,
+                best.identity,
+                now_unix_s=int(now.unix_s),
+                serial=self._entropy(SERIAL_BYTES),
+            )
             effects += self._spread([chain], (), now)
         return effects
 
@@ -509,4 +564,3 @@ class Node:
 
     def _ttl_s(self) -> int:
         return self.ledger.charter.away_max_s if self.ledger.charter else 7 * 86_400
-

@@ -40,7 +40,9 @@ class Profile:
 class OwnRecord:
     """Keeps this node's record in step with its profile."""
 
-    def __init__(self, key: SigningKey, mesh: MeshId, *, stored: MemberRecord | LeaveRecord | None, now: Instant) -> None:
+    def __init__(
+        self, key: SigningKey, mesh: MeshId, *, stored: MemberRecord | LeaveRecord | None, now: Instant
+    ) -> None:
         self._key = key
         self._mesh = mesh
         self._incarnation = max((stored.incarnation + 1) if stored else 0, int(now.unix_s))
@@ -59,7 +61,9 @@ class OwnRecord:
 
     def next_deadline(self, profile: Profile) -> Deadline:
         changed = self._published != profile
-        return Deadline(self._published_at_s + (CHANGE_PAUSE_S if changed else REPUBLISH_S), "publish this node's record")
+        return Deadline(
+            self._published_at_s + (CHANGE_PAUSE_S if changed else REPUBLISH_S), "publish this node's record"
+        )
 
     def publish(self, profile: Profile, *, ttl_s: int, now: Instant) -> bytes:
         """Returns the signed record of the profile, with raised counters."""
@@ -83,7 +87,9 @@ class OwnRecord:
             configured_endpoint=profile.configured_endpoint,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
-            raise InvariantBroken(f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}")
+            raise InvariantBroken(
+                f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
+            )
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         return envelope.sign(self._key, self._mesh, record)
 
@@ -102,6 +108,6 @@ class OwnRecord:
             sequence=self._sequence + 1,
             issued_at=int(now.unix_s),
             ttl_s=ttl_s,
+            name=self.record.name if self.record else "",
         )
         return envelope.sign(self._key, self._mesh, record)
-

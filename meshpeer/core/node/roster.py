@@ -58,11 +58,21 @@ def make_roster(ledger: Ledger, now_unix_s: float, *, dead: Collection[NodeId]) 
         if member.record is None or member.best is None:
             continue
         identity = member.best.identity
-        claim = Claim(node=member.node, value=member.record.name, durable=identity.durable, admitted_at=identity.admitted_at)
+        claim = Claim(
+            node=member.node,
+            value=member.record.name,
+            durable=identity.durable,
+            admitted_at=identity.admitted_at,
+        )
         names.append(claim)
         if member.record.ipv4:
             addresses.append(
-                Claim(node=member.node, value=member.record.ipv4, durable=identity.durable, admitted_at=identity.admitted_at)
+                Claim(
+                    node=member.node,
+                    value=member.record.ipv4,
+                    durable=identity.durable,
+                    admitted_at=identity.admitted_at,
+                )
             )
     subnet = ipaddress.IPv4Network(ledger.charter.subnet) if ledger.charter else None
     name_of = resolve_names(names, gone=dead)

@@ -15,12 +15,13 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
 from meshpeer.core.node.messages import Applied
-from meshpeer.core.node.roster import Roster
+from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.paths.endpoints import EndpointChoice, rank_candidates
 from meshpeer.core.records.kinds import CharterRecord
+from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.plan import MeshPlan, plan_mesh
 from meshpeer.core.topology.view import MemberView, MeshView
-from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer, ObservedDevice, ObservedPeer
+from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer
 
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
@@ -38,7 +39,9 @@ class _Tunnel:
 class Tunnels:
     """Derives the desired interface; remembers which peers confirmed. Sans-IO."""
 
-    def __init__(self, *, mesh: MeshId, me: NodeId, key: WireGuardPrivateKey, interface: str, port: int) -> None:
+    def __init__(
+        self, *, mesh: MeshId, me: NodeId, key: WireGuardPrivateKey, interface: str, port: int
+    ) -> None:
         self._mesh = mesh
         self._me = me
         self._key = key
@@ -84,7 +87,9 @@ class Tunnels:
 
     # --- derivation ----------------------------------------------------------------------------------------------
 
-    def device(self, roster: Roster, charter: CharterRecord, *, link_remote: Callable[[NodeId], str], now: Instant) -> DesiredDevice | None:
+    def device(
+        self, roster: Roster, charter: CharterRecord, *, link_remote: Callable[[NodeId], str], now: Instant
+    ) -> DesiredDevice | None:
         """Returns what the interface shall hold now; None before this node is in the roster itself."""
         mine = roster.get(self._me)
         if mine is None:
@@ -92,38 +97,19 @@ class Tunnels:
         self.plan = plan_mesh(_view(roster, charter), self._me)
         held = {peer.public_key: peer for peer in self.observed.peers} if self.observed else {}
         overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
-        peers: list[DesiredPeer] = []
+        endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
-            tunnel = self._tunnels.get(planned.public_key)
-            if tunnel is None:
-                tunnel = self._tunnels[planned.public_key] = _Tunnel(planned.node, now.mono_s, False, False, EndpointChoice())
-            listed = roster.get(planned.node)
-            candidates = (
-                rank_candidates(
-                    advertised=listed.record.wireguard_endpoints,
-                    configured=listed.record.configured_endpoint,
-                    link_remote=link_remote(planned.node),
-                    port=listed.record.wireguard_port,
-                    attached=self._attached,
-                    overlay=overlay,
-                )
-                if listed
-                else ()
+            tunnel = self._tunnels.setdefault(
+                planned.public_key, _Tunnel(planned.node, now.mono_s, False, False, EndpointChoice())
             )
+            candidates = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
             observed = held.get(planned.public_key)
-            endpoint = self._endpoint(tunnel, candidates, observed, now)
-            peers.append(
-                DesiredPeer(
-                    public_key=planned.public_key,
-                    allowed_ips=tuple(sorted(planned.allowed_ips)),
-                    endpoint=endpoint,
-                    keepalive_s=planned.keepalive_s if endpoint else 0,
-                )
-            )
+            if self._is_ready(tunnel, candidates, now):
+                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
-        return self._device(tuple(peers), charter, mine.ipv4, mine.ipv6)
+        return device_from_plan(self.plan, self._local(charter, mine), endpoints)
 
     def next_deadline(self) -> Deadline | None:
         waits = [
@@ -131,34 +117,59 @@ class Tunnels:
             for tunnel in self._tunnels.values()
             if not tunnel.confirmed and tunnel.choice.chosen is None and tunnel.choice.candidates
         ]
-        return earliest(*waits, *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen))
+        return earliest(
+            *waits,
+            *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
+        )
 
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
-        return next((peer for peer in self.observed.peers if peer.public_key == key), None) if self.observed else None
+        return (
+            next((peer for peer in self.observed.peers if peer.public_key == key), None)
+            if self.observed
+            else None
+        )
 
     # --- rules ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _endpoint(tunnel: _Tunnel, candidates: tuple[str, ...], observed: ObservedPeer | None, now: Instant) -> str | None:
-        ready = tunnel.confirmed or now.mono_s >= tunnel.known_since_s + UNCONFIRMED_READY_S
-        if not ready:
-            tunnel.choice.candidates = candidates
-            return None
-        return tunnel.choice.update(candidates, observed.latest_handshake_unix_s if observed else 0, now)
+    def _candidates(
+        self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        if listed is None:
+            return ()
+        return rank_candidates(
+            advertised=listed.record.wireguard_endpoints,
+            configured=listed.record.configured_endpoint,
+            link_remote=link_remote,
+            port=listed.record.wireguard_port,
+            attached=self._attached,
+            overlay=overlay,
+        )
 
-    def _device(self, peers: tuple[DesiredPeer, ...], charter: CharterRecord, ipv4: str, ipv6: str) -> DesiredDevice:
-        subnet = ipaddress.IPv4Network(charter.subnet)
-        addresses = [f"{ipv6}/{mesh_prefix(self._mesh).prefixlen}"]
-        if ipv4:
-            addresses.insert(0, f"{ipv4}/{subnet.prefixlen}")
-        return DesiredDevice(
+    @staticmethod
+    def _is_ready(tunnel: _Tunnel, candidates: tuple[str, ...], now: Instant) -> bool:
+        if tunnel.confirmed or now.mono_s >= tunnel.known_since_s + UNCONFIRMED_READY_S:
+            return True
+        tunnel.choice.candidates = candidates
+        return False
+
+    @staticmethod
+    def _endpoint(
+        tunnel: _Tunnel, candidates: tuple[str, ...], observed: ObservedPeer | None, now: Instant
+    ) -> str | None:
+        if observed is None:
+            return tunnel.choice.update(candidates, 0, now)
+        return tunnel.choice.update(candidates, observed.latest_handshake_unix_s, now, observed.endpoint)
+
+    def _local(self, charter: CharterRecord, mine: Listed) -> LocalInterface:
+        subnet, prefix = ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh)
+        return LocalInterface(
             interface=self._interface,
             private_key=self._key.secret,
             public_key=self._key.public,
             listen_port=self._port,
             mtu=charter.mtu,
-            addresses=tuple(addresses),
-            peers=peers,
+            ipv4=ipaddress.IPv4Interface((mine.ipv4, subnet.prefixlen)) if mine.ipv4 else None,
+            ipv6=ipaddress.IPv6Interface((mine.ipv6, prefix.prefixlen)),
         )
 
 

@@ -44,7 +44,9 @@ def open_body(envelope: bytes, kind: type[Body], *, bytes_max: int) -> Body:
     return cbor.decode(signed.body, kind, bytes_max=bytes_max)
 
 
-def verify(envelope: bytes, author: NodeId, mesh: MeshId, *, bytes_max: int, context: bytes = RECORD_CONTEXT) -> None:
+def verify(
+    envelope: bytes, author: NodeId, mesh: MeshId, *, bytes_max: int, context: bytes = RECORD_CONTEXT
+) -> None:
     """Checks that ``author`` signed the envelope for this mesh and context; raises ``BadSignature``."""
     signed = cbor.decode(envelope, Signed, bytes_max=bytes_max)
     if not verify_signature(author, context, mesh, signed.body, signed.signature):

@@ -49,6 +49,8 @@ class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag=
     sequence: int
     issued_at: int
     ttl_s: int
+    name: str = ""
+    """What it was called, for people who look for it."""
 
 
 class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="charter"):

@@ -10,6 +10,7 @@ It refuses to know who is alive, and how facts travel.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,8 @@ from meshpeer.core.wire.limits import (
 AHEAD_MAX_S = 300
 """An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
 
+_LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
+"""What names, roles and regions may hold: they end up in files and terminals of every member."""
 PROVISIONAL_SPARE = 8
 """An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has judged."""
 
@@ -156,7 +159,10 @@ class Ledger:
             return Verdict.KNOWN
         identity = verify_chain(chain, self.roots, self.mesh, int(now_unix_s))
         member = self._members.get(identity.node)
-        if not identity.durable and self._provisional_of(identity) >= identity.invite_uses + PROVISIONAL_SPARE:
+        if (
+            not identity.durable
+            and self._provisional_of(identity) >= identity.invite_uses + PROVISIONAL_SPARE
+        ):
             raise PeerFault("more nodes than its uses stand on this invite")
         if member is None:
             if len(self._members) >= MEMBERS_MAX:
@@ -235,7 +241,10 @@ class Ledger:
         digest = envelope.digest_of(data)
         if digest == self.charter_digest:
             return Verdict.KNOWN
-        if self.charter and (charter.version, _inverted(digest)) < (self.charter.version, _inverted(self.charter_digest)):
+        if self.charter and (charter.version, _inverted(digest)) < (
+            self.charter.version,
+            _inverted(self.charter_digest),
+        ):
             return Verdict.STALE
         if charter.issued_at > now + AHEAD_MAX_S:
             raise PeerFault("charter is issued in the future")
@@ -257,7 +266,9 @@ class Ledger:
     def _provisional_of(self, asks: VerifiedIdentity) -> int:
         """Counts other nodes that stand on the same invite and no issuer has admitted yet."""
         bests = [member.best for member in self._members.values() if member.node != asks.node]
-        return sum(1 for best in bests if best and not best.identity.durable and best.identity.invite == asks.invite)
+        return sum(
+            1 for best in bests if best and not best.identity.durable and best.identity.invite == asks.invite
+        )
 
     def _drop_superseded(self, member: Member) -> None:
         """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with leaves."""
@@ -290,8 +301,14 @@ def _check_times(record: MemberRecord | LeaveRecord, now: float) -> None:
 def _check_member_limits(record: MemberRecord) -> None:
     if len(record.control_endpoints) > ENDPOINTS_MAX or len(record.wireguard_endpoints) > ENDPOINTS_MAX:
         raise PeerFault(f"record names more than {ENDPOINTS_MAX} endpoints")
-    if not 1 <= len(record.name) <= NAME_LENGTH_MAX or len(record.roles) > ROLES_MAX:
-        raise PeerFault("record has a name or roles out of range")
+    if (
+        not _LABEL.fullmatch(record.name)
+        or len(record.roles) > ROLES_MAX
+        or not all(map(_LABEL.fullmatch, record.roles))
+    ):
+        raise PeerFault("record has a name or roles that are no DNS labels")
+    if record.region and not _LABEL.fullmatch(record.region):
+        raise PeerFault("record has a region that is no DNS label")
     if len(record.wireguard_key) != 32:
         raise PeerFault("record has a WireGuard key that is not 32 bytes")
 

@@ -46,7 +46,17 @@ from meshpeer.core.scheduler.worker import Jitter, JobWorker
 class Scheduler:
     """Owner, worker and thief of one node. Sans-IO."""
 
-    def __init__(self, *, me: NodeId, slots: int, accepting: bool, boot: bytes, region: str, tickets: TicketCounter, dice: Jitter) -> None:
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        slots: int,
+        accepting: bool,
+        boot: bytes,
+        region: str,
+        tickets: TicketCounter,
+        dice: Jitter,
+    ) -> None:
         self.me = me
         self._boot = boot
         self._tickets = tickets
@@ -56,6 +66,7 @@ class Scheduler:
         self.workers: dict[NodeId, Worker] = {me: Worker(me, slots if accepting else 0, linked=True)}
         self._boots: dict[NodeId, bytes] = {}
         self._peers: tuple[PeerView, ...] = ()
+        self._dead: set[NodeId] = set()
 
     # --- start ---------------------------------------------------------------------------------------------------
 
@@ -105,8 +116,7 @@ class Scheduler:
                 owned = self.owned.get(job)
                 return owned.cancel(self.workers, now) if owned else []
             case PeersChanged(peers=peers):
-                self._peers = peers
-                return self.stealing.seek(peers, now)
+                return self._on_peers(peers, now)
             case PeerUp(peer=peer):
                 offers = self.worker.on_peer_up(peer, now)
                 capacity = Capacity(slots=self.worker.slots, accepting=self.worker.accepting, boot=self._boot)
@@ -159,13 +169,17 @@ class Scheduler:
                 return self._on_worker_word(peer, job, message, now)
         return []
 
-    def _on_worker_word(self, peer: NodeId, job: JobId, message: Renew | Lost | Offer, now: Instant) -> list[SchedulerEffect]:
+    def _on_worker_word(
+        self, peer: NodeId, job: JobId, message: Renew | Lost | Offer, now: Instant
+    ) -> list[SchedulerEffect]:
         owner = self.owned.get(job)
         if owner is None:
             # Nobody here knows the job: it was dropped, so its results and leases are of no use.
             if isinstance(message, Offer):
                 return [Send(peer=peer, message=Ack(job=job, attempt=message.attempt))]
-            return [Send(peer=peer, message=Stop(job=job, attempts=(), reason="this node does not own the job"))]
+            return [
+                Send(peer=peer, message=Stop(job=job, attempts=(), reason="this node does not own the job"))
+            ]
         match message:
             case Renew():
                 return owner.on_renew(peer, message, self.workers, now)
@@ -196,6 +210,17 @@ class Scheduler:
             effects += owner.tick(self.workers, now)
         return [*effects, *self.stealing.feed(now), *self.stealing.seek(self._peers, now)]
 
+    def _on_peers(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
+        self._peers = peers
+        dead = {peer.node for peer in peers if peer.dead and not peer.linked}
+        effects: list[SchedulerEffect] = []
+        for node in sorted(dead - self._dead):
+            for owner in self.owned.values():
+                if not owner.finished:
+                    effects += owner.on_dead(node, self.workers, now)
+        self._dead = dead
+        return [*effects, *self.stealing.seek(peers, now)]
+
     def _dispatch_others(self, done: JobOwner, now: Instant) -> list[SchedulerEffect]:
         """Room that one job left may serve another."""
         effects: list[SchedulerEffect] = []
@@ -204,9 +229,17 @@ class Scheduler:
                 effects += owner.dispatch(self.workers, now)
         return effects
 
-    def _own(self, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, accepted_at_us: int) -> JobOwner:
+    def _own(
+        self, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, accepted_at_us: int
+    ) -> JobOwner:
         owner = JobOwner(
-            me=self.me, record=record, signed=signed, digest=digest, epoch=epoch, tickets=self._tickets, accepted_at_us=accepted_at_us
+            me=self.me,
+            record=record,
+            signed=signed,
+            digest=digest,
+            epoch=epoch,
+            tickets=self._tickets,
+            accepted_at_us=accepted_at_us,
         )
         self.owned[record.job] = owner
         return owner

@@ -159,6 +159,8 @@ class PeerView:
     alive: bool
     linked: bool
     region: str
+    dead: bool = False
+    """Not merely suspected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

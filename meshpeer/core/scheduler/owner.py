@@ -68,7 +68,9 @@ class Worker:
 
     @property
     def room(self) -> int:
-        return max(0, max(HELD_MIN, self.slots * HELD_PER_SLOT) - self.held) if self.linked and self.slots else 0
+        return (
+            max(0, max(HELD_MIN, self.slots * HELD_PER_SLOT) - self.held) if self.linked and self.slots else 0
+        )
 
 
 @dataclass(slots=True)
@@ -95,7 +97,17 @@ class _Task:
 class JobOwner:
     """One owned job. Sans-IO; ``machine.Scheduler`` calls it."""
 
-    def __init__(self, *, me: NodeId, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, tickets: TicketCounter, accepted_at_us: int) -> None:
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        record: JobRecord,
+        signed: bytes,
+        digest: Digest,
+        epoch: Epoch,
+        tickets: TicketCounter,
+        accepted_at_us: int,
+    ) -> None:
         self.record = record
         self.signed = signed
         self.digest = digest
@@ -108,7 +120,9 @@ class JobOwner:
         self._tickets = tickets
         self._progress = Progress(self.graph)
         self.states = [TaskState.WAITING] * len(self.graph)
-        self.counts: collections.Counter[TaskState] = collections.Counter({TaskState.WAITING: len(self.graph)})
+        self.counts: collections.Counter[TaskState] = collections.Counter(
+            {TaskState.WAITING: len(self.graph)}
+        )
         self.running = 0
         self.done_on: collections.Counter[NodeId] = collections.Counter()
         """Results committed, by the node that brought them."""
@@ -144,7 +158,11 @@ class JobOwner:
         """Takes up a job from the journal: replays what was committed, raises the epoch, and listens before it grants."""
         for task, committed in sorted(rows.items()):
             index = TaskIndex(task)
-            self._tasks[index] = _Task(round=committed.round, number=max((one.number for one in committed.tries), default=0), tries=list(committed.tries))
+            self._tasks[index] = _Task(
+                round=committed.round,
+                number=max((one.number for one in committed.tries), default=0),
+                tries=list(committed.tries),
+            )
             self.results[index] = committed
             self.done_on[committed.node] += 1
             self._settle(index, TaskState(committed.state))
@@ -162,7 +180,10 @@ class JobOwner:
         if self.finished:
             return []
         self.cancelled = True
-        effects: list[SchedulerEffect] = [Send(peer=node, message=Stop(job=self.job, attempts=(), reason="cancelled")) for node in self._holders()]
+        effects: list[SchedulerEffect] = [
+            Send(peer=node, message=Stop(job=self.job, attempts=(), reason="cancelled"))
+            for node in self._holders()
+        ]
         for task in list(self.leases):
             self._release(task, workers)
         self._cancel_open()
@@ -184,7 +205,14 @@ class JobOwner:
             self._lease_check_at_s = now.mono_s + LEASE_S / 3
             for task, lease in list(self.leases.items()):
                 if now.mono_s > lease.renewed_at_s + LEASE_S:
-                    effects += self._lose(task, lease, "its worker was not heard of for a lease", workers, now, crash=lease.running)
+                    effects += self._lose(
+                        task,
+                        lease,
+                        "its worker was not heard of for a lease",
+                        workers,
+                        now,
+                        crash=lease.running,
+                    )
         return effects + self.dispatch(workers, now)
 
     def next_deadline(self) -> Deadline | None:
@@ -209,7 +237,11 @@ class JobOwner:
             return []
         effects: list[SchedulerEffect] = []
         shares: dict[NodeId, list[Granted]] = {}
-        heap = [(worker.held / worker.slots, number, worker) for number, worker in enumerate(workers.values()) if worker.room]
+        heap = [
+            (worker.held / worker.slots, number, worker)
+            for number, worker in enumerate(workers.values())
+            if worker.room
+        ]
         heapq.heapify(heap)
         while self._ready and heap:
             _, number, worker = heapq.heappop(heap)
@@ -223,7 +255,9 @@ class JobOwner:
             if worker.room:
                 heapq.heappush(heap, (worker.held / worker.slots, number, worker))
         for node, share in shares.items():
-            effects += [Send(peer=node, message=grant, after=self._last_ticket) for grant in self._grants(share)]
+            effects += [
+                Send(peer=node, message=grant, after=self._last_ticket) for grant in self._grants(share)
+            ]
         return effects
 
     def _grant(self, task: TaskIndex, worker: Worker, now: Instant) -> tuple[Granted, list[SchedulerEffect]]:
@@ -260,11 +294,19 @@ class JobOwner:
         yield self._frame(batch)
 
     def _frame(self, batch: list[Granted]) -> Grant:
-        return Grant(job=self.job, owner=self._me, epoch=self.epoch, record=Blob(self.digest, len(self.signed)), tasks=tuple(batch))
+        return Grant(
+            job=self.job,
+            owner=self._me,
+            epoch=self.epoch,
+            record=Blob(self.digest, len(self.signed)),
+            tasks=tuple(batch),
+        )
 
     # --- workers' words ------------------------------------------------------------------------------------------
 
-    def on_renew(self, node: NodeId, message: Renew, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
+    def on_renew(
+        self, node: NodeId, message: Renew, workers: dict[NodeId, Worker], now: Instant
+    ) -> list[SchedulerEffect]:
         """Renews what the worker names; what it holds without a lease is adopted where the task is free, else stopped."""
         stolen = dict(message.stolen_from)
         running = set(message.running)
@@ -277,7 +319,12 @@ class JobOwner:
             lease = self.leases.get(task)
             if lease is None and self.states[task] is TaskState.READY:
                 lease = self._adopt(task, attempt, node, workers, now)
-            if lease is not None and lease.attempt == attempt and lease.node != node and stolen.get(attempt) == lease.node:
+            if (
+                lease is not None
+                and lease.attempt == attempt
+                and lease.node != node
+                and stolen.get(attempt) == lease.node
+            ):
                 self._hand_over(lease, node, workers)
             if lease is None or lease.attempt != attempt or lease.node != node:
                 useless.append(attempt)
@@ -290,10 +337,19 @@ class JobOwner:
                 changed = True
         effects: list[SchedulerEffect] = [JobChanged(job=self.job)] if changed else []
         if useless:
-            effects.append(Send(peer=node, message=Stop(job=self.job, attempts=tuple(useless), reason="another attempt has this task")))
+            effects.append(
+                Send(
+                    peer=node,
+                    message=Stop(
+                        job=self.job, attempts=tuple(useless), reason="another attempt has this task"
+                    ),
+                )
+            )
         return effects
 
-    def on_lost(self, node: NodeId, message: Lost, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
+    def on_lost(
+        self, node: NodeId, message: Lost, workers: dict[NodeId, Worker], now: Instant
+    ) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = []
         for needed in message.missing:
             effects += self._new_round(TaskIndex(needed))
@@ -309,10 +365,27 @@ class JobOwner:
         effects: list[SchedulerEffect] = []
         for task, lease in list(self.leases.items()):
             if lease.node == node:
-                effects += self._lose(task, lease, "its agent was restarted", workers, now, crash=lease.running)
+                effects += self._lose(
+                    task, lease, "its agent was restarted", workers, now, crash=lease.running
+                )
         return effects
 
-    def on_offer(self, node: NodeId, offer: Offer, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
+    def on_dead(self, node: NodeId, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
+        """Membership takes the worker for dead: its tasks go elsewhere without waiting for the lease.
+
+        Nothing is lost where that is wrong: attempts may overlap, and one result a task is committed.
+        """
+        effects: list[SchedulerEffect] = []
+        for task, lease in list(self.leases.items()):
+            if lease.node == node:
+                effects += self._lose(
+                    task, lease, "its node is taken for dead", workers, now, crash=lease.running
+                )
+        return effects + self.dispatch(workers, now)
+
+    def on_offer(
+        self, node: NodeId, offer: Offer, workers: dict[NodeId, Worker], now: Instant
+    ) -> list[SchedulerEffect]:
         """Commits the first valid result of the round; acknowledges it once it is on disk, and any other at once."""
         task = TaskIndex(offer.attempt.task)
         ack = Ack(job=self.job, attempt=offer.attempt)
@@ -340,19 +413,38 @@ class JobOwner:
         effects: list[SchedulerEffect] = []
         if lease is not None and (offer.succeeded or lease.attempt == offer.attempt):
             if lease.attempt != offer.attempt or lease.node != node:
-                effects.append(Send(peer=lease.node, message=Stop(job=self.job, attempts=(lease.attempt,), reason="another attempt was first")))
+                effects.append(
+                    Send(
+                        peer=lease.node,
+                        message=Stop(
+                            job=self.job, attempts=(lease.attempt,), reason="another attempt was first"
+                        ),
+                    )
+                )
             self._release(task, workers)
         if not offer.succeeded:
             held.failures += 1
             if held.failures <= self.graph.spec_of(task).retries:
                 if self.states[task] is TaskState.LEASED and task not in self.leases:
                     self._back_to_ready(task, held, now)
-                return [*effects, Send(peer=node, message=ack), JobChanged(job=self.job), *self.dispatch(workers, now)]
-        return [*effects, *self._commit(task, node, offer, held, now), Send(peer=node, message=ack, after=self._last_ticket), *self.dispatch(workers, now)]
+                return [
+                    *effects,
+                    Send(peer=node, message=ack),
+                    JobChanged(job=self.job),
+                    *self.dispatch(workers, now),
+                ]
+        return [
+            *effects,
+            *self._commit(task, node, offer, held, now),
+            Send(peer=node, message=ack, after=self._last_ticket),
+            *self.dispatch(workers, now),
+        ]
 
     # --- rules ---------------------------------------------------------------------------------------------------
 
-    def _commit(self, task: TaskIndex, node: NodeId, offer: Offer, held: _Task, now: Instant) -> list[SchedulerEffect]:
+    def _commit(
+        self, task: TaskIndex, node: NodeId, offer: Offer, held: _Task, now: Instant
+    ) -> list[SchedulerEffect]:
         state = TaskState.SUCCEEDED if offer.succeeded else TaskState.FAILED
         row = TaskRow(
             round=held.round,
@@ -368,12 +460,16 @@ class JobOwner:
         )
         return self._write_result(task, row, state, now)
 
-    def _write_result(self, task: TaskIndex, row: TaskRow, state: TaskState, now: Instant) -> list[SchedulerEffect]:
+    def _write_result(
+        self, task: TaskIndex, row: TaskRow, state: TaskState, now: Instant
+    ) -> list[SchedulerEffect]:
         self.results[task] = row
         self.done_on[row.node] += 1
         self._settle(task, state)
         self._last_ticket = self._tickets.take()
-        effects: list[SchedulerEffect] = [Persist(ticket=self._last_ticket, changes=(put_task(self.job, task, row),))]
+        effects: list[SchedulerEffect] = [
+            Persist(ticket=self._last_ticket, changes=(put_task(self.job, task, row),))
+        ]
         return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
 
     def _settle(self, task: TaskIndex, state: TaskState) -> None:
@@ -386,17 +482,39 @@ class JobOwner:
             for skipped in self._progress.failed(task):
                 self._move(skipped, TaskState.SKIPPED)
 
-    def _lose(self, task: TaskIndex, lease: Lease, reason: str, workers: dict[NodeId, Worker], now: Instant, *, crash: bool) -> list[SchedulerEffect]:
+    def _lose(
+        self,
+        task: TaskIndex,
+        lease: Lease,
+        reason: str,
+        workers: dict[NodeId, Worker],
+        now: Instant,
+        *,
+        crash: bool,
+    ) -> list[SchedulerEffect]:
         held = self._tasks[task]
         held.tries.append(
-            Try(number=lease.attempt.number, node=lease.node, state="lost", started_us=lease.started_us, finished_us=int(now.unix_s * 1e6), stolen_from=lease.stolen_from, error=reason)
+            Try(
+                number=lease.attempt.number,
+                node=lease.node,
+                state="lost",
+                started_us=lease.started_us,
+                finished_us=int(now.unix_s * 1e6),
+                stolen_from=lease.stolen_from,
+                error=reason,
+            )
         )
         self._release(task, workers)
         held.crashes += crash
         note = Note(
             level="warning",
             fact="an attempt was lost",
-            fields=(("job", self.job), ("task", self.graph.id_of(task)), ("node", key_text(lease.node)[:10]), ("reason", reason)),
+            fields=(
+                ("job", self.job),
+                ("task", self.graph.id_of(task)),
+                ("node", key_text(lease.node)[:10]),
+                ("reason", reason),
+            ),
         )
         if held.crashes >= CRASH_LIMIT:
             error = f"given up: {held.crashes} workers were lost while they ran it (last: {reason})"
@@ -413,7 +531,12 @@ class JobOwner:
         """Runs a task again whose outputs nobody can give any more."""
         row = self.results.get(task)
         held = self._tasks.get(task)
-        if row is None or held is None or self.states[task] is not TaskState.SUCCEEDED or held.round > CRASH_LIMIT:
+        if (
+            row is None
+            or held is None
+            or self.states[task] is not TaskState.SUCCEEDED
+            or held.round > CRASH_LIMIT
+        ):
             return []
         held.round += 1
         held.number = 0
@@ -425,10 +548,14 @@ class JobOwner:
         fields = (("job", self.job), ("task", self.graph.id_of(task)), ("round", str(held.round)))
         return [
             Persist(ticket=self._last_ticket, changes=(delete_task(self.job, task),)),
-            Note(level="warning", fact="outputs were lost with their node: the task runs again", fields=fields),
+            Note(
+                level="warning", fact="outputs were lost with their node: the task runs again", fields=fields
+            ),
         ]
 
-    def _adopt(self, task: TaskIndex, attempt: Attempt, node: NodeId, workers: dict[NodeId, Worker], now: Instant) -> Lease | None:
+    def _adopt(
+        self, task: TaskIndex, attempt: Attempt, node: NodeId, workers: dict[NodeId, Worker], now: Instant
+    ) -> Lease | None:
         """Takes over an attempt that was granted before this owner restarted, or whose lease had run out."""
         held = self._tasks.setdefault(task, _Task())
         if attempt.round != held.round:
@@ -478,7 +605,13 @@ class JobOwner:
 
     def _persist_job(self) -> Persist:
         self._last_ticket = self._tickets.take()
-        row = JobRow(signed=self.signed, epoch=self.epoch, accepted_at_us=self.accepted_at_us, cancelled=self.cancelled, finished_at_us=self.finished_at_us)
+        row = JobRow(
+            signed=self.signed,
+            epoch=self.epoch,
+            accepted_at_us=self.accepted_at_us,
+            cancelled=self.cancelled,
+            finished_at_us=self.finished_at_us,
+        )
         return Persist(ticket=self._last_ticket, changes=(put_job(self.job, row),))
 
     @property
@@ -495,7 +628,15 @@ class JobOwner:
         lease = self.leases.get(task)
         if lease is not None:
             state = "running" if lease.running else "granted"
-            tries.append(Try(number=lease.attempt.number, node=lease.node, state=state, started_us=lease.started_us, stolen_from=lease.stolen_from))
+            tries.append(
+                Try(
+                    number=lease.attempt.number,
+                    node=lease.node,
+                    state=state,
+                    started_us=lease.started_us,
+                    stolen_from=lease.stolen_from,
+                )
+            )
         return tries
 
     def _move(self, task: TaskIndex, after: TaskState) -> None:
@@ -508,7 +649,9 @@ class JobOwner:
         """Raises ``InvariantBroken`` where the tables disagree."""
         for task, lease in self.leases.items():
             if self.states[task] is not TaskState.LEASED or lease.attempt.task != task:
-                raise InvariantBroken(f"{self.job}: a lease on task {task} in state {self.states[task].value}")
+                raise InvariantBroken(
+                    f"{self.job}: a lease on task {task} in state {self.states[task].value}"
+                )
         if self.running != sum(lease.running for lease in self.leases.values()):
             raise InvariantBroken(f"{self.job}: {self.running} running tasks counted, leases say otherwise")
         if collections.Counter(self.states) != +self.counts:

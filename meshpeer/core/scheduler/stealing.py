@@ -76,7 +76,9 @@ class Stealing:
         self._asked = None
         self._misses = 0
         self._next_at_s = now.mono_s
-        return [Send(peer=peer, message=Taken(job=grant.job, attempts=tuple(one.attempt for one in grant.tasks)))]
+        return [
+            Send(peer=peer, message=Taken(job=grant.job, attempts=tuple(one.attempt for one in grant.tasks)))
+        ]
 
     def work_ended(self, now: Instant) -> None:
         """Something ended here: this node may be idle now, so it may ask again."""
@@ -106,7 +108,9 @@ class Stealing:
     def on_taken(self, message: Taken) -> None:
         taken = (message.job, {attempt for attempt in message.attempts})
         self._handed = [
-            one for one in self._handed if not (one.grant.job == taken[0] and {task.attempt for task in one.grant.tasks} <= taken[1])
+            one
+            for one in self._handed
+            if not (one.grant.job == taken[0] and {task.attempt for task in one.grant.tasks} <= taken[1])
         ]
 
     def forget(self, peer: NodeId) -> None:

@@ -23,8 +23,12 @@ COMMITTED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED,
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     TaskState.WAITING: frozenset({TaskState.READY, TaskState.SKIPPED, TaskState.CANCELLED}),
-    TaskState.READY: frozenset({TaskState.LEASED, TaskState.CANCELLED, TaskState.SUCCEEDED, TaskState.FAILED}),
-    TaskState.LEASED: frozenset({TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}),
+    TaskState.READY: frozenset(
+        {TaskState.LEASED, TaskState.CANCELLED, TaskState.SUCCEEDED, TaskState.FAILED}
+    ),
+    TaskState.LEASED: frozenset(
+        {TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
+    ),
     TaskState.SUCCEEDED: frozenset({TaskState.READY}),
     TaskState.FAILED: frozenset(),
     TaskState.SKIPPED: frozenset(),
@@ -49,7 +53,9 @@ class AttemptState(enum.StrEnum):
 
 ATTEMPT_MOVES: dict[AttemptState, frozenset[AttemptState]] = {
     AttemptState.GRANTED: frozenset({AttemptState.STAGING, AttemptState.STOPPED, AttemptState.LOST}),
-    AttemptState.STAGING: frozenset({AttemptState.RUNNING, AttemptState.STORED, AttemptState.STOPPED, AttemptState.LOST}),
+    AttemptState.STAGING: frozenset(
+        {AttemptState.RUNNING, AttemptState.STORED, AttemptState.STOPPED, AttemptState.LOST}
+    ),
     AttemptState.RUNNING: frozenset({AttemptState.STORED, AttemptState.STOPPED, AttemptState.LOST}),
     AttemptState.STORED: frozenset({AttemptState.OFFERED}),
     AttemptState.OFFERED: frozenset({AttemptState.OFFERED, AttemptState.ACKED}),

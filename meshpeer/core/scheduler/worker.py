@@ -85,7 +85,9 @@ class _Known:
 class JobWorker:
     """Everything that this node runs for anybody. Sans-IO."""
 
-    def __init__(self, *, me: NodeId, slots: int, accepting: bool, tickets: TicketCounter, jitter: Jitter) -> None:
+    def __init__(
+        self, *, me: NodeId, slots: int, accepting: bool, tickets: TicketCounter, jitter: Jitter
+    ) -> None:
         self.me = me
         self.slots = slots
         self.accepting = accepting
@@ -111,7 +113,11 @@ class JobWorker:
 
     @property
     def running(self) -> int:
-        return sum(1 for holding in self._held.values() if holding.state in (AttemptState.STAGING, AttemptState.RUNNING))
+        return sum(
+            1
+            for holding in self._held.values()
+            if holding.state in (AttemptState.STAGING, AttemptState.RUNNING)
+        )
 
     @property
     def unacknowledged(self) -> int:
@@ -129,7 +135,12 @@ class JobWorker:
         """Queues what is new; what is held or finished already is answered as it stands."""
         if not self.accepting or not self.slots:
             attempts = tuple(granted.attempt for granted in grant.tasks)
-            return [Send(peer=grant.owner, message=Lost(job=grant.job, attempts=attempts, reason="this node takes no work"))]
+            return [
+                Send(
+                    peer=grant.owner,
+                    message=Lost(job=grant.job, attempts=attempts, reason="this node takes no work"),
+                )
+            ]
         effects: list[SchedulerEffect] = []
         known = self._jobs.get(grant.job)
         if known is None or known.blob != grant.record:
@@ -146,7 +157,9 @@ class JobWorker:
                 continue
             holding = Holding(grant.job, grant.owner, granted, stolen_from=grant.stolen_from)
             if known.record is not None:
-                holding.cpu = min(self.slots, known.record.spec.tasks[self._row(known.record, granted.attempt)].cpu)
+                holding.cpu = min(
+                    self.slots, known.record.spec.tasks[self._row(known.record, granted.attempt)].cpu
+                )
             self._held[key] = holding
             self._deque.append(holding)
         return [*effects, *self._start(now)]
@@ -158,7 +171,9 @@ class JobWorker:
         known.record = record
         for holding in self._deque:
             if holding.job == job:
-                holding.cpu = min(self.slots, record.spec.tasks[self._row(record, holding.granted.attempt)].cpu)
+                holding.cpu = min(
+                    self.slots, record.spec.tasks[self._row(record, holding.granted.attempt)].cpu
+                )
         return self._start(now)
 
     def on_job_refused(self, job: JobId, reason: str, now: Instant) -> list[SchedulerEffect]:
@@ -170,7 +185,10 @@ class JobWorker:
         if known is None or not mine:
             return []
         attempts = tuple(holding.granted.attempt for holding in mine)
-        return [Send(peer=known.owner, message=Lost(job=job, attempts=attempts, reason=reason)), *self._start(now)]
+        return [
+            Send(peer=known.owner, message=Lost(job=job, attempts=attempts, reason=reason)),
+            *self._start(now),
+        ]
 
     def give(self, count: int) -> list[Grant]:
         """Takes up to ``count`` queued attempts off the deque's end, as grants for a thief (the caller sends them)."""
@@ -188,7 +206,14 @@ class JobWorker:
             owners[holding.job] = holding.owner
             count -= 1
         return [
-            Grant(job=job, owner=owners[job], epoch=self._jobs[job].epoch, record=self._jobs[job].blob, tasks=tuple(tasks), stolen_from=self.me)
+            Grant(
+                job=job,
+                owner=owners[job],
+                epoch=self._jobs[job].epoch,
+                record=self._jobs[job].blob,
+                tasks=tuple(tasks),
+                stolen_from=self.me,
+            )
             for job, tasks in given.items()
         ]
 
@@ -271,12 +296,16 @@ class JobWorker:
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Offers first, then says what is held: the peer commits results before it counts leases."""
-        offers: list[SchedulerEffect] = [self._offer(one, now) for one in self._offering.values() if one.row.owner == peer]
+        offers: list[SchedulerEffect] = [
+            self._offer(one, now) for one in self._offering.values() if one.row.owner == peer
+        ]
         jobs = sorted({holding.job for holding in self._held.values() if holding.owner == peer})
         return [*offers, *(self._renewal(job, peer) for job in jobs)]
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
-        effects: list[SchedulerEffect] = [self._offer(one, now) for one in self._offering.values() if one.next_at_s <= now.mono_s]
+        effects: list[SchedulerEffect] = [
+            self._offer(one, now) for one in self._offering.values() if one.next_at_s <= now.mono_s
+        ]
         if now.mono_s >= self._renew_at_s:
             self._renew_at_s = now.mono_s + RENEW_S
             owned = sorted({(holding.job, holding.owner) for holding in self._held.values()})
@@ -306,7 +335,11 @@ class JobWorker:
             self._deque.popleft()
             self._busy += holding.cpu
             self._move(holding, AttemptState.STAGING)
-            effects.append(StartAttempt(job=holding.job, record=known.record, owner=holding.owner, granted=holding.granted))
+            effects.append(
+                StartAttempt(
+                    job=holding.job, record=known.record, owner=holding.owner, granted=holding.granted
+                )
+            )
         return effects
 
     def _rotate_to_known(self) -> bool:
@@ -334,8 +367,12 @@ class JobWorker:
             message=Renew(
                 job=job,
                 held=tuple(holding.granted.attempt for holding in mine),
-                running=tuple(holding.granted.attempt for holding in mine if holding.state is AttemptState.RUNNING),
-                stolen_from=tuple((holding.granted.attempt, holding.stolen_from) for holding in mine if holding.stolen_from),
+                running=tuple(
+                    holding.granted.attempt for holding in mine if holding.state is AttemptState.RUNNING
+                ),
+                stolen_from=tuple(
+                    (holding.granted.attempt, holding.stolen_from) for holding in mine if holding.stolen_from
+                ),
             ),
         )
 
