@@ -74,6 +74,7 @@ class Scratch:
         self._owner = -1 if uid is None else uid
         self._pristine: dict[Path, tuple[int, int, int, int]] = {}
         self._kept: dict[str, int] = {}
+        self._cleaned = False
 
     def read(self, stream: str, offset: int, length: int) -> bytes:
         """Reads ``stdout`` or ``stderr`` of the present attempt."""
@@ -94,7 +95,9 @@ class Scratch:
             for stream in self._kept:
                 if self.size(stream):
                     os.truncate(self._kept[stream], 0)
-            await self._renew()
+            if not self._cleaned:
+                await self._renew()
+            self._cleaned = False
 
     def writer(self, stream: str) -> int:
         """Returns a descriptor for the task to write to; the caller closes it."""
@@ -123,6 +126,7 @@ class Scratch:
         there."""
         with contextlib.suppress(OSError):
             await self._renew()
+            self._cleaned = True
 
     async def remove(self) -> None:
         """Removes all of the slot's folders; raises ``OSError``."""

@@ -147,10 +147,9 @@ async def test_dead_helper_is_an_outcome_and_a_new_one_takes_over(
     async with open_processes(slots=1) as executor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                run, executor, plans("/bin/sh", "-c", "echo $$ $PPID; exec sleep 600", key="a")
+                run, executor, plans("/bin/sh", "-c", "sleep 0.2; echo $$ $PPID; exec sleep 600", key="a")
             )
             await until(lambda: (executor.log("a", "stdout", 0, 100) or b"").endswith(b"\n"))
-            await trio.sleep(0.1)  # a helper tells of a task that outlives its first moment
             task, helper = map(int, (executor.log("a", "stdout", 0, 100) or b"").split())
             os.kill(helper, 9)
         outcomes.append(await executor.run(plans("true")))
