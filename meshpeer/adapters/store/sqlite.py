@@ -1,212 +1,253 @@
 """The journal: SQLite in WAL mode, one writer thread, group commit.
 
-``commit_soon`` hands a transaction to the writer thread, which takes everything that waits, writes it as one, syncs (synchronous=FULL),
-and reports the tickets. So one fsync serves many, the event loop never waits for a disk, and nothing is reported before it is
-there. After a failure (disk full, IO error) nothing more is written until the store is opened anew: a gap would be worse than a stop.
+``commit_soon`` hands a transaction to the writer thread, which takes everything that waits, writes it as one,
+syncs (synchronous=FULL), and reports the tickets. So one fsync serves many, the event loop never waits for a
+disk, and nothing is reported before it is there.
+
+A batch is one transaction, so only the last write of each key counts: the batch is folded to one statement
+per table (and one for its deletions) before SQLite sees it. That is not for SQLite's sake. Each statement
+gives up the interpreter's lock and has to win it back from a busy event loop.
+
+After a failure (disk full, IO error) nothing more is written until the store is opened anew: a gap would be
+worse than a stop. A failed ticket is not promised; where the disk failed in the very sync, its rows may still
+be found later.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
+import itertools
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
+from meshpeer.adapters.store.faults import journal_fault
 from meshpeer.adapters.store.migrations import MIGRATIONS, Migration
+from meshpeer.adapters.store.opening import Opened, Trace, open_database
+from meshpeer.adapters.store.origin import CopiedFrom, Machine, observe_machine
 from meshpeer.core.effects import Change, Put, Table
-from meshpeer.core.errors import EnvironmentFault, StoreFailed
+from meshpeer.core.errors import InvariantBroken, StoreFailed
 from meshpeer.core.ids import Ticket
 from meshpeer.runtime.ports import CommitFailed, Committed
 
-APPLICATION_ID = 0x6D657368
-"""``mesh``: file(1) and we ourselves tell the database by it."""
 FORMAT_VERSION = len(MIGRATIONS)
-STORE_ID_KEY = "store_id"
-BATCH_MAX = 1_000
+BATCH_TICKETS_MAX = 1_000
+"""Transactions written as one; more wait for the next batch."""
+STATEMENT_ROWS_MAX = 100
+"""Rows in one statement; each length of statement is compiled once and kept."""
 
 _Job = tuple[Ticket, tuple[Change, ...]]
+_Statement = tuple[str, list[str | bytes]]
+Row = TypeVar("Row")
 
 
 @contextlib.asynccontextmanager
-async def open_store(path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> AsyncIterator[SqliteStore]:
-    """Opens (or makes) the journal; leaving writes what was queued.
+async def open_store(
+    path: Path,
+    *,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    machine: Machine | None = None,
+    trace: Trace | None = None,
+) -> AsyncIterator[SqliteStore]:
+    """Opens (or makes) the journal; leaving writes what was queued, reports it and ends ``outcomes``.
 
-    Raises ``EnvironmentFault`` where the file is no journal of ours, is damaged, or comes from a newer version (it
-    stays untouched), and ``StoreFailed`` where it can't be written.
+    ``machine`` is told rather than observed by tests. ``trace`` is called before each SQL statement, mostly
+    on the writer thread: crash tests count there, and end the process.
+
+    Raises ``EnvironmentFault`` where the file is no journal of ours or comes from a newer version (it stays
+    untouched), and ``StoreFailed`` where it is damaged or can't be written.
     """
-    store = SqliteStore(path, _open(path, migrations))
-    store.start()
+    opened = await trio.to_thread.run_sync(
+        open_database, path, migrations, machine or observe_machine(), trace
+    )
+    store = SqliteStore(path, opened)
     try:
         yield store
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(store.stop)
+            await store.aclose()
 
 
 class SqliteStore:
     """Implements ``runtime.ports.Store``."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, opened: Opened) -> None:
         self._path = path
-        self._database = database
+        self._database = opened.writer
+        self._reader = opened.reader
+        self._row = opened.row
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failed: StoreFailed | None = None
+        self._closed = False
         self._send, self._receive = trio.open_memory_channel[Committed | CommitFailed](float("inf"))
-        self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
         self._token = trio.lowlevel.current_trio_token()
-        row = database.execute("SELECT value FROM meta WHERE key = ?", (STORE_ID_KEY,)).fetchone()
-        self.store_id = bytes(row[0])
-        self.writes = 0
-        """Transactions written; crash tests count them."""
-
-    def start(self) -> None:
+        self._writes = 0
+        self._thread = threading.Thread(target=self._write_until_closed, name="journal", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Waits for the writer to finish what is queued; blocks."""
-        self._queue.put(None)
-        self._thread.join()
-        self._database.close()
+    @property
+    def store_id(self) -> bytes:
+        return self._row.store_id
+
+    @property
+    def copied_from(self) -> CopiedFrom | None:
+        """The last copy of this journal that was noticed, None for one that never moved."""
+        return self._row.copied_from
+
+    @property
+    def writes(self) -> int:
+        """Batches on disk since the store was opened."""
+        return self._writes
 
     @property
     def outcomes(self) -> trio.MemoryReceiveChannel[Committed | CommitFailed]:
         return self._receive
 
     def load(self, table: Table, prefix: str = "") -> Sequence[tuple[str, bytes]]:
-        reader = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
+        """Returns the committed rows whose key starts with ``prefix``; raises ``StoreFailed`` where it
+        can't."""
+        query, bounds = f"SELECT key, value FROM {table.value} WHERE key >= ?", [prefix]
+        end = _prefix_end(prefix)
+        if end:
+            query, bounds = f"{query} AND key < ?", [prefix, end]
         try:
-            if prefix:
-                rows = reader.execute(
-                    f"SELECT key, value FROM {table.value} WHERE key >= ? AND key < ? ORDER BY key", (prefix, prefix + "\U0010ffff")
-                )
-            else:
-                rows = reader.execute(f"SELECT key, value FROM {table.value} ORDER BY key")
-            return [(key, bytes(value)) for key, value in rows]
+            rows = self._reader.execute(f"{query} ORDER BY key", bounds).fetchall()
         except sqlite3.Error as error:
-            raise StoreFailed(f"the journal {self._path} can't be read: {error}", "is the disk healthy? (dmesg)") from error
-        finally:
-            reader.close()
+            raise journal_fault(self._path, error) from error
+        return [(key, bytes(value)) for key, value in rows]
 
     def commit_soon(self, ticket: Ticket, changes: Sequence[Change]) -> None:
+        if self._closed:
+            raise InvariantBroken(f"ticket {ticket} was given to a journal that is closed")
+        for change in changes:
+            # A key that has no UTF-8 form is the caller's bug, to be found here rather than on the writer
+            # thread.
+            change.key.encode()
         self._queue.put((ticket, tuple(changes)))
 
-    # --- the writer thread ---------------------------------------------------------------------------------------
+    async def aclose(self) -> None:
+        """Writes and reports what is queued, then closes; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        await trio.to_thread.run_sync(self._thread.join)
+        await trio.to_thread.run_sync(self._close_connections)
+        self._send.close()
 
-    def _write_forever(self) -> None:
+    def _close_connections(self) -> None:
+        self._reader.close()
+        # Closing the last connection checkpoints; where the disk is full, the log simply stays.
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+
+    # --- the writer thread ----------------------------------------------------------------------------------
+
+    def _write_until_closed(self) -> None:
         going = True
         while going:
-            batch: list[_Job] = []
-            job = self._queue.get()
-            while job is not None:
-                batch.append(job)
-                if len(batch) >= BATCH_MAX:
-                    break
-                try:
-                    job = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                going = False
+            batch, going = self._take_batch()
             if batch:
                 self._report(self._write(batch))
+
+    def _take_batch(self) -> tuple[list[_Job], bool]:
+        """Waits for one transaction, takes those that wait behind it; the flag is False at the end of the
+        queue."""
+        batch: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == BATCH_TICKETS_MAX:
+                return batch, True
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
 
     def _write(self, batch: list[_Job]) -> Committed | CommitFailed:
         tickets = tuple(ticket for ticket, _ in batch)
         if self._failed is None:
             try:
-                self._database.execute("BEGIN IMMEDIATE")
-                for _, changes in batch:
-                    for change in changes:
-                        self._apply(change)
-                self._database.execute("COMMIT")
-                self.writes += 1
+                self._transact(_fold(itertools.chain.from_iterable(changes for _, changes in batch)))
+            except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must be told
+                self._failed = journal_fault(self._path, error)
+                self._failed.__cause__ = error
+            else:
+                self._writes += 1
                 return Committed(tickets=tickets)
-            except sqlite3.Error as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._database.execute("ROLLBACK")
-                self._failed = _explain(self._path, error)
         return CommitFailed(tickets=tickets, error=self._failed)
 
-    def _apply(self, change: Change) -> None:
-        if isinstance(change, Put):
-            self._database.execute(f"INSERT OR REPLACE INTO {change.table.value} VALUES (?, ?)", (change.key, change.value))
-        else:
-            self._database.execute(f"DELETE FROM {change.table.value} WHERE key = ?", (change.key,))
+    def _transact(self, statements: list[_Statement]) -> None:
+        if len(statements) == 1:
+            # One statement is a transaction by itself.
+            self._database.execute(*statements[0])
+            return
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for text, values in statements:
+                self._database.execute(text, values)
+            self._database.execute("COMMIT")
+        except BaseException:
+            # SQLite rolls some failures back by itself, and then has nothing left to roll back.
+            if self._database.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+            raise
 
     def _report(self, outcome: Committed | CommitFailed) -> None:
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._deliver, outcome)
 
     def _deliver(self, outcome: Committed | CommitFailed) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        # Nobody listens any more: an agent that ends.
+        with contextlib.suppress(trio.BrokenResourceError):
             self._send.send_nowait(outcome)
 
 
-def _open(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
-    fresh = not path.exists()
-    try:
-        if fresh:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        else:
-            _judge(path, len(migrations))
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        _migrate(database, migrations)
-    except (sqlite3.Error, OSError) as error:
-        raise _explain(path, error) from error
-    return database
+def _fold(changes: Iterable[Change]) -> list[_Statement]:
+    """Reduces a run of changes to the fewest statements with the same effect."""
+    final: dict[Table, dict[str, bytes | None]] = {}
+    for change in changes:
+        final.setdefault(change.table, {})[change.key] = change.value if isinstance(change, Put) else None
+    statements: list[_Statement] = []
+    for table, rows in final.items():
+        puts = [(key, value) for key, value in rows.items() if value is not None]
+        gone: list[str | bytes] = [key for key, value in rows.items() if value is None]
+        statements += [
+            (_put_text(table, len(some)), [one for row in some for one in row]) for some in _pieces(puts)
+        ]
+        statements += [(_delete_text(table, len(some)), some) for some in _pieces(gone)]
+    return statements
 
 
-def _judge(path: Path, newest: int) -> None:
-    """Reads what the file is, without changing a byte of it."""
-    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        application = reader.execute("PRAGMA application_id").fetchone()[0]
-        version = reader.execute("PRAGMA user_version").fetchone()[0]
-        empty = reader.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    finally:
-        reader.close()
-    if empty and application in (0, APPLICATION_ID):
-        return
-    if application != APPLICATION_ID:
-        raise EnvironmentFault(f"{path} is not a journal of meshpeer", "name another state folder with --state-dir")
-    if version > newest:
-        raise EnvironmentFault(
-            f"{path} was written by a newer version of meshpeer (format {version}, this version reads up to {newest})",
-            "upgrade meshpeer on this machine; the file was not touched",
-        )
+def _pieces(rows: list[Row]) -> Iterator[list[Row]]:
+    return (rows[start : start + STATEMENT_ROWS_MAX] for start in range(0, len(rows), STATEMENT_ROWS_MAX))
 
 
-def _migrate(database: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    version = int(database.execute("PRAGMA user_version").fetchone()[0])
-    if version == len(migrations):
-        return
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        for step in migrations[version:]:
-            step(database)
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {len(migrations)}")
-        database.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (STORE_ID_KEY, os.urandom(16)))
-        database.execute("COMMIT")
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
+@functools.cache
+def _put_text(table: Table, rows: int) -> str:
+    return f"INSERT OR REPLACE INTO {table.value} VALUES {', '.join(['(?, ?)'] * rows)}"
 
 
-def _explain(path: Path, error: Exception) -> StoreFailed:
-    text = str(error)
-    if "full" in text or "No space" in text:
-        return StoreFailed(f"the disk under {path} is full", f"free some space on it (df -h {path.parent}); nothing that was acknowledged is lost")
-    if "not a database" in text or "malformed" in text:
-        return StoreFailed(f"{path} is damaged: {text}", "restore it from a backup, or move it away and join anew with an invite")
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
-        return StoreFailed(f"{path} can't be written: {text}", "run as the owner of the state folder, or name another with --state-dir")
-    return StoreFailed(f"the journal {path} failed: {text}", "is the disk healthy? (dmesg)")
+@functools.cache
+def _delete_text(table: Table, rows: int) -> str:
+    return f"DELETE FROM {table.value} WHERE key IN ({', '.join('?' * rows)})"
 
+
+def _prefix_end(prefix: str) -> str:
+    """Returns the least text above all that start with ``prefix``; empty where there is none.
+
+    SQLite compares UTF-8 bytes, whose order is that of code points; surrogates have no UTF-8 form.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return ""
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
