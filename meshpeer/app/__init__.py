@@ -1,1 +1,2 @@
-"""The program: configuration, the agent's composition, the command line. The only floor that knows adapters by name."""
+"""The program: configuration, the agent's composition, the command line. The only floor that knows adapters
+by name."""

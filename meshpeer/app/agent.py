@@ -1,7 +1,9 @@
 """The agent: composes adapters, runtime and core into one running node, and takes it down in order.
 
-Order of start: lock, journal, blobs, interface, links, then the tasks; of stop: the command line's socket first, running tasks, links, the journal
-last. The interface stays: tunnels outlive the agent. One nursery owns all tasks; the first that fails for good ends the agent with its error.
+Order of start: lock, journal, blobs, interface, links, then the tasks; of stop: the command line's socket
+first, running tasks, links, the journal
+last. The interface stays: tunnels outlive the agent. One nursery owns all tasks; the first that fails for
+good ends the agent with its error.
 """
 
 from __future__ import annotations
@@ -17,20 +19,19 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
 from meshpeer.adapters.executor import open_executor
-from meshpeer.adapters.hosts import HostsFile, render_block
-from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
 from meshpeer.adapters.wireguard import CommandWireGuard, NoWireGuard, open_wireguard
 from meshpeer.app.api import AgentApi
+from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import Settings
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.state import State, load_state, owner_mark, save_chain
+from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
 from meshpeer.core.effects import Note, Persist, Persisted, Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
@@ -40,7 +41,6 @@ from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeliverToSelf,
-    EndpointsChanged,
     FirstSyncDone,
     MembersChanged,
     SeedFound,
@@ -61,7 +61,6 @@ from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import CommitFailed, Executor
 from meshpeer.runtime.reconciler import Reconciler
 
-NETWORK_LOOK_S = 5.0
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
 JOB_RECORD_BYTES_MAX = 64 * 1024 * 1024
@@ -70,7 +69,8 @@ JOB_RECORD_BYTES_MAX = 64 * 1024 * 1024
 def run_agent(settings: Settings, on_ready: Callable[[ReadyReport], None]) -> None:
     """Runs this machine's node until it is told to stop; raises ``MeshpeerError`` where it can't.
 
-    ``on_ready`` is called once: the first membership sync is done (or nobody can be reached) and the interface is applied.
+    ``on_ready`` is called once: the first membership sync is done (or nobody can be reached) and the
+    interface is applied.
     """
     state = load_state(settings.state_dir)
     with lock_state(settings.state_dir):
@@ -109,7 +109,7 @@ class Agent:
         self.members_changed = trio.Event()
         self.refusals: dict[NodeId, str] = {}
         self.releases = Releases()
-        self._endpoints = EndpointsChanged(control=(), wireguard=())
+        self.chores = Chores(self)
 
     async def main(self) -> None:
         """Runs until stopped."""
@@ -135,9 +135,9 @@ class Agent:
             finally:
                 if self.take_down:
                     with trio.CancelScope(shield=True), trio.move_on_after(10):
-                        await self._remove_interface()
+                        await self.chores.remove_interface()
 
-    # --- parts ---------------------------------------------------------------------------------------------------
+    # --- parts ----------------------------------------------------------------------------------------------
 
     async def _open_wireguard(self) -> CommandWireGuard | NoWireGuard:
         if not self.state.node.wireguard_port:
@@ -200,7 +200,7 @@ class Agent:
         self.driver = Driver(self.node, self.clock, self.perform)
         return restored
 
-    # --- running -------------------------------------------------------------------------------------------------
+    # --- running --------------------------------------------------------------------------------------------
 
     async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
         post = self.driver.post
@@ -221,7 +221,7 @@ class Agent:
         for effect in restored:
             self.perform(effect)
         nursery.start_soon(self._watch_journal)
-        await self._look_at_network()
+        await self.chores.look_at_network()
         post(Started())
         for address in self._seeds():
             post(SeedFound(address=address))
@@ -229,10 +229,10 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
-        nursery.start_soon(self._watch_network)
+        nursery.start_soon(self.chores.watch_network)
         nursery.start_soon(self._watch_signals)
-        nursery.start_soon(self._keep_hosts)
-        nursery.start_soon(self._discover)
+        nursery.start_soon(self.chores.keep_hosts)
+        nursery.start_soon(self.chores.discover)
         await self._serve_control(nursery)
         await self._until_ready()
         self._on_ready(self._report())
@@ -257,7 +257,7 @@ class Agent:
                 await self.reconciler.applied_once.wait()
             self._mark("applying the interface")
 
-    # --- effects -------------------------------------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------------------
 
     def perform(self, effect: object) -> None:
         """Performs one effect of the node; never blocks."""
@@ -308,7 +308,8 @@ class Agent:
         self.log.write(note.level, note.fact, note.fields)
 
     async def _watch_journal(self) -> None:
-        """Releases what waited for the disk; a failed write ends the agent, since nothing could be promised any more."""
+        """Releases what waited for the disk; a failed write ends the agent, since nothing could be promised
+        any more."""
         async for outcome in self.store.outcomes:
             if isinstance(outcome, CommitFailed):
                 self.releases.failed(outcome.tickets)
@@ -324,27 +325,7 @@ class Agent:
             for ticket in outcome.tickets:
                 self.driver.post(Persisted(ticket=ticket))
 
-    # --- tasks ---------------------------------------------------------------------------------------------------
-
-    async def _watch_network(self) -> None:
-        while True:
-            await trio.sleep(NETWORK_LOOK_S)
-            await self._look_at_network()
-
-    async def _look_at_network(self) -> None:
-        network = await observe_network(self.settings.file.wireguard.interface)
-        self.node.tunnels.attached(network.attached)
-        hosts = [f"[{one}]" if ":" in one else one for one in network.addresses]
-        control = [f"{host}:{self.transport.port}" for host in hosts]
-        wireguard = [f"{host}:{self.state.node.wireguard_port}" for host in hosts]
-        endpoint = self.state.node.endpoint
-        if endpoint:
-            control.insert(0, f"{endpoint.rpartition(':')[0]}:{self.transport.port}")
-            wireguard.insert(0, endpoint)
-        changed = EndpointsChanged(control=tuple(control[:8]), wireguard=tuple(wireguard[:8]))
-        if changed != self._endpoints:
-            self._endpoints = changed
-            self.driver.post(changed)
+    # --- tasks ----------------------------------------------------------------------------------------------
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -353,53 +334,11 @@ class Agent:
                 self.stopping.set()
                 return
 
-    async def _keep_hosts(self) -> None:
-        if os.geteuid() != 0 or not self.settings.file.mesh.hosts_file or self.wireguard.backend == "none":
-            return
-        hosts = HostsFile()
-        while True:
-            self.members_changed = trio.Event()
-            charter = self.node.ledger.charter
-            if charter is not None:
-                members = [(one.name, (one.ipv4, one.ipv6)) for one in self.node.roster.members]
-                try:
-                    hosts.write(render_block(charter.mesh_name, members))
-                except EnvironmentFault as fault:
-                    self.log.write("warning", fault.what, (("hint", fault.hint),))
-                    return
-            await self.members_changed.wait()
-            await trio.sleep(0.2)
-
-    async def _discover(self) -> None:
-        discovery = MdnsDiscovery() if self.settings.file.mesh.mdns else NoDiscovery()
-        fingerprint = key_text(self.state.mesh)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._announce, discovery, fingerprint)
-            async for found in discovery.browse():
-                if found.mesh_hint == fingerprint and found.node_hint != key_text(self.node.me):
-                    for address in found.addresses:
-                        self.driver.post(SeedFound(address=address))
-
-    async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
-        hosts = [one.rpartition(":")[0].strip("[]") for one in self._endpoints.control]
-        literal = [one for one in hosts if ":" in one or one.replace(".", "").isdigit()]
-        await discovery.announce(
-            mesh_hint=fingerprint,
-            node_hint=key_text(self.node.me),
-            port=self.transport.port,
-            addresses=literal,
-        )
-
-    async def _remove_interface(self) -> None:
-        await self.wireguard.remove()
-        if os.geteuid() == 0 and self.settings.file.mesh.hosts_file:
-            with contextlib.suppress(EnvironmentFault):
-                HostsFile().write("")
-
-    # --- what others ask -----------------------------------------------------------------------------------------
+    # --- what others ask ------------------------------------------------------------------------------------
 
     def check_job(self, signed: bytes) -> JobRecord:
-        """Judges a job's record: signed by its submitter, who may submit, and whose jobs this node runs. Raises ``PeerFault``."""
+        """Judges a job's record: signed by its submitter, who may submit, and whose jobs this node runs.
+        Raises ``PeerFault``."""
         record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
         envelope.verify(
             signed,
@@ -448,8 +387,8 @@ class Agent:
             interface="" if self.wireguard.backend == "none" else self.settings.file.wireguard.interface,
             backend=self.wireguard.backend,
             members=len(self.node.roster.members),
-            warnings=tuple(self.api.warnings()),
-            next_steps=self.api.next_steps(),
+            warnings=(*troubles_of(self), *notices_of(self)),
+            next_steps=next_steps_of(self),
             timings=tuple(self.timings),
         )
 

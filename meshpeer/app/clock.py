@@ -9,7 +9,8 @@ from meshpeer.core.deadline import Instant
 
 
 class SystemClock:
-    """Implements ``runtime.ports.Clock``: CLOCK_BOOTTIME counts through suspend, so a sleeping laptop does not wake with its leases."""
+    """Implements ``runtime.ports.Clock``: CLOCK_BOOTTIME counts through suspend, so a sleeping laptop does
+    not wake with its leases."""
 
     def now(self) -> Instant:
         return Instant(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())

@@ -1,7 +1,10 @@
-"""Joins a mesh: judges the invite, reaches a member, learns the mesh's facts from it, and only then writes this node's state.
+"""Joins a mesh: judges the invite, reaches a member, learns the mesh's facts from it, and only then writes
+this node's state.
 
-Everything that can go wrong goes wrong before the first file is written: a bad invite, no seed that answers, a name in use, a subnet in
-the way. The joiner signs its own provisional leaf with the invite's key; an issuer makes it durable once it hears of it.
+Everything that can go wrong goes wrong before the first file is written: a bad invite, no seed that answers,
+a name in use, a subnet in
+the way. The joiner signs its own provisional leaf with the invite's key; an issuer makes it durable once it
+hears of it.
 """
 
 from __future__ import annotations
@@ -16,16 +19,14 @@ from dataclasses import dataclass, field
 import trio
 
 from meshpeer.adapters.discovery import MdnsDiscovery
-from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
 from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
-from meshpeer.app.founding import check_endpoint, check_region, write_rows
+from meshpeer.app.founding import check_endpoint, check_region, refuse_overlap, write_rows
 from meshpeer.app.options import JoinOptions
 from meshpeer.app.ports import check_ports, free_port
-from meshpeer.app.state import owner_mark, NodeFile, StateWriter, refuse_existing
+from meshpeer.app.state import NodeFile, StateWriter, owner_mark, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
-from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
 from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault, Refused
@@ -104,7 +105,8 @@ async def _enrol(
         )
     _refuse_spent(invite, contact.ledger)
     if wireguard.backend != "none":
-        await _check_subnet(ipaddress.IPv4Network(charter.subnet), settings)
+        hint = "remove the route, or join with --backend none (control and jobs only)"
+        await refuse_overlap(ipaddress.IPv4Network(charter.subnet), settings, hint)
     constraints = invite.constraints
     node = NodeFile(
         mesh=invite.mesh,
@@ -158,7 +160,7 @@ async def _browse(invite: Invite, say: Callable[[str], None]) -> tuple[str, ...]
                 return found.addresses
     raise EnvironmentFault(
         "no member of this mesh announces itself on the local network",
-        "is a member running here, and mDNS (UDP 5353) let through? else name one: meshpeer join HOST --invite INVITE",
+        "is one running here, and mDNS (UDP 5353) let through? else: meshpeer join HOST --invite INVITE",
     )
 
 
@@ -261,18 +263,9 @@ def _refuse_spent(invite: Invite, ledger: Ledger) -> None:
         )
 
 
-async def _check_subnet(subnet: ipaddress.IPv4Network, settings: Settings) -> None:
-    network = await observe_network(settings.file.wireguard.interface)
-    overlap = overlap_of(subnet, network.routes, interface=settings.file.wireguard.interface)
-    if overlap is not None and overlap.refuse:
-        raise EnvironmentFault(
-            f"the mesh's subnet {subnet} overlaps the route {overlap.route.prefix} of this machine (device {overlap.route.device})",
-            "remove the route, or join with --backend none (control and jobs only)",
-        )
-
-
 def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> str:
-    """Returns the name to claim. One that was asked for and that a live node has is refused; the host's own name gets a number."""
+    """Returns the name to claim. One that was asked for and that a live node has is refused; the host's own
+    name gets a number."""
     live = {
         one.record.name
         for one in contact.ledger

@@ -101,7 +101,8 @@ def found(options: InitOptions, settings: Settings) -> None:
 
 
 async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bool:
-    """Checks that an agent can run here: ports free, tools present, no route in the way. Says whether there will be an interface."""
+    """Checks that an agent can run here: ports free, tools present, no route in the way. Says whether there
+    will be an interface."""
     check_ports(settings)
     backend = await open_wireguard(
         settings.file.wireguard.backend,
@@ -111,14 +112,19 @@ async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bo
     if backend.backend == "none":
         return False
     await backend.observe()
-    network = await observe_network(settings.file.wireguard.interface)
-    overlap = overlap_of(subnet, network.routes, interface=settings.file.wireguard.interface)
-    if overlap is not None and overlap.refuse:
-        raise EnvironmentFault(
-            f"the mesh's subnet {subnet} overlaps the route {overlap.route.prefix} of this machine (device {overlap.route.device})",
-            "found the mesh with another one, for example `meshpeer init --subnet 10.88.0.0/24`, or remove the route",
-        )
+    hint = "found it with another one, for example `meshpeer init --subnet 10.88.0.0/24`, or remove the route"
+    await refuse_overlap(subnet, settings, hint)
     return True
+
+
+async def refuse_overlap(subnet: ipaddress.IPv4Network, settings: Settings, hint: str) -> None:
+    """Raises ``EnvironmentFault`` where the mesh's subnet would take traffic from a route of this machine."""
+    interface = settings.file.wireguard.interface
+    network = await observe_network(interface)
+    overlap = overlap_of(subnet, network.routes, interface=interface)
+    if overlap is not None and overlap.refuse:
+        route = f"{overlap.route.prefix} of this machine (device {overlap.route.device})"
+        raise EnvironmentFault(f"the mesh's subnet {subnet} overlaps the route {route}", hint)
 
 
 async def write_rows(folder: Path, changes: list[Change]) -> None:

@@ -21,7 +21,7 @@ from meshpeer.core.wire import cbor
 
 def restore_ledger(ledger: Ledger, store: SqliteStore, now: Instant) -> list[Note]:
     """Merges the stored facts into an empty ledger; what no longer holds is left out, with a note."""
-    gossip = Gossip(ledger, linked=lambda: [], jitter=random.Random())
+    gossip = Gossip(ledger, linked=list, jitter=random.Random())
     charter = next((value for key, value in store.load(Table.META) if key == CHARTER_KEY), None)
     chains = [value for _, value in store.load(Table.CERTIFICATES)]
     records = [value for _, value in store.load(Table.RECORDS)]

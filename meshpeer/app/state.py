@@ -1,4 +1,5 @@
-"""A node's state folder: its keys, certificates and settled facts. Files with secrets are 0600, and refused when others can read them."""
+"""A node's state folder: its keys, certificates and settled facts. Files with secrets are 0600, and refused
+when others can read them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ NODE_FILE = "node.json"
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What was settled when this node was founded or joined (``node.json``): no secrets, fields only ever added."""
+    """What was settled when this node was founded or joined (``node.json``): no secrets, fields only ever
+    added."""
 
     version: int = 1
     mesh: bytes
@@ -68,12 +70,13 @@ def refuse_existing(folder: Path, verb: str) -> None:
     if exists(folder):
         raise LocalFault(
             f"this machine is a node already ({folder / NODE_FILE} exists)",
-            f"`meshpeer up` runs it again; to {verb} anew, run `meshpeer leave` first, or use another --state-dir",
+            f"`meshpeer up` runs it; to {verb} anew, `meshpeer leave` first, or use another --state-dir",
         )
 
 
 class StateWriter:
-    """Writes a new state folder beside its place and moves it there whole: a failure leaves nothing behind."""
+    """Writes a new state folder beside its place and moves it there whole: a failure leaves nothing
+    behind."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -147,7 +150,8 @@ def save_chain(folder: Path, chain: Chain) -> None:
 
 
 def load_state(folder: Path) -> State:
-    """Reads the folder; raises ``LocalFault`` where there is no node, ``EnvironmentFault`` where a file is damaged or open to others."""
+    """Reads the folder; raises ``LocalFault`` where there is no node, ``EnvironmentFault`` where a file is
+    damaged or open to others."""
     if not exists(folder):
         raise LocalFault(
             f"this machine is no node of a mesh ({folder / NODE_FILE} does not exist)",

@@ -1,4 +1,5 @@
-"""Turns a node's state into the documents of the control API. Reads only; what is not known is said to be not known."""
+"""Turns a node's state into the documents of the control API. Reads only; what is not known is said to be not
+known."""
 
 from __future__ import annotations
 
@@ -93,9 +94,24 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
 def left_view(leave: LeaveRecord) -> Peer:
     """A member that left for good, as long as its tombstone is held."""
     return Peer(
-        id=key_text(leave.node), name=leave.name or key_text(leave.node)[:10], region="", roles=(), ipv4="", ipv6="", state="left", since=rfc3339(leave.issued_at),
-        because="it said so itself", link="down", path="none", via="", endpoint="", last_handshake_s=None, rtt_ms=None, rx_bytes=0, tx_bytes=0,
-    )  # fmt: skip
+        id=key_text(leave.node),
+        name=leave.name or key_text(leave.node)[:10],
+        region="",
+        roles=(),
+        ipv4="",
+        ipv6="",
+        state="left",
+        since=rfc3339(leave.issued_at),
+        because="it said so itself",
+        link="down",
+        path="none",
+        via="",
+        endpoint="",
+        last_handshake_s=None,
+        rtt_ms=None,
+        rx_bytes=0,
+        tx_bytes=0,
+    )
 
 
 def plan_view(node: Node, now_unix_s: float) -> Plan:

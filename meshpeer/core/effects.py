@@ -1,7 +1,8 @@
 """Effects and events that every room shares; a room's own stand in its ``messages.py``.
 
 An effect that promises something to somebody (an acknowledgement, a grant) names the ``Ticket`` of the write
-that backs it in ``after``: the runtime holds it until the write is on disk, and never releases it if the write
+that backs it in ``after``: the runtime holds it until the write is on disk, and never releases it if the
+write
 fails. So commits batch and nothing overtakes the disk.
 """
 
@@ -60,7 +61,8 @@ class Persist:
 class Send:
     """Sends one message to a peer over its link; dropped where there is none (protocols repeat themselves).
 
-    A message to this very node is delivered to its own machines, so owner and worker never know whether they share
+    A message to this very node is delivered to its own machines, so owner and worker never know whether they
+    share
     a machine.
     """
 

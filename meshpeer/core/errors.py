@@ -1,7 +1,9 @@
 """Errors sorted by whose fault they are, each with what is wrong and what to do about it.
 
-``str(error)`` is one line that says what is wrong; ``error.hint`` is one line that says what to do. The command
-line prints exactly these two and exits with ``error.exit_code``. Bugs raise ``InvariantBroken``, which is not a
+``str(error)`` is one line that says what is wrong; ``error.hint`` is one line that says what to do. The
+command
+line prints exactly these two and exits with ``error.exit_code``. Bugs raise ``InvariantBroken``, which is not
+a
 ``MeshpeerError``: nobody should catch it.
 """
 

@@ -1,7 +1,8 @@
 """Identifiers, one NewType each, and their text forms.
 
 A node *is* its Ed25519 public key (RFC 8032, 32 bytes); names, addresses and certificates only describe it.
-People see keys as lower-case base32 without padding (52 characters), which survives file names, DNS and a phone call.
+People see keys as lower-case base32 without padding (52 characters), which survives file names, DNS and a
+phone call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from meshpeer.core.errors import LocalFault
 NodeId = NewType("NodeId", bytes)
 """A node's Ed25519 public key, 32 bytes."""
 MeshId = NewType("MeshId", bytes)
-"""The first 16 bytes of the SHA-256 of the first root's public key; fixed at founding, kept when roots rotate."""
+"""The first 16 bytes of the SHA-256 of the first root's public key; fixed at founding, kept when roots
+rotate."""
 WireGuardKey = NewType("WireGuardKey", bytes)
 """A WireGuard (Curve25519) public key, 32 bytes."""
 Digest = NewType("Digest", bytes)

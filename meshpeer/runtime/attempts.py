@@ -1,6 +1,8 @@
-"""Performs what the scheduler wants done: fetch a job's record, stage an attempt's inputs, run it, store what it made, report.
+"""Performs what the scheduler wants done: fetch a job's record, stage an attempt's inputs, run it, store what
+it made, report.
 
-One task per attempt, in one nursery; stopping an attempt cancels its task. A file that can't be had from its holder is reported
+One task per attempt, in one nursery; stopping an attempt cancels its task. A file that can't be had from its
+holder is reported
 with the needed task's index, so that the owner can run that task again.
 """
 
@@ -63,7 +65,7 @@ class Attempts:
     _graphs: dict[JobId, Graph] = field(default_factory=dict)
     _running: dict[tuple[JobId, Attempt], trio.CancelScope] = field(default_factory=dict)
 
-    # --- effects -------------------------------------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------------------
 
     def fetch_job(self, effect: FetchJob) -> None:
         self.nursery.start_soon(self._fetch_job, effect)
@@ -80,7 +82,7 @@ class Attempts:
         """Returns the executor's key of an attempt that runs here."""
         return f"{job}-{attempt.task}-{attempt.round}-{attempt.number}"
 
-    # --- tasks ---------------------------------------------------------------------------------------------------
+    # --- tasks ----------------------------------------------------------------------------------------------
 
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
@@ -212,9 +214,18 @@ class Attempts:
     def _failed(self, effect: StartAttempt, error: str) -> Offer:
         empty = Blob(_EMPTY.digest, 0)
         return Offer(
-            job=effect.job, attempt=effect.granted.attempt, succeeded=False, exit_code=None, error=error, started_us=0, finished_us=0,
-            stdout=empty, stderr=empty, manifest=empty, outputs=0,
-        )  # fmt: skip
+            job=effect.job,
+            attempt=effect.granted.attempt,
+            succeeded=False,
+            exit_code=None,
+            error=error,
+            started_us=0,
+            finished_us=0,
+            stdout=empty,
+            stderr=empty,
+            manifest=empty,
+            outputs=0,
+        )
 
 
 _EMPTY = BlobRef(

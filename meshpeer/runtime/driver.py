@@ -1,7 +1,9 @@
 """The driver: one task that feeds events to the node and hands its effects to performers.
 
-It takes an event from the inbox, lets the node handle it, performs the effects, and sleeps until the next event or deadline.
-Performing never blocks: a performer starts work elsewhere and reports by an event. What waits for the journal is held in
+It takes an event from the inbox, lets the node handle it, performs the effects, and sleeps until the next
+event or deadline.
+Performing never blocks: a performer starts work elsewhere and reports by an event. What waits for the journal
+is held in
 ``Releases`` until its ticket is on disk. The last events and what followed from them are kept as the story.
 """
 
@@ -74,7 +76,8 @@ class Driver:
             await self._rest()
 
     def step_now(self, event: object) -> None:
-        """Handles an event at once, for callers that must see its result; only between two steps of the driver."""
+        """Handles an event at once, for callers that must see its result; only between two steps of the
+        driver."""
         self._step(event)
         self._wake.set()
 
@@ -116,7 +119,8 @@ class Releases:
     def when(
         self, ticket: Ticket | None, action: Callable[[], None], otherwise: Callable[[], None] | None = None
     ) -> None:
-        """Runs the action once the ticket is on disk (at once where it is None or done); ``otherwise`` where the write failed."""
+        """Runs the action once the ticket is on disk (at once where it is None or done); ``otherwise`` where
+        the write failed."""
         if ticket is None or ticket not in self._pending:
             action()
         else:

@@ -1,7 +1,9 @@
 """Moves blobs between nodes, in bulk frames over the links, verified by SHA-256.
 
-The one who needs a blob asks a holder for a window of pieces, writes what comes, and asks for the next window; so a slow disk slows the
-sender, and memory stays flat. Pieces arrive in order (a link is ordered). A blob that fails its digest is dropped whole.
+The one who needs a blob asks a holder for a window of pieces, writes what comes, and asks for the next
+window; so a slow disk slows the
+sender, and memory stays flat. Pieces arrive in order (a link is ordered). A blob that fails its digest is
+dropped whole.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Exchange:
         self._answers: dict[tuple[LinkId, int], trio.MemorySendChannel[BlobPiece]] = {}
         self._fetching: dict[Digest, trio.Event] = {}
 
-    # --- links ---------------------------------------------------------------------------------------------------
+    # --- links ----------------------------------------------------------------------------------------------
 
     def attach(self, link: LinkId, open_link: Link) -> None:
         self._links[link] = open_link
@@ -88,10 +90,11 @@ class Exchange:
                     except (trio.WouldBlock, trio.BrokenResourceError) as error:
                         raise PeerFault("more pieces than were asked for") from error
 
-    # --- needing -------------------------------------------------------------------------------------------------
+    # --- needing --------------------------------------------------------------------------------------------
 
     async def fetch(self, ref: BlobRef, holder: NodeId) -> None:
-        """Makes the blob present here; raises ``EnvironmentFault`` where the holder can't give it, ``PeerFault`` for wrong content.
+        """Makes the blob present here; raises ``EnvironmentFault`` where the holder can't give it,
+        ``PeerFault`` for wrong content.
 
         Two that need one blob at once share one transfer.
         """
@@ -144,7 +147,7 @@ class Exchange:
         finally:
             self._answers.pop((number, ask.number), None)
 
-    # --- giving --------------------------------------------------------------------------------------------------
+    # --- giving ---------------------------------------------------------------------------------------------
 
     async def _serve(self, number: LinkId, ask: BlobAsk) -> None:
         link = self._links.get(number)

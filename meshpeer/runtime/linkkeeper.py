@@ -1,6 +1,7 @@
 """Keeps the open links: dials, accepts, reads, writes, and tells the node.
 
-A link's task reads frames for as long as it lives. Control frames become events; bulk frames go to the blob exchange and never pass
+A link's task reads frames for as long as it lives. Control frames become events; bulk frames go to the blob
+exchange and never pass
 through core.
 """
 

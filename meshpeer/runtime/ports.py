@@ -1,6 +1,7 @@
 """The ports: what runtime asks of the world, as Protocols.
 
-Every port has one contract suite in ``tests/adapters``, run against the real adapter and against the in-memory one.
+Every port has one contract suite in ``tests/adapters``, run against the real adapter and against the
+in-memory one.
 Adapters translate foreign exceptions once, into ``EnvironmentFault`` (or ``PeerFault``), with ``from``.
 """
 
@@ -32,7 +33,7 @@ class Entropy(Protocol):
         ...
 
 
-# --- store -------------------------------------------------------------------------------------------------------
+# --- store --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ class Store(Protocol):
         ...
 
     def load(self, table: Table, prefix: str = "") -> Sequence[tuple[str, bytes]]:
-        """Returns the committed rows whose key starts with ``prefix``, in key order. For start-up: it blocks."""
+        """Returns the committed rows whose key starts with ``prefix``, in key order. For start-up: it
+        blocks."""
         ...
 
     def commit_soon(self, ticket: Ticket, changes: Sequence[Change]) -> None:
@@ -115,7 +117,7 @@ class Blobs(Protocol):
         ...
 
 
-# --- WireGuard ---------------------------------------------------------------------------------------------------
+# --- WireGuard ----------------------------------------------------------------------------------------------
 
 
 class WireGuard(Protocol):
@@ -139,7 +141,7 @@ class WireGuard(Protocol):
         ...
 
 
-# --- executor ----------------------------------------------------------------------------------------------------
+# --- executor -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,8 @@ class AttemptPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptOutcome:
-    """How an attempt ended. ``exit_code`` is None where no process ran; a signal ``n`` reads as ``128 + n``."""
+    """How an attempt ended. ``exit_code`` is None where no process ran; a signal ``n`` reads as ``128 +
+    n``."""
 
     exit_code: int | None
     error: str
@@ -195,7 +198,8 @@ class Executor(Protocol):
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         """Runs one attempt to its end in a free slot (waits for one).
 
-        Cancelling it ends the process group with SIGTERM, after a grace SIGKILL, and raises ``trio.Cancelled``.
+        Cancelling it ends the process group with SIGTERM, after a grace SIGKILL, and raises
+        ``trio.Cancelled``.
         Raises ``EnvironmentFault`` where this machine can't run it at all (disk full, helper gone).
         """
         ...
@@ -205,12 +209,13 @@ class Executor(Protocol):
         ...
 
 
-# --- links and discovery -----------------------------------------------------------------------------------------
+# --- links and discovery ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundNode:
-    """A node that announced itself on the local network. Unauthenticated: a hint whom to dial, nothing more."""
+    """A node that announced itself on the local network. Unauthenticated: a hint whom to dial, nothing
+    more."""
 
     mesh_hint: str
     node_hint: str
@@ -256,7 +261,8 @@ class Link(Protocol):
         ...
 
     async def send_bulk(self, frame: bytes) -> None:
-        """Sends one bulk frame when no control frame waits; blocks while the peer is slow. Raises ``LinkOver``."""
+        """Sends one bulk frame when no control frame waits; blocks while the peer is slow. Raises
+        ``LinkOver``."""
         ...
 
     async def receive(self) -> bytes:

@@ -1,6 +1,8 @@
-"""Keeps the interface as core wants it: observe, diff, apply; and again every few seconds, since people change things by hand.
+"""Keeps the interface as core wants it: observe, diff, apply; and again every few seconds, since people
+change things by hand.
 
-What differs although nothing new is wanted is drift: it is repaired and reported. A failure is reported once, and tried again for ever.
+What differs although nothing new is wanted is drift: it is repaired and reported. A failure is reported once,
+and tried again for ever.
 """
 
 from __future__ import annotations

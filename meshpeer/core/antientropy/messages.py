@@ -10,7 +10,8 @@ from meshpeer.core.ids import NodeId
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """What one node holds of one member: 8-byte prefixes of the record's and of the best leaf's digest.
 
-    ``record`` is empty where only certificates are held, ``proof`` says that the member is known to have equivocated.
+    ``record`` is empty where only certificates are held, ``proof`` says that the member is known to have
+    equivocated.
     """
 
     node: NodeId

@@ -49,7 +49,8 @@ def entry_of(member: Member) -> Entry:
 
 
 def compare(ledger: Ledger, theirs: Digest) -> tuple[list[NodeId], Want | None]:
-    """Returns whose facts the other side lacks, and what to ask it for; raises ``PeerFault`` for an unsorted digest."""
+    """Returns whose facts the other side lacks, and what to ask it for; raises ``PeerFault`` for an unsorted
+    digest."""
     held = {entry.node: entry for entry in theirs.entries}
     if list(held) != sorted(held) or len(held) != len(theirs.entries) or len(held) > ENTRIES_MAX:
         raise PeerFault("digest is not sorted or too long")
@@ -65,7 +66,8 @@ def compare(ledger: Ledger, theirs: Digest) -> tuple[list[NodeId], Want | None]:
 
 
 def facts_about(ledger: Ledger, nodes: Iterable[NodeId], *, charter: bool = False) -> Iterator[Facts]:
-    """Yields all that is held of these members, in frames of bounded size; the charter's author comes first."""
+    """Yields all that is held of these members, in frames of bounded size; the charter's author comes
+    first."""
     chains: list[tuple[bytes, ...]] = []
     records: list[bytes] = []
     size = 0
@@ -96,7 +98,8 @@ def _covers(digest: Digest, node: NodeId) -> bool:
 
 
 def _has_more(mine: Entry, theirs: Entry) -> bool:
-    """Whether ``mine`` may hold news for ``theirs``. Equal precedence with other bytes goes both ways: that is the proof."""
+    """Whether ``mine`` may hold news for ``theirs``. Equal precedence with other bytes goes both ways: that
+    is the proof."""
     if (mine.incarnation, mine.sequence) > (theirs.incarnation, theirs.sequence):
         return True
     if (mine.incarnation, mine.sequence) == (theirs.incarnation, theirs.sequence):

@@ -47,7 +47,8 @@ class Array(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One task of the file, before arrays are expanded. Exactly one of ``argv`` and ``shell`` is not empty."""
+    """One task of the file, before arrays are expanded. Exactly one of ``argv`` and ``shell`` is not
+    empty."""
 
     name: str
     argv: tuple[str, ...] = ()
@@ -77,7 +78,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the submitter signs (``records.envelope``, context ``meshpeer/job/v1``): the job for good.
 
-    ``generation`` grows only by ``adopt --force``; ``replicas`` are frozen here (a recomputed set would break quorum
+    ``generation`` grows only by ``adopt --force``; ``replicas`` are frozen here (a recomputed set would break
+    quorum
     intersection). With one replica the job's durability is ``this_node``.
     """
 

@@ -1,11 +1,15 @@
 """Links: one per pair, greeted before used, dialled for ever.
 
-A link begins with ``Hello`` both ways. Its chain must start with the very leaf that TLS proved and is judged by the same
-rules as gossiped chains; only then is any other frame read. Two ends that dial each other at once get two links; both ends
-keep the one that the lower id began. Where one link is clearly older, the newer one wins: whoever dialled again has lost
+A link begins with ``Hello`` both ways. Its chain must start with the very leaf that TLS proved and is judged
+by the same
+rules as gossiped chains; only then is any other frame read. Two ends that dial each other at once get two
+links; both ends
+keep the one that the lower id began. Where one link is clearly older, the newer one wins: whoever dialled
+again has lost
 the old one, even if this end has not noticed.
 
-Dialling backs off exponentially with full jitter (after "Exponential Backoff and Jitter", M. Brooker, 2015), and never
+Dialling backs off exponentially with full jitter (after "Exponential Backoff and Jitter", M. Brooker, 2015),
+and never
 gives up: a peer that comes back after a week finds us.
 """
 
@@ -103,7 +107,7 @@ class Links:
         self._targets: dict[NodeId, _Target] = {}
         self._seeds: dict[str, _Target] = {}
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     @property
     def peers(self) -> list[NodeId]:
@@ -128,7 +132,7 @@ class Links:
             if self._links[link].peer != peer or not self._links[link].greeted:
                 raise InvariantBroken(f"link {link} is in use for the wrong peer")
 
-    # --- what to be linked to ------------------------------------------------------------------------------------
+    # --- what to be linked to -------------------------------------------------------------------------------
 
     def show_chain(self, chain: Sequence[bytes]) -> None:
         """Greets with this chain from now on."""
@@ -176,7 +180,7 @@ class Links:
         at = min((*hellos, *dials))
         return Deadline(at, "dial" if dials and at == min(dials) else "a greeting is due")
 
-    # --- what happens to links -----------------------------------------------------------------------------------
+    # --- what happens to links ------------------------------------------------------------------------------
 
     def on_opened(self, event: LinkOpened, now: Instant) -> list[LinkEffect]:
         state = _Link(event.link, event.peer, event.leaf, event.remote, event.dialled, now.mono_s)
@@ -240,7 +244,7 @@ class Links:
         state = self._links.get(link)
         return self._refuse(state, reason, now) if state else []
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _on_hello(self, state: _Link, hello: Hello, now: Instant) -> list[LinkEffect]:
         if state.greeted:

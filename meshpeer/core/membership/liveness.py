@@ -1,11 +1,15 @@
 """Liveness: who seems alive, as opinions with reasons.
 
-Any frame proves life. Of a linked pair the lower id pings after 4 s of silence and the higher id after 6 s, every second while in
-doubt, with the time-out of RFC 6298 (srtt + 4 rttvar, at least 500 ms). A closed link is redialled at once by ``links``;
-if nobody answers there the peer is suspected, and dead 3 s later (8 s where it just fell silent). A peer that we have no
+Any frame proves life. Of a linked pair the lower id pings after 4 s of silence and the higher id after 6 s,
+every second while in
+doubt, with the time-out of RFC 6298 (srtt + 4 rttvar, at least 500 ms). A closed link is redialled at once by
+``links``;
+if nobody answers there the peer is suspected, and dead 3 s later (8 s where it just fell silent). A peer that
+we have no
 link to is alive as long as a linked peer vouches for it (``Sight``): that is said, with the voucher's name.
 
-An opinion changes hubs, relays and steal victims. It never removes a WireGuard peer: only leave, expiry and revocation do.
+An opinion changes hubs, relays and steal victims. It never removes a WireGuard peer: only leave, expiry and
+revocation do.
 """
 
 from __future__ import annotations
@@ -100,7 +104,7 @@ class Liveness:
     _sights: dict[NodeId, tuple[float, frozenset[NodeId]]] = field(default_factory=dict)
     _sight_at_s: float = 0.0
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def opinion(self, node: NodeId) -> Opinion | None:
         peer = self._peers.get(node)
@@ -115,7 +119,7 @@ class Liveness:
         peer = self._peers.get(node)
         return peer.heard_at_s if peer and peer.heard_at_s else None
 
-    # --- events --------------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     def watch(self, nodes: list[NodeId], now: Instant) -> list[LivenessEffect]:
         """Sets whom to hold opinions of; a new one is doubted until something is heard of it.
@@ -214,7 +218,7 @@ class Liveness:
             deadlines.append(Deadline(said_at + SIGHT_FRESH_S, "a voucher's word ends"))
         return min(deadlines, key=lambda one: one.at_s, default=None)
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _probe_at(self, peer: _Peer) -> float:
         if peer.ping_at_s:

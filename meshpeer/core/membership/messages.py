@@ -10,7 +10,7 @@ from meshpeer.core.ids import LinkId, MeshId, NodeId
 
 PROTOCOL_VERSIONS = (1,)
 
-# --- frames ------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello"):
@@ -49,7 +49,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="sight
 
 FRAMES = (Hello, Refusal, Ping, Pong, Sight)
 
-# --- events ------------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,8 @@ class LinkClosed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialFailed:
-    """None of the addresses answered as a member. ``refused``: at least one said no at once, so somebody is there."""
+    """None of the addresses answered as a member. ``refused``: at least one said no at once, so somebody is
+    there."""
 
     target: NodeId | None
     addresses: tuple[str, ...]
@@ -89,7 +90,7 @@ class LinkMessage:
     message: msgspec.Struct
 
 
-# --- effects -----------------------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

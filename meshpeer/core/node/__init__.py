@@ -1,1 +1,2 @@
-"""One node: composes the machines, routes messages and effects between them. The only room that knows all others."""
+"""One node: composes the machines, routes messages and effects between them. The only room that knows all
+others."""

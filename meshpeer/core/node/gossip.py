@@ -1,6 +1,7 @@
 """Gossip: merges facts into the ledger, keeps them on disk, and passes news on.
 
-Flood with dedupe: what the ledger accepts as new goes to every other link once; what it knows goes nowhere. A digest on every
+Flood with dedupe: what the ledger accepts as new goes to every other link once; what it knows goes nowhere. A
+digest on every
 new link and every 10 s makes losses good.
 """
 
@@ -56,13 +57,12 @@ class Gossip:
         self._reconcile_at_s = 0.0
         self._forget_at_s = 0.0
 
-    # --- start ---------------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------------------
 
     def restore(
         self, chains: Iterable[bytes], records: Iterable[bytes], charter: bytes | None, now: Instant
     ) -> list[Note]:
         """Merges what the store held; what has expired or no longer holds is left out, with a note."""
-        notes: list[Note] = []
         outcome = Outcome()
         for packed in chains:
             for chain in unpack_chains(packed):
@@ -71,7 +71,7 @@ class Gossip:
             self._merge(record, outcome, now)
         return outcome.notes
 
-    # --- events --------------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     def on_up(self, peer: NodeId) -> Outcome:
         return Outcome(sends=[(peer, digest) for digest in reconcile.digests(self.ledger)])
@@ -101,7 +101,8 @@ class Gossip:
         )
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
-        """Merges what holds; what does not is refused one by one, since clocks differ between honest nodes."""
+        """Merges what holds; what does not is refused one by one, since clocks differ between honest
+        nodes."""
         return self.spread(facts.chains, facts.records, now, source=peer)
 
     def spread(
@@ -135,7 +136,7 @@ class Gossip:
     def next_deadline(self) -> Deadline:
         return Deadline(min(self._reconcile_at_s, self._forget_at_s), "reconcile or forget what expired")
 
-    # --- merging -------------------------------------------------------------------------------------------------
+    # --- merging --------------------------------------------------------------------------------------------
 
     def _admit(self, chain: Chain, outcome: Outcome, now: Instant) -> bool:
         try:
@@ -185,7 +186,8 @@ class Gossip:
         return True
 
     def _with_chains_of_news(self, chains: list[Chain], records: list[bytes]) -> None:
-        """Adds the chain that a new record refers to, so that whoever hears of a member for the first time can judge it."""
+        """Adds the chain that a new record refers to, so that whoever hears of a member for the first time
+        can judge it."""
         for data in records:
             member = None if data == self.ledger.charter_envelope else self.ledger.get(subject_of(data))
             if member and member.best and member.best.chain not in chains:

@@ -9,13 +9,14 @@ import msgspec
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice
 
-# --- frames ------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="applied"):
     """The sender's interface holds the receiver's key: an initiation will be answered.
 
-    An initiation that comes before the other end knows the key is dropped, and the next follows 5 s later (REKEY_TIMEOUT,
+    An initiation that comes before the other end knows the key is dropped, and the next follows 5 s later
+    (REKEY_TIMEOUT,
     WireGuard whitepaper, section 6.1); so each end waits for this word before it sends the first packet.
     """
 
@@ -25,7 +26,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="app
 
 FRAMES = (Applied,)
 
-# --- events ------------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class RenameAsked:
     name: str
 
 
-# --- effects -----------------------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,8 @@ class ShowChain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembersChanged:
-    """Names, addresses or opinions of members changed: refresh what is derived outside (hosts file, watchers)."""
+    """Names, addresses or opinions of members changed: refresh what is derived outside (hosts file,
+    watchers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

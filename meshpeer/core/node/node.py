@@ -1,7 +1,9 @@
 """The node: every machine of one agent, behind two doors.
 
-``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back. Inside, an event goes to the
-machines that care; what they want is turned into frames on links, rows in the journal and a desired interface. After every event
+``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back.
+Inside, an event goes to the
+machines that care; what they want is turned into frames on links, rows in the journal and a desired
+interface. After every event
 the derived state (roster, own record, links to keep, tunnels) is brought in step with the facts.
 """
 
@@ -27,9 +29,9 @@ from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.liveness import (
+    LinkIsSilent,
     Liveness,
     LivenessEffect,
-    LinkIsSilent,
     OpinionChanged,
     PingPeer,
     State,
@@ -182,7 +184,7 @@ class Node:
         self.own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
         self._previous_ipv4 = held.record.ipv4 if held and held.record else ""
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     @property
     def roster(self) -> Roster:
@@ -212,7 +214,7 @@ class Node:
             self.scheduler.next_deadline(),
         )
 
-    # --- the one door --------------------------------------------------------------------------------------------
+    # --- the one door ---------------------------------------------------------------------------------------
 
     def handle(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
         """Takes one event; returns every effect of it, in order."""
@@ -266,7 +268,7 @@ class Node:
             case _:
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
 
-    # --- frames --------------------------------------------------------------------------------------------------
+    # --- frames ---------------------------------------------------------------------------------------------
 
     def _on_frame(self, link: LinkId, frame: bytes, now: Instant) -> list[NodeEffect]:
         try:
@@ -309,7 +311,7 @@ class Node:
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
 
-    # --- what machines want --------------------------------------------------------------------------------------
+    # --- what machines want ---------------------------------------------------------------------------------
 
     def _from_links(self, effects: Iterable[LinkEffect], now: Instant) -> list[NodeEffect]:
         done: list[NodeEffect] = []
@@ -397,14 +399,15 @@ class Node:
         return [] if link is None else [SendFrame(link=link, frame=CODEC.encode(message), after=after)]
 
     def _remember(self, address: str) -> list[NodeEffect]:
-        """Keeps an address that answered as a seed: the way back in after a long absence, when all records have expired."""
+        """Keeps an address that answered as a seed: the way back in after a long absence, when all records
+        have expired."""
         if address in self._remembered:
             return []
         self._remembered.add(address)
         row = Put(table=Table.SEEDS, key=address, value=b"")
         return [Persist(ticket=self._tickets.take(), changes=(row,))]
 
-    # --- derived state -------------------------------------------------------------------------------------------
+    # --- derived state --------------------------------------------------------------------------------------
 
     def _bring_in_step(self, now: Instant) -> list[NodeEffect]:
         """Roster, own record, links to keep, tunnels, the scheduler's peers: all follow from the facts."""
@@ -499,7 +502,7 @@ class Node:
             if (opinion := self.liveness.opinion(one.node)) and opinion.state is State.DEAD
         }
 
-    # --- admission -----------------------------------------------------------------------------------------------
+    # --- admission ------------------------------------------------------------------------------------------
 
     def _admit(self, chain: Sequence[bytes], now: Instant) -> NodeId:
         """Judges a greeting's chain and merges it, as if it had been gossiped."""
@@ -520,7 +523,8 @@ class Node:
             if best is None or best.identity.durable or member is None or member.record is None:
                 continue
             if best.leaf != member.record.certificate:
-                # Anybody with the invite's key can sign a leaf for this node; only its own record says which it shows.
+                # Anybody with the invite's key can sign a leaf for this node; only its own record says which
+                # it shows.
                 continue
             durable = [one.best.identity for one in self.ledger if one.best and one.best.identity.durable]
             spent = judge_admission(best.identity, durable)

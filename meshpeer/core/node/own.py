@@ -1,7 +1,9 @@
 """What this node says of itself: its member record, raised and signed on every change.
 
-The first record of a run has incarnation max(stored + 1, Unix seconds), so a node whose clock fell back still moves on. A
-new record waits for the journal before anyone hears of it: a crash must not lead to two bodies of one precedence.
+The first record of a run has incarnation max(stored + 1, Unix seconds), so a node whose clock fell back still
+moves on. A
+new record waits for the journal before anyone hears of it: a crash must not lead to two bodies of one
+precedence.
 """
 
 from __future__ import annotations
@@ -94,7 +96,8 @@ class OwnRecord:
         return envelope.sign(self._key, self._mesh, record)
 
     def overtake(self, seen: MemberRecord | LeaveRecord) -> None:
-        """Passes a record of this very node that others hold and this one does not: a restored backup, a clone."""
+        """Passes a record of this very node that others hold and this one does not: a restored backup, a
+        clone."""
         if (seen.incarnation, seen.sequence) > (self._incarnation, self._sequence):
             self._incarnation = seen.incarnation + 1
             self._sequence = 0

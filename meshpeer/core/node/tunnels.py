@@ -1,7 +1,10 @@
-"""Tunnels: from the roster to the interface this node wants, with an endpoint for every peer that is ready for one.
+"""Tunnels: from the roster to the interface this node wants, with an endpoint for every peer that is ready
+for one.
 
-A peer enters the interface without an endpoint as soon as its record is known: so its packets are answered. It gets endpoint and keepalive
-once it said that its interface holds this node's key (``Applied``), or after a while without such a word, when no link carries one.
+A peer enters the interface without an endpoint as soon as its record is known: so its packets are answered.
+It gets endpoint and keepalive
+once it said that its interface holds this node's key (``Applied``), or after a while without such a word,
+when no link carries one.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self.plan = MeshPlan(mode="full", peers=())
 
-    # --- events --------------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     def attached(self, prefixes: tuple[str, ...]) -> None:
         """Sets the prefixes of this machine's own networks."""
@@ -85,7 +88,7 @@ class Tunnels:
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
         return words
 
-    # --- derivation ----------------------------------------------------------------------------------------------
+    # --- derivation -----------------------------------------------------------------------------------------
 
     def device(
         self, roster: Roster, charter: CharterRecord, *, link_remote: Callable[[NodeId], str], now: Instant
@@ -129,7 +132,7 @@ class Tunnels:
             else None
         )
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _candidates(
         self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]

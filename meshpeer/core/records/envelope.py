@@ -39,7 +39,8 @@ def sign(key: SigningKey, mesh: MeshId, body: object, *, context: bytes = RECORD
 
 
 def open_body(envelope: bytes, kind: type[Body], *, bytes_max: int) -> Body:
-    """Reads the body *without* checking the signature: cheap checks come before dear ones. Raises ``PeerFault``."""
+    """Reads the body *without* checking the signature: cheap checks come before dear ones. Raises
+    ``PeerFault``."""
     signed = cbor.decode(envelope, Signed, bytes_max=bytes_max)
     return cbor.decode(signed.body, kind, bytes_max=bytes_max)
 

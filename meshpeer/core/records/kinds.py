@@ -1,6 +1,7 @@
 """The kinds of record, as shapes. Fields are only ever added, with defaults.
 
-A body is a map whose ``k`` names its kind. Times are whole seconds since the Unix epoch: bodies carry no floats.
+A body is a map whose ``k`` names its kind. Times are whole seconds since the Unix epoch: bodies carry no
+floats.
 """
 
 from __future__ import annotations

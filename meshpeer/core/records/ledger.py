@@ -1,7 +1,9 @@
 """The ledger: the durable answer to "who is in".
 
-It holds, for every node, the certificate chain that admits it, the record it published last (or its tombstone), and
-the proof where it contradicted itself; and the charter. Checks go from cheap to dear: size, shape, freshness, newer than
+It holds, for every node, the certificate chain that admits it, the record it published last (or its
+tombstone), and
+the proof where it contradicted itself; and the charter. Checks go from cheap to dear: size, shape, freshness,
+newer than
 what is held, certificate known, signature. What fails is refused whole, and nothing changes.
 
 It refuses to know who is alive, and how facts travel.
@@ -43,9 +45,11 @@ AHEAD_MAX_S = 300
 _LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
 """What names, roles and regions may hold: they end up in files and terminals of every member."""
 PROVISIONAL_SPARE = 8
-"""An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has judged."""
+"""An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has
+judged."""
 
 Chain = tuple[bytes, ...]
+_NO_DIGEST = Digest(b"")
 
 
 class Verdict(enum.Enum):
@@ -80,7 +84,7 @@ class Member:
     leave: LeaveRecord | None = None
     envelope: bytes = b""
     """The bytes of ``record`` or, where the node left, of ``leave``."""
-    digest: Digest = Digest(b"")
+    digest: Digest = _NO_DIGEST
     proof: tuple[bytes, bytes] | None = None
     """Two envelopes of one precedence: the node equivocated and is quarantined."""
 
@@ -92,7 +96,8 @@ class Member:
     def best(self) -> Admission | None:
         """The admission that counts: durable before provisional, then the later end, then the lower digest.
 
-        Of provisional ones the one that the node's own record names comes first: whoever holds an invite can sign
+        Of provisional ones the one that the node's own record names comes first: whoever holds an invite can
+        sign
         a leaf for anybody's key, but only the node can say which leaf it shows.
         """
         named = self.record.certificate if self.record else None
@@ -113,9 +118,9 @@ class Ledger:
         self._leaves: dict[Digest, NodeId] = {}
         self.charter: CharterRecord | None = None
         self.charter_envelope = b""
-        self.charter_digest = Digest(b"")
+        self.charter_digest = _NO_DIGEST
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._members)
@@ -127,7 +132,8 @@ class Ledger:
         return self._members.get(node)
 
     def present(self, now_unix_s: float) -> list[Member]:
-        """Returns the members that are in: an unexpired record, a valid admission, no tombstone, in id order."""
+        """Returns the members that are in: an unexpired record, a valid admission, no tombstone, in id
+        order."""
         return [
             member
             for member in self
@@ -147,7 +153,7 @@ class Ledger:
         admission = member.admissions.get(record.certificate) if member else None
         return admission.chain if admission else None
 
-    # --- merging -------------------------------------------------------------------------------------------------
+    # --- merging --------------------------------------------------------------------------------------------
 
     def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
         """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
@@ -185,13 +191,14 @@ class Ledger:
                 raise PeerFault("record is of no known kind")
 
     def forget_expired(self, now_unix_s: float) -> list[NodeId]:
-        """Drops records, tombstones and certificates past their end; returns whose record or tombstone went."""
+        """Drops records, tombstones and certificates past their end; returns whose record or tombstone
+        went."""
         gone: list[NodeId] = []
         for member in list(self):
             current = member.current
             if current is not None and expires_at(current) <= now_unix_s:
                 member.record = member.leave = None
-                member.envelope, member.digest = b"", Digest(b"")
+                member.envelope, member.digest = b"", _NO_DIGEST
                 gone.append(member.node)
             for leaf, admission in list(member.admissions.items()):
                 if admission.identity.not_after <= now_unix_s:
@@ -200,7 +207,7 @@ class Ledger:
                 del self._members[member.node]
         return gone
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _merge_subject(self, record: MemberRecord | LeaveRecord, data: bytes, now: float) -> Verdict:
         if expires_at(record) <= now:
@@ -271,7 +278,8 @@ class Ledger:
         )
 
     def _drop_superseded(self, member: Member) -> None:
-        """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with leaves."""
+        """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with
+        leaves."""
         best = member.best
         keep = {best.leaf} if best else set()
         if member.record:

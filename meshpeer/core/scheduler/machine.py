@@ -68,7 +68,7 @@ class Scheduler:
         self._peers: tuple[PeerView, ...] = ()
         self._dead: set[NodeId] = set()
 
-    # --- start ---------------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------------------
 
     def restore(
         self,
@@ -85,7 +85,7 @@ class Scheduler:
             effects += owner.restore(dict(tasks.get(record.job, {})), row, now)
         return effects
 
-    # --- two doors -----------------------------------------------------------------------------------------------
+    # --- two doors ------------------------------------------------------------------------------------------
 
     def handle(self, event: SchedulerEvent, now: Instant) -> list[SchedulerEffect]:
         match event:
@@ -139,7 +139,7 @@ class Scheduler:
         for owner in self.owned.values():
             owner.check()
 
-    # --- messages ------------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------------------
 
     def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[SchedulerEffect]:
         match message:
@@ -202,7 +202,7 @@ class Scheduler:
             effects += owner.dispatch(self.workers, now)
         return effects
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
         effects = [*self.worker.tick(now), *self.stealing.tick(now)]

@@ -1,9 +1,12 @@
 """What owners, workers and thieves say to each other, what happens to them, and what they want done.
 
-An attempt is named by job, task, round, number and node. The number tells attempts of a round apart; the round tells results apart
-after outputs were lost. Grants name a job by the digest of its signed record; a worker that does not hold it fetches it once.
+An attempt is named by job, task, round, number and node. The number tells attempts of a round apart; the
+round tells results apart
+after outputs were lost. Grants name a job by the digest of its signed record; a worker that does not hold it
+fetches it once.
 
-Inputs: a grant lists, for each needed task, the *manifest* of its outputs (a blob holding ``list[FileRef]`` in CBOR) and who
+Inputs: a grant lists, for each needed task, the *manifest* of its outputs (a blob holding ``list[FileRef]``
+in CBOR) and who
 holds manifest and files. More than ``INPUTS_INLINE_MAX`` of them travel as a blob that the owner holds.
 """
 
@@ -57,7 +60,7 @@ class Granted(msgspec.Struct, frozen=True, array_like=True):
     """Where there are too many to list: a blob of ``list[Input]``, held by the owner."""
 
 
-# --- frames ------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.capacity"):
@@ -131,7 +134,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.ack
 
 
 class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.steal"):
-    """The sender has idle slots. ``wait``: push when there is more (a lifeline), where there is nothing now."""
+    """The sender has idle slots. ``wait``: push when there is more (a lifeline), where there is nothing
+    now."""
 
     slots: int
     wait: bool
@@ -150,7 +154,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.t
 
 FRAMES = (Capacity, Grant, Renew, Stop, Lost, Offer, Ack, StealRequest, StealNone, Taken)
 
-# --- events ------------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +255,13 @@ SchedulerEvent = (
     | AttemptUnstageable
 )
 
-# --- effects -----------------------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchJob:
-    """Get the signed record from one of the holders, check it, and report ``JobLearned`` or ``JobRefused``."""
+    """Get the signed record from one of the holders, check it, and report ``JobLearned`` or
+    ``JobRefused``."""
 
     job: JobId
     record: Blob

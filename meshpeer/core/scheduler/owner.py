@@ -1,8 +1,11 @@
 """The owner of one job: which tasks are ready, who has a lease on which, and what is committed.
 
-A task is granted to the worker with the least to do per slot, and each worker holds only so many at a time; the rest waits here. A lease
-lives as long as its worker names it in ``Renew``. The first valid result of a round is committed: written to the journal, then
-acknowledged; duplicates are acknowledged again, other attempts stopped. After a restart the owner takes a new epoch and first
+A task is granted to the worker with the least to do per slot, and each worker holds only so many at a time;
+the rest waits here. A lease
+lives as long as its worker names it in ``Renew``. The first valid result of a round is committed: written to
+the journal, then
+acknowledged; duplicates are acknowledged again, other attempts stopped. After a restart the owner takes a new
+epoch and first
 listens to what workers still hold, so that what runs is not run again.
 """
 
@@ -53,7 +56,7 @@ HELD_MIN = 8
 """What a worker holds at most, running and queued; the rest waits at the owner, where anyone can get it."""
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 60.0
-_PENDING_BLOB = Blob(Digest(hashlib.sha256(b"").digest()), 0)
+_NOTHING = Blob(Digest(hashlib.sha256(b"").digest()), 0)
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ class JobOwner:
         self._lease_check_at_s = 0.0
         self._make_ready(self._progress.take_ready())
 
-    # --- start and end -------------------------------------------------------------------------------------------
+    # --- start and end --------------------------------------------------------------------------------------
 
     @property
     def job(self) -> JobId:
@@ -155,7 +158,8 @@ class JobOwner:
         return [persist, JobChanged(job=self.job)]
 
     def restore(self, rows: dict[int, TaskRow], row: JobRow, now: Instant) -> list[SchedulerEffect]:
-        """Takes up a job from the journal: replays what was committed, raises the epoch, and listens before it grants."""
+        """Takes up a job from the journal: replays what was committed, raises the epoch, and listens before
+        it grants."""
         for task, committed in sorted(rows.items()):
             index = TaskIndex(task)
             self._tasks[index] = _Task(
@@ -176,7 +180,8 @@ class JobOwner:
         return [self._persist_job(), *self._finish_if_done(now)]
 
     def cancel(self, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """Ends every open task as cancelled; running attempts are stopped. Results that were committed before stay."""
+        """Ends every open task as cancelled; running attempts are stopped. Results that were committed before
+        stay."""
         if self.finished:
             return []
         self.cancelled = True
@@ -189,7 +194,7 @@ class JobOwner:
         self._cancel_open()
         return [*effects, *self._finish_if_done(now), self._persist_job(), JobChanged(job=self.job)]
 
-    # --- time ----------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
         if self.finished:
@@ -225,7 +230,7 @@ class JobOwner:
             waits.append(Deadline(self._recovering_until_s, "stop waiting for workers after a restart"))
         return min(waits, key=lambda one: one.at_s, default=None)
 
-    # --- granting ------------------------------------------------------------------------------------------------
+    # --- granting -------------------------------------------------------------------------------------------
 
     @property
     def backlog(self) -> int:
@@ -302,12 +307,13 @@ class JobOwner:
             tasks=tuple(batch),
         )
 
-    # --- workers' words ------------------------------------------------------------------------------------------
+    # --- workers' words -------------------------------------------------------------------------------------
 
     def on_renew(
         self, node: NodeId, message: Renew, workers: dict[NodeId, Worker], now: Instant
     ) -> list[SchedulerEffect]:
-        """Renews what the worker names; what it holds without a lease is adopted where the task is free, else stopped."""
+        """Renews what the worker names; what it holds without a lease is adopted where the task is free, else
+        stopped."""
         stolen = dict(message.stolen_from)
         running = set(message.running)
         useless: list[Attempt] = []
@@ -361,7 +367,8 @@ class JobOwner:
         return effects + self.dispatch(workers, now)
 
     def on_boot(self, node: NodeId, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """The worker's agent was started anew: what it ran is gone (what it had finished, it has offered before)."""
+        """The worker's agent was started anew: what it ran is gone (what it had finished, it has offered
+        before)."""
         effects: list[SchedulerEffect] = []
         for task, lease in list(self.leases.items()):
             if lease.node == node:
@@ -386,7 +393,8 @@ class JobOwner:
     def on_offer(
         self, node: NodeId, offer: Offer, workers: dict[NodeId, Worker], now: Instant
     ) -> list[SchedulerEffect]:
-        """Commits the first valid result of the round; acknowledges it once it is on disk, and any other at once."""
+        """Commits the first valid result of the round; acknowledges it once it is on disk, and any other at
+        once."""
         task = TaskIndex(offer.attempt.task)
         ack = Ack(job=self.job, attempt=offer.attempt)
         if not 0 <= task < len(self.states):
@@ -440,7 +448,7 @@ class JobOwner:
             *self.dispatch(workers, now),
         ]
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _commit(
         self, task: TaskIndex, node: NodeId, offer: Offer, held: _Task, now: Instant
@@ -519,9 +527,17 @@ class JobOwner:
         if held.crashes >= CRASH_LIMIT:
             error = f"given up: {held.crashes} workers were lost while they ran it (last: {reason})"
             row = TaskRow(
-                round=held.round, state="failed", node=lease.node, tries=tuple(held.tries), exit_code=None, error=error,
-                stdout=_PENDING_BLOB, stderr=_PENDING_BLOB, manifest=_PENDING_BLOB, outputs=0,
-            )  # fmt: skip
+                round=held.round,
+                state="failed",
+                node=lease.node,
+                tries=tuple(held.tries),
+                exit_code=None,
+                error=error,
+                stdout=_NOTHING,
+                stderr=_NOTHING,
+                manifest=_NOTHING,
+                outputs=0,
+            )
             return [note, *self._write_result(task, row, TaskState.FAILED, now)]
         self._move(task, TaskState.READY)
         self._ready.appendleft(task)

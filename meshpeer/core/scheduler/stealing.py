@@ -1,7 +1,10 @@
-"""Stealing: an idle node asks a random other for half of what it can spare, twice; then it waits on lifelines.
+"""Stealing: an idle node asks a random other for half of what it can spare, twice; then it waits on
+lifelines.
 
-After the two misses the asked ones remember who is hungry and push when they have more (lifelines: Saraswat et al., PPoPP 2011), so
-an idle mesh is silent. Victims are random, four in five of the first try from the thief's own region. A victim keeps what it
+After the two misses the asked ones remember who is hungry and push when they have more (lifelines: Saraswat
+et al., PPoPP 2011), so
+an idle mesh is silent. Victims are random, four in five of the first try from the thief's own region. A
+victim keeps what it
 handed over until the thief says that it has it; what is not taken up comes back.
 """
 
@@ -24,7 +27,8 @@ UNTAKEN_S = 3.0
 ANSWER_S = 2.0
 """A victim that does not answer for this long counts as a miss."""
 IDLE_RETRY_S = 30.0
-"""How often a node that stays idle asks again: lifelines are soft state, and their holders may have restarted."""
+"""How often a node that stays idle asks again: lifelines are soft state, and their holders may have
+restarted."""
 
 
 class Dice(Protocol):
@@ -51,7 +55,7 @@ class Stealing:
     _hungry: dict[NodeId, int] = field(default_factory=dict)
     _handed: list[_HandedOver] = field(default_factory=list)
 
-    # --- thief ---------------------------------------------------------------------------------------------------
+    # --- thief ----------------------------------------------------------------------------------------------
 
     def seek(self, peers: Sequence[PeerView], now: Instant) -> list[SchedulerEffect]:
         """Asks somebody, where slots are idle and it is time to ask."""
@@ -85,7 +89,7 @@ class Stealing:
         if self.worker.idle_slots and self._misses < MISSES_MAX:
             self._next_at_s = min(self._next_at_s, now.mono_s)
 
-    # --- victim --------------------------------------------------------------------------------------------------
+    # --- victim ---------------------------------------------------------------------------------------------
 
     def on_request(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
         spare = self._spare()
@@ -106,7 +110,7 @@ class Stealing:
         return effects
 
     def on_taken(self, message: Taken) -> None:
-        taken = (message.job, {attempt for attempt in message.attempts})
+        taken = (message.job, set(message.attempts))
         self._handed = [
             one
             for one in self._handed
@@ -118,7 +122,7 @@ class Stealing:
         if self._asked == peer:
             self._asked = None
 
-    # --- time ----------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = []
@@ -135,7 +139,7 @@ class Stealing:
             waits.append(Deadline(self._next_at_s, "idle: ask for work"))
         return min(waits, key=lambda one: one.at_s, default=None)
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _spare(self) -> int:
         """Half of what waits here, rounded down: the one that the next free slot will take stays."""

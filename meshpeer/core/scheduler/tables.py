@@ -34,7 +34,8 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     TaskState.SKIPPED: frozenset(),
     TaskState.CANCELLED: frozenset(),
 }
-"""READY to a result: one that was granted before a restart or an expired lease arrived after all. SUCCEEDED to READY: a new round,
+"""READY to a result: one that was granted before a restart or an expired lease arrived after all. SUCCEEDED
+to READY: a new round,
 because every holder of its outputs is gone."""
 
 
@@ -73,7 +74,8 @@ def move_task(story: str, before: TaskState, after: TaskState) -> TaskState:
 
 
 def move_attempt(story: str, before: AttemptState, after: AttemptState) -> AttemptState:
-    """Returns ``after`` where the move is allowed; else raises ``InvariantBroken`` with the attempt's story."""
+    """Returns ``after`` where the move is allowed; else raises ``InvariantBroken`` with the attempt's
+    story."""
     if after not in ATTEMPT_MOVES[before]:
         raise InvariantBroken(f"attempt {story} can't go from {before.value} to {after.value}")
     return after

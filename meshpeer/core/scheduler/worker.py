@@ -1,8 +1,12 @@
-"""The worker: a deque of granted attempts, as many running as there are slots, results offered until acknowledged.
+"""The worker: a deque of granted attempts, as many running as there are slots, results offered until
+acknowledged.
 
-New work goes to the deque's end and is started from its front; thieves take from the end (the deque of Blumofe and Leiserson's
-work stealing, with the owner's order kept for what runs here). A result for another node's job is journalled before it is offered and
-forgotten once acknowledged, however often links, owner or this agent are restarted in between. A result for this node's own job is
+New work goes to the deque's end and is started from its front; thieves take from the end (the deque of
+Blumofe and Leiserson's
+work stealing, with the owner's order kept for what runs here). A result for another node's job is journalled
+before it is offered and
+forgotten once acknowledged, however often links, owner or this agent are restarted in between. A result for
+this node's own job is
 committed by the owner part in the same journal, so it is not written twice.
 """
 
@@ -40,7 +44,8 @@ from meshpeer.core.scheduler.tables import AttemptState, move_attempt
 RENEW_S = 5.0
 OFFER_FIRST_S = 1.0
 OFFER_MAX_S = 30.0
-"""An offer that is not acknowledged is repeated after 1 s, 2 s, 4 s and so on up to this, with jitter; and on every new link."""
+"""An offer that is not acknowledged is repeated after 1 s, 2 s, 4 s and so on up to this, with jitter; and on
+every new link."""
 
 Key = tuple[JobId, Attempt]
 
@@ -100,7 +105,7 @@ class JobWorker:
         self._busy = 0
         self._renew_at_s = 0.0
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     @property
     def idle_slots(self) -> int:
@@ -129,7 +134,7 @@ class JobWorker:
             return known.owner
         return next((one.row.owner for (held, _), one in self._offering.items() if held == job), None)
 
-    # --- grants --------------------------------------------------------------------------------------------------
+    # --- grants ---------------------------------------------------------------------------------------------
 
     def on_grant(self, grant: Grant, now: Instant) -> list[SchedulerEffect]:
         """Queues what is new; what is held or finished already is answered as it stands."""
@@ -191,7 +196,8 @@ class JobWorker:
         ]
 
     def give(self, count: int) -> list[Grant]:
-        """Takes up to ``count`` queued attempts off the deque's end, as grants for a thief (the caller sends them)."""
+        """Takes up to ``count`` queued attempts off the deque's end, as grants for a thief (the caller sends
+        them)."""
         given: dict[JobId, list[Granted]] = {}
         owners: dict[JobId, NodeId] = {}
         for holding in list(reversed(self._deque)):
@@ -230,7 +236,7 @@ class JobWorker:
                 self._deque.append(holding)
         return self._start(now)
 
-    # --- running -------------------------------------------------------------------------------------------------
+    # --- running --------------------------------------------------------------------------------------------
 
     def on_running(self, job: JobId, attempt: Attempt) -> list[SchedulerEffect]:
         holding = self._held.get((job, attempt))
@@ -287,7 +293,7 @@ class JobWorker:
             return []
         return [Persist(ticket=self._tickets.take(), changes=(delete_result(message.job, message.attempt),))]
 
-    # --- links and time ------------------------------------------------------------------------------------------
+    # --- links and time -------------------------------------------------------------------------------------
 
     def restore(self, rows: Iterable[ResultRow], now: Instant) -> None:
         """Takes up the results that were not acknowledged when the agent stopped."""
@@ -318,10 +324,11 @@ class JobWorker:
             waits.append(Deadline(self._renew_at_s, "renew leases"))
         return min(waits, key=lambda one: one.at_s, default=None)
 
-    # --- rules ---------------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------
 
     def _start(self, now: Instant) -> list[SchedulerEffect]:
-        """Starts from the front as long as the next one fits; a wide task is not overtaken, so it is not starved."""
+        """Starts from the front as long as the next one fits; a wide task is not overtaken, so it is not
+        starved."""
         effects: list[SchedulerEffect] = []
         while self._deque:
             holding = self._deque[0]

@@ -1,7 +1,9 @@
 """Frames: what one WebSocket message on a link holds.
 
-A frame is a channel byte and canonical CBOR. Channel 0 is control, decided by core; channel 1 is bulk, file pieces that
-never pass through core. A control message is a map whose ``t`` names its kind (msgspec's tag); the kinds themselves
+A frame is a channel byte and canonical CBOR. Channel 0 is control, decided by core; channel 1 is bulk, file
+pieces that
+never pass through core. A control message is a map whose ``t`` names its kind (msgspec's tag); the kinds
+themselves
 belong to the rooms, and only ``node`` knows them all.
 """
 
@@ -38,14 +40,16 @@ class Codec:
                 raise TypeError(f"two kinds of message are tagged {config.tag!r}")
 
     def encode(self, message: msgspec.Struct) -> bytes:
-        """Returns the frame; raises ``ValueError`` where it would exceed ``FRAME_BYTES_MAX`` (a bug of the sender)."""
+        """Returns the frame; raises ``ValueError`` where it would exceed ``FRAME_BYTES_MAX`` (a bug of the
+        sender)."""
         frame = bytes((self._channel,)) + cbor.encode(message)
         if len(frame) > FRAME_BYTES_MAX:
             raise ValueError(f"{type(message).__name__} of {len(frame)} bytes exceeds a frame")
         return frame
 
     def decode(self, frame: bytes) -> msgspec.Struct | None:
-        """Returns the message, or None for a kind that this version does not know; raises ``PeerFault`` for rubbish.
+        """Returns the message, or None for a kind that this version does not know; raises ``PeerFault`` for
+        rubbish.
 
         Unknown kinds are skipped, not refused: a newer peer may say more than we understand.
         """

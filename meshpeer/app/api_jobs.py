@@ -1,0 +1,274 @@
+"""Answers what is asked about jobs and their files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshpeer.app import views
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Refused, StoreFailed
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
+from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
+from meshpeer.core.records import envelope
+from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
+from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.wire import cbor
+from meshpeer.runtime.control import (
+    Job,
+    LogPiece,
+    OutputFile,
+    Submission,
+    Task,
+)
+from meshpeer.runtime.ports import BlobRef
+
+if TYPE_CHECKING:
+    from meshpeer.app.agent import Agent
+
+LOG_PIECE_BYTES = 256 * 1024
+LOG_WAIT_S = 20.0
+MANIFEST_BYTES_MAX = 32 * 1024 * 1024
+SPEC_BYTES_MAX = 64 * 1024 * 1024
+JOB_ID = re.compile(r"j[a-z2-7]{19}")
+DRIFT_SHOWN_S = 600.0
+
+
+class JobAnswers:
+    """The part of the control API that is about jobs."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._watchers: dict[str, trio.Event] = {}
+        self._failure: StoreFailed | None = None
+
+    # --- called by the agent --------------------------------------------------------------------------------
+
+    def on_job_changed(self, job: JobId) -> None:
+        """Wakes whoever watches the job."""
+        event = self._watchers.pop(job, None)
+        if event is not None:
+            event.set()
+
+    def fail(self, error: StoreFailed) -> None:
+        """Nothing can be written any more: whoever waits is told why."""
+        self._failure = error
+        for event in self._watchers.values():
+            event.set()
+        self._watchers.clear()
+
+    # --- files ----------------------------------------------------------------------------------------------
+
+    async def has_blob(self, digest: str) -> bool:
+        return self._agent.blobs.path(_digest(digest)) is not None
+
+    async def put_blob(self, digest: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        async with self._agent.blobs.receive(BlobRef(digest=_digest(digest), size=size)) as writer:
+            async for piece in pieces:
+                if piece:
+                    await writer.write(piece)
+            await writer.finish()
+
+    async def get_output(self, job: str, task: str, path: str) -> AsyncIterator[bytes]:
+        owner, index = self._task(job, task)
+        for file in await self._manifest(owner, index):
+            if file.path == path:
+                await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
+                offset = 0
+                while offset < file.size:
+                    data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)
+                    offset += len(data)
+                    yield data
+                return
+        raise LocalFault(f"{task} has no output {path!r}", f"see `meshpeer jobs tasks {job}`")
+
+    # --- jobs -----------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission) -> Job:
+        agent, node = self._agent, self._agent.node
+        if not JOB_ID.fullmatch(submission.job):
+            raise LocalFault(
+                f"{submission.job!r} is not a job id", "a job id is j and 19 letters or digits 2 to 7"
+            )
+        job = JobId(submission.job)
+        owner = node.scheduler.owned.get(job)
+        if owner is None:
+            self._check_may_submit()
+            spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
+            missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
+            if missing:
+                raise LocalFault(
+                    f"the job's file {missing[0]} was not uploaded",
+                    "submit again with `meshpeer jobs submit`",
+                )
+            record = JobRecord(
+                job=job,
+                submitter=node.me,
+                submitted_at_us=int(agent.clock.now().unix_s * 1e6),
+                spec=spec,
+                replicas=(node.me,),
+            )
+            signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
+            stored = await agent.blobs.add_bytes(signed)
+            agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
+            owner = node.scheduler.owned[job]
+        await self._on_disk(owner.accept_ticket)
+        return views.job_view(node, owner)
+
+    async def jobs(self) -> list[Job]:
+        owners = self._agent.node.scheduler.owned.values()
+        return [
+            views.job_view(self._agent.node, one)
+            for one in sorted(owners, key=lambda one: -one.record.submitted_at_us)
+        ]
+
+    async def job(self, job: str) -> Job:
+        return views.job_view(self._agent.node, self._owner(job))
+
+    async def tasks(self, job: str) -> list[Task]:
+        owner = self._owner(job)
+        tasks: list[Task] = []
+        for number in range(len(owner.graph)):
+            index = TaskIndex(number)
+            row = owner.results.get(index)
+            outputs: tuple[str, ...] = ()
+            if row is not None and row.outputs and self._agent.blobs.path(row.manifest.digest) is not None:
+                outputs = tuple(file.path for file in await self._manifest(owner, index))
+            tasks.append(views.task_view(self._agent.node, owner, index, outputs))
+        return tasks
+
+    async def outputs(self, job: str, task: str) -> list[OutputFile]:
+        owner, index = self._task(job, task)
+        files = await self._manifest(owner, index)
+        return [
+            OutputFile(path=one.path, sha256=one.digest.hex(), size=one.size, executable=one.executable)
+            for one in files
+        ]
+
+    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece:
+        if stream not in ("stdout", "stderr"):
+            raise LocalFault(f"{stream!r} is not a stream", "streams are stdout and stderr")
+        owner, index = self._task(job, task)
+        deadline = trio.current_time() + (LOG_WAIT_S if wait else 0.0)
+        while True:
+            row = owner.results.get(index)
+            if row is not None:
+                blob = row.stdout if stream == "stdout" else row.stderr
+                if not blob.size:
+                    return LogPiece(data=b"", offset=offset, finished=True)
+                await self._have(BlobRef(digest=blob.digest, size=blob.size), owner, index)
+                data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
+                return LogPiece(
+                    data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size
+                )
+            lease = owner.leases.get(index)
+            if lease is not None and lease.node == self._agent.node.me:
+                live = self._agent.executor.log(
+                    self._agent.attempts.key_of(owner.job, lease.attempt), stream, offset, LOG_PIECE_BYTES
+                )
+                if live:
+                    return LogPiece(data=live, offset=offset + len(live), finished=False)
+            if owner.finished or trio.current_time() >= deadline:
+                return LogPiece(data=b"", offset=offset, finished=owner.finished)
+            await trio.sleep(0.1)
+
+    async def watch(self, job: str) -> AsyncIterator[Job]:
+        owner = self._owner(job)
+        last: Job | None = None
+        while True:
+            event = self._watchers.setdefault(owner.job, trio.Event())
+            present = views.job_view(self._agent.node, owner)
+            if present != last:
+                yield present
+                last = present
+            if owner.finished:
+                return
+            await event.wait()
+            if self._failure is not None:
+                raise self._failure
+            await trio.sleep(0.05)
+
+    async def cancel(self, job: str) -> Job:
+        owner = self._owner(job)
+        self._agent.driver.step_now(CancelAsked(job=owner.job))
+        await self._on_disk(owner.last_ticket)
+        return views.job_view(self._agent.node, owner)
+
+    # --- helpers --------------------------------------------------------------------------------------------
+
+    def _check_may_submit(self) -> None:
+        member = self._agent.node.ledger.get(self._agent.node.me)
+        if (
+            member is None
+            or member.best is None
+            or Capability.SUBMIT not in member.best.identity.capabilities
+        ):
+            raise Refused(
+                "this node may not submit jobs",
+                "its invite was made with --deny submit; submit at another node",
+            )
+
+    async def _on_disk(self, ticket: Ticket | None) -> None:
+        """Returns once the ticket is on disk; raises ``StoreFailed`` where it can't be."""
+        done = trio.Event()
+        self._agent.releases.when(ticket, done.set, done.set)
+        await done.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _owner(self, job: str) -> JobOwner:
+        owned = self._agent.node.scheduler.owned
+        owner = owned.get(JobId(job))
+        if owner is not None:
+            return owner
+        matches = [one for one in owned.values() if one.job.startswith(job) or one.record.spec.name == job]
+        if len(matches) == 1 or (matches and all(one.record.spec.name == job for one in matches)):
+            return max(matches, key=lambda one: one.record.submitted_at_us)
+        if matches:
+            raise LocalFault(
+                f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`"
+            )
+        raise LocalFault(
+            f"this node owns no job {job!r}",
+            "see `meshpeer jobs list`; a job is asked for at the node that it was submitted at",
+        )
+
+    def _task(self, job: str, task: str) -> tuple[JobOwner, TaskIndex]:
+        owner = self._owner(job)
+        if not task and len(owner.graph) == 1:
+            return owner, TaskIndex(0)
+        return owner, owner.graph.find(task)
+
+    async def _manifest(self, owner: JobOwner, index: TaskIndex) -> tuple[FileRef, ...]:
+        row = owner.results.get(index)
+        if row is None or not row.outputs:
+            return ()
+        await self._have(BlobRef(digest=row.manifest.digest, size=row.manifest.size), owner, index)
+        data = await self._agent.blobs.read(row.manifest.digest, 0, row.manifest.size)
+        return cbor.decode(data, tuple[FileRef, ...], bytes_max=MANIFEST_BYTES_MAX)
+
+    async def _have(self, ref: BlobRef, owner: JobOwner, index: TaskIndex) -> None:
+        if self._agent.blobs.path(ref.digest) is not None:
+            return
+        holder = owner.results[index].node
+        try:
+            await self._agent.exchange.fetch(ref, holder)
+        except MeshpeerError as error:
+            name = views.name_of(self._agent.node, holder)
+            raise EnvironmentFault(
+                f"{name}, which holds this file, can't give it: {error.what}",
+                f"is {name} up? see `meshpeer peers`",
+            ) from error
+
+
+def _digest(text: str) -> Digest:
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise LocalFault(f"{text!r} is not a SHA-256", "give 64 hexadecimal digits")
+    return Digest(raw)

@@ -1,0 +1,265 @@
+"""Answers what is asked about the mesh: status, peers, plan, invites, ping, stop, leave."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshpeer import __version__
+from meshpeer.app import views
+from meshpeer.app.troubles import notices_of, troubles_of
+from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
+from meshpeer.core.identity.certificates import SERIAL_BYTES, make_invite
+from meshpeer.core.identity.constraints import INVITE_DEFAULT, Capability, describe
+from meshpeer.core.identity.invites import Invite, encode_invite
+from meshpeer.core.ids import key_text, wireguard_key_text
+from meshpeer.core.node.messages import LeaveAsked
+from meshpeer.core.wgconf.render import render_wg_quick
+from meshpeer.runtime.control import (
+    InviteMade,
+    InviteRequest,
+    MeshInfo,
+    NodeInfo,
+    Peer,
+    PingAnswer,
+    Plan,
+    Status,
+    rfc3339,
+)
+
+if TYPE_CHECKING:
+    from meshpeer.app.agent import Agent
+
+LOG_PIECE_BYTES = 256 * 1024
+LOG_WAIT_S = 20.0
+MANIFEST_BYTES_MAX = 32 * 1024 * 1024
+SPEC_BYTES_MAX = 64 * 1024 * 1024
+JOB_ID = re.compile(r"j[a-z2-7]{19}")
+DRIFT_SHOWN_S = 600.0
+
+
+class MeshAnswers:
+    """The part of the control API that is about the mesh."""
+
+    _agent: Agent
+
+    # --- the mesh -------------------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        agent, node = self._agent, self._agent.node
+        mine, charter, member = node.roster.get(node.me), node.ledger.charter, node.ledger.get(node.me)
+        best = member.best if member else None
+        counts = views.count_members(node)
+        troubles = troubles_of(agent)
+        states: dict[str, int] = {}
+        for owner in node.scheduler.owned.values():
+            states[views.job_state(owner)] = states.get(views.job_state(owner), 0) + 1
+        return Status(
+            mesh=MeshInfo(
+                id=key_text(node.ledger.mesh),
+                name=charter.mesh_name if charter else "",
+                subnet=charter.subnet if charter else "",
+                topology=charter.topology if charter else "",
+                topology_mode=node.tunnels.plan.mode,
+            ),
+            node=NodeInfo(
+                id=key_text(node.me),
+                name=mine.name if mine else agent.state.node.name,
+                region=agent.state.node.region,
+                roles=agent.state.node.roles,
+                ipv4=mine.ipv4 if mine else "",
+                ipv6=mine.ipv6 if mine and agent.wireguard.backend != "none" else "",
+                public_key=wireguard_key_text(agent.state.wireguard_key.public),
+                backend=agent.wireguard.backend,
+                interface=""
+                if agent.wireguard.backend == "none"
+                else agent.settings.file.wireguard.interface,
+                port=node.config.wireguard_port,
+                mtu=charter.mtu if charter else 0,
+                control_port=agent.transport.port,
+                isolation=agent.executor.isolation,
+                slots=agent.executor.slots,
+                admission="durable" if best and best.identity.durable else "provisional",
+                certificate_ends=rfc3339(best.identity.not_after) if best else "",
+                version=__version__,
+                uptime_s=round(time.monotonic() - agent.started_at, 1),
+            ),
+            members=counts,
+            health="alone" if counts.total > 1 and not node.links.peers else "degraded" if troubles else "ok",
+            warnings=(*troubles, *notices_of(agent)),
+            jobs=states,
+        )
+
+    async def peers(self) -> list[Peer]:
+        node, now = self._agent.node, self._agent.clock.now().unix_s
+        listed = [views.peer_view(node, one, now) for one in node.roster.members if one.node != node.me]
+        left = [
+            views.left_view(one.leave) for one in node.ledger if one.leave is not None and one.node != node.me
+        ]
+        return sorted(listed, key=lambda one: one.name) + left
+
+    async def plan(self) -> Plan:
+        return views.plan_view(self._agent.node, self._agent.clock.now().unix_s)
+
+    async def export_wg_quick(self) -> str:
+        desired = self._agent.node.desired
+        if desired is None:
+            raise LocalFault("this node has no interface (backend none)", "there is nothing to export")
+        node = self._agent.node
+        names = {one.record.wireguard_key: one.name for one in node.roster.members}
+        return render_wg_quick(
+            desired, names, observed=node.tunnels.observed, now_unix_s=self._agent.clock.now().unix_s
+        )
+
+    async def invite(self, request: InviteRequest) -> InviteMade:
+        agent = self._agent
+        issuer = agent.state.issuer
+        if issuer is None:
+            raise Refused(
+                "this node can't make invites: it is no issuer",
+                "make it on the founder, or on another issuer of the mesh",
+            )
+        if not 60 <= request.expires_s <= 90 * 86_400 or not 1 <= request.uses <= 1_000:
+            raise LocalFault(
+                "an invite holds for 1 minute to 90 days and 1 to 1000 uses",
+                "choose --expires and --uses within that",
+            )
+        capabilities = (INVITE_DEFAULT | _capabilities(request.allow)) - _capabilities(request.deny)
+        seeds, warnings = self._seeds_for_invite()
+        now = int(agent.clock.now().unix_s)
+        authority = make_invite(
+            issuer,
+            os.urandom(32),
+            capabilities=capabilities,
+            roles=request.roles,
+            region=request.region,
+            uses=request.uses,
+            expires_s=request.expires_s,
+            now_unix_s=now,
+            serial=os.urandom(SERIAL_BYTES),
+        )
+        charter = agent.node.ledger.charter
+        invite = Invite(
+            authority=authority,
+            issuer=issuer.certificate,
+            roots=agent.state.node.roots,
+            seeds=seeds,
+            mesh_name=charter.mesh_name if charter else "",
+        )
+        return InviteMade(
+            invite=encode_invite(invite),
+            id=invite.id.hex(),
+            mesh=charter.mesh_name if charter else "",
+            fingerprint=invite.fingerprint,
+            expires_at=rfc3339(now + request.expires_s),
+            uses=request.uses,
+            roles=request.roles,
+            region=request.region,
+            may=describe(capabilities),
+            seeds=seeds,
+            warnings=warnings,
+        )
+
+    async def ping(self, node: str, count: int) -> PingAnswer:
+        mind = self._agent.node
+        listed = mind.roster.named(node)
+        if listed is None:
+            known = ", ".join(one.name for one in mind.roster.members)
+            raise LocalFault(f"there is no member {node!r}", f"members are: {known}")
+        count = min(max(count, 1), 100)
+        address = listed.ipv4 or listed.ipv6
+        if (
+            self._agent.wireguard.backend == "none"
+            or not listed.record.wireguard_port
+            or listed.node == mind.me
+        ):
+            rtt = mind.liveness.rtt_s(listed.node)
+            return PingAnswer(
+                node=listed.name,
+                address=mind.links.remote_of(listed.node),
+                over="link",
+                rtt_ms=(rtt * 1000 if rtt else None,),
+            )
+        try:
+            done = await trio.run_process(
+                ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "1", address],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise EnvironmentFault(
+                "`ping` is not installed",
+                "apt install iputils-ping (Debian, Ubuntu) or dnf install iputils (Fedora)",
+            ) from error
+        times = {
+            int(one[0]): float(one[1])
+            for one in re.findall(rb"icmp_seq=(\d+).*time=([\d.]+) ms", done.stdout)
+        }
+        return PingAnswer(
+            node=listed.name,
+            address=address,
+            over="tunnel",
+            rtt_ms=tuple(times.get(number) for number in range(1, count + 1)),
+        )
+
+    async def stop(self, *, take_down: bool) -> str:
+        self._agent.take_down = take_down
+        self._stop_soon()
+        return "the agent stops and the interface goes" if take_down else "the agent stops; tunnels stay up"
+
+    async def leave(self, *, force: bool) -> str:
+        agent = self._agent
+        others = [one for one in agent.node.roster.members if one.node != agent.node.me]
+        issuers = [one for one in others if Capability.ISSUER in one.identity.capabilities]
+        if agent.state.issuer is not None and others and not issuers and not force:
+            raise Refused(
+                "this node is the mesh's last issuer: without it nobody can be admitted or renewed",
+                "leave all the same with --force; members stay connected until their certificates end",
+            )
+        agent.driver.step_now(LeaveAsked())
+        agent.take_down = True
+        (agent.settings.state_dir / "node.json").rename(
+            agent.settings.state_dir / f"left-{int(time.time())}.json"
+        )
+        self._stop_soon()
+        return (
+            "this node has left the mesh; its keys are kept in the state folder, and are of no use any more"
+        )
+
+    # --- helpers --------------------------------------------------------------------------------------------
+
+    def _seeds_for_invite(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns addresses for an invite, best first, and what a person should know about them."""
+        record = self._agent.node.own.record
+        seeds = record.control_endpoints[:3] if record else ()
+        if self._agent.state.node.endpoint:
+            return seeds, ()
+        private = all(
+            re.match(r"(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|100\.|127\.|\[f[cde])", one)
+            for one in seeds
+        )
+        note = (
+            "the seeds are addresses of a local network: a joiner elsewhere can't reach them. "
+            "Found the mesh with --endpoint HOST, and open to this machine "
+            f"TCP {self._agent.transport.port} and UDP {self._agent.node.config.wireguard_port}"
+        )
+        return seeds, (note,) if private else ()
+
+    def _stop_soon(self) -> None:
+        async def stop() -> None:
+            await trio.sleep(0.3)
+            self._agent.stopping.set()
+
+        self._agent.spawn(stop)
+
+
+def _capabilities(names: tuple[str, ...]) -> frozenset[Capability]:
+    try:
+        return frozenset(Capability(name) for name in names)
+    except ValueError as error:
+        raise LocalFault(f"{error.args[0]}", f"capabilities are: {', '.join(Capability)}") from error

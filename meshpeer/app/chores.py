@@ -1,0 +1,97 @@
+"""What an agent keeps an eye on beside the mesh itself: this machine's network, its hosts file, the local
+network's announcements."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
+from meshpeer.adapters.hosts import HostsFile, render_block
+from meshpeer.adapters.network import observe_network
+from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.ids import key_text
+from meshpeer.core.node.messages import EndpointsChanged, SeedFound
+
+if TYPE_CHECKING:
+    from meshpeer.app.agent import Agent
+
+NETWORK_LOOK_S = 5.0
+
+
+class Chores:
+    """Tasks of one agent; each runs until cancelled."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._endpoints = EndpointsChanged(control=(), wireguard=())
+
+    async def watch_network(self) -> None:
+        while True:
+            await trio.sleep(NETWORK_LOOK_S)
+            await self.look_at_network()
+
+    async def look_at_network(self) -> None:
+        network = await observe_network(self._agent.settings.file.wireguard.interface)
+        self._agent.node.tunnels.attached(network.attached)
+        hosts = [f"[{one}]" if ":" in one else one for one in network.addresses]
+        control = [f"{host}:{self._agent.transport.port}" for host in hosts]
+        wireguard = [f"{host}:{self._agent.state.node.wireguard_port}" for host in hosts]
+        endpoint = self._agent.state.node.endpoint
+        if endpoint:
+            control.insert(0, f"{endpoint.rpartition(':')[0]}:{self._agent.transport.port}")
+            wireguard.insert(0, endpoint)
+        changed = EndpointsChanged(control=tuple(control[:8]), wireguard=tuple(wireguard[:8]))
+        if changed != self._endpoints:
+            self._endpoints = changed
+            self._agent.driver.post(changed)
+
+    async def keep_hosts(self) -> None:
+        if (
+            os.geteuid() != 0
+            or not self._agent.settings.file.mesh.hosts_file
+            or self._agent.wireguard.backend == "none"
+        ):
+            return
+        hosts = HostsFile()
+        while True:
+            self._agent.members_changed = trio.Event()
+            charter = self._agent.node.ledger.charter
+            if charter is not None:
+                members = [(one.name, (one.ipv4, one.ipv6)) for one in self._agent.node.roster.members]
+                try:
+                    hosts.write(render_block(charter.mesh_name, members))
+                except EnvironmentFault as fault:
+                    self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
+                    return
+            await self._agent.members_changed.wait()
+            await trio.sleep(0.2)
+
+    async def discover(self) -> None:
+        discovery = MdnsDiscovery() if self._agent.settings.file.mesh.mdns else NoDiscovery()
+        fingerprint = key_text(self._agent.state.mesh)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, discovery, fingerprint)
+            async for found in discovery.browse():
+                if found.mesh_hint == fingerprint and found.node_hint != key_text(self._agent.node.me):
+                    for address in found.addresses:
+                        self._agent.driver.post(SeedFound(address=address))
+
+    async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
+        hosts = [one.rpartition(":")[0].strip("[]") for one in self._endpoints.control]
+        literal = [one for one in hosts if ":" in one or one.replace(".", "").isdigit()]
+        await discovery.announce(
+            mesh_hint=fingerprint,
+            node_hint=key_text(self._agent.node.me),
+            port=self._agent.transport.port,
+            addresses=literal,
+        )
+
+    async def remove_interface(self) -> None:
+        await self._agent.wireguard.remove()
+        if os.geteuid() == 0 and self._agent.settings.file.mesh.hosts_file:
+            with contextlib.suppress(EnvironmentFault):
+                HostsFile().write("")

@@ -1,0 +1,75 @@
+"""What an operator should know: troubles keep a node from its work, notices do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshpeer.app.views import name_of
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.runtime.control import rfc3339
+
+if TYPE_CHECKING:
+    from meshpeer.app.agent import Agent
+
+DRIFT_SHOWN_S = 600.0
+"""How long a repair by hand is still mentioned."""
+
+
+def troubles_of(agent: Agent) -> list[str]:
+    """Returns what keeps this node from doing its work, worst first."""
+    node = agent.node
+    troubles: list[str] = []
+    fault = agent.reconciler.fault
+    if fault is not None:
+        troubles.append(f"the interface is not as it should be: {fault.what} ({fault.hint})")
+    member = node.ledger.get(node.me)
+    best = member.best if member else None
+    if best is not None and not best.identity.durable:
+        minutes = int((best.identity.not_after - agent.clock.now().unix_s) / 60)
+        troubles.append(
+            f"this node is provisional: no issuer has admitted it yet, and its invite ends in {minutes} min"
+        )
+    if len(node.roster.members) > 1 and not node.links.peers:
+        troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
+    troubles += [f"a member refuses this node: {reason}" for reason in agent.refusals.values()]
+    return troubles
+
+
+def notices_of(agent: Agent) -> list[str]:
+    """Returns what is worth knowing although the node works."""
+    node = agent.node
+    notices: list[str] = list(getattr(agent.wireguard, "notes", ()))
+    for one in node.roster.members:
+        if one.quarantined:
+            notices.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
+        if one.name != one.record.name:
+            notices.append(f"{one.name} asked for the name {one.record.name}, which another member has")
+    for who, spent in node.spent_invites.items():
+        notices.append(
+            f"{name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): "
+            "it stays provisional"
+        )
+    drift = agent.reconciler.last_drift
+    if drift is not None and agent.clock.now().unix_s - drift[0] < DRIFT_SHOWN_S:
+        notices.append(f"repaired at {rfc3339(drift[0])[11:19]} UTC: {'; '.join(drift[1])}")
+    others = [one for one in node.roster.members if one.node != node.me]
+    issuers = [one for one in others if Capability.ISSUER in one.identity.capabilities]
+    if agent.state.issuer is not None and len(others) > 1 and not issuers:
+        notices.append(
+            "this node is the only issuer: if it is lost, nobody can join any more "
+            "(keep a backup of its keys folder)"
+        )
+    return notices
+
+
+def next_steps_of(agent: Agent) -> tuple[str, ...]:
+    """Returns what a person would type next."""
+    if agent.state.issuer is not None and len(agent.node.roster.members) == 1:
+        return (
+            "meshpeer invite      make an invite, then type on the other machine: meshpeer join INVITE",
+            "meshpeer status",
+        )
+    return (
+        "meshpeer peers       who is in, and how they are reached",
+        "meshpeer jobs submit FILE    run a job on all of them",
+    )
