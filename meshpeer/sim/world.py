@@ -1,6 +1,7 @@
 """A virtual world: the very same ``core.node`` on an event heap, with virtual time and seeded latency.
 
-Links, disks and clocks are simulated; decisions are not. One seed replays a run: nothing here iterates over a set, and the only
+Links, disks and clocks are simulated; decisions are not. One seed replays a run: nothing here iterates over a
+set, and the only
 randomness is the world's own generator.
 """
 
@@ -117,7 +118,7 @@ class World:
         self.mesh = mesh_id_of(public_key_of(self.root.certificate))
         self.invite = self.make_invite(uses=1_000)
 
-    # --- making hosts --------------------------------------------------------------------------------------------
+    # --- making hosts ---------------------------------------------------------------------------------------
 
     def make_invite(self, *, uses: int = 1, expires_s: int = 7 * 86_400) -> Authority:
         return make_invite(
@@ -228,7 +229,7 @@ class World:
     def heal(self) -> None:
         self.cuts.clear()
 
-    # --- time ----------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def instant(self, host: Host) -> Instant:
         return Instant(self.now_s, EPOCH_S + self.now_s + host.clock_skew_s)
@@ -258,7 +259,7 @@ class World:
             self._perform(host, effect)
         self._schedule_tick(host)
 
-    # --- effects -------------------------------------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------------------
 
     def _perform(self, host: Host, effect: object) -> None:
         match effect:
@@ -378,7 +379,7 @@ class World:
         else:
             host.waiting.append((ticket, action))
 
-    # --- plumbing ------------------------------------------------------------------------------------------------
+    # --- plumbing -------------------------------------------------------------------------------------------
 
     def _schedule_tick(self, host: Host) -> None:
         deadline = host.node.next_deadline() if host.node else None

@@ -1,6 +1,8 @@
-"""mDNS with zeroconf, bridged to trio. The service is ``_meshpeer._tcp.local.`` with the mesh's fingerprint, the node's id and its port.
+"""mDNS with zeroconf, bridged to trio. The service is ``_meshpeer._tcp.local.`` with the mesh's fingerprint,
+the node's id and its port.
 
-What is heard is a hint whom to dial: a stranger may announce anything, and learns nothing by it, since a link needs certificates.
+What is heard is a hint whom to dial: a stranger may announce anything, and learns nothing by it, since a link
+needs certificates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Reads addresses and routes with ``ip -json`` where it is installed, else from the socket layer.
 
-Addresses that must never be offered to a peer are left out: loopback (unless there is nothing else), link-local, the mesh's own
+Addresses that must never be offered to a peer are left out: loopback (unless there is nothing else),
+link-local, the mesh's own
 interface, and bridges of container engines, whose addresses are the same on every machine.
 """
 
@@ -52,7 +53,8 @@ class _Route(msgspec.Struct, frozen=True):
 
 
 async def observe_network(interface: str) -> Network:
-    """Reads the network as it is now; ``interface`` is the mesh's own, which is left out. Never raises: what can't be read is empty."""
+    """Reads the network as it is now; ``interface`` is the mesh's own, which is left out. Never raises: what
+    can't be read is empty."""
     ip = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if ip is None:
         return Network(addresses=_guess(), attached=(), routes=())

@@ -1,4 +1,5 @@
-"""Accepts and dials links. One resource, ``/meshpeer/v1``; everything before the TLS handshake's end is OpenSSL's."""
+"""Accepts and dials links. One resource, ``/meshpeer/v1``; everything before the TLS handshake's end is
+OpenSSL's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """TLS contexts of a node: 1.3 only, Ed25519, both sides show a chain, the mesh's roots are the only anchors.
 
-OpenSSL judges signatures, CA flags and path lengths; it does not judge times (X509_V_FLAG_NO_CHECK_TIME), because its refusal could
-not name both clocks. ``core.identity.chains`` judges times, and everything else again, at the greeting, before any other
+OpenSSL judges signatures, CA flags and path lengths; it does not judge times (X509_V_FLAG_NO_CHECK_TIME),
+because its refusal could
+not name both clocks. ``core.identity.chains`` judges times, and everything else again, at the greeting,
+before any other
 frame of the link is read. Names and addresses mean nothing here: the identity is the key.
 """
 
@@ -57,7 +59,8 @@ def peer_of(certificate: bytes | None) -> NodeId:
 
 
 def _load_chain(context: ssl.SSLContext, chain: Sequence[bytes], seed: bytes) -> None:
-    """Hands chain and key over in memory: ``load_cert_chain`` takes paths only, and no key is to touch a disk twice."""
+    """Hands chain and key over in memory: ``load_cert_chain`` takes paths only, and no key is to touch a disk
+    twice."""
     key = Ed25519PrivateKey.from_private_bytes(seed).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
