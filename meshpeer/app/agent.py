@@ -38,6 +38,7 @@ from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
+from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeliverToSelf,
@@ -49,7 +50,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
-from meshpeer.core.node.node import Node, NodeConfig
+from meshpeer.core.node.node import Node
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler

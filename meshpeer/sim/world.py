@@ -30,6 +30,7 @@ from meshpeer.core.identity.constraints import ALL, INVITE_DEFAULT
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
+from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
 from meshpeer.core.node.messages import (
     ApplyDevice,
@@ -43,7 +44,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
-from meshpeer.core.node.node import Node, NodeConfig
+from meshpeer.core.node.node import Node
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,11 +20,9 @@ from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import LocalFault, PeerFault
-from meshpeer.core.identity.admission import UsesSpent, issue_durable, judge_admission
-from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority
+from meshpeer.core.identity.admission import UsesSpent
 from meshpeer.core.identity.chains import verify_chain
-from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket, key_text
+from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.liveness import (
@@ -48,7 +45,9 @@ from meshpeer.core.membership.messages import (
     WeWereRefused,
 )
 from meshpeer.core.node import messages as own_messages
+from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.gossip import Gossip, Jitter, Outcome
+from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
@@ -69,6 +68,7 @@ from meshpeer.core.node.messages import (
 from meshpeer.core.node.own import OwnRecord, Profile
 from meshpeer.core.node.roster import Listed, Roster, make_roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler import messages as jobs
@@ -78,56 +78,7 @@ from meshpeer.core.wire.frames import Channel, Codec
 
 CODEC = Codec(Channel.CONTROL, (*membership.FRAMES, *antientropy.FRAMES, *own_messages.FRAMES, *jobs.FRAMES))
 
-NodeEvent = (
-    Started
-    | Tick
-    | Persisted
-    | LinkOpened
-    | LinkClosed
-    | DialFailed
-    | FrameReceived
-    | SeedFound
-    | EndpointsChanged
-    | DeviceObserved
-    | SelfMessage
-    | LeaveAsked
-    | RenameAsked
-    | jobs.SchedulerEvent
-)
-NodeEffect = (
-    SendFrame
-    | DeliverToSelf
-    | Dial
-    | CloseLink
-    | Persist
-    | ApplyDevice
-    | ShowChain
-    | MembersChanged
-    | FirstSyncDone
-    | WeWereRefused
-    | Note
-    | jobs.SchedulerEffect
-)
 _CHANGES_FACTS = (Started, Tick, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
-    """What a node is told about itself. Keys are values here; where they rest is the adapters' business."""
-
-    key: SigningKey
-    chain: Chain
-    wireguard_key: WireGuardPrivateKey
-    wireguard_port: int
-    """0 for a node without an interface."""
-    interface: str
-    control_port: int
-    name: str
-    region: str
-    roles: tuple[str, ...]
-    hub: str
-    configured_endpoint: bool
-    issuer: Authority | None = field(repr=False)
 
 
 class Node:
@@ -149,7 +100,6 @@ class Node:
         self.ledger = ledger
         self.scheduler = scheduler
         self._tickets = tickets
-        self._entropy = entropy
         self._name = config.name
         self._control: tuple[str, ...] = ()
         self._wireguard: tuple[str, ...] = ()
@@ -159,7 +109,7 @@ class Node:
         self._left = False
         self._synced_with: NodeId | None = None
         self._remembered: set[str] = set()
-        self._refused_invites: dict[NodeId, UsesSpent] = {}
+        self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
         self._desired: DesiredDevice | None = None
         self._roster = Roster((), {})
         self._chain: Chain = config.chain
@@ -201,7 +151,7 @@ class Node:
     @property
     def spent_invites(self) -> dict[NodeId, UsesSpent]:
         """Nodes that this issuer would not admit, and why."""
-        return self._refused_invites
+        return self._issuing.refused if self._issuing else {}
 
     def next_deadline(self) -> Deadline | None:
         profile = self._profile()
@@ -513,44 +463,13 @@ class Node:
         return owner
 
     def _issue(self, touched: Iterable[NodeId], now: Instant) -> list[NodeEffect]:
-        """As an issuer: turns provisional leaves that were heard of into durable ones."""
-        if self.config.issuer is None:
+        if self._issuing is None:
             return []
         effects: list[NodeEffect] = []
         for node in dict.fromkeys(touched):
-            member = self.ledger.get(node)
-            best = member.best if member else None
-            if best is None or best.identity.durable or member is None or member.record is None:
-                continue
-            if best.leaf != member.record.certificate:
-                # Anybody with the invite's key can sign a leaf for this node; only its own record says which
-                # it shows.
-                continue
-            durable = [one.best.identity for one in self.ledger if one.best and one.best.identity.durable]
-            spent = judge_admission(best.identity, durable)
-            if spent is not None:
-                if node not in self._refused_invites:
-                    self._refused_invites[node] = spent
-                    fields = (
-                        ("node", key_text(node)),
-                        ("invite", spent.invite.hex()),
-                        ("uses", str(spent.uses)),
-                    )
-                    effects.append(
-                        Note(
-                            level="warning",
-                            fact="an invite was used more often than it allows",
-                            fields=fields,
-                        )
-                    )
-                continue
-            chain = issue_durable(
-                self.config.issuer,
-                best.identity,
-                now_unix_s=int(now.unix_s),
-                serial=self._entropy(SERIAL_BYTES),
-            )
-            effects += self._spread([chain], (), now)
+            chain, note = self._issuing.judge(node, self.ledger, now)
+            effects += self._spread([chain], (), now) if chain else []
+            effects += [note] if note else []
         return effects
 
     def _adopt_chain(self, now: Instant) -> list[NodeEffect]:

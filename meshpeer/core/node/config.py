@@ -1,0 +1,28 @@
+"""What a node is told about itself before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshpeer.core.identity.certificates import Authority
+from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
+from meshpeer.core.records.ledger import Chain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What a node is told about itself. Keys are values here; where they rest is the adapters' business."""
+
+    key: SigningKey
+    chain: Chain
+    wireguard_key: WireGuardPrivateKey
+    wireguard_port: int
+    """0 for a node without an interface."""
+    interface: str
+    control_port: int
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    hub: str
+    configured_endpoint: bool
+    issuer: Authority | None = field(repr=False)

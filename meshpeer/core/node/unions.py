@@ -1,0 +1,61 @@
+"""The closed unions of everything that can happen to a node, and everything it can want."""
+
+from __future__ import annotations
+
+from meshpeer.core.effects import Note, Persist, Persisted, Tick
+from meshpeer.core.membership.messages import (
+    CloseLink,
+    Dial,
+    DialFailed,
+    LinkClosed,
+    LinkOpened,
+    WeWereRefused,
+)
+from meshpeer.core.node.messages import (
+    ApplyDevice,
+    DeliverToSelf,
+    DeviceObserved,
+    EndpointsChanged,
+    FirstSyncDone,
+    FrameReceived,
+    LeaveAsked,
+    MembersChanged,
+    RenameAsked,
+    SeedFound,
+    SelfMessage,
+    SendFrame,
+    ShowChain,
+    Started,
+)
+from meshpeer.core.scheduler import messages as jobs
+
+NodeEvent = (
+    Started
+    | Tick
+    | Persisted
+    | LinkOpened
+    | LinkClosed
+    | DialFailed
+    | FrameReceived
+    | SeedFound
+    | EndpointsChanged
+    | DeviceObserved
+    | SelfMessage
+    | LeaveAsked
+    | RenameAsked
+    | jobs.SchedulerEvent
+)
+NodeEffect = (
+    SendFrame
+    | DeliverToSelf
+    | Dial
+    | CloseLink
+    | Persist
+    | ApplyDevice
+    | ShowChain
+    | MembersChanged
+    | FirstSyncDone
+    | WeWereRefused
+    | Note
+    | jobs.SchedulerEffect
+)
