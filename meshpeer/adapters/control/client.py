@@ -159,7 +159,7 @@ class ControlClient:
     def watch(self, job: str) -> Iterator[Job]:
         """Yields the job now and at every change until it has ended; waits as long as that takes."""
         with self._ask("GET", f"/v1/jobs/{_segment(job)}/watch", timeout_s=None) as response:
-            while line := self._line(response):
+            for line in self._lines(response):
                 yield self._decoded(line, Job)
 
     def cancel(self, job: str) -> Job:
@@ -215,12 +215,17 @@ class ControlClient:
                 raise http.client.IncompleteRead(piece)
             return piece
 
-    def _line(self, response: http.client.HTTPResponse) -> bytes:
-        with self._translated():
-            line = response.readline(LINE_BYTES_MAX)
-            if (line and not line.endswith(b"\n")) or (not line and response.length):
-                raise http.client.IncompleteRead(line)
-            return line
+    def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        """Yields whole lines.
+
+        ``readline`` of the response would take a stream that was cut off for one that ended.
+        """
+        rest = b""
+        while piece := self._some(response, PIECE_BYTES):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+            if len(rest) > LINE_BYTES_MAX:
+                raise EnvironmentFault("the agent's answer is too long", "is it an agent of this version?")
 
     def _fault(self, response: http.client.HTTPResponse) -> MeshpeerError:
         body = self._all(response)
@@ -298,5 +303,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _segment(text: str) -> str:
-    """Returns the text as one segment of a path; a job may be asked for by a name with a slash."""
+    """Returns the text as one segment of a path; raises ``LocalFault`` for what can't be a job."""
+    if not text or "/" in text:
+        raise LocalFault(f"there is no job {text!r}", "see `meshpeer jobs list`")
     return quote(text, safe="")

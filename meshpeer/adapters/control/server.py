@@ -12,6 +12,8 @@ import contextlib
 import grp
 import os
 import socket
+import sys
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,9 +21,9 @@ from typing import TypeVar
 import hypercorn.config
 import hypercorn.trio
 import msgspec
-import structlog
 import trio
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -56,7 +58,6 @@ _KINDS: tuple[tuple[type[MeshpeerError], int], ...] = (
 )
 """The kinds of fault that a client knows, the special ones first, and how HTTP puts them."""
 Handler = Callable[[Request], Awaitable[Response]]
-Fault = TypeVar("Fault", bound=BaseException)
 Shape = TypeVar("Shape")
 
 
@@ -80,39 +81,45 @@ async def serve_control(
     config.h11_max_incomplete_size = REQUEST_BYTES_MAX
     try:
         _make_room(path)
+    except OSError as error:
+        raise _not_made(path, error) from error
+    try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, _application(api), config)
             if group:
                 _hand_to_group(path, group)
             task_status.started()
-    except* OSError as errors:
-        raise _not_made(path, errors) from errors
-    except* EnvironmentFault as errors:
-        raise _first(errors) from None
+    except BaseExceptionGroup as errors:
+        only = _only(errors)
+        if isinstance(only, OSError):
+            raise _not_made(path, only) from only
+        if isinstance(only, MeshpeerError):
+            raise only from None
+        raise
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
-def _not_made(path: Path, errors: BaseExceptionGroup[OSError]) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"the control socket {path} can't be made: {_first(errors).strerror}",
-        "name another folder with --run-dir",
-    )
+async def _serve(
+    application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[list[str]]
+) -> None:
+    await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
 
 
-def _first(errors: BaseExceptionGroup[Fault]) -> Fault:
-    """Returns the first leaf of a group."""
-    error: Fault | BaseExceptionGroup[Fault] = errors
+def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Returns the one error of nested groups, or None where there are several."""
+    error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
         error = error.exceptions[0]
     return error
 
 
-async def _serve(
-    application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[None]
-) -> None:
-    await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
+def _not_made(path: Path, error: OSError) -> EnvironmentFault:
+    what = f"the control socket {path} can't be made: {error.strerror}"
+    return EnvironmentFault(what, "name another folder with --run-dir")
 
 
 def _make_room(path: Path) -> None:
@@ -143,7 +150,12 @@ def _hand_to_group(path: Path, group: str) -> None:
 
 
 def _application(api: ControlApi) -> Starlette:
-    return Starlette(routes=_routes(api), exception_handlers={MeshpeerError: _on_fault, Exception: _on_bug})
+    handlers: dict[object, Callable[[Request, Exception], Awaitable[Response]]] = {
+        MeshpeerError: _on_fault,
+        HTTPException: _on_no_route,
+        Exception: _on_bug,
+    }
+    return Starlette(routes=_routes(api), exception_handlers=handlers)
 
 
 def _routes(api: ControlApi) -> list[Route]:
@@ -175,7 +187,9 @@ def _routes(api: ControlApi) -> list[Route]:
         digest = request.path_params["digest"]
         if request.method == "HEAD":
             return Response(status_code=200 if await api.has_blob(digest) else 404)
-        await api.put_blob(digest, _length(request, BLOB_BYTES_MAX), request.stream())
+        length = _length(request, BLOB_BYTES_MAX)
+        async with contextlib.aclosing(request.stream()) as pieces:
+            await api.put_blob(digest, length, pieces)
         return _json({"stored": digest})
 
     async def jobs(request: Request) -> Response:
@@ -290,27 +304,29 @@ async def _close(source: object) -> None:
 
 async def _on_fault(_: Request, error: Exception) -> Response:
     assert isinstance(error, MeshpeerError)
-    kind, code = next((kind, code) for kind, code in _KINDS if isinstance(error, kind))
-    document = {
-        "error": {"what": error.what, "hint": error.hint, "exit_code": error.exit_code, "kind": kind.__name__}
-    }
-    return Response(msgspec.json.encode(document), status_code=code, media_type="application/json")
+    kind, status = next((kind, status) for kind, status in _KINDS if isinstance(error, kind))
+    return _fault_document(error, kind, status)
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
-    structlog.get_logger().error(
-        "a bug: a question could not be answered", path=request.url.path, exc_info=error
+async def _on_no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"the agent has no route {request.method} {request.url.path}"
+    return _fault_document(
+        LocalFault(what, "is it of this command's version?"), LocalFault, error.status_code
     )
+
+
+async def _on_bug(_: Request, error: Exception) -> Response:
+    traceback.print_exception(error, file=sys.stderr)
     what = f"a bug in the agent: {type(error).__name__}: {error}"
-    document = {
-        "error": {
-            "what": what,
-            "hint": "its log has the traceback; please report it",
-            "exit_code": 1,
-            "kind": "MeshpeerError",
-        }
-    }
-    return Response(msgspec.json.encode(document), status_code=500, media_type="application/json")
+    fault = MeshpeerError(what, "its log has the traceback; please report it")
+    return _fault_document(fault, MeshpeerError, 500)
+
+
+def _fault_document(fault: MeshpeerError, kind: type[MeshpeerError], status: int) -> Response:
+    error = {"what": fault.what, "hint": fault.hint, "exit_code": fault.exit_code, "kind": kind.__name__}
+    document = msgspec.json.encode({"error": error})
+    return Response(document, status_code=status, media_type="application/json")
 
 
 def _json(document: object) -> Response:
@@ -320,12 +336,12 @@ def _json(document: object) -> Response:
 async def _body(request: Request, bytes_max: int) -> bytes:
     """Reads a request's body; raises ``LocalFault`` once it is longer than that."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > bytes_max:
-            raise LocalFault(
-                f"the request is longer than {bytes_max} bytes", "see the reference of the control socket"
-            )
+    async with contextlib.aclosing(request.stream()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > bytes_max:
+                hint = "see the reference of the control socket"
+                raise LocalFault(f"the request is longer than {bytes_max} bytes", hint)
     return bytes(body)
 
 

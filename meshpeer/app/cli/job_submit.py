@@ -33,10 +33,10 @@ def hand_over(client: ControlClient, spec: JobSpec, sources: Mapping[str, Path])
     try:
         return client.submit(Submission(job=job, spec=cbor.encode(spec)))
     except NotRunning as gone:
-        raise NotRunning(
-            gone.what,
-            f"whether {job} was stored `meshpeer jobs list` will say: start the agent with `meshpeer up`",
-        ) from gone
+        if isinstance(gone.__cause__, FileNotFoundError | ConnectionRefusedError):
+            raise
+        hint = f"start it with `meshpeer up`; whether it has {job}, `meshpeer jobs list` says then"
+        raise NotRunning(gone.what, hint) from gone
 
 
 def make_job_id() -> JobId:
