@@ -151,7 +151,7 @@ class Agent:
     def _open_executor(self) -> contextlib.AbstractAsyncContextManager[Executor]:
         root = os.geteuid() == 0
         return open_executor(
-            slots=self.settings.slots if self.settings.file.jobs.accept else 0,
+            slots=self.settings.slots,
             scratch_root=self.settings.state_dir / "scratch",
             blobs=self.blobs,
             uids=self.settings.uids if root else None,

@@ -22,9 +22,9 @@ from meshpeer.adapters.discovery import MdnsDiscovery
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
 from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
-from meshpeer.app.founding import check_endpoint, check_region, refuse_overlap, write_rows
+from meshpeer.app.founding import check_endpoint, check_region, check_tasks, refuse_overlap, write_rows
 from meshpeer.app.options import JoinOptions
-from meshpeer.app.ports import check_ports, free_port
+from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, owner_mark, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
@@ -60,6 +60,7 @@ class _Contact:
 def enrol(options: JoinOptions, settings: Settings, say: Callable[[str], None]) -> None:
     """Makes the state of a node that joins; raises ``MeshpeerError``, and then nothing has changed."""
     refuse_existing(settings.state_dir, "join")
+    settings = settle_ports(settings)
     invite = decode_invite(options.invite, now_unix_s=int(time.time()))
     endpoint = check_endpoint(
         options.endpoint or settings.file.node.endpoint, settings.file.wireguard.listen_port
@@ -79,6 +80,7 @@ async def _enrol(
     endpoint: str,
 ) -> None:
     check_ports(settings)
+    check_tasks(settings)
     wireguard = await open_wireguard(
         settings.file.wireguard.backend,
         settings.file.wireguard.interface,
@@ -116,10 +118,8 @@ async def _enrol(
         roles=constraints.roles or ("compute",),
         endpoint=endpoint,
         seeds=tuple(dict.fromkeys((contact.seed, *invite.seeds))),
-        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp"))
-        if wireguard.backend != "none"
-        else 0,
-        control_port=settings.file.control.listen_port or free_port("tcp"),
+        wireguard_port=settings.file.wireguard.listen_port if wireguard.backend != "none" else 0,
+        control_port=settings.file.control.listen_port,
     )
     writer = StateWriter(settings.state_dir)
     try:

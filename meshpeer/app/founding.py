@@ -10,12 +10,13 @@ from pathlib import Path
 
 import trio
 
+from meshpeer.adapters.executor import check_passable
 from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.store import open_store
 from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
 from meshpeer.app.options import InitOptions
-from meshpeer.app.ports import check_ports, free_port
+from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import check_subnet, overlap_of
@@ -42,6 +43,7 @@ from meshpeer.runtime.ports import CommitFailed
 def found(options: InitOptions, settings: Settings) -> None:
     """Makes the state of a mesh's first node; raises ``MeshpeerError``, and then nothing has changed."""
     refuse_existing(settings.state_dir, "found a mesh")
+    settings = settle_ports(settings)
     subnet = check_subnet(options.subnet)
     name = check_name(options.name or settings.file.node.name or suggest_name(platform.node()))
     roles = check_roles(options.roles)
@@ -66,7 +68,7 @@ def found(options: InitOptions, settings: Settings) -> None:
         mesh_name=check_name(options.mesh_name) if options.mesh_name else f"m{key_text(mesh)[:6]}",
         subnet=str(subnet),
         topology=options.topology,
-        wireguard_port=settings.file.wireguard.listen_port or 51820,
+        wireguard_port=settings.file.wireguard.listen_port,
     )
     node = NodeFile(
         mesh=mesh,
@@ -76,8 +78,8 @@ def found(options: InitOptions, settings: Settings) -> None:
         roles=roles,
         endpoint=endpoint,
         seeds=(),
-        wireguard_port=(settings.file.wireguard.listen_port or free_port("udp")) if has_interface else 0,
-        control_port=settings.file.control.listen_port or free_port("tcp"),
+        wireguard_port=settings.file.wireguard.listen_port if has_interface else 0,
+        control_port=settings.file.control.listen_port,
         issuer_certificate=issuer.certificate,
     )
     writer = StateWriter(settings.state_dir)
@@ -104,6 +106,7 @@ async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bo
     """Checks that an agent can run here: ports free, tools present, no route in the way. Says whether there
     will be an interface."""
     check_ports(settings)
+    check_tasks(settings)
     backend = await open_wireguard(
         settings.file.wireguard.backend,
         settings.file.wireguard.interface,
@@ -115,6 +118,17 @@ async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bo
     hint = "found it with another one, for example `meshpeer init --subnet 10.88.0.0/24`, or remove the route"
     await refuse_overlap(subnet, settings, hint)
     return True
+
+
+def check_tasks(settings: Settings) -> None:
+    """Raises ``EnvironmentFault`` where tasks could not run on this machine as users of their own."""
+    if os.geteuid() == 0 and settings.file.jobs.accept and len(settings.uids) < settings.slots:
+        raise EnvironmentFault(
+            f"{settings.slots} slots need as many users, and [jobs] uids has {len(settings.uids)}",
+            "widen uids or lower slots under [jobs] in meshpeer.toml",
+        )
+    if os.geteuid() == 0 and settings.file.jobs.accept:
+        check_passable(settings.state_dir)
 
 
 async def refuse_overlap(subnet: ipaddress.IPv4Network, settings: Settings, hint: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 
+import msgspec
+
 from meshpeer.app.config import Settings
 from meshpeer.core.errors import EnvironmentFault
 
@@ -16,8 +18,19 @@ def check_ports(settings: Settings) -> None:
         _check(socket.SOCK_DGRAM, settings.file.wireguard.listen_port, "UDP", "--listen-port", "ss -lunp")
 
 
+def settle_ports(settings: Settings) -> Settings:
+    """Returns the settings with free ports in place of 0; a node keeps them from then on."""
+    wireguard, control = settings.file.wireguard, settings.file.control
+    file = msgspec.structs.replace(
+        settings.file,
+        wireguard=msgspec.structs.replace(wireguard, listen_port=wireguard.listen_port or free_port("udp")),
+        control=msgspec.structs.replace(control, listen_port=control.listen_port or free_port("tcp")),
+    )
+    return msgspec.structs.replace(settings, file=file)
+
+
 def free_port(protocol: str) -> int:
-    """Returns a ``tcp`` or ``udp`` port that nobody uses now; a node keeps it from then on."""
+    """Returns a ``tcp`` or ``udp`` port that nobody uses now."""
     with socket.socket(
         socket.AF_INET, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     ) as probe:

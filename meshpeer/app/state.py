@@ -20,6 +20,8 @@ from meshpeer.core.records.ledger import Chain
 
 KEYS = "keys"
 NODE_FILE = "node.json"
+_OF_ONE_NODE = (KEYS, "chain.json", "chain.json.new", "state.db", "state.db-wal", "state.db-shm")
+"""What belongs to one identity. Blobs belong to none: they are named by their content."""
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,10 +109,15 @@ class StateWriter:
         return self._draft
 
     def publish(self) -> None:
-        """Moves everything into place; ``node.json`` comes last, so a half-moved folder is no node."""
+        """Moves everything into place; ``node.json`` comes last, so a half-moved folder is no node.
+
+        What a node that left has here is put aside, whole: its keys are never overwritten, and its journal's
+        log would be replayed into ours.
+        """
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             os.chmod(self._folder, 0o711)
+            self._put_aside()
             entries = sorted(self._draft.iterdir(), key=lambda entry: entry.name == NODE_FILE)
             for entry in entries:
                 os.rename(entry, self._folder / entry.name)
@@ -120,6 +127,13 @@ class StateWriter:
             ) from error
         finally:
             self.discard()
+
+    def _put_aside(self) -> None:
+        left = [self._folder / name for name in _OF_ONE_NODE if (self._folder / name).exists()]
+        if left:
+            aside = Path(tempfile.mkdtemp(prefix="before-", dir=self._folder))
+            for path in left:
+                os.rename(path, aside / path.name)
 
     def discard(self) -> None:
         shutil.rmtree(self._draft, ignore_errors=True)

@@ -150,6 +150,8 @@ class LoopbackMachines:
         # An agent that leaves its parent becomes a child of this program, not of init, and so can be ended.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._folder = Path(tempfile.mkdtemp(prefix="meshpeer-demo."))
+        # Tasks run as users of their own where this is root: they must be able to pass through.
+        self._folder.chmod(0o711)
         for name in NAMES:
             for part in ("state", "run"):
                 (self._folder / name / part).mkdir(parents=True, mode=0o700)

@@ -29,6 +29,7 @@ from meshpeer.adapters.executor.clearing import clear_folder
 from meshpeer.adapters.executor.collecting import OutputFault, collect_outputs, store_file
 from meshpeer.adapters.executor.scratch import STREAMS, BadPlan, Scratch, locked_root, translated
 from meshpeer.adapters.executor.spawning import Ended, HelperLost, NotStarted, SpawnHelper
+from meshpeer.adapters.executor.users import claimed_users
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.jobs.endings import (
     HELPER_DIED,
@@ -65,10 +66,9 @@ async def open_executor(
     """
     if slots < 1:
         raise LocalFault(f"{slots} slots run nothing", "give at least 1")
-    users = _users(slots, uids)
-    with locked_root(scratch_root):
+    with claimed_users(slots, uids) as users, locked_root(scratch_root):
         if users[0] is not None:
-            _check_passable(scratch_root)
+            check_passable(scratch_root)
         with translated(scratch_root):
             await clear_folder(scratch_root)
         executor = ProcessExecutor(
@@ -268,21 +268,10 @@ class ProcessExecutor:
             os.close(work)
 
 
-def _users(slots: int, uids: range | None) -> list[int | None]:
-    if os.geteuid() != 0:
-        return [None] * slots
-    if uids is None:
-        raise LocalFault(
-            "tasks never run as root", "give the executor users of their own, such as 61000-61063"
-        )
-    if len(uids) < slots or 0 in uids:
-        raise LocalFault(f"{slots} slots need {slots} users other than root, and there are {len(uids)}")
-    return list(uids[:slots])
-
-
-def _check_passable(folder: Path) -> None:
+def check_passable(folder: Path) -> None:
+    """Raises ``EnvironmentFault`` where tasks, which run as users of their own, can't pass to ``folder``."""
     for parent in folder.resolve().parents:
-        if not parent.stat().st_mode & stat.S_IXOTH:
+        if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
             raise EnvironmentFault(
                 f"tasks can't reach {folder}: {parent} is closed to other users",
                 "move the folder, or chmod o+x its parents",
