@@ -12,7 +12,7 @@ descriptors of stdout and stderr, or ``M`` where a third descriptor holds a task
 unprivileged process: ``ready`` or ``refused TEXT`` once; per task ``failed STAGE ERRNO``, or ``ended STATUS``
 with a wait status, before which a task that lives longer than a moment gives ``pid PID``.
 
-Run as a script by an isolated interpreter, it imports all it needs before it drops: afterwards the
+Run by an isolated interpreter, it imports all it needs before it drops: afterwards the
 interpreter's own files may be closed to it. It therefore knows nothing of meshpeer, takes ``_socket`` for
 ``socket`` (which doubles what is imported), and reads SIGCHLD from a signalfd rather than through ``signal``.
 """
@@ -44,7 +44,8 @@ ANCESTRY_BYTES_MAX = 64 * 1024
 _SIGKILL, _SIGTERM, _SIGCHLD, _SIGSTOP = 9, 15, 17, 19
 _ALL_SIGNALS = tuple(number for number in range(1, 65) if number not in (_SIGKILL, _SIGSTOP, 32, 33))
 """32 and 33 belong to the C library (nptl(7))."""
-_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
+_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_CAPBSET_DROP = 4, 15, 24
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SFD_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _SIGSET_BYTES = 128
@@ -116,6 +117,7 @@ def _lower(kind: int, soft: int, hard: int) -> None:
 
 def _renounce(libc: ctypes.CDLL, uid: int) -> None:
     """Gives up every privilege for good, and checks that it is gone; raises ``OSError`` otherwise."""
+    libc.prctl(_PR_SET_NAME, b"meshpeer-spawn", 0, 0, 0)
     _prctl(libc, _PR_SET_CHILD_SUBREAPER, 1)
     if uid >= 0:
         for capability in range(64):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
+import importlib.abc
+import marshal
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +31,7 @@ START_S_MAX = 20.0
 """An interpreter on a busy small machine takes a second; beyond this it hangs."""
 END_S_MAX = 2.0
 """How long SIGKILL may take to show before the helper itself is taken for stopped."""
+_BOOT = "import marshal, sys; exec(marshal.load(open(int(sys.argv[4]), 'rb')))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +71,16 @@ class SpawnHelper:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs:
-            command = [sys.executable, "-I", "-S", "-X", "utf8", _script()]
-            arguments = [str(theirs.fileno()), str(-1 if uid is None else uid), str(BLOB_BYTES_MAX)]
+        with theirs, _memory_file(_code()) as code:
+            command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT]
+            numbers = (theirs.fileno(), -1 if uid is None else uid, BLOB_BYTES_MAX, code)
             try:
                 process = await trio.lowlevel.open_process(
-                    [*command, *arguments],
+                    [*command, *map(str, numbers)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), code),
                     start_new_session=True,
                     env={},
                     cwd="/",
@@ -110,14 +114,8 @@ class SpawnHelper:
         if len(task) < program.MESSAGE_BYTES_MAX:
             await self._send(b"R" + task, stdout, stderr)
             return
-        descriptor = os.memfd_create("task", os.MFD_CLOEXEC)
-        try:
-            view = memoryview(task)
-            while view:
-                view = view[os.write(descriptor, view) :]
+        with _memory_file(task) as descriptor:
             await self._send(b"M", stdout, stderr, descriptor)
-        finally:
-            os.close(descriptor)
 
     async def ended_within(self, patience_s: float) -> Ended | NotStarted | None:
         """Waits for the end of the task, but no longer than that. Raises ``HelperLost``."""
@@ -215,10 +213,28 @@ class SpawnHelper:
         return reply.decode("utf-8", "replace")
 
 
-def _script() -> str:
-    """Returns the compiled helper where there is one: compiling it costs each of them a megabyte for life."""
-    cached = program.__spec__.cached
-    return cached if cached and os.path.exists(cached) else str(program.__file__)
+@functools.cache
+def _code() -> bytes:
+    """Returns the helper, compiled: compiling itself would cost each helper a megabyte for life.
+
+    The cache beside the source may be stale, where Python is told not to write it; the loader knows.
+    """
+    loader = program.__spec__.loader
+    assert isinstance(loader, importlib.abc.InspectLoader)
+    return marshal.dumps(loader.get_code(program.__name__))
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("meshpeer", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _parse_status(status: int) -> Ended:

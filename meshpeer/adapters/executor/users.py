@@ -1,8 +1,7 @@
 """Claims the users that tasks run as: one per slot, and each by one executor of this machine only.
 
 At the end of an attempt everything that runs as its user is killed. Two agents that used one user would kill
-each other's
-tasks, so each user is held by a lock, and the first free ones of the configured range are taken.
+each other's tasks, so each user is held by a lock, and the first free ones of the configured range are taken.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ def claimed_users(slots: int, uids: range | None) -> Iterator[list[int | None]]:
     """Holds one user per slot; None per slot where this process is not root.
 
     Raises ``LocalFault`` for root without enough uids (tasks never run as root), ``EnvironmentFault`` where
-    other
-    agents hold too many of them.
+    other agents hold too many of them.
     """
     if os.geteuid() != 0:
         yield [None] * slots
@@ -45,7 +43,7 @@ def claimed_users(slots: int, uids: range | None) -> Iterator[list[int | None]]:
                 held.append(uid)
         if len(held) < slots:
             raise EnvironmentFault(
-                f"other agents of this machine hold the users {uids[0]}-{uids[-1]}: {len(held)} of {slots} free",
+                f"other agents here hold the users {uids[0]}-{uids[-1]}: {len(held)} of {slots} free",
                 "give this one a range of its own: uids under [jobs] in meshpeer.toml",
             )
         yield held

@@ -215,7 +215,7 @@ async def test_killed_agent_takes_tasks_and_daemons_along(
         assert agent.stdout is not None
         async with agent.stdout:
             with trio.fail_after(30):
-                assert await agent.stdout.receive_some(100) == b"running\n"
+                assert await agent.stdout.receive_some(100) == b"running"
             assert len(list(processes_of(uids))) == 6  # two helpers, two tasks, two daemons
     finally:
         agent.kill()
@@ -225,6 +225,20 @@ async def test_killed_agent_takes_tasks_and_daemons_along(
     # What it left on disk goes with the next one.
     async with open_executor(slots=1, scratch_root=scratch_root, blobs=None, uids=uids):  # type: ignore[arg-type]
         pass
+
+
+async def test_user_serves_one_executor(scratch_root: Path, blobs: Blobs, uids: range) -> None:
+    def open_in(folder: str, users: range) -> AbstractAsyncContextManager[ProcessExecutor]:
+        return open_executor(slots=2, scratch_root=scratch_root / folder, blobs=blobs, uids=users)
+
+    async with open_in("a", uids[:4]) as first, open_in("b", uids[:4]) as second:
+        assert first.isolation == f"a uid per slot ({uids[0]}-{uids[1]})"
+        assert second.isolation == f"a uid per slot ({uids[2]}-{uids[3]})"
+        with pytest.raises(EnvironmentFault, match="0 of 2 free"):
+            async with open_in("c", uids[:4]):
+                pass
+    for folder in ("a", "b"):
+        (scratch_root / folder).rmdir()
 
 
 @pytest.mark.parametrize("users", [None, range(61_000, 61_001), range(4)])
@@ -266,7 +280,7 @@ AGENT = textwrap.dedent(
                 nursery.start_soon(executor.run, plan)
             while any(executor.log(key, "stdout", 0, 10) != b"up\\n" for key in "ab"):
                 await trio.sleep(0.005)
-            print("running", flush=True)
+            print("running", end="", flush=True)
 
 
     trio.run(main)
