@@ -102,7 +102,8 @@ class ControlClient:
     # --- files ------------------------------------------------------------
 
     def has_blob(self, digest: str) -> bool:
-        with self._ask("HEAD", f"/v1/blobs/{digest}", also_good=(404,)) as response:
+        """Tells whether the agent has this content; one that can't say says why when the content comes."""
+        with self._ask("HEAD", f"/v1/blobs/{digest}", judge=False) as response:
             return response.status == 200
 
     def put_blob(self, digest: str, size: int, file: BinaryIO) -> None:
@@ -186,9 +187,9 @@ class ControlClient:
         body: bytes | BinaryIO | None = None,
         length: int = 0,
         timeout_s: float | None = ANSWER_S,
-        also_good: tuple[int, ...] = (),
+        judge: bool = True,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Opens one exchange; raises the agent's fault where the answer is one."""
+        """Opens one exchange; raises the agent's fault where the answer is one (and is to be judged)."""
         connection = _UnixConnection(self.path, timeout_s)
         try:
             with self._translated():
@@ -198,7 +199,7 @@ class ControlClient:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, target, body=body, headers=headers)
                 response = connection.getresponse()
-            if response.status >= 300 and response.status not in also_good:
+            if judge and response.status >= 300:
                 raise self._fault(response)
             yield response
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast, get_type_hints
@@ -17,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast, get_type_hin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from meshpeer.app.cli import asked
+from meshpeer.app.cli import asked, faults
 from meshpeer.app.cli.asked import Asked
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -152,7 +153,12 @@ def _with_shared(
         before = ctx.obj if isinstance(ctx.obj, Asked) else Asked()
         ctx.obj = before.with_nearer(nearer)
         if runs:
-            cast(Callable[..., None], function)(ctx.obj, **arguments)
+            try:
+                cast(Callable[..., None], function)(ctx.obj, **arguments)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                faults.leave_pipe()
+                raise typer.Exit(faults.PIPE_CLOSED) from None
 
     run.__signature__ = inspect.Signature([*mine, *shared, context])  # type: ignore[attr-defined]
     run.__annotations__ = {

@@ -7,6 +7,8 @@ each has its own line, in the form that editors jump to, above the two.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
 from typing import Protocol, runtime_checkable
@@ -50,6 +52,14 @@ def report(error: BaseException, *, command: str, debug: bool) -> int:
                 "run it again with --debug and report what it prints; nothing was hidden",
             )
             return FAILED
+
+
+def leave_pipe() -> None:
+    """Points standard output elsewhere once its reader has gone: closing it at exit must not fail again."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def tell(what: str, hint: str) -> None:

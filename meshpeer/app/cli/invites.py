@@ -20,6 +20,8 @@ STDIN = "-"
 INVITE_FILE_BYTES_MAX = 64 * 1024
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LOOKS_LIKE_INVITE = re.compile(r"\s*[\"'`<]?meshpeer[0-9]{1,9}\.")
+_AROUND = "\ufeff \t\r\n"
+"""What editors leave around a line."""
 _ASK = "ask a member for one: `meshpeer invite` prints it"
 _EXAMPLES = """
 Examples:
@@ -144,14 +146,14 @@ def _read(text: str) -> str:
     names.
     """
     if text == STDIN:
-        return sys.stdin.read(INVITE_FILE_BYTES_MAX)
+        return sys.stdin.read(INVITE_FILE_BYTES_MAX).strip(_AROUND)
     if _LOOKS_LIKE_INVITE.match(text):
         return text
     try:
         path = Path(text).expanduser()
         if path.is_file():
             with path.open("rb") as file:
-                return file.read(INVITE_FILE_BYTES_MAX).decode("utf-8", "replace")
+                return file.read(INVITE_FILE_BYTES_MAX).decode("utf-8", "replace").strip(_AROUND)
     except OSError as error:
         raise LocalFault(
             f"the invite's file {text} can't be read: {error.strerror}", "check its owner and mode"

@@ -61,7 +61,8 @@ def logs(
         ),
     ] = "",
     stream: Annotated[
-        Literal["stdout", "stderr", "both"], typer.Option("--stream", help="Which of the two.")
+        Literal["stdout", "stderr", "both"],
+        typer.Option("--stream", metavar="stdout|stderr|both", help="Which of the two."),
     ] = "both",
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")

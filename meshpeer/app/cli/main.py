@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -38,36 +37,32 @@ def build() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits; errors come out as two lines on standard error."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(given))
+    _open_streams()
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _open_streams() -> None:
+    """Gives a process that was started without standard streams (``>&-``) some that lead nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it lasts as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         arguments = ["version"]
-    try:
-        code = _call(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        _leave_pipe()
-        return faults.PIPE_CLOSED
-
-
-def _call(arguments: list[str]) -> int:
-    debug = "--debug" in arguments[: arguments.index("--") if "--" in arguments else None]
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
         command = typer.main.get_command(build())
         outcome: object = command.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
-    except BrokenPipeError:
-        raise
     except (KeyboardInterrupt, typer.Abort):
         return faults.INTERRUPTED
     except Exception as error:  # noqa: BLE001  the last place where an error can be put into words
-        return faults.report(error, command=_named(arguments), debug=debug)
+        return faults.report(error, command=_named(own), debug="--debug" in own)
 
 
 def _named(arguments: list[str]) -> str:
@@ -80,9 +75,3 @@ def _named(arguments: list[str]) -> str:
             words.append(argument)
             command = inner
     return " ".join(words)
-
-
-def _leave_pipe() -> None:
-    """Points standard output elsewhere, so that closing it at exit does not fail again."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

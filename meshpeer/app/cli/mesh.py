@@ -67,14 +67,15 @@ def init(
     region: Region = "",
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", metavar="ROLE", help="[scheduler and compute]; may be repeated."),
+        typer.Option("--role", metavar="ROLE", help="What it is [scheduler, compute]; may be repeated."),
     ] = None,
     subnet: Annotated[
         str, typer.Option("--subnet", metavar="CIDR", help="The mesh's IPv4 addresses.")
     ] = "10.10.0.0/24",
     endpoint: Endpoint = "",
     topology: Annotated[
-        Literal["auto", "full", "regional"], typer.Option("--topology", help="Who has a tunnel with whom.")
+        Literal["auto", "full", "regional"],
+        typer.Option("--topology", metavar="auto|full|regional", help="Who has a tunnel with whom."),
     ] = "auto",
     mesh_name: Annotated[
         str, typer.Option("--mesh-name", metavar="NAME", help="The mesh's name.", show_default=False)
@@ -89,7 +90,7 @@ def init(
 ) -> None:
     """Found a mesh and run its first node.
 
-    Makes the mesh's root key, this node's keys and the first invite's issuer, all on this machine; then
+    Makes the mesh's root key, an issuer's key and this node's own, all on this machine and never sent; then
     runs the node.
     """
     from meshpeer.app.cli.running import run_node
