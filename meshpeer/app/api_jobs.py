@@ -180,6 +180,9 @@ class JobAnswers:
         last: Job | None = None
         while True:
             event = self._watchers.setdefault(owner.job, trio.Event())
+            if owner.finished:
+                # The end is told once it is on disk: a crash must not take it back.
+                await self._on_disk(owner.last_ticket)
             present = views.job_view(self._agent.node, owner)
             if present != last:
                 yield present
