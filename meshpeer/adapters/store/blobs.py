@@ -109,7 +109,7 @@ class FileBlobs:
         if digest == EMPTY.digest:
             return b""
         try:
-            descriptor = os.open(self.place(digest), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.place(digest), os.O_RDONLY)
         except FileNotFoundError as error:
             raise LocalFault(f"blob {digest.hex()[:16]} is not here") from error
         except OSError as error:
@@ -173,7 +173,7 @@ class FileBlobs:
     def _add_path(self, source: Path, where: Path) -> BlobRef:
         try:
             # Not to hang on a pipe that nobody writes to.
-            descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             raise _unreadable(str(source), error) from error
         try:
@@ -280,7 +280,7 @@ class _Draft:
         self._hash = hashlib.sha256()
         self._size = 0
         # Read-only once it has its name: the content of a blob never changes.
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o400)
 
     def write(self, data: bytes) -> None:
         self._hash.update(data)

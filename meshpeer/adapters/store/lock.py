@@ -31,7 +31,7 @@ def lock_state(folder: Path) -> Iterator[StateLock]:
     """Holds the folder's lock; raises ``EnvironmentFault`` naming the process that has it."""
     path = folder / LOCK_FILE
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise EnvironmentFault(
             f"{path} can't be opened: {error.strerror}",

@@ -77,7 +77,7 @@ def open_database(
 
 def _make_or_judge(path: Path, newest: int) -> None:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         sync_folder(path.parent)
         return
     except FileExistsError:
@@ -206,7 +206,7 @@ def _connect_readonly(path: Path, how: str) -> sqlite3.Connection:
 
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -97,7 +97,7 @@ async def test_leaving_by_cancellation_loses_nothing_that_was_queued(
         async with open_journal() as store:
             store.commit_soon(Ticket(1), [put("a")])
             scope.cancel()
-            await trio.sleep_forever()
+            await trio.Event().wait()
     async with open_journal() as store:
         assert store.load(Table.TASKS) == [("a", b"v")]
 
@@ -125,6 +125,18 @@ async def test_the_store_id_is_16_bytes_and_outlives_reopening(open_journal: Ope
     async with open_journal() as store:
         assert store.store_id == first
         assert len(first) == 16
+
+
+@pytest.mark.parametrize("prefix", ["\U0010ffff", "a\U0010ffff", "\ud7ff", "a\ud7ff", "%", "_", "\0"])
+async def test_a_prefix_is_taken_as_it_is_whatever_it_ends_with(
+    open_journal: OpenStore, put: MakePut, outcome_of: OutcomeOf, prefix: str
+) -> None:
+    inside = sorted([prefix, f"{prefix}\0", f"{prefix}b", f"{prefix}\U0010ffff\U0010ffff"])
+    outside = ["", "A", "b", "\ue000", "zz"]
+    async with open_journal() as store:
+        store.commit_soon(Ticket(1), [put(key) for key in (*outside, *inside)])
+        await outcome_of(store, [1])
+        assert [key for key, _ in store.load(Table.TASKS, prefix)] == inside
 
 
 KEYS = st.text(st.sampled_from("ab/%_*\0\x7fé\ud7ff\ue000\uffff\U0010fffe\U0010ffff"), max_size=4)

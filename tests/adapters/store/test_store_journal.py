@@ -231,7 +231,8 @@ async def test_a_damaged_journal_is_found_when_it_is_opened(
         await outcome_of(store, [1])
     data = bytearray(path.read_bytes())
     if hurt == "overwritten":
-        data[8_192 : 8_192 + 30 * 4_096] = b"\xa5" * (30 * 4_096)
+        # Rows of one table only: nothing that opening the journal has to read.
+        data[40 * 4_096 : 41 * 4_096] = b"\xa5" * 4_096
     else:
         del data[len(data) // 2 :]
     path.write_bytes(data)

@@ -51,17 +51,6 @@ def test_a_lock_that_was_left_by_an_error_is_free(tmp_path: Path) -> None:
         assert lock.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:
-    with lock_state(tmp_path):
-        child = subprocess.Popen(["sleep", "60"])
-    try:
-        with lock_state(tmp_path):
-            assert child.poll() is None
-    finally:
-        child.kill()
-        child.wait()
-
-
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"nowhere/state\.lock"), lock_state(tmp_path / "nowhere"):
         pytest.fail("a folder that is not there was locked")
