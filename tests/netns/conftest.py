@@ -16,7 +16,7 @@ import pytest
 
 _HERE = Path(__file__).resolve().parent
 _NETNS = _HERE.parents[1] / "scripts" / "netns"
-sys.path.insert(0, str(_NETNS))
+sys.path[:0] = [str(_NETNS), str(_HERE)]
 
 from meshlab import Lab, missing_on_this_machine  # noqa: E402
 
