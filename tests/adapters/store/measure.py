@@ -32,7 +32,7 @@ VALUE = os.urandom(200)
 async def commits(folder: Path, in_flight: int, busy: bool) -> None:
     waits: list[float] = []
     began: dict[Ticket, float] = {}
-    async with open_store(folder / f"{in_flight}{busy}.db") as store, trio.open_nursery() as nursery:
+    async with open_store(folder / f"{time.monotonic_ns()}.db") as store, trio.open_nursery() as nursery:
         if busy:
             nursery.start_soon(compute)
         start, asked, done = time.perf_counter(), 0, 0
@@ -98,7 +98,10 @@ async def each(name: str, add: Callable[[int], Awaitable[BlobRef]]) -> None:
 async def main(folder: Path) -> None:
     for in_flight in (1, 2, 10, 100):
         await commits(folder, in_flight, busy=False)
-    await commits(folder, 2, busy=True)
+    for interval_s in (sys.getswitchinterval(), 0.0005):
+        sys.setswitchinterval(interval_s)
+        print(f"with a switch interval of {interval_s * 1e3:.1f} ms:")
+        await commits(folder, 2, busy=True)
     await blobs(folder)
 
 
