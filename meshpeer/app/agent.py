@@ -12,8 +12,10 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -35,7 +37,7 @@ from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
 from meshpeer.core.effects import Note, Persist, Persisted, Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.ids import NodeId, WireGuardKey, key_text
+from meshpeer.core.ids import NodeId, Ticket, WireGuardKey, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.config import NodeConfig
@@ -56,14 +58,19 @@ from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.runtime.attempts import Attempts
-from meshpeer.runtime.driver import Driver, Releases
+from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import CommitFailed, Executor
 from meshpeer.runtime.reconciler import Reconciler
+from meshpeer.runtime.releases import Releases, Verdict
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
+READY_WITHOUT_TUNNELS_S = 3.5
+"""A little more than members have to confirm that they know this node's key."""
+TUNNELS_LOOK_S = 0.01
+SWITCH_INTERVAL_S = 0.0005
 JOB_RECORD_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -73,6 +80,9 @@ def run_agent(settings: Settings, on_ready: Callable[[ReadyReport], None]) -> No
     ``on_ready`` is called once: the first membership sync is done (or nobody can be reached) and the
     interface is applied.
     """
+    # The journal's thread waits for the interpreter lock: at the default of 5 ms a busy loop held commits up
+    # for seconds.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     state = load_state(settings.state_dir)
     with lock_state(settings.state_dir):
         agent = Agent(settings, state, on_ready)
@@ -92,6 +102,14 @@ def _first(group: BaseExceptionGroup[EnvironmentFault]) -> EnvironmentFault:
     return error
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for the journal."""
+
+    go_on: Callable[[], None]
+    give_up: Callable[[], None]
+
+
 class Agent:
     """One running node. Made, run once, thrown away."""
 
@@ -109,7 +127,7 @@ class Agent:
         self.synced = trio.Event()
         self.members_changed = trio.Event()
         self.refusals: dict[NodeId, str] = {}
-        self.releases = Releases()
+        self.releases: Releases[Waiting] = Releases()
         self.chores = Chores(self)
 
     async def main(self) -> None:
@@ -257,6 +275,26 @@ class Agent:
             with trio.move_on_after(READY_WITHOUT_PEERS_S):
                 await self.reconciler.applied_once.wait()
             self._mark("applying the interface")
+            with trio.move_on_after(READY_WITHOUT_TUNNELS_S):
+                while not self._tunnels_have_ends():
+                    await trio.sleep(TUNNELS_LOOK_S)
+            self._mark("agreeing on tunnels")
+
+    def _tunnels_have_ends(self) -> bool:
+        """Says whether every linked member's tunnel leads somewhere.
+
+        A packet into one that doesn't starts a handshake that can't be sent, and WireGuard waits
+        REKEY_TIMEOUT (5 s, section 6.1 of its paper) before it tries again: the first ping after ``join``
+        would be lost.
+        """
+        return all(
+            observed is not None and observed.endpoint
+            for observed in (
+                self.node.tunnels.observed_peer(one.record.wireguard_key)
+                for one in self.node.roster.members
+                if one.record.wireguard_port and self.node.links.link_to(one.node) is not None
+            )
+        )
 
     # --- effects --------------------------------------------------------------------------------------------
 
@@ -264,11 +302,10 @@ class Agent:
         """Performs one effect of the node; never blocks."""
         match effect:
             case SendFrame():
-                self.releases.when(effect.after, lambda: self.keeper.send(effect))
+                self.once_written(effect.after, lambda: self.keeper.send(effect))
             case DeliverToSelf(message=message, after=after):
-                self.releases.when(after, lambda: self.driver.post(SelfMessage(message=message)))
+                self.once_written(after, lambda: self.driver.post(SelfMessage(message=message)))
             case Persist(ticket=ticket, changes=changes):
-                self.releases.promised(ticket)
                 self.store.commit_soon(ticket, changes)
             case StartAttempt():
                 self.attempts.start(effect)
@@ -292,7 +329,7 @@ class Agent:
             case FirstSyncDone():
                 self.synced.set()
             case StoreBlob(data=data):
-                self._nursery.start_soon(self.blobs.add_bytes, data)
+                self._nursery.start_soon(self._store_blob, data)
             case WeWereRefused(peer=peer, reason=reason):
                 self.refusals[peer] = reason
                 self.log.write(
@@ -305,6 +342,27 @@ class Agent:
             case _:
                 raise AssertionError(f"no performer for {effect!r}")
 
+    def once_written(
+        self, ticket: Ticket | None, go_on: Callable[[], None], give_up: Callable[[], None] = lambda: None
+    ) -> None:
+        """Calls ``go_on`` once the ticket is on disk (at once where it is), ``give_up`` where it never will
+        be."""
+        match self.releases.hold(ticket, Waiting(go_on, give_up)):
+            case Verdict.PERFORM:
+                go_on()
+            case Verdict.DROPPED:
+                give_up()
+            case Verdict.HELD:
+                return
+
+    async def _store_blob(self, data: bytes) -> None:
+        """Keeps what grants name. Where it can't be kept, workers say that they can't have it, and it is
+        granted anew."""
+        try:
+            await self.blobs.add_bytes(data)
+        except EnvironmentFault as fault:
+            self.log.write("error", fault.what, (("hint", fault.hint),))
+
     def _note(self, note: Note) -> None:
         self.log.write(note.level, note.fact, note.fields)
 
@@ -313,8 +371,9 @@ class Agent:
         any more."""
         async for outcome in self.store.outcomes:
             if isinstance(outcome, CommitFailed):
-                self.releases.failed(outcome.tickets)
                 self.api.fail(outcome.error)
+                for waiting in self.releases.failed(outcome.tickets):
+                    waiting.give_up()
                 self.log.write(
                     "error",
                     "the journal can't be written: the agent stops, tunnels stay",
@@ -322,7 +381,8 @@ class Agent:
                 )
                 await trio.sleep(0.5)
                 raise outcome.error
-            self.releases.committed(outcome.tickets)
+            for waiting in self.releases.committed(outcome.tickets):
+                waiting.go_on()
             for ticket in outcome.tickets:
                 self.driver.post(Persisted(ticket=ticket))
 
