@@ -31,7 +31,11 @@ def troubles_of(agent: Agent) -> list[str]:
         )
     if len(node.roster.members) > 1 and not node.links.peers:
         troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
-    troubles += [f"a member refuses this node: {reason}" for reason in agent.refusals.values()]
+    troubles += [
+        f"{name_of(node, peer)} refuses this node: {reason}"
+        for peer, reason in agent.refusals.items()
+        if node.links.link_to(peer) is None
+    ]
     return troubles
 
 
@@ -39,6 +43,8 @@ def notices_of(agent: Agent) -> list[str]:
     """Returns what is worth knowing although the node works."""
     node = agent.node
     notices: list[str] = list(getattr(agent.wireguard, "notes", ()))
+    if agent.store.copied_from is not None:
+        notices.append(agent.store.copied_from.explanation)
     for one in node.roster.members:
         if one.quarantined:
             notices.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
