@@ -276,7 +276,7 @@ class Agent:
                 await self.reconciler.applied_once.wait()
             self._mark("applying the interface")
             with trio.move_on_after(READY_WITHOUT_TUNNELS_S):
-                while not self._tunnels_have_ends():
+                while not self._tunnels_have_ends():  # noqa: ASYNC110 - an interface does not tell
                     await trio.sleep(TUNNELS_LOOK_S)
             self._mark("agreeing on tunnels")
 

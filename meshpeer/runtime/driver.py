@@ -18,7 +18,6 @@ import trio
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.effects import Persisted, Tick
-from meshpeer.core.ids import Ticket
 from meshpeer.runtime.ports import Clock
 
 STORY_LENGTH = 2_000
@@ -103,41 +102,3 @@ class Driver:
         if timer.cancelled_caught:
             self.lag_s = max(0.0, self._clock.now().mono_s - now_s - max(0.0, wait_s))
             self._inbox.append(Tick())
-
-
-class Releases:
-    """Holds what waits for the journal; releases it in order, or never."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Ticket, list[tuple[Callable[[], None], Callable[[], None] | None]]] = {}
-        self._pending: set[Ticket] = set()
-
-    def promised(self, ticket: Ticket) -> None:
-        """Notes that a write of this ticket was queued."""
-        self._pending.add(ticket)
-
-    def when(
-        self, ticket: Ticket | None, action: Callable[[], None], otherwise: Callable[[], None] | None = None
-    ) -> None:
-        """Runs the action once the ticket is on disk (at once where it is None or done); ``otherwise`` where
-        the write failed."""
-        if ticket is None or ticket not in self._pending:
-            action()
-        else:
-            self._waiting.setdefault(ticket, []).append((action, otherwise))
-
-    def committed(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            self._pending.discard(ticket)
-            for action, _ in self._waiting.pop(ticket, ()):
-                action()
-
-    def failed(self, tickets: Sequence[Ticket]) -> int:
-        """Drops what waited for these tickets; they stay unkept for good. Returns how much was dropped."""
-        dropped = 0
-        for ticket in tickets:
-            for _, otherwise in self._waiting.pop(ticket, ()):
-                dropped += 1
-                if otherwise is not None:
-                    otherwise()
-        return dropped
