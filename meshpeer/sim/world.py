@@ -103,6 +103,8 @@ class World:
         self.random = random.Random(seed)
         self.latency_s = latency_s
         self.now_s = 0.0
+        self.steps = 0
+        """Actions taken off the heap so far."""
         self.hosts: dict[str, Host] = {}
         self.cuts: set[tuple[str, str]] = set()
         """Directed pairs of host names between which nothing gets through."""
@@ -248,6 +250,7 @@ class World:
                 return condition()
             at, _, action = heapq.heappop(self._heap)
             self.now_s = max(self.now_s, at)
+            self.steps += 1
             action()
         return True
 

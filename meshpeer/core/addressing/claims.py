@@ -88,25 +88,37 @@ def resolve_ipv4(
 
 
 def choose_ipv4(
-    subnet: ipaddress.IPv4Network, roles: Collection[str], taken: Collection[str], previous: str = ""
+    subnet: ipaddress.IPv4Network,
+    roles: Collection[str],
+    taken: Collection[str],
+    previous: str = "",
+    ahead: int = 0,
 ) -> str:
     """Returns the address to claim: the previous one where it is free, else the lowest free from the role's
     start.
 
     Starts in a /24: ``scheduler`` .1, ``compute`` .10 (.2 in subnets smaller than a /26), the rest .128, the
     middle of any subnet. Past the end it goes on at the low end, and takes the first host, the founder's,
-    last of all. ``taken`` are the others' addresses. Raises ``LocalFault`` where the subnet is full.
+    last of all. ``taken`` are the others' addresses. ``ahead`` counts those without one who are served
+    before: many that join at one moment take different addresses at once, where each taking the lowest
+    would leave one winner a round. Raises ``LocalFault`` where the subnet is full.
     """
     if previous and previous not in taken and _usable(previous, subnet):
         return previous
     first, count = int(subnet.network_address) + 1, subnet.num_addresses - 2
     start = _start(roles, count)
     order = [range(start, count), range(min(1, start), start), range(min(1, start))]
+    free = ""
     for hosts in order:
         for host in hosts:
             address = str(ipaddress.IPv4Address(first + host))
             if address not in taken:
-                return address
+                free = address
+                if not ahead:
+                    return free
+                ahead -= 1
+    if free:
+        return free
     raise LocalFault(f"the subnet {subnet} is full: all {count} addresses are claimed", _how_to_grow(subnet))
 
 

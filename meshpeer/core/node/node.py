@@ -416,7 +416,7 @@ class Node:
         taken = {address: node for address, node in self._roster.taken.items() if node != self.me}
         claimed = self.own.record.ipv4 if self.own.record else self._previous_ipv4
         try:
-            return choose_ipv4(subnet, self.config.roles, taken, claimed)
+            return choose_ipv4(subnet, self.config.roles, taken, claimed, self._roster.ahead_of(self.me))
         except LocalFault:
             return ""
 

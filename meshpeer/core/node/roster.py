@@ -28,6 +28,11 @@ class Listed:
     quarantined: bool
     """It signed two bodies for one precedence."""
 
+    @property
+    def rank(self) -> tuple[bool, int, NodeId]:
+        """Orders members as claims are: durable first, then by admission, then by id."""
+        return (not self.identity.durable, self.identity.admitted_at, self.node)
+
 
 @dataclass(frozen=True, slots=True)
 class Roster:
@@ -39,6 +44,12 @@ class Roster:
 
     def get(self, node: NodeId) -> Listed | None:
         return next((one for one in self.members if one.node == node), None)
+
+    def ahead_of(self, node: NodeId) -> int:
+        """Counts the members without an address that are served before ``node``: admitted earlier."""
+        waiting = [one for one in self.members if not one.ipv4 and one.record.wireguard_port]
+        mine = next((one.rank for one in waiting if one.node == node), None)
+        return 0 if mine is None else sum(1 for one in waiting if one.rank < mine)
 
     def named(self, text: str) -> Listed | None:
         """Finds a member by name, overlay address, or the first letters of its id."""
