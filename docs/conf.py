@@ -9,7 +9,7 @@ release = version = __version__
 
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist"]
-myst_heading_anchors = 2
+myst_heading_anchors = 3
 exclude_patterns = ["_build", "examples"]
 nitpicky = True
 
