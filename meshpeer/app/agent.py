@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -24,46 +23,38 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 from meshpeer.adapters.executor import open_executor
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
-from meshpeer.adapters.wireguard import CommandWireGuard, NoWireGuard, open_wireguard
+from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
-from meshpeer.app.config import Settings
+from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
+from meshpeer.app.interface import Interface, open_interface
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
+from meshpeer.app.performer import Performer
 from meshpeer.app.restore import restore_jobs, restore_ledger
-from meshpeer.app.state import State, load_state, owner_mark, save_chain
+from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
-from meshpeer.core.effects import Note, Persist, Persisted, Table, TicketCounter
+from meshpeer.core.effects import Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.ids import NodeId, Ticket, WireGuardKey, key_text
+from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
-    ApplyDevice,
-    DeliverToSelf,
-    FirstSyncDone,
-    MembersChanged,
     SeedFound,
-    SelfMessage,
-    SendFrame,
-    ShowChain,
     Started,
 )
 from meshpeer.core.node.node import Node
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
-from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.linkkeeper import LinkKeeper
-from meshpeer.runtime.ports import CommitFailed, Executor
+from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.reconciler import Reconciler
-from meshpeer.runtime.releases import Releases, Verdict
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
@@ -102,14 +93,6 @@ def _first(group: BaseExceptionGroup[EnvironmentFault]) -> EnvironmentFault:
     return error
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits for the journal."""
-
-    go_on: Callable[[], None]
-    give_up: Callable[[], None]
-
-
 class Agent:
     """One running node. Made, run once, thrown away."""
 
@@ -127,7 +110,7 @@ class Agent:
         self.synced = trio.Event()
         self.members_changed = trio.Event()
         self.refusals: dict[NodeId, str] = {}
-        self.releases: Releases[Waiting] = Releases()
+        self.performer = Performer(self)
         self.chores = Chores(self)
 
     async def main(self) -> None:
@@ -158,12 +141,11 @@ class Agent:
 
     # --- parts ----------------------------------------------------------------------------------------------
 
-    async def _open_wireguard(self) -> CommandWireGuard | NoWireGuard:
+    async def _open_wireguard(self) -> Interface:
         if not self.state.node.wireguard_port:
             return NoWireGuard("this node joined without an interface")
-        options = self.settings.file.wireguard
-        return await open_wireguard(
-            options.backend, options.interface, program=options.program, owner=owner_mark(self.state.mesh)
+        return await open_interface(
+            self.settings, self.state.mesh, lambda text: self.log.write("info", text, ())
         )
 
     def _open_executor(self) -> contextlib.AbstractAsyncContextManager[Executor]:
@@ -180,19 +162,27 @@ class Agent:
 
     def _control_port(self) -> int:
         asked = self.settings.file.control.listen_port
-        return asked if asked not in (0, 51821) else self.state.node.control_port
+        return asked if asked not in (0, ControlSettings().listen_port) else self.state.node.control_port
+
+    def _wireguard_port(self) -> int:
+        """The port of the interface; 0 without one. Settings of this run win over what was settled at the
+        start."""
+        if self.wireguard.backend == "none":
+            return 0
+        asked = self.settings.file.wireguard.listen_port
+        return asked if asked not in (0, WireGuardSettings().listen_port) else self.state.node.wireguard_port
 
     def _make_node(self) -> Sequence[object]:
         now = self.clock.now()
         state = self.state
         ledger = Ledger(state.mesh, state.node.roots)
         for note in restore_ledger(ledger, self.store, now):
-            self._note(note)
+            self.performer.note(note)
         tickets = TicketCounter()
         scheduler = Scheduler(
             me=state.key.public,
             slots=self.executor.slots,
-            accepting=self.settings.file.jobs.accept,
+            accepting=self.accepts_work(ledger),
             boot=os.urandom(8),
             region=state.node.region,
             tickets=tickets,
@@ -203,7 +193,7 @@ class Agent:
             key=state.key,
             chain=state.chain,
             wireguard_key=state.wireguard_key,
-            wireguard_port=0 if self.wireguard.backend == "none" else state.node.wireguard_port,
+            wireguard_port=self._wireguard_port(),
             interface=self.settings.file.wireguard.interface,
             control_port=self.transport.port,
             name=state.node.name,
@@ -216,8 +206,16 @@ class Agent:
         self.node = Node(
             config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now
         )
-        self.driver = Driver(self.node, self.clock, self.perform)
+        self.driver = Driver(self.node, self.clock, self.performer.perform)
         return restored
+
+    def accepts_work(self, ledger: Ledger) -> bool:
+        """Says whether this node runs tasks: its own settings and its certificate must both allow it."""
+        member = ledger.get(self.state.key.public)
+        best = member.best if member else None
+        return self.settings.file.jobs.accept and (
+            best is None or Capability.WORK in best.identity.capabilities
+        )
 
     # --- running --------------------------------------------------------------------------------------------
 
@@ -236,10 +234,10 @@ class Agent:
             nursery=nursery,
         )
         self.api = AgentApi(self)
-        self._nursery = nursery
+        self.nursery = nursery
         for effect in restored:
-            self.perform(effect)
-        nursery.start_soon(self._watch_journal)
+            self.performer.perform(effect)
+        nursery.start_soon(self.performer.watch_journal)
         await self.chores.look_at_network()
         post(Started())
         for address in self._seeds():
@@ -296,96 +294,6 @@ class Agent:
             )
         )
 
-    # --- effects --------------------------------------------------------------------------------------------
-
-    def perform(self, effect: object) -> None:
-        """Performs one effect of the node; never blocks."""
-        match effect:
-            case SendFrame():
-                self.once_written(effect.after, lambda: self.keeper.send(effect))
-            case DeliverToSelf(message=message, after=after):
-                self.once_written(after, lambda: self.driver.post(SelfMessage(message=message)))
-            case Persist(ticket=ticket, changes=changes):
-                self.store.commit_soon(ticket, changes)
-            case StartAttempt():
-                self.attempts.start(effect)
-            case StopAttempt():
-                self.attempts.stop(effect)
-            case FetchJob():
-                self.attempts.fetch_job(effect)
-            case JobChanged(job=job):
-                self.api.on_job_changed(job)
-            case Dial():
-                self.keeper.dial(effect)
-            case CloseLink():
-                self.keeper.close(effect)
-            case ApplyDevice(device=device):
-                self.reconciler.want(device)
-            case ShowChain(chain=chain):
-                self.transport.show(chain)
-                save_chain(self.settings.state_dir, chain)
-            case MembersChanged():
-                self.members_changed.set()
-            case FirstSyncDone():
-                self.synced.set()
-            case StoreBlob(data=data):
-                self._nursery.start_soon(self._store_blob, data)
-            case WeWereRefused(peer=peer, reason=reason):
-                self.refusals[peer] = reason
-                self.log.write(
-                    "warning",
-                    "a member refuses this node",
-                    (("peer", key_text(peer)[:10]), ("reason", reason)),
-                )
-            case Note():
-                self._note(effect)
-            case _:
-                raise AssertionError(f"no performer for {effect!r}")
-
-    def once_written(
-        self, ticket: Ticket | None, go_on: Callable[[], None], give_up: Callable[[], None] = lambda: None
-    ) -> None:
-        """Calls ``go_on`` once the ticket is on disk (at once where it is), ``give_up`` where it never will
-        be."""
-        match self.releases.hold(ticket, Waiting(go_on, give_up)):
-            case Verdict.PERFORM:
-                go_on()
-            case Verdict.DROPPED:
-                give_up()
-            case Verdict.HELD:
-                return
-
-    async def _store_blob(self, data: bytes) -> None:
-        """Keeps what grants name. Where it can't be kept, workers say that they can't have it, and it is
-        granted anew."""
-        try:
-            await self.blobs.add_bytes(data)
-        except EnvironmentFault as fault:
-            self.log.write("error", fault.what, (("hint", fault.hint),))
-
-    def _note(self, note: Note) -> None:
-        self.log.write(note.level, note.fact, note.fields)
-
-    async def _watch_journal(self) -> None:
-        """Releases what waited for the disk; a failed write ends the agent, since nothing could be promised
-        any more."""
-        async for outcome in self.store.outcomes:
-            if isinstance(outcome, CommitFailed):
-                self.api.fail(outcome.error)
-                for waiting in self.releases.failed(outcome.tickets):
-                    waiting.give_up()
-                self.log.write(
-                    "error",
-                    "the journal can't be written: the agent stops, tunnels stay",
-                    (("reason", outcome.error.what),),
-                )
-                await trio.sleep(0.5)
-                raise outcome.error
-            for waiting in self.releases.committed(outcome.tickets):
-                waiting.go_on()
-            for ticket in outcome.tickets:
-                self.driver.post(Persisted(ticket=ticket))
-
     # --- tasks ----------------------------------------------------------------------------------------------
 
     async def _watch_signals(self) -> None:
@@ -423,7 +331,7 @@ class Agent:
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs a short task of an answer that outlives its request."""
-        self._nursery.start_soon(work)
+        self.nursery.start_soon(work)
 
     def _key_names(self) -> dict[WireGuardKey, str]:
         return {one.record.wireguard_key: one.name for one in self.node.roster.members}

@@ -217,7 +217,7 @@ class JobAnswers:
     async def _on_disk(self, ticket: Ticket | None) -> None:
         """Returns once the ticket is on disk; raises ``StoreFailed`` where it can't be."""
         done = trio.Event()
-        self._agent.once_written(ticket, done.set, done.set)
+        self._agent.performer.once_written(ticket, done.set, done.set)
         await done.wait()
         if self._failure is not None:
             raise self._failure

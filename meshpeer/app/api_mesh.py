@@ -82,7 +82,7 @@ class MeshAnswers:
                 mtu=charter.mtu if charter else 0,
                 control_port=agent.transport.port,
                 isolation=agent.executor.isolation,
-                slots=agent.executor.slots,
+                slots=agent.executor.slots if node.scheduler.worker.accepting else 0,
                 admission="durable" if best and best.identity.durable else "provisional",
                 certificate_ends=rfc3339(best.identity.not_after) if best else "",
                 version=__version__,

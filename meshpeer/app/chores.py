@@ -39,7 +39,7 @@ class Chores:
         self._agent.node.tunnels.attached(network.attached)
         hosts = [f"[{one}]" if ":" in one else one for one in network.addresses]
         control = [f"{host}:{self._agent.transport.port}" for host in hosts]
-        wireguard = [f"{host}:{self._agent.state.node.wireguard_port}" for host in hosts]
+        wireguard = [f"{host}:{self._agent.node.config.wireguard_port}" for host in hosts]
         endpoint = self._agent.state.node.endpoint
         if endpoint:
             control.insert(0, f"{endpoint.rpartition(':')[0]}:{self._agent.transport.port}")

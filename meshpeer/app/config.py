@@ -28,7 +28,7 @@ UID_MIN = 1_000
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = ""
-    """Used at init and join; the name is fixed from then on (``meshpeer rename``)."""
+    """Used at init and join; the name is fixed from then on."""
     region: str = ""
     hub: Literal["prefer", "allow", "never"] = "allow"
     labels: dict[str, str] = {}

@@ -20,12 +20,12 @@ import trio
 
 from meshpeer.adapters.discovery import MdnsDiscovery
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
-from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
 from meshpeer.app.founding import check_endpoint, check_region, check_tasks, refuse_overlap, write_rows
+from meshpeer.app.interface import open_interface
 from meshpeer.app.options import JoinOptions
 from meshpeer.app.ports import check_ports, settle_ports
-from meshpeer.app.state import NodeFile, StateWriter, owner_mark, refuse_existing
+from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
 from meshpeer.core.effects import Change, Put, Table
@@ -81,12 +81,7 @@ async def _enrol(
 ) -> None:
     check_ports(settings)
     check_tasks(settings)
-    wireguard = await open_wireguard(
-        settings.file.wireguard.backend,
-        settings.file.wireguard.interface,
-        program=settings.file.wireguard.program,
-        owner=owner_mark(invite.mesh),
-    )
+    wireguard = await open_interface(settings, invite.mesh, lambda _: None)
     if wireguard.backend != "none":
         await wireguard.observe()
     seed, wireguard_seed = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)

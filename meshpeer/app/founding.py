@@ -13,8 +13,8 @@ import trio
 from meshpeer.adapters.executor import check_passable
 from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.store import open_store
-from meshpeer.adapters.wireguard import open_wireguard
 from meshpeer.app.config import Settings
+from meshpeer.app.interface import open_interface
 from meshpeer.app.options import InitOptions
 from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
@@ -107,11 +107,7 @@ async def check_machine(settings: Settings, subnet: ipaddress.IPv4Network) -> bo
     will be an interface."""
     check_ports(settings)
     check_tasks(settings)
-    backend = await open_wireguard(
-        settings.file.wireguard.backend,
-        settings.file.wireguard.interface,
-        program=settings.file.wireguard.program,
-    )
+    backend = await open_interface(settings, None, lambda _: None)
     if backend.backend == "none":
         return False
     await backend.observe()

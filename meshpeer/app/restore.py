@@ -29,7 +29,7 @@ def restore_ledger(ledger: Ledger, store: SqliteStore, now: Instant) -> list[Not
 
 
 def restore_jobs(scheduler: Scheduler, store: SqliteStore, now: Instant) -> list[SchedulerEffect]:
-    """Hands owned jobs, their committed results, and results that await acknowledgement to the scheduler."""
+    """Hands the scheduler owned jobs, committed results, results that await acknowledgement, and grants."""
     jobs: list[tuple[JobRecord, Digest, JobRow]] = []
     for _, value in store.load(Table.JOBS):
         row = cbor.decode(value, JobRow, bytes_max=ROW_BYTES_MAX)
@@ -42,4 +42,4 @@ def restore_jobs(scheduler: Scheduler, store: SqliteStore, now: Instant) -> list
     results = [
         cbor.decode(value, ResultRow, bytes_max=ROW_BYTES_MAX) for _, value in store.load(Table.RESULTS)
     ]
-    return scheduler.restore(jobs, tasks, results, now)
+    return scheduler.restore(jobs, tasks, results, now, store.load(Table.GRANTS))

@@ -15,7 +15,7 @@ import msgspec
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey, decode_key_file, encode_key_file
-from meshpeer.core.ids import MeshId, key_text
+from meshpeer.core.ids import MeshId
 from meshpeer.core.records.ledger import Chain
 
 KEYS = "keys"
@@ -56,11 +56,6 @@ class State:
     @property
     def mesh(self) -> MeshId:
         return MeshId(self.node.mesh)
-
-
-def owner_mark(mesh: MeshId) -> str:
-    """Returns what marks this mesh's interface as ours: two agents of two meshes never share one."""
-    return key_text(mesh)[:8]
 
 
 def exists(folder: Path) -> bool:

@@ -266,11 +266,13 @@ def _take_down(settings: Settings) -> bool:
         return False
     import trio
 
-    from meshpeer.adapters.wireguard import open_wireguard
+    from meshpeer.app.interface import open_interface
+    from meshpeer.app.state import load_state
+
+    mesh = load_state(settings.state_dir).mesh
 
     async def remove() -> bool:
-        options = settings.file.wireguard
-        device = await open_wireguard(options.backend, options.interface, program=options.program)
+        device = await open_interface(settings, mesh, lambda _: None)
         if await device.observe() is None:
             return False
         await device.remove()

@@ -141,5 +141,5 @@ def _usable(value: str, subnet: ipaddress.IPv4Network) -> bool:
 def _how_to_grow(subnet: ipaddress.IPv4Network) -> str:
     wider = max(SUBNET_PREFIX_WIDEST, subnet.prefixlen - 4)
     if wider >= subnet.prefixlen:
-        return "no wider subnet is offered; let members leave, or revoke those that are gone"
-    return f"grow it on an admin's node: meshpeer charter set subnet {subnet.supernet(new_prefix=wider)}"
+        return "let members leave that are not needed"
+    return f"let members leave, or found the mesh anew with --subnet {subnet.supernet(new_prefix=wider)}"

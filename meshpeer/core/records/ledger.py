@@ -42,6 +42,8 @@ from meshpeer.core.wire.limits import (
 AHEAD_MAX_S = 300
 """An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
 
+PROVISIONAL_LEAVES_MAX = 4
+"""Provisional leaves kept of one node before its record settles which counts."""
 _LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
 """What names, roles and regions may hold: they end up in files and terminals of every member."""
 PROVISIONAL_SPARE = 8
@@ -278,13 +280,17 @@ class Ledger:
         )
 
     def _drop_superseded(self, member: Member) -> None:
-        """Keeps the best admission and the one that the record refers to, so a ledger can't be filled with
-        leaves."""
+        """Keeps what counts, so that a ledger can't be filled with leaves.
+
+        A durable leaf replaces all. Until the node's record says which provisional leaf it shows, a few are
+        kept: whoever holds an invite could else push a leaf of his own for this node in front of its own.
+        """
         best = member.best
-        keep = {best.leaf} if best else set()
-        if member.record:
-            keep.add(member.record.certificate)
-        for leaf in [leaf for leaf in member.admissions if leaf not in keep]:
+        if best is None:
+            return
+        settled = best.identity.durable or member.record is not None
+        spare = [] if settled else sorted(member.admissions)[:PROVISIONAL_LEAVES_MAX]
+        for leaf in [leaf for leaf in member.admissions if leaf != best.leaf and leaf not in spare]:
             self._drop(member, leaf)
 
     def _drop(self, member: Member, leaf: Digest) -> None:

@@ -1,14 +1,20 @@
-"""The scheduler's door: one machine for what this node owns, runs and steals."""
+"""The scheduler's door: one machine for what this node owns, runs and steals.
+
+It routes: words about owned jobs to their owners, grants and owners' words to the worker, steals to thief and
+victim. It keeps no state of its own but who there is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Persisted, Send, Tick, TicketCounter
-from meshpeer.core.ids import Digest, JobId, NodeId
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.messages import (
     Ack,
@@ -19,6 +25,7 @@ from meshpeer.core.scheduler.messages import (
     Capacity,
     Epoch,
     Grant,
+    Held,
     JobLearned,
     JobRefused,
     JobSubmitted,
@@ -36,11 +43,19 @@ from meshpeer.core.scheduler.messages import (
     StealRequest,
     Stop,
     Taken,
+    Unknown,
 )
-from meshpeer.core.scheduler.owner import JobOwner, Worker
-from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow
+from meshpeer.core.scheduler.offers import Dice
+from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
+from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants
+from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
-from meshpeer.core.scheduler.worker import Jitter, JobWorker
+from meshpeer.core.scheduler.worker import JobWorker
+
+SLEPT_S = 5.0
+"""A deadline that is met this late means that this machine slept: leases are not judged by the time it
+missed.
+"""
 
 
 class Scheduler:
@@ -55,179 +70,300 @@ class Scheduler:
         boot: bytes,
         region: str,
         tickets: TicketCounter,
-        dice: Jitter,
+        dice: Dice,
+        crash_limit: int = CRASH_LIMIT,
     ) -> None:
         self.me = me
+        self.owned: dict[JobId, JobOwner] = {}
+        """Every job that this node owns, finished ones included."""
+        self.worker = JobWorker(
+            me=me, slots=slots, accepting=accepting, boot=boot, tickets=tickets, dice=dice
+        )
+        self.stealing = Stealing(worker=self.worker, region=region, tickets=tickets, dice=dice)
+        self.seats = Seats(me, slots if self.worker.accepting else 0)
         self._boot = boot
         self._tickets = tickets
-        self.owned: dict[JobId, JobOwner] = {}
-        self.worker = JobWorker(me=me, slots=slots, accepting=accepting, tickets=tickets, jitter=dice)
-        self.stealing = Stealing(self.worker, dice, region)
-        self.workers: dict[NodeId, Worker] = {me: Worker(me, slots if accepting else 0, linked=True)}
-        self._boots: dict[NodeId, bytes] = {}
+        self._crash_limit = crash_limit
+        self._open: dict[JobId, JobOwner] = {}
+        """Owned jobs that are not finished."""
         self._peers: tuple[PeerView, ...] = ()
         self._dead: set[NodeId] = set()
+        self._asked_for_s: float | None = None
+        """The deadline last returned."""
 
-    # --- start ----------------------------------------------------------------------------------------------
+    # --- start --------------------------------------------------------------------------------------------
 
     def restore(
         self,
         jobs: Iterable[tuple[JobRecord, Digest, JobRow]],
-        tasks: Mapping[JobId, dict[int, TaskRow]],
+        tasks: Mapping[JobId, Mapping[int, TaskRow]],
         results: Iterable[ResultRow],
         now: Instant,
+        grants: Iterable[tuple[str, bytes]] = (),
     ) -> list[SchedulerEffect]:
-        """Takes up what the journal held; the caller performs the effects before any event."""
+        """Takes up what the journal held; the caller performs the effects before any event.
+
+        ``grants`` are the rows of the table GRANTS as they were read.
+        """
+        self.seats.started_at_s = now.mono_s
+        seats, given = read_grants(grants)
         effects: list[SchedulerEffect] = []
         self.worker.restore(results, now)
+        self.stealing.restore(given, now)
         for record, digest, row in jobs:
             owner = self._own(record, row.signed, digest, row.epoch, row.accepted_at_us)
-            effects += owner.restore(dict(tasks.get(record.job, {})), row, now)
+            rows = [(TaskIndex(task), one) for task, one in tasks.get(record.job, {}).items()]
+            effects += owner.restore(rows, row, seats.get(record.job, ()), now)
+            effects += owner.dispatch(now)
+            self._close_if_finished(owner)
         return effects
 
-    # --- two doors ------------------------------------------------------------------------------------------
+    # --- two doors ----------------------------------------------------------------------------------------
 
     def handle(self, event: SchedulerEvent, now: Instant) -> list[SchedulerEffect]:
-        match event:
-            case Tick():
-                return self._on_tick(now)
-            case Persisted():
-                return []
-            case MessageReceived(peer=peer, message=message):
-                return self._on_message(peer, message, now)
-            case AttemptRunning(job=job, attempt=attempt):
-                return self.worker.on_running(job, attempt)
-            case AttemptFinished(offer=offer):
-                effects = self.worker.on_finished(offer, now)
-                self.stealing.work_ended(now)
-                return effects + self.stealing.seek(self._peers, now)
-            case AttemptUnstageable():
-                return self.worker.on_unstageable(event, now)
-            case JobSubmitted(record=record, signed=signed, digest=digest):
-                if record.job in self.owned:
-                    return []
-                owner = self._own(record, signed, digest, Epoch(1, self.me), int(now.unix_s * 1e6))
-                return [*owner.accept(), *owner.dispatch(self.workers, now)]
-            case JobLearned(job=job, record=record):
-                return [*self.worker.on_job_learned(job, record, now), *self.stealing.feed(now)]
-            case JobRefused(job=job, reason=reason):
-                return self.worker.on_job_refused(job, reason, now)
-            case CancelAsked(job=job):
-                owned = self.owned.get(job)
-                return owned.cancel(self.workers, now) if owned else []
-            case PeersChanged(peers=peers):
-                return self._on_peers(peers, now)
-            case PeerUp(peer=peer):
-                offers = self.worker.on_peer_up(peer, now)
-                capacity = Capacity(slots=self.worker.slots, accepting=self.worker.accepting, boot=self._boot)
-                return [*offers, Send(peer=peer, message=capacity)]
-            case PeerDown(peer=peer):
-                if peer in self.workers:
-                    self.workers[peer].linked = False
-                self.stealing.forget(peer)
-                return []
+        """Takes one event; returns all that is to be done, in order."""
+        if self.seats.started_at_s is None:
+            self.seats.started_at_s = now.mono_s
+        if self._asked_for_s is not None and now.mono_s > self._asked_for_s + SLEPT_S:
+            for owner in self._open.values():
+                owner.spare(now)
+        self._asked_for_s = None
+        effects = self._dispatch(event, now)
+        if self.worker.queued:
+            effects += self.stealing.feed(now)
+        if self.worker.idle_slots:
+            effects += self.stealing.seek(now)
+        return self._words_to_self_last(effects)
 
     def next_deadline(self) -> Deadline | None:
-        return earliest(
+        deadline = earliest(
             self.worker.next_deadline(),
-            self.stealing.next_deadline(any(peer.linked for peer in self._peers)),
-            *(owner.next_deadline() for owner in self.owned.values() if not owner.finished),
+            self.stealing.next_deadline(),
+            *(owner.next_deadline() for owner in self._open.values()),
         )
+        self._asked_for_s = deadline.at_s if deadline else None
+        return deadline
 
     def check(self) -> None:
-        """Raises ``InvariantBroken`` where tables disagree."""
+        """Raises ``InvariantBroken`` where tables disagree; for tests and ``debug``: it reads everything."""
+        self.worker.check()
         for owner in self.owned.values():
             owner.check()
+            if owner.finished == (owner.job in self._open):
+                raise InvariantBroken(f"{owner.job}: finished is {owner.finished}, and filed otherwise")
+        for seat in self.seats:
+            held = sum(
+                lease.cpu
+                for owner in self._open.values()
+                for lease in owner.leases.values()
+                if lease.node == seat.node
+            )
+            if held != seat.held:
+                raise InvariantBroken(f"worker {key_text(seat.node)[:10]} holds {held}, counted {seat.held}")
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------
 
-    def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[SchedulerEffect]:
-        match message:
-            case Capacity():
-                return self._on_capacity(peer, message, now)
-            case Grant(stolen_from=stolen_from):
-                if stolen_from is None and peer != message.owner:
-                    return []
-                taken = self.stealing.on_booty(peer, message, now) if stolen_from is not None else []
-                effects = [*taken, *self.worker.on_grant(message, now)]
-                if stolen_from is not None:
-                    effects.append(self.worker.claim(message))
-                return [*effects, *self.stealing.feed(now)]
-            case Stop(job=job):
-                return self.worker.on_stop(message, now) if self._speaks_for(peer, job) else []
-            case Ack(job=job):
-                return self.worker.on_ack(message) if self._speaks_for(peer, job) else []
-            case StealRequest():
-                return self.stealing.on_request(peer, message, now)
-            case StealNone():
-                self.stealing.on_none(peer, now)
-                return self.stealing.seek(self._peers, now)
-            case Taken():
-                self.stealing.on_taken(message)
+    def _dispatch(self, event: SchedulerEvent, now: Instant) -> list[SchedulerEffect]:
+        match event:
+            case MessageReceived(peer=peer, message=message):
+                return self._on_message(peer, message, now)
+            case Persisted():
                 return []
-            case Renew(job=job) | Lost(job=job) | Offer(job=job):
-                return self._on_worker_word(peer, job, message, now)
-        return []
+            case AttemptRunning(job=job, attempt=attempt):
+                self.worker.on_running(job, attempt, now)
+                return []
+            case AttemptFinished(offer=offer):
+                return self.worker.on_finished(offer, now)
+            case AttemptUnstageable():
+                return self.worker.on_unstageable(event)
+            case JobSubmitted():
+                return self._on_submitted(event, now)
+            case JobLearned(job=job, record=record):
+                return self.worker.on_job_learned(job, record)
+            case JobRefused(job=job, reason=reason):
+                return self.worker.on_job_refused(job, reason)
+            case CancelAsked(job=job):
+                return self._on_cancel_asked(job, now)
+            case PeersChanged(peers=peers):
+                return self._on_peers_changed(peers, now)
+            case PeerUp(peer=peer):
+                return self._on_peer_up(peer, now)
+            case PeerDown(peer=peer):
+                self.seats.down(peer, now.mono_s)
+                self._choose_victims()
+                return []
+            case Tick():
+                return self._on_tick(now)
+        assert_never(event)
 
-    def _on_worker_word(
-        self, peer: NodeId, job: JobId, message: Renew | Lost | Offer, now: Instant
-    ) -> list[SchedulerEffect]:
-        owner = self.owned.get(job)
+    def _on_submitted(self, event: JobSubmitted, now: Instant) -> list[SchedulerEffect]:
+        """Owns a new job; the same id again is the same job, whatever came with it."""
+        if event.record.job in self.owned:
+            return []
+        accepted_at_us = int(now.unix_s * 1e6)
+        owner = self._own(event.record, event.signed, event.digest, Epoch(1, self.me), accepted_at_us)
+        return [*owner.accept(), *owner.dispatch(now)]
+
+    def _on_cancel_asked(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
+        owner = self._open.get(job)
         if owner is None:
-            # Nobody here knows the job: it was dropped, so its results and leases are of no use.
-            if isinstance(message, Offer):
-                return [Send(peer=peer, message=Ack(job=job, attempt=message.attempt))]
-            return [
-                Send(peer=peer, message=Stop(job=job, attempts=(), reason="this node does not own the job"))
-            ]
-        match message:
-            case Renew():
-                return owner.on_renew(peer, message, self.workers, now)
-            case Lost():
-                return owner.on_lost(peer, message, self.workers, now)
-            case Offer():
-                return [*owner.on_offer(peer, message, self.workers, now), *self._dispatch_others(owner, now)]
+            return []
+        effects = owner.cancel(now)
+        self._close_if_finished(owner)
+        return [*effects, *self._dispatch_all(now)]
 
-    def _on_capacity(self, peer: NodeId, message: Capacity, now: Instant) -> list[SchedulerEffect]:
-        worker = self.workers.setdefault(peer, Worker(peer, 0, linked=True))
-        worker.linked = True
-        worker.slots = message.slots if message.accepting else 0
-        effects: list[SchedulerEffect] = []
-        if self._boots.get(peer, message.boot) != message.boot:
-            for owner in self.owned.values():
-                if not owner.finished:
-                    effects += owner.on_boot(peer, self.workers, now)
-        self._boots[peer] = message.boot
-        for owner in self.owned.values():
-            effects += owner.dispatch(self.workers, now)
-        return effects
-
-    # --- rules ----------------------------------------------------------------------------------------------
-
-    def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
-        effects = [*self.worker.tick(now), *self.stealing.tick(now)]
-        for owner in self.owned.values():
-            effects += owner.tick(self.workers, now)
-        return [*effects, *self.stealing.feed(now), *self.stealing.seek(self._peers, now)]
-
-    def _on_peers(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
+    def _on_peers_changed(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
+        """Gives away what the newly dead had; waiting for their leases would be right too, and slower."""
         self._peers = peers
+        self._choose_victims()
         dead = {peer.node for peer in peers if peer.dead and not peer.linked}
         effects: list[SchedulerEffect] = []
         for node in sorted(dead - self._dead):
-            for owner in self.owned.values():
-                if not owner.finished:
-                    effects += owner.on_dead(node, self.workers, now)
+            for owner in list(self._open.values()):
+                effects += owner.on_dead(node, now)
+                self._close_if_finished(owner)
         self._dead = dead
-        return [*effects, *self.stealing.seek(peers, now)]
-
-    def _dispatch_others(self, done: JobOwner, now: Instant) -> list[SchedulerEffect]:
-        """Room that one job left may serve another."""
-        effects: list[SchedulerEffect] = []
-        for owner in self.owned.values():
-            if owner is not done and owner.backlog:
-                effects += owner.dispatch(self.workers, now)
         return effects
+
+    def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """Says what this node holds for the peer, then what it can take: grants come only after that."""
+        held = self.worker.on_peer_up(peer, now)
+        capacity = Capacity(slots=self.worker.slots, accepting=self.worker.accepting, boot=self._boot)
+        return [*held, Send(peer=peer, message=capacity)]
+
+    def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
+        effects = [*self.worker.tick(now), *self.stealing.tick(now)]
+        for owner in list(self._open.values()):
+            effects += owner.tick(now)
+            self._close_if_finished(owner)
+        return effects
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[SchedulerEffect]:
+        match message:
+            case Grant():
+                return self._on_grant(peer, message, now)
+            case Offer(job=job):
+                return self._on_offer(peer, job, message, now)
+            case Ack():
+                return self.worker.on_ack(peer, message)
+            case Renew():
+                return self._on_renew(peer, message, now)
+            case Lost(job=job):
+                return self._on_lost(peer, job, message, now)
+            case Stop():
+                return self.worker.on_stop(peer, message)
+            case Unknown(job=job):
+                return self.worker.on_unknown(peer, job)
+            case Capacity():
+                return self._on_capacity(peer, message, now)
+            case StealRequest():
+                return self.stealing.on_request(peer, message, now)
+            case StealNone():
+                return self.stealing.on_none(peer, now)
+            case Taken():
+                return self.stealing.on_taken(message)
+        raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
+
+    def _on_grant(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
+        """Takes attempts from the owner that the epoch names, or from a victim that says it is one."""
+        if grant.stolen_from is None:
+            return self.worker.on_grant(grant, now) if peer == grant.owner else []
+        if grant.stolen_from != peer:
+            return []
+        queued = self.worker.on_grant(grant, now)
+        return [*queued, *self.stealing.on_booty(peer, grant, now), *self.worker.claim(grant)]
+
+    def _on_offer(self, peer: NodeId, job: JobId, offer: Offer, now: Instant) -> list[SchedulerEffect]:
+        owner = self._owner_for(job, offer.generation, offer.epoch)
+        if owner is None:
+            return self._refuse(peer, job, offer.generation)
+        if offer.node != peer:
+            return []
+        self.seats.of(peer).heard_at_s = now.mono_s
+        effects = owner.on_offer(peer, offer, now)
+        self._close_if_finished(owner)
+        for other in self._open.values() if len(self._open) > 1 else ():
+            if other is not owner:
+                effects += other.refill(peer, now)
+        return effects
+
+    def _on_renew(self, peer: NodeId, renew: Renew, now: Instant) -> list[SchedulerEffect]:
+        effects: list[SchedulerEffect] = []
+        seat = self.seats.of(peer)
+        rebooted = bool(seat.boot) and seat.boot != renew.boot
+        seat.heard_at_s = now.mono_s
+        named: dict[JobId, Held] = {}
+        for held in renew.jobs:
+            owner = self._owner_for(held.job, held.generation, held.epoch)
+            if owner is not None:
+                named[held.job] = held
+                effects += owner.on_held(peer, held, now)
+            else:
+                effects += self._refuse(peer, held.job, held.generation)
+        if not renew.whole:
+            return effects
+        seat.boot = renew.boot
+        for owner in list(self._open.values()):
+            effects += owner.on_whole(peer, named.get(owner.job), rebooted, now)
+            self._close_if_finished(owner)
+        return effects
+
+    def _on_lost(self, peer: NodeId, job: JobId, lost: Lost, now: Instant) -> list[SchedulerEffect]:
+        owner = self._owner_for(job, lost.generation, lost.epoch)
+        if owner is None or owner.finished:
+            return []
+        effects = owner.on_lost(peer, lost, now)
+        self._close_if_finished(owner)
+        return effects
+
+    def _on_capacity(self, peer: NodeId, message: Capacity, now: Instant) -> list[SchedulerEffect]:
+        seat = self.seats.of(peer)
+        seat.heard_at_s = now.mono_s
+        if not seat.boot:
+            seat.boot = message.boot
+        self.seats.offer(peer, max(0, message.slots) if message.accepting else 0)
+        self._choose_victims()
+        for owner in self._open.values():
+            owner.granting.welcome(peer)
+        return self._dispatch_all(now)
+
+    def _words_to_self_last(self, effects: list[SchedulerEffect]) -> list[SchedulerEffect]:
+        """Orders effects so that none is overtaken by what a word to this very node brings about.
+
+        Such a word may be handled at once, in the middle of the list; a stop in answer to it must not come
+        before the start that it ends.
+        """
+        for position, effect in enumerate(effects):
+            if isinstance(effect, Send) and effect.peer == self.me and effect.after is None:
+                break
+        else:
+            return effects
+        words: list[SchedulerEffect] = []
+        others = effects[:position]
+        for effect in effects[position:]:
+            own = isinstance(effect, Send) and effect.peer == self.me and effect.after is None
+            (words if own else others).append(effect)
+        return others + words
+
+    # --- rules --------------------------------------------------------------------------------------------
+
+    def _owner_for(self, job: JobId, generation: int, epoch: Epoch | None) -> JobOwner | None:
+        """Returns the job's owner here, unless the word is of another generation or a later owner."""
+        owner = self.owned.get(job)
+        if owner is None or generation != owner.record.generation:
+            return None
+        return None if epoch is not None and epoch > owner.epoch else owner
+
+    def _refuse(self, peer: NodeId, job: JobId, generation: int) -> list[SchedulerEffect]:
+        """Answers a worker whose job is not owned here, or was adopted by force since; says nothing to newer
+        words.
+        """
+        owner = self.owned.get(job)
+        if owner is None:
+            return [Send(peer=peer, message=Unknown(job=job))]
+        return owner.refuse(peer) if generation < owner.record.generation else []
 
     def _own(
         self, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, accepted_at_us: int
@@ -239,12 +375,23 @@ class Scheduler:
             digest=digest,
             epoch=epoch,
             tickets=self._tickets,
+            seats=self.seats,
             accepted_at_us=accepted_at_us,
+            crash_limit=self._crash_limit,
         )
-        self.owned[record.job] = owner
+        self.owned[record.job] = self._open[record.job] = owner
         return owner
 
-    def _speaks_for(self, peer: NodeId, job: JobId) -> bool:
-        """Only a job's owner may stop its attempts or acknowledge its results."""
-        owner = self.worker.owner_of(job)
-        return owner is None or owner == peer
+    def _close_if_finished(self, owner: JobOwner) -> None:
+        if owner.finished:
+            self._open.pop(owner.job, None)
+
+    def _dispatch_all(self, now: Instant) -> list[SchedulerEffect]:
+        return [effect for owner in self._open.values() for effect in owner.dispatch(now)]
+
+    def _choose_victims(self) -> None:
+        self.stealing.may_rob(
+            one
+            for one in self._peers
+            if one.linked and (seat := self.seats.get(one.node)) is not None and seat.linked and seat.slots
+        )

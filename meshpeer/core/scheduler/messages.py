@@ -1,17 +1,22 @@
 """What owners, workers and thieves say to each other, what happens to them, and what they want done.
 
 An attempt is named by job, task, round, number and node. The number tells attempts of a round apart; the
-round tells results apart
-after outputs were lost. Grants name a job by the digest of its signed record; a worker that does not hold it
-fetches it once.
+round tells results apart after outputs were lost; the node is whoever holds it, and changes when it is
+stolen. Every word about a job carries the job's generation and the epoch of its owner: a lower pair is out of
+date. ``Epoch`` names the owner, so a message never says who owns a job in two ways.
 
-Inputs: a grant lists, for each needed task, the *manifest* of its outputs (a blob holding ``list[FileRef]``
-in CBOR) and who
-holds manifest and files. More than ``INPUTS_INLINE_MAX`` of them travel as a blob that the owner holds.
+Inputs: a grant lists, for each needed task with outputs, the *manifest* of its outputs (a blob that holds
+``tuple[FileRef, ...]`` in canonical CBOR), the folder they go to, and who holds manifest and files. More than
+``INPUTS_INLINE_MAX`` of them travel as a blob of ``tuple[Input, ...]`` that the owner holds. Who stages
+fetches that blob from the owner, each manifest from its holder, each file from the same holder, and the job's
+own files from the owner. Two inputs that end at one path are a failure of the attempt (``AttemptFinished``),
+not of this machine; what can't be fetched is ``AttemptUnstageable`` with the needed task in ``missing``, and
+what this machine can't do (disk full) is ``AttemptUnstageable`` with none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -21,7 +26,12 @@ from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.model import JobRecord
 
 INPUTS_INLINE_MAX = 64
+"""Inputs of one task that a grant lists itself."""
 GRANT_BYTES_MAX = 40 * 1024
+"""What the tasks of one grant may take, estimated; a frame holds 64 KiB."""
+RENEW_ATTEMPTS_MAX = 2_000
+"""Attempts in one renewal: at most 16 bytes each, plus 40 where stolen."""
+REASON_LENGTH_MAX = 300
 
 
 class Epoch(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -32,6 +42,8 @@ class Epoch(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """A blob by content."""
+
     digest: Digest
     size: int
 
@@ -54,13 +66,37 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt as it is granted."""
+
     attempt: Attempt
     inputs: tuple[Input, ...] = ()
     inputs_blob: Blob | None = None
-    """Where there are too many to list: a blob of ``list[Input]``, held by the owner."""
+    """Where there are too many to list: a blob of ``tuple[Input, ...]``, held by the owner."""
 
 
-# --- frames -------------------------------------------------------------------------------------------------
+class Stolen(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt and whom its holder took it from."""
+
+    attempt: Attempt
+    victim: NodeId
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker has of one job."""
+
+    job: JobId
+    generation: int
+    epoch: Epoch
+    open: tuple[Attempt, ...] = ()
+    """Queued, staging, running, or handed over to a thief that has not confirmed."""
+    running: tuple[Attempt, ...] = ()
+    """Those of ``open`` that run."""
+    offered: tuple[Attempt, ...] = ()
+    """Ended, stored, and not acknowledged yet."""
+    stolen: tuple[Stolen, ...] = ()
+
+
+# --- frames ----------------------------------------------------------------------------------------------
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.capacity"):
@@ -72,45 +108,58 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="jo
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.grant"):
-    """The owner (or, handed over, a victim) gives attempts to a worker."""
+    """The owner (or, handing over, a victim) gives attempts to a worker."""
 
     job: JobId
-    owner: NodeId
+    generation: int
     epoch: Epoch
     record: Blob
     tasks: tuple[Granted, ...]
     stolen_from: NodeId | None = None
 
+    @property
+    def owner(self) -> NodeId:
+        return self.epoch.node
+
 
 class Renew(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.renew"):
-    """One message per (worker, owner) renews all leases: what the worker holds of this job."""
+    """One message per worker and owner renews every lease: what the worker has of the owner's jobs."""
 
-    job: JobId
-    held: tuple[Attempt, ...]
-    running: tuple[Attempt, ...]
-    stolen_from: tuple[tuple[Attempt, NodeId], ...] = ()
+    jobs: tuple[Held, ...]
+    boot: bytes
+    whole: bool
+    """All that the worker has of this owner: what it does not name, it has not. Said first on every link."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.stop"):
-    """The owner has no use for these attempts any more; empty: for any of the job."""
+    """The owner has no use for these attempts; none named: for any of the job. Stored results stay."""
 
     job: JobId
+    generation: int
+    epoch: Epoch
     attempts: tuple[Attempt, ...]
     reason: str
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.lost"):
-    """The worker will not bring these attempts to an end: declined, unstageable, or given away in vain."""
+    """The worker will not bring these attempts to an end."""
 
     job: JobId
+    generation: int
+    epoch: Epoch
     attempts: tuple[Attempt, ...]
     reason: str
+    declined: bool = False
+    """It takes nothing of this job; else it could not run these."""
     missing: tuple[int, ...] = ()
-    """Needed tasks whose outputs nobody could give."""
+    """Needed tasks whose outputs it could get from nobody."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.offer"):
-    """A stored result, offered until it is acknowledged."""
+    """A stored result, offered until it is acknowledged.
+
+    Who performs the attempt fills in what came of it; the worker adds generation, epoch and node.
+    """
 
     job: JobId
     attempt: Attempt
@@ -124,21 +173,38 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.o
     manifest: Blob
     outputs: int
     """How many files the manifest lists."""
+    generation: int = 1
+    epoch: Epoch | None = None
+    """The owner's epoch as the worker knew it."""
+    node: NodeId | None = None
+    """Who ran it and holds the blobs."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.ack"):
     """The owner has this result, or another one, on disk for good: forget it."""
 
     job: JobId
+    generation: int
+    epoch: Epoch
     attempt: Attempt
+    superseded: bool = False
+    """Another result was first, or the round is over."""
+
+
+class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.unknown"):
+    """The sender does not own this job (any more)."""
+
+    job: JobId
 
 
 class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.steal"):
-    """The sender has idle slots. ``wait``: push when there is more (a lifeline), where there is nothing
-    now."""
+    """The sender has idle slots."""
 
-    slots: int
+    idle: int
+    width: int
+    """Its slots in all: wider tasks are of no use to it."""
     wait: bool
+    """Push when there is more (a lifeline), where there is nothing now."""
 
 
 class StealNone(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.none"):
@@ -152,13 +218,15 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.t
     attempts: tuple[Attempt, ...]
 
 
-FRAMES = (Capacity, Grant, Renew, Stop, Lost, Offer, Ack, StealRequest, StealNone, Taken)
+FRAMES = (Capacity, Grant, Renew, Stop, Lost, Offer, Ack, Unknown, StealRequest, StealNone, Taken)
 
-# --- events -------------------------------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerView:
+    """What membership holds of a peer."""
+
     node: NodeId
     alive: bool
     linked: bool
@@ -169,21 +237,29 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersChanged:
+    """All peers, as they are now."""
+
     peers: tuple[PeerView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerUp:
+    """A link to this peer opened (or took the place of another)."""
+
     peer: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerDown:
+    """There is no link to this peer any more."""
+
     peer: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
+    """One of ``FRAMES`` came, from a peer or from this node itself."""
+
     peer: NodeId
     message: msgspec.Struct
 
@@ -199,12 +275,14 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelAsked:
+    """A person wants this owned job ended."""
+
     job: JobId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLearned:
-    """The job's record came and its signature and its submitter's right hold."""
+    """The job's record came, and its signature and its submitter's right hold."""
 
     job: JobId
     record: JobRecord
@@ -220,12 +298,16 @@ class JobRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRunning:
+    """Its inputs are staged, its process runs."""
+
     job: JobId
     attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
+    """It ended, well or badly, and what it made is stored."""
+
     offer: Offer
 
 
@@ -255,13 +337,12 @@ SchedulerEvent = (
     | AttemptUnstageable
 )
 
-# --- effects ------------------------------------------------------------------------------------------------
+# --- effects ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchJob:
-    """Get the signed record from one of the holders, check it, and report ``JobLearned`` or
-    ``JobRefused``."""
+    """Get the signed record from one of the holders, check it, report ``JobLearned`` or ``JobRefused``."""
 
     job: JobId
     record: Blob
@@ -280,7 +361,7 @@ class StartAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAttempt:
-    """End it: SIGTERM, after a grace SIGKILL. No report is expected."""
+    """End it: SIGTERM, after a grace SIGKILL. No report is expected; one that comes is ignored."""
 
     job: JobId
     attempt: Attempt
@@ -302,3 +383,18 @@ class JobChanged:
 
 
 SchedulerEffect = Send | Persist | Note | FetchJob | StartAttempt | StopAttempt | StoreBlob | JobChanged
+
+
+def batches(tasks: Iterable[Granted]) -> Iterator[tuple[Granted, ...]]:
+    """Splits what is granted into what one frame holds: an input takes about 90 bytes plus its folder."""
+    batch: list[Granted] = []
+    size = 0
+    for granted in tasks:
+        cost = 80 + sum(100 + 4 * len(one.into) for one in granted.inputs)
+        if batch and size + cost > GRANT_BYTES_MAX:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(granted)
+        size += cost
+    if batch:
+        yield tuple(batch)

@@ -1,100 +1,56 @@
-"""The owner of one job: which tasks are ready, who has a lease on which, and what is committed.
+"""The owner of one job: who has a lease on which task, what is granted next, and what is committed.
 
-A task is granted to the worker with the least to do per slot, and each worker holds only so many at a time;
-the rest waits here. A lease
-lives as long as its worker names it in ``Renew``. The first valid result of a round is committed: written to
-the journal, then
-acknowledged; duplicates are acknowledged again, other attempts stopped. After a restart the owner takes a new
-epoch and first
-listens to what workers still hold, so that what runs is not run again.
+A lease lives as long as its worker names it in
+``Renew``. The first valid result of a round is committed: written to the journal, then acknowledged;
+duplicates are acknowledged again, losers stopped. Failures count against a task's ``retries``; workers lost
+under it against the crash limit; nothing else counts.
+
+After a restart the owner takes a new epoch and listens before it grants what may already be running: the
+journal names the workers that were given attempts, each says on its new link all that it has, and who stays
+silent is waited for during one lease. Tasks that become ready meanwhile can't have been granted and are not
+held back.
+
+Grants wait for the writes that made their tasks ready (a dependent must not run on a result that may be lost
+with this machine), and never for later ones.
 """
 
 from __future__ import annotations
 
 import collections
-import hashlib
-import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Note, Persist, Send, TicketCounter
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
-from meshpeer.core.jobs.dag import Graph, Progress
+from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.book import LOST, TaskBook
+from meshpeer.core.scheduler.granting import Granting
+from meshpeer.core.scheduler.leases import LEASE_S, Lease, Leases
 from meshpeer.core.scheduler.messages import (
-    GRANT_BYTES_MAX,
-    INPUTS_INLINE_MAX,
     Ack,
     Attempt,
     Blob,
     Epoch,
-    Grant,
-    Granted,
-    Input,
+    Held,
     JobChanged,
     Lost,
     Offer,
-    Renew,
     SchedulerEffect,
     Stop,
-    StoreBlob,
 )
-from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_task, put_job, put_task
-from meshpeer.core.scheduler.tables import COMMITTED, TaskState, move_task
-from meshpeer.core.wire import cbor
+from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
+from meshpeer.core.scheduler.seats import Seats
+from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
-LEASE_S = 15.0
-"""A worker that does not name an attempt for this long has lost it."""
-RECOVERY_S = 3.0
-"""After a restart: how long workers have to say what they hold before it is granted anew."""
 CRASH_LIMIT = 3
-"""A task that took this many workers down with it is given up."""
-HELD_PER_SLOT = 4
-HELD_MIN = 8
-"""What a worker holds at most, running and queued; the rest waits at the owner, where anyone can get it."""
-RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 60.0
-_NOTHING = Blob(Digest(hashlib.sha256(b"").digest()), 0)
-
-
-@dataclass(slots=True)
-class Worker:
-    """What an owner knows of a worker, shared by all jobs of this node."""
-
-    node: NodeId
-    slots: int
-    linked: bool
-    held: int = 0
-    """Attempts that it holds, of all jobs."""
-
-    @property
-    def room(self) -> int:
-        return (
-            max(0, max(HELD_MIN, self.slots * HELD_PER_SLOT) - self.held) if self.linked and self.slots else 0
-        )
-
-
-@dataclass(slots=True)
-class Lease:
-    attempt: Attempt
-    node: NodeId
-    renewed_at_s: float
-    running: bool = False
-    stolen_from: NodeId | None = None
-    started_us: int = 0
-
-
-@dataclass(slots=True)
-class _Task:
-    """What is held of a task beyond its state, from its first grant on."""
-
-    round: int = 1
-    number: int = 0
-    failures: int = 0
-    crashes: int = 0
-    tries: list[Try] = field(default_factory=list)
+"""A task that took this many workers down with it is given up; so is one whose inputs were lost as often."""
+RETRY_FIRST_S, RETRY_MAX_S = 0.5, 60.0
+HOLDER_GONE_S = 10.0
+"""Outputs count as lost when their holder has had no link for this long; an agent restarts faster."""
+UNSTAGED_MAX = 3
+"""Outputs count as lost, link or no link, when they could not be had this often."""
 
 
 class JobOwner:
@@ -109,7 +65,9 @@ class JobOwner:
         digest: Digest,
         epoch: Epoch,
         tickets: TicketCounter,
+        seats: Seats,
         accepted_at_us: int,
+        crash_limit: int = CRASH_LIMIT,
     ) -> None:
         self.record = record
         self.signed = signed
@@ -118,30 +76,24 @@ class JobOwner:
         self.accepted_at_us = accepted_at_us
         self.finished_at_us = 0
         self.cancelled = False
-        self.graph = Graph.of(record.spec)
-        self._me = me
-        self._tickets = tickets
-        self._progress = Progress(self.graph)
-        self.states = [TaskState.WAITING] * len(self.graph)
-        self.counts: collections.Counter[TaskState] = collections.Counter(
-            {TaskState.WAITING: len(self.graph)}
-        )
-        self.running = 0
-        self.done_on: collections.Counter[NodeId] = collections.Counter()
-        """Results committed, by the node that brought them."""
-        self._ready: collections.deque[TaskIndex] = collections.deque()
-        self._tasks: dict[TaskIndex, _Task] = {}
-        self.leases: dict[TaskIndex, Lease] = {}
-        self.results: dict[TaskIndex, TaskRow] = {}
-        self._retries: list[tuple[float, TaskIndex]] = []
-        self._recovering_until_s: float | None = None
-        self._last_ticket: Ticket | None = None
         self.accept_ticket: Ticket | None = None
         """The write that backs the submitter's answer; None after a restart, when it is long done."""
-        self._lease_check_at_s = 0.0
-        self._make_ready(self._progress.take_ready())
+        self.graph = Graph.of(record.spec)
+        self.book = TaskBook(record.job, self.graph)
+        self._leases = Leases(record.job, seats)
+        self.granting = Granting(record, Blob(digest, len(signed)), self.book, self._leases, seats)
+        self.backlog = self.granting.backlog
+        self._me = me
+        self._tickets = tickets
+        self._seats = seats
+        self._crash_limit = crash_limit
+        self._last_ticket: Ticket | None = None
+        self._epoch_ticket: Ticket | None = None
+        """The write of the present epoch; no grant overtakes it."""
+        self._workers: set[NodeId] = set()
+        """Workers that the journal knows to have been given attempts."""
 
-    # --- start and end --------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------
 
     @property
     def job(self) -> JobId:
@@ -151,476 +103,392 @@ class JobOwner:
     def finished(self) -> bool:
         return bool(self.finished_at_us)
 
+    @property
+    def states(self) -> list[TaskState]:
+        return self.book.states
+
+    @property
+    def counts(self) -> collections.Counter[TaskState]:
+        return self.book.counts
+
+    @property
+    def results(self) -> dict[TaskIndex, TaskRow]:
+        return self.book.results
+
+    @property
+    def done_on(self) -> collections.Counter[NodeId]:
+        return self.book.done_on
+
+    @property
+    def last_ticket(self) -> Ticket | None:
+        """The newest write of this job: whoever waits for it knows that all before it is on disk."""
+        return self._last_ticket
+
+    @property
+    def leases(self) -> dict[TaskIndex, Lease]:
+        return self._leases.by_task
+
+    @property
+    def running(self) -> int:
+        """Counts the leases whose attempt runs."""
+        return self._leases.running
+
+    def tries_of(self, task: TaskIndex) -> list[Try]:
+        """Returns the attempts so far, the present one included."""
+        tries = self.book.tries_of(task)
+        lease = self.leases.get(task)
+        if lease is not None:
+            tries.append(self._try_of(lease, "running" if lease.running else "granted"))
+        return tries
+
+    # --- start and end ------------------------------------------------------------------------------------
+
     def accept(self) -> list[SchedulerEffect]:
         """Writes the job down; what is granted from here on waits for that."""
         persist = self._persist_job()
         self.accept_ticket = persist.ticket
+        self.backlog.add(self.book.take_ready(), persist.ticket)
         return [persist, JobChanged(job=self.job)]
 
-    def restore(self, rows: dict[int, TaskRow], row: JobRow, now: Instant) -> list[SchedulerEffect]:
-        """Takes up a job from the journal: replays what was committed, raises the epoch, and listens before
-        it grants."""
-        for task, committed in sorted(rows.items()):
-            index = TaskIndex(task)
-            self._tasks[index] = _Task(
-                round=committed.round,
-                number=max((one.number for one in committed.tries), default=0),
-                tries=list(committed.tries),
-            )
-            self.results[index] = committed
-            self.done_on[committed.node] += 1
-            self._settle(index, TaskState(committed.state))
+    def restore(
+        self, rows: Iterable[tuple[TaskIndex, TaskRow]], row: JobRow, workers: Iterable[NodeId], now: Instant
+    ) -> list[SchedulerEffect]:
+        """Takes up a job from the journal: replays it, raises the epoch, and listens before it grants."""
+        self.book.restore(rows)
+        ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
         if row.cancelled:
-            self._cancel_open()
+            self.book.cancel_open()
         if self.finished:
             return []
         self.epoch = Epoch(row.epoch.counter + 1, self._me)
-        self._recovering_until_s = now.mono_s + RECOVERY_S
-        return [self._persist_job(), *self._finish_if_done(now)]
+        self._workers.update(workers)
+        effects: list[SchedulerEffect] = [self._persist_job()]
+        self.backlog.withhold(ready, self._workers - {self._me}, now.mono_s + LEASE_S)
+        return [*effects, *self._finish_if_done(now)]
 
-    def cancel(self, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """Ends every open task as cancelled; running attempts are stopped. Results that were committed before
-        stay."""
+    def cancel(self, now: Instant) -> list[SchedulerEffect]:
+        """Ends every open task as cancelled; its attempts are stopped. Results that were committed before
+        stay.
+        """
         if self.finished:
             return []
         self.cancelled = True
-        effects: list[SchedulerEffect] = [
-            Send(peer=node, message=Stop(job=self.job, attempts=(), reason="cancelled"))
-            for node in self._holders()
-        ]
-        for task in list(self.leases):
-            self._release(task, workers)
-        self._cancel_open()
-        return [*effects, *self._finish_if_done(now), self._persist_job(), JobChanged(job=self.job)]
+        holders = self._leases.holders()
+        for lease in list(self.leases.values()):
+            self._leases.release(lease)
+        self.book.cancel_open()
+        effects = self._finish_if_done(now)
+        for node in holders:
+            effects.append(Send(peer=node, message=self._stop((), "cancelled"), after=self._last_ticket))
+        return [*effects, JobChanged(job=self.job)]
 
-    # --- time -----------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------
 
-    def tick(self, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
+    def tick(self, now: Instant) -> list[SchedulerEffect]:
         if self.finished:
             return []
-        effects: list[SchedulerEffect] = []
-        while self._retries and self._retries[0][0] <= now.mono_s:
-            _, task = heapq.heappop(self._retries)
-            if self.states[task] is TaskState.READY:
-                self._ready.append(task)
-        if self._recovering_until_s is not None and now.mono_s >= self._recovering_until_s:
-            self._recovering_until_s = None
-        if now.mono_s >= self._lease_check_at_s:
-            self._lease_check_at_s = now.mono_s + LEASE_S / 3
-            for task, lease in list(self.leases.items()):
-                if now.mono_s > lease.renewed_at_s + LEASE_S:
-                    effects += self._lose(
-                        task,
-                        lease,
-                        "its worker was not heard of for a lease",
-                        workers,
-                        now,
-                        crash=lease.running,
-                    )
-        return effects + self.dispatch(workers, now)
+        self.granting.tick(now, self._last_ticket)
+        effects = self._expire(now)
+        return [*effects, *self.dispatch(now)]
 
     def next_deadline(self) -> Deadline | None:
         if self.finished:
             return None
-        waits = [Deadline(self._lease_check_at_s, "check leases")] if self.leases else []
-        if self._retries:
-            waits.append(Deadline(self._retries[0][0], "retry a task"))
-        if self._recovering_until_s is not None:
-            waits.append(Deadline(self._recovering_until_s, "stop waiting for workers after a restart"))
-        return min(waits, key=lambda one: one.at_s, default=None)
-
-    # --- granting -------------------------------------------------------------------------------------------
-
-    @property
-    def backlog(self) -> int:
-        return len(self._ready)
-
-    def dispatch(self, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """Grants ready tasks to the workers with the least to do per slot, as far as they have room."""
-        if self.finished or self._recovering_until_s is not None or not self._ready:
-            return []
-        effects: list[SchedulerEffect] = []
-        shares: dict[NodeId, list[Granted]] = {}
-        heap = [
-            (worker.held / worker.slots, number, worker)
-            for number, worker in enumerate(workers.values())
-            if worker.room
-        ]
-        heapq.heapify(heap)
-        while self._ready and heap:
-            _, number, worker = heapq.heappop(heap)
-            task = self._ready.popleft()
-            if self.states[task] is not TaskState.READY:
-                heapq.heappush(heap, (worker.held / worker.slots, number, worker))
-                continue
-            granted, stored = self._grant(task, worker, now)
-            effects += stored
-            shares.setdefault(worker.node, []).append(granted)
-            if worker.room:
-                heapq.heappush(heap, (worker.held / worker.slots, number, worker))
-        for node, share in shares.items():
-            effects += [
-                Send(peer=node, message=grant, after=self._last_ticket) for grant in self._grants(share)
-            ]
-        return effects
-
-    def _grant(self, task: TaskIndex, worker: Worker, now: Instant) -> tuple[Granted, list[SchedulerEffect]]:
-        held = self._tasks.setdefault(task, _Task())
-        held.number += 1
-        attempt = Attempt(task, held.round, held.number)
-        self._move(task, TaskState.LEASED)
-        self.leases[task] = Lease(attempt, worker.node, now.mono_s)
-        worker.held += 1
-        inputs = tuple(self._inputs(task))
-        if len(inputs) <= INPUTS_INLINE_MAX:
-            return Granted(attempt, inputs), []
-        data = cbor.encode(inputs)
-        digest = Digest(hashlib.sha256(data).digest())
-        return Granted(attempt, (), Blob(digest, len(data))), [StoreBlob(digest=digest, data=data)]
-
-    def _inputs(self, task: TaskIndex) -> Iterator[Input]:
-        for needed, need in self.graph.needs_of(task):
-            row = self.results[needed]
-            if row.outputs:
-                yield Input(needed, row.manifest, row.node, need.into)
-
-    def _grants(self, share: list[Granted]) -> Iterator[Grant]:
-        """Splits a share into frames: an input takes about 110 bytes."""
-        batch: list[Granted] = []
-        size = 0
-        for granted in share:
-            cost = 24 + 120 * len(granted.inputs)
-            if batch and size + cost > GRANT_BYTES_MAX:
-                yield self._frame(batch)
-                batch, size = [], 0
-            batch.append(granted)
-            size += cost
-        yield self._frame(batch)
-
-    def _frame(self, batch: list[Granted]) -> Grant:
-        return Grant(
-            job=self.job,
-            owner=self._me,
-            epoch=self.epoch,
-            record=Blob(self.digest, len(self.signed)),
-            tasks=tuple(batch),
+        expiry_s = self._leases.next_expiry_s()
+        return earliest(
+            Deadline(expiry_s, "a lease may have run out") if expiry_s is not None else None,
+            self.granting.next_deadline(),
         )
 
-    # --- workers' words -------------------------------------------------------------------------------------
+    def spare(self, now: Instant) -> None:
+        """Forgives all leases for one more: this machine slept, so nobody could renew them."""
+        self._leases.spared_until_s = now.mono_s + LEASE_S
 
-    def on_renew(
-        self, node: NodeId, message: Renew, workers: dict[NodeId, Worker], now: Instant
-    ) -> list[SchedulerEffect]:
-        """Renews what the worker names; what it holds without a lease is adopted where the task is free, else
-        stopped."""
-        stolen = dict(message.stolen_from)
-        running = set(message.running)
+    # --- granting -----------------------------------------------------------------------------------------
+
+    def dispatch(self, now: Instant) -> list[SchedulerEffect]:
+        """Grants what is ready to the workers that have room."""
+        if not self.backlog:
+            return []
+        effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket)
+        return [*self._remember(nodes), *effects]
+
+    def refill(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """Grants more where this worker has come to hold little."""
+        return self.dispatch(now) if self.backlog and self.granting.is_low(node) else []
+
+    # --- workers' words -----------------------------------------------------------------------------------
+
+    def on_held(self, node: NodeId, held: Held, now: Instant) -> list[SchedulerEffect]:
+        """Renews what the worker names; what has no lease is adopted where its task is free, else stopped."""
+        stolen = {one.attempt: one.victim for one in held.stolen}
+        running = set(held.running)
         useless: list[Attempt] = []
         changed = False
-        for attempt in message.held:
-            task = TaskIndex(attempt.task)
-            if not 0 <= task < len(self.states):
-                continue
-            lease = self.leases.get(task)
-            if lease is None and self.states[task] is TaskState.READY:
-                lease = self._adopt(task, attempt, node, workers, now)
-            if (
-                lease is not None
-                and lease.attempt == attempt
-                and lease.node != node
-                and stolen.get(attempt) == lease.node
-            ):
-                self._hand_over(lease, node, workers)
-            if lease is None or lease.attempt != attempt or lease.node != node:
+        for attempt in held.open:
+            lease = self._lease_of(attempt, node, stolen.get(attempt), now)
+            if lease is None:
                 useless.append(attempt)
                 continue
             lease.renewed_at_s = now.mono_s
-            lease.stolen_from = stolen.get(attempt, lease.stolen_from)
             if attempt in running and not lease.running:
-                lease.running, lease.started_us = True, int(now.unix_s * 1e6)
-                self.running += 1
+                self._leases.mark_running(lease, int(now.unix_s * 1e6))
                 changed = True
+        for attempt in held.offered:
+            lease = self._lease_of(attempt, node, stolen.get(attempt), now)
+            if lease is not None:
+                lease.renewed_at_s = now.mono_s
         effects: list[SchedulerEffect] = [JobChanged(job=self.job)] if changed else []
+        if self._leases.of_node(node):
+            effects += self._remember([node])
         if useless:
-            effects.append(
-                Send(
-                    peer=node,
-                    message=Stop(
-                        job=self.job, attempts=tuple(useless), reason="another attempt has this task"
-                    ),
-                )
-            )
+            stop = self._stop(tuple(useless), "another attempt has this task, or it is done")
+            effects.append(Send(peer=node, message=stop, after=self._last_ticket))
         return effects
 
-    def on_lost(
-        self, node: NodeId, message: Lost, workers: dict[NodeId, Worker], now: Instant
+    def on_whole(
+        self, node: NodeId, held: Held | None, rebooted: bool, now: Instant
     ) -> list[SchedulerEffect]:
-        effects: list[SchedulerEffect] = []
-        for needed in message.missing:
-            effects += self._new_round(TaskIndex(needed))
-        for attempt in message.attempts:
-            task = TaskIndex(attempt.task)
-            lease = self.leases.get(task)
-            if lease is not None and lease.node == node and lease.attempt == attempt:
-                effects += self._lose(task, lease, message.reason, workers, now, crash=not message.missing)
-        return effects + self.dispatch(workers, now)
-
-    def on_boot(self, node: NodeId, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """The worker's agent was started anew: what it ran is gone (what it had finished, it has offered
-        before)."""
-        effects: list[SchedulerEffect] = []
-        for task, lease in list(self.leases.items()):
-            if lease.node == node:
-                effects += self._lose(
-                    task, lease, "its agent was restarted", workers, now, crash=lease.running
-                )
-        return effects
-
-    def on_dead(self, node: NodeId, workers: dict[NodeId, Worker], now: Instant) -> list[SchedulerEffect]:
-        """Membership takes the worker for dead: its tasks go elsewhere without waiting for the lease.
-
-        Nothing is lost where that is wrong: attempts may overlap, and one result a task is committed.
+        """Takes back what a worker has not, by its own account: grants lost with a link, or its agent
+        restarted.
         """
-        effects: list[SchedulerEffect] = []
-        for task, lease in list(self.leases.items()):
-            if lease.node == node:
-                effects += self._lose(
-                    task, lease, "its node is taken for dead", workers, now, crash=lease.running
-                )
-        return effects + self.dispatch(workers, now)
+        named = {*held.open, *held.offered} if held is not None else set()
+        gone = [lease for lease in self._leases.of_node(node) if lease.attempt not in named]
+        effects = self._lose(gone, "its agent was restarted" if rebooted else "", now, crashed=rebooted)
+        self.backlog.heard(node)
+        return [*effects, *self.dispatch(now)]
 
-    def on_offer(
-        self, node: NodeId, offer: Offer, workers: dict[NodeId, Worker], now: Instant
-    ) -> list[SchedulerEffect]:
-        """Commits the first valid result of the round; acknowledges it once it is on disk, and any other at
-        once."""
-        task = TaskIndex(offer.attempt.task)
-        ack = Ack(job=self.job, attempt=offer.attempt)
-        if not 0 <= task < len(self.states):
-            return [Send(peer=node, message=ack)]
-        held = self._tasks.setdefault(task, _Task())
-        if self.states[task] in COMMITTED or offer.attempt.round != held.round or self.cancelled:
-            return [Send(peer=node, message=ack, after=self._last_ticket)]
-        lease = self.leases.get(task)
-        held.number = max(held.number, offer.attempt.number)
-        stolen_from = lease.stolen_from if lease and lease.attempt == offer.attempt else None
-        state = "succeeded" if offer.succeeded else "failed"
-        held.tries.append(
-            Try(
-                number=offer.attempt.number,
-                node=node,
-                state=state,
-                exit_code=offer.exit_code,
-                started_us=offer.started_us,
-                finished_us=offer.finished_us,
-                stolen_from=stolen_from,
-                error=offer.error,
-            )
-        )
-        effects: list[SchedulerEffect] = []
-        if lease is not None and (offer.succeeded or lease.attempt == offer.attempt):
-            if lease.attempt != offer.attempt or lease.node != node:
-                effects.append(
-                    Send(
-                        peer=lease.node,
-                        message=Stop(
-                            job=self.job, attempts=(lease.attempt,), reason="another attempt was first"
-                        ),
-                    )
-                )
-            self._release(task, workers)
-        if not offer.succeeded:
-            held.failures += 1
-            if held.failures <= self.graph.spec_of(task).retries:
-                if self.states[task] is TaskState.LEASED and task not in self.leases:
-                    self._back_to_ready(task, held, now)
-                return [
-                    *effects,
-                    Send(peer=node, message=ack),
-                    JobChanged(job=self.job),
-                    *self.dispatch(workers, now),
-                ]
-        return [
-            *effects,
-            *self._commit(task, node, offer, held, now),
-            Send(peer=node, message=ack, after=self._last_ticket),
-            *self.dispatch(workers, now),
+    def on_dead(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """Membership takes the worker for dead: its tasks go elsewhere without waiting for the leases.
+
+        Nothing is lost where that is wrong: attempts overlap, and one result a task is committed.
+        """
+        effects = self._lose(self._leases.of_node(node), "its node is taken for dead", now, crashed=True)
+        self.backlog.heard(node)
+        return [*effects, *self.dispatch(now)]
+
+    def on_lost(self, node: NodeId, message: Lost, now: Instant) -> list[SchedulerEffect]:
+        """Grants elsewhere what a worker will not bring to an end, and runs lost inputs again."""
+        mine = [
+            lease
+            for attempt in message.attempts
+            if (lease := self.leases.get(TaskIndex(attempt.task))) is not None
+            and lease.node == node
+            and lease.attempt == attempt
         ]
-
-    # --- rules ----------------------------------------------------------------------------------------------
-
-    def _commit(
-        self, task: TaskIndex, node: NodeId, offer: Offer, held: _Task, now: Instant
-    ) -> list[SchedulerEffect]:
-        state = TaskState.SUCCEEDED if offer.succeeded else TaskState.FAILED
-        row = TaskRow(
-            round=held.round,
-            state=state.value,
-            node=node,
-            tries=tuple(held.tries),
-            exit_code=offer.exit_code,
-            error=offer.error,
-            stdout=offer.stdout,
-            stderr=offer.stderr,
-            manifest=offer.manifest,
-            outputs=offer.outputs,
-        )
-        return self._write_result(task, row, state, now)
-
-    def _write_result(
-        self, task: TaskIndex, row: TaskRow, state: TaskState, now: Instant
-    ) -> list[SchedulerEffect]:
-        self.results[task] = row
-        self.done_on[row.node] += 1
-        self._settle(task, state)
-        self._last_ticket = self._tickets.take()
+        if message.declined:
+            self.granting.decline(node)
+            return [*self._lose(mine, "", now), *self.dispatch(now)]
         effects: list[SchedulerEffect] = [
-            Persist(ticket=self._last_ticket, changes=(put_task(self.job, task, row),))
+            self._note("an attempt could not be run", lease, message.reason) for lease in mine
         ]
+        if not message.missing:
+            self.granting.rest(node, now)
+            return [*effects, *self._lose(mine, "", now), *self.dispatch(now)]
+        for lease in mine:
+            effects += self._on_unstaged(lease, message, now)
+        return [*effects, *self.dispatch(now)]
+
+    def on_offer(self, node: NodeId, offer: Offer, now: Instant) -> list[SchedulerEffect]:
+        """Commits the first valid result of the round; acknowledges it once it is on disk, and any other
+        again.
+        """
+        task = TaskIndex(offer.attempt.task)
+        if not self.book.has(task):
+            return [self._ack(node, offer, superseded=True)]
+        row = self.results.get(task)
+        if self.states[task] in COMMITTED or offer.attempt.round != self.book.round_of(task):
+            won = row is not None and any(
+                one.number == offer.attempt.number and one.node == node and one.round == offer.attempt.round
+                for one in row.tries[-1:]
+            )
+            return [self._ack(node, offer, superseded=not won)]
+        history = self.book.history(task)
+        if history.has_ended(offer.attempt, node):
+            return [self._ack(node, offer)]
+        history.number = max(history.number, offer.attempt.number)
+        lease = self.leases.get(task)
+        own = lease is not None and lease.attempt == offer.attempt
+        history.tries.append(_try_of_offer(node, offer, lease.stolen_from if own and lease else None))
+        self.granting.learn_pace(offer)
+        had_backlog = bool(self.backlog)
+        final = offer.succeeded or history.failures > self.graph.spec_of(task).retries
+        effects: list[SchedulerEffect] = []
+        if lease is not None and (final or own):
+            if lease.node != node or not own:
+                stop = self._stop((lease.attempt,), "another attempt was first")
+                effects.append(Send(peer=lease.node, message=stop))
+            self._leases.release(lease)
+        if final:
+            effects += self._write_result(task, self.book.committed_row(task, node, offer), now)
+        else:
+            effects.append(self._persist((put_task(self.job, task, self.book.open_row(task, node)),)))
+            if self.states[task] is TaskState.LEASED and task not in self.leases:
+                self._try_later(task, RETRY_FIRST_S * 2.0 ** (history.failures - 1), now)
+            effects.append(JobChanged(job=self.job))
+        effects.append(self._ack(node, offer))
+        return [*effects, *(self.refill(node, now) if had_backlog else self.dispatch(now))]
+
+    def refuse(self, node: NodeId) -> list[SchedulerEffect]:
+        """Ends what a worker has of an older generation."""
+        stop = self._stop((), "the job was adopted by force since")
+        return [Send(peer=node, message=stop, after=self._last_ticket)]
+
+    # --- rules --------------------------------------------------------------------------------------------
+
+    def _lease_of(self, attempt: Attempt, node: NodeId, victim: NodeId | None, now: Instant) -> Lease | None:
+        """Returns the lease that this worker has on this attempt, after adopting or handing over; None where
+        it has none.
+        """
+        task = TaskIndex(attempt.task)
+        if not self.book.has(task):
+            return None
+        lease = self.leases.get(task)
+        if lease is None:
+            if self.states[task] is not TaskState.READY or attempt.round != self.book.round_of(task):
+                return None
+            # Granted before this owner restarted, or its lease had run out.
+            history = self.book.history(task)
+            history.number = max(history.number, attempt.number)
+            lease = Lease(attempt, node, self.graph.spec_of(task).cpu, now.mono_s, stolen_from=victim)
+            self.book.move(task, TaskState.LEASED)
+            self._leases.add(lease)
+        elif lease.attempt == attempt and lease.node != node and victim is not None:
+            self._leases.hand_over(lease, node)
+        return lease if lease.attempt == attempt and lease.node == node else None
+
+    def _on_unstaged(self, lease: Lease, message: Lost, now: Instant) -> list[SchedulerEffect]:
+        """Waits for a holder that may come back; opens the next round of tasks whose outputs are lost."""
+        task = lease.task
+        history = self.book.history(task)
+        history.unstaged += 1
+        needed = {one for one, _ in self.graph.needs_of(task)}
+        absent = [TaskIndex(one) for one in message.missing if one in needed and one in self.results]
+        lost = [
+            one
+            for one in sorted(set(absent))
+            if history.unstaged >= UNSTAGED_MAX
+            or self._seats.gone_for_s(self.results[one].node, now.mono_s) >= HOLDER_GONE_S
+        ]
+        self._leases.release(lease)
+        if not lost:
+            self._try_later(task, 2.0 ** (history.unstaged - 1), now)
+            return [JobChanged(job=self.job)]
+        history.unstaged = 0
+        worn = next((one for one in lost if self.book.round_of(one) >= self._crash_limit), None)
+        if worn is not None:
+            error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {self._crash_limit} times"
+            return self._write_result(task, self.book.given_up_row(task, lease.node, error), now)
+        self.book.move(task, TaskState.WAITING)
+        fresh = self.book.reopen(lost)
+        rows = tuple(put_task(self.job, one, self.book.open_row(one, lease.node)) for one in lost)
+        effects: list[SchedulerEffect] = [self._persist(rows)]
+        self.backlog.add(fresh, self._last_ticket)
+        for one in lost:
+            fields = (
+                ("job", self.job),
+                ("task", self.graph.id_of(one)),
+                ("round", str(self.book.round_of(one))),
+            )
+            effects.append(Note(level="warning", fact="outputs are lost: the task runs again", fields=fields))
+        return [*effects, JobChanged(job=self.job)]
+
+    def _write_result(self, task: TaskIndex, row: TaskRow, now: Instant) -> list[SchedulerEffect]:
+        """Commits: book, journal, then what follows from it."""
+        effects: list[SchedulerEffect] = []
+        for skipped in self.book.commit(task, row):
+            lease = self.leases.get(skipped)
+            if lease is not None:
+                stop = self._stop((lease.attempt,), "what it needs has failed")
+                effects.append(Send(peer=lease.node, message=stop))
+                self._leases.release(lease)
+        effects.append(self._persist((put_task(self.job, task, row),)))
+        self.backlog.add(self.book.take_ready(), self._last_ticket)
         return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
 
-    def _settle(self, task: TaskIndex, state: TaskState) -> None:
-        """Moves a task to its committed state, and those that hang on it along."""
-        self._move(task, state)
-        if state is TaskState.SUCCEEDED:
-            self._progress.succeeded(task)
-            self._make_ready(self._progress.take_ready())
-        else:
-            for skipped in self._progress.failed(task):
-                self._move(skipped, TaskState.SKIPPED)
-
     def _lose(
-        self,
-        task: TaskIndex,
-        lease: Lease,
-        reason: str,
-        workers: dict[NodeId, Worker],
-        now: Instant,
-        *,
-        crash: bool,
+        self, leases: list[Lease], reason: str, now: Instant, *, crashed: bool = False
     ) -> list[SchedulerEffect]:
-        held = self._tasks[task]
-        held.tries.append(
-            Try(
-                number=lease.attempt.number,
-                node=lease.node,
-                state="lost",
-                started_us=lease.started_us,
-                finished_us=int(now.unix_s * 1e6),
-                stolen_from=lease.stolen_from,
-                error=reason,
-            )
-        )
-        self._release(task, workers)
-        held.crashes += crash
-        note = Note(
-            level="warning",
-            fact="an attempt was lost",
-            fields=(
-                ("job", self.job),
-                ("task", self.graph.id_of(task)),
-                ("node", key_text(lease.node)[:10]),
-                ("reason", reason),
-            ),
-        )
-        if held.crashes >= CRASH_LIMIT:
-            error = f"given up: {held.crashes} workers were lost while they ran it (last: {reason})"
-            row = TaskRow(
-                round=held.round,
-                state="failed",
-                node=lease.node,
-                tries=tuple(held.tries),
-                exit_code=None,
-                error=error,
-                stdout=_NOTHING,
-                stderr=_NOTHING,
-                manifest=_NOTHING,
-                outputs=0,
-            )
-            return [note, *self._write_result(task, row, TaskState.FAILED, now)]
-        self._move(task, TaskState.READY)
-        self._ready.appendleft(task)
-        return [note, JobChanged(job=self.job)]
+        """Takes leases of one worker back. Those that may have been running when it crashed count against the
+        limit.
 
-    def _new_round(self, task: TaskIndex) -> list[SchedulerEffect]:
-        """Runs a task again whose outputs nobody can give any more."""
-        row = self.results.get(task)
-        held = self._tasks.get(task)
-        if (
-            row is None
-            or held is None
-            or self.states[task] is not TaskState.SUCCEEDED
-            or held.round > CRASH_LIMIT
-        ):
+        A worker starts what it was given first, first: beyond those known to run, the oldest that its slots
+        could hold are suspects (a task that kills its agent at once is never reported as running).
+        """
+        if not leases:
             return []
-        held.round += 1
-        held.number = 0
-        self.done_on[row.node] -= 1
-        del self.results[task]
-        self._move(task, TaskState.READY)
-        self._ready.appendleft(task)
-        self._last_ticket = self._tickets.take()
-        fields = (("job", self.job), ("task", self.graph.id_of(task)), ("round", str(held.round)))
-        return [
-            Persist(ticket=self._last_ticket, changes=(delete_task(self.job, task),)),
-            Note(
-                level="warning", fact="outputs were lost with their node: the task runs again", fields=fields
-            ),
-        ]
+        seat = self._seats.of(leases[0].node)
+        suspects = {id(one) for one in leases[: max(1, seat.slots)]}
+        effects: list[SchedulerEffect] = []
+        changes: list[Change] = []
+        given_up: list[tuple[TaskIndex, TaskRow]] = []
+        for lease in leases:
+            task = lease.task
+            history = self.book.history(task)
+            self._leases.release(lease)
+            if not crashed or not (lease.running or id(lease) in suspects):
+                self._back(task)
+                continue
+            finished_us = int(now.unix_s * 1e6)
+            history.tries.append(self._try_of(lease, LOST, finished_us=finished_us, error=reason))
+            effects.append(self._note("an attempt was lost with its worker", lease, reason))
+            if history.losses >= self._crash_limit:
+                error = f"given up: {history.losses} workers were lost while they had it (last: {reason})"
+                given_up.append((task, self.book.given_up_row(task, lease.node, error)))
+            else:
+                self._back(task)
+                changes.append(put_task(self.job, task, self.book.open_row(task, lease.node)))
+        if changes:
+            effects.append(self._persist(tuple(changes)))
+        for task, row in given_up:
+            if self.states[task] not in COMMITTED:
+                effects += self._write_result(task, row, now)
+        return [*effects, JobChanged(job=self.job)]
 
-    def _adopt(
-        self, task: TaskIndex, attempt: Attempt, node: NodeId, workers: dict[NodeId, Worker], now: Instant
-    ) -> Lease | None:
-        """Takes over an attempt that was granted before this owner restarted, or whose lease had run out."""
-        held = self._tasks.setdefault(task, _Task())
-        if attempt.round != held.round:
-            return None
-        held.number = max(held.number, attempt.number)
-        self._move(task, TaskState.LEASED)
-        lease = self.leases[task] = Lease(attempt, node, now.mono_s)
-        if node in workers:
-            workers[node].held += 1
-        return lease
+    def _expire(self, now: Instant) -> list[SchedulerEffect]:
+        """Takes back leases that ran out; a worker that still speaks has merely lost them, a silent one has
+        crashed.
+        """
+        effects: list[SchedulerEffect] = []
+        for leases in self._leases.expired(now.mono_s):
+            silent = self._seats.of(leases[0].node).heard_at_s + LEASE_S <= now.mono_s
+            effects += self._lose(leases, "its worker was silent for a whole lease", now, crashed=silent)
+        return effects
 
-    def _hand_over(self, lease: Lease, node: NodeId, workers: dict[NodeId, Worker]) -> None:
-        if lease.node in workers:
-            workers[lease.node].held -= 1
-        if node in workers:
-            workers[node].held += 1
-        lease.stolen_from, lease.node = lease.node, node
+    def _back(self, task: TaskIndex) -> None:
+        """Puts a task that lost its lease first in line, or lets it wait for a need that was opened again."""
+        if not self.book.may_run(task):
+            self.book.move(task, TaskState.WAITING)
+            return
+        self.book.move(task, TaskState.READY)
+        self.backlog.add_first(task, self._last_ticket)
 
-    def _release(self, task: TaskIndex, workers: dict[NodeId, Worker]) -> None:
-        lease = self.leases.pop(task)
-        self.running -= lease.running
-        if lease.node in workers:
-            workers[lease.node].held -= 1
-
-    def _back_to_ready(self, task: TaskIndex, held: _Task, now: Instant) -> None:
-        self._move(task, TaskState.READY)
-        wait = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** (held.failures - 1))
-        heapq.heappush(self._retries, (now.mono_s + wait, task))
-
-    def _make_ready(self, tasks: tuple[TaskIndex, ...]) -> None:
-        for task in tasks:
-            self._move(task, TaskState.READY)
-            self._ready.append(task)
-
-    def _cancel_open(self) -> None:
-        for number, state in enumerate(self.states):
-            if state not in COMMITTED:
-                self._move(TaskIndex(number), TaskState.CANCELLED)
-        self._ready.clear()
-        self._retries.clear()
+    def _try_later(self, task: TaskIndex, wait_s: float, now: Instant) -> None:
+        if not self.book.may_run(task):
+            self.book.move(task, TaskState.WAITING)
+            return
+        self.book.move(task, TaskState.READY)
+        self.backlog.add_later(task, now.mono_s + min(RETRY_MAX_S, wait_s))
 
     def _finish_if_done(self, now: Instant) -> list[SchedulerEffect]:
-        if self.finished or sum(self.counts[state] for state in COMMITTED) < len(self.states):
+        if self.finished or not self.book.all_committed:
             return []
         self.finished_at_us = int(now.unix_s * 1e6)
-        return [self._persist_job()]
+        forgotten = tuple(delete_seat(self.job, node) for node in sorted(self._workers))
+        self.backlog.clear()
+        return [self._persist_job(*forgotten)]
 
-    def _persist_job(self) -> Persist:
-        self._last_ticket = self._tickets.take()
+    def _remember(self, nodes: list[NodeId]) -> list[SchedulerEffect]:
+        """Notes in the journal who may hold attempts. No grant waits for it: at worst a task runs twice."""
+        fresh = [node for node in nodes if node not in self._workers and node != self._me]
+        if not fresh:
+            return []
+        self._workers.update(fresh)
+        changes = tuple(put_seat(self.job, node) for node in fresh)
+        return [Persist(ticket=self._tickets.take(), changes=changes)]
+
+    def _persist_job(self, *more: Change) -> Persist:
         row = JobRow(
             signed=self.signed,
             epoch=self.epoch,
@@ -628,47 +496,81 @@ class JobOwner:
             cancelled=self.cancelled,
             finished_at_us=self.finished_at_us,
         )
-        return Persist(ticket=self._last_ticket, changes=(put_job(self.job, row),))
+        persist = self._persist((put_job(self.job, row), *more))
+        self._epoch_ticket = persist.ticket
+        return persist
 
-    @property
-    def last_ticket(self) -> Ticket | None:
-        """The newest write of this job: whoever waits for it knows that all before it is on disk."""
-        return self._last_ticket
+    def _persist(self, changes: tuple[Change, ...]) -> Persist:
+        self._last_ticket = self._tickets.take()
+        return Persist(ticket=self._last_ticket, changes=changes)
 
-    def _holders(self) -> list[NodeId]:
-        return sorted({lease.node for lease in self.leases.values()})
+    def _ack(self, node: NodeId, offer: Offer, *, superseded: bool = False) -> Send:
+        ack = Ack(
+            job=self.job,
+            generation=self.record.generation,
+            epoch=self.epoch,
+            attempt=offer.attempt,
+            superseded=superseded,
+        )
+        return Send(peer=node, message=ack, after=self._last_ticket)
 
-    def tries_of(self, task: TaskIndex) -> list[Try]:
-        """Returns the attempts so far, the present one included."""
-        tries = list(self._tasks[task].tries) if task in self._tasks else []
-        lease = self.leases.get(task)
-        if lease is not None:
-            state = "running" if lease.running else "granted"
-            tries.append(
-                Try(
-                    number=lease.attempt.number,
-                    node=lease.node,
-                    state=state,
-                    started_us=lease.started_us,
-                    stolen_from=lease.stolen_from,
-                )
-            )
-        return tries
+    def _stop(self, attempts: tuple[Attempt, ...], reason: str) -> Stop:
+        return Stop(
+            job=self.job,
+            generation=self.record.generation,
+            epoch=self.epoch,
+            attempts=attempts,
+            reason=reason,
+        )
 
-    def _move(self, task: TaskIndex, after: TaskState) -> None:
-        before = self.states[task]
-        self.states[task] = move_task(f"{self.job} {task}", before, after)
-        self.counts[before] -= 1
-        self.counts[after] += 1
+    def _try_of(self, lease: Lease, state: str, *, finished_us: int = 0, error: str = "") -> Try:
+        return Try(
+            number=lease.attempt.number,
+            round=lease.attempt.round,
+            node=lease.node,
+            state=state,
+            started_us=lease.started_us,
+            finished_us=finished_us,
+            stolen_from=lease.stolen_from,
+            error=error,
+        )
+
+    def _note(self, fact: str, lease: Lease, reason: str) -> Note:
+        fields = (
+            ("job", self.job),
+            ("task", self.graph.id_of(lease.task)),
+            ("node", key_text(lease.node)[:10]),
+            ("reason", reason),
+        )
+        return Note(level="warning", fact=fact, fields=fields)
 
     def check(self) -> None:
-        """Raises ``InvariantBroken`` where the tables disagree."""
-        for task, lease in self.leases.items():
-            if self.states[task] is not TaskState.LEASED or lease.attempt.task != task:
+        """Raises ``InvariantBroken`` where book, leases and counts disagree."""
+        self.book.check()
+        leased = {TaskIndex(task) for task, state in enumerate(self.states) if state is TaskState.LEASED}
+        if leased != self.leases.keys():
+            raise InvariantBroken(f"{self.job}: leased {sorted(leased)}, but leases on {sorted(self.leases)}")
+        self._leases.check()
+        if self.finished and (self.leases or not self.book.all_committed):
+            raise InvariantBroken(f"{self.job}: finished with open tasks or leases")
+        if not self.finished and not self.leases and not self.book.all_committed:
+            waiting = self.backlog.tasks()
+            ready = {TaskIndex(task) for task, state in enumerate(self.states) if state is TaskState.READY}
+            if not ready or not ready <= waiting:
                 raise InvariantBroken(
-                    f"{self.job}: a lease on task {task} in state {self.states[task].value}"
+                    f"{self.job}: stuck with ready {sorted(ready)} and queued {sorted(waiting)}"
                 )
-        if self.running != sum(lease.running for lease in self.leases.values()):
-            raise InvariantBroken(f"{self.job}: {self.running} running tasks counted, leases say otherwise")
-        if collections.Counter(self.states) != +self.counts:
-            raise InvariantBroken(f"{self.job}: counts {self.counts} do not match")
+
+
+def _try_of_offer(node: NodeId, offer: Offer, stolen_from: NodeId | None) -> Try:
+    return Try(
+        number=offer.attempt.number,
+        round=offer.attempt.round,
+        node=node,
+        state="succeeded" if offer.succeeded else "failed",
+        exit_code=offer.exit_code,
+        started_us=offer.started_us,
+        finished_us=offer.finished_us,
+        stolen_from=stolen_from,
+        error=offer.error,
+    )

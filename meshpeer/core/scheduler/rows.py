@@ -1,15 +1,24 @@
-"""What the scheduler keeps in the journal, as shapes and keys. Fields are only ever added, with defaults."""
+"""What the scheduler keeps in the journal, as shapes and keys. Fields are only ever added, with defaults.
+
+JOBS holds a row per owned job, TASKS one per task with a history worth keeping (a commit, a failure, a lost
+worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds two kinds: ``seat/``
+names a worker that was given attempts of a job (whom a restarted owner waits for), ``given/`` an attempt that
+a victim handed over and that its thief has not confirmed.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
 from meshpeer.core.effects import Delete, Put, Table
-from meshpeer.core.ids import JobId, NodeId
-from meshpeer.core.scheduler.messages import Attempt, Blob, Epoch, Offer
+from meshpeer.core.ids import JobId, NodeId, TaskIndex, key_text
+from meshpeer.core.scheduler.messages import Attempt, Blob, Epoch, Granted, Offer
 from meshpeer.core.wire import cbor
 
 ROW_BYTES_MAX = 64 * 1024 * 1024
+_SEAT, _GIVEN = "seat/", "given/"
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,20 +34,22 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt as its owner remembers it."""
+    """One attempt as its owner remembers it: ended, lost with its worker, or under way."""
 
     number: int
     node: NodeId
     state: str
+    """``succeeded``, ``failed``, ``lost``; of an open lease ``running`` or ``granted``, which never rests."""
     exit_code: int | None = None
     started_us: int = 0
     finished_us: int = 0
     stolen_from: NodeId | None = None
     error: str = ""
+    round: int = 1
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed result: the register of one (task, round)."""
+    """The register of one (task, round). ``state`` is ``ready`` until something is committed."""
 
     round: int
     state: str
@@ -59,25 +70,74 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     offer: Offer
 
 
+class SeatRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that was given attempts of a job."""
+
+    job: JobId
+    node: NodeId
+
+
+class GivenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt on its way from victim to thief."""
+
+    job: JobId
+    generation: int
+    epoch: Epoch
+    record: Blob
+    granted: Granted
+    thief: NodeId
+
+
 def put_job(job: JobId, row: JobRow) -> Put:
     return Put(table=Table.JOBS, key=job, value=cbor.encode(row))
 
 
-def put_task(job: JobId, task: int, row: TaskRow) -> Put:
+def put_task(job: JobId, task: TaskIndex, row: TaskRow) -> Put:
     return Put(table=Table.TASKS, key=f"{job}/{task:06d}", value=cbor.encode(row))
 
 
-def delete_task(job: JobId, task: int) -> Delete:
-    return Delete(table=Table.TASKS, key=f"{job}/{task:06d}")
-
-
 def put_result(row: ResultRow) -> Put:
-    return Put(table=Table.RESULTS, key=_result_key(row.offer.job, row.offer.attempt), value=cbor.encode(row))
+    key = _attempt_key(row.offer.job, row.offer.attempt)
+    return Put(table=Table.RESULTS, key=key, value=cbor.encode(row))
 
 
 def delete_result(job: JobId, attempt: Attempt) -> Delete:
-    return Delete(table=Table.RESULTS, key=_result_key(job, attempt))
+    return Delete(table=Table.RESULTS, key=_attempt_key(job, attempt))
 
 
-def _result_key(job: JobId, attempt: Attempt) -> str:
+def put_seat(job: JobId, node: NodeId) -> Put:
+    return Put(table=Table.GRANTS, key=_seat_key(job, node), value=cbor.encode(SeatRow(job=job, node=node)))
+
+
+def delete_seat(job: JobId, node: NodeId) -> Delete:
+    return Delete(table=Table.GRANTS, key=_seat_key(job, node))
+
+
+def put_given(row: GivenRow) -> Put:
+    key = _GIVEN + _attempt_key(row.job, row.granted.attempt)
+    return Put(table=Table.GRANTS, key=key, value=cbor.encode(row))
+
+
+def delete_given(job: JobId, attempt: Attempt) -> Delete:
+    return Delete(table=Table.GRANTS, key=_GIVEN + _attempt_key(job, attempt))
+
+
+def read_grants(rows: Iterable[tuple[str, bytes]]) -> tuple[dict[JobId, list[NodeId]], list[GivenRow]]:
+    """Reads the table GRANTS: the workers of each job, and what was handed over unconfirmed."""
+    seats: dict[JobId, list[NodeId]] = {}
+    given: list[GivenRow] = []
+    for key, value in rows:
+        if key.startswith(_SEAT):
+            seat = cbor.decode(value, SeatRow, bytes_max=ROW_BYTES_MAX)
+            seats.setdefault(seat.job, []).append(seat.node)
+        elif key.startswith(_GIVEN):
+            given.append(cbor.decode(value, GivenRow, bytes_max=ROW_BYTES_MAX))
+    return seats, given
+
+
+def _seat_key(job: JobId, node: NodeId) -> str:
+    return f"{_SEAT}{job}/{key_text(node)}"
+
+
+def _attempt_key(job: JobId, attempt: Attempt) -> str:
     return f"{job}/{attempt.task:06d}.{attempt.round}.{attempt.number}"

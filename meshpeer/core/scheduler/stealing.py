@@ -1,168 +1,241 @@
-"""Stealing: an idle node asks a random other for half of what it can spare, twice; then it waits on
-lifelines.
+"""Stealing: an idle node asks a random other for half of what waits there, twice; then it waits on lifelines.
 
-After the two misses the asked ones remember who is hungry and push when they have more (lifelines: Saraswat
-et al., PPoPP 2011), so
-an idle mesh is silent. Victims are random, four in five of the first try from the thief's own region. A
-victim keeps what it
-handed over until the thief says that it has it; what is not taken up comes back.
+After two misses the asked ones remember who is hungry and push when they have more (lifelines: Saraswat et
+al., "Lifeline-based global load balancing", PPoPP 2011); the next round of asking comes later each time, so
+that an idle mesh is silent. Victims are random: gossiped load would send every thief to the same one. Four in
+five of the first tries stay in the thief's own region, two in five of the second.
+
+The victim journals what it hands over, then sends it, and keeps it in its renewals until the thief says that
+it has it; what is not taken up is queued again. A thief that took it up late runs it twice, which its owner
+settles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Send
+from meshpeer.core.effects import Change, Persist, Send, TicketCounter
 from meshpeer.core.ids import NodeId
-from meshpeer.core.scheduler.messages import Grant, PeerView, SchedulerEffect, StealNone, StealRequest, Taken
+from meshpeer.core.scheduler.messages import (
+    Grant,
+    PeerView,
+    SchedulerEffect,
+    StealNone,
+    StealRequest,
+    Taken,
+    batches,
+)
+from meshpeer.core.scheduler.offers import Dice, Key
+from meshpeer.core.scheduler.rows import GivenRow, delete_given, put_given
 from meshpeer.core.scheduler.worker import JobWorker
 
 MISSES_MAX = 2
-OWN_REGION_FIRST = 0.8
-OWN_REGION_AGAIN = 0.4
+OWN_REGION_FIRST, OWN_REGION_AGAIN = 0.8, 0.4
 UNTAKEN_S = 3.0
+"""What a thief has not confirmed for this long comes back to its victim."""
 ANSWER_S = 2.0
 """A victim that does not answer for this long counts as a miss."""
-IDLE_RETRY_S = 30.0
-"""How often a node that stays idle asks again: lifelines are soft state, and their holders may have
-restarted."""
-
-
-class Dice(Protocol):
-    def random(self) -> float: ...
+IDLE_FIRST_S, IDLE_MAX_S = 0.25, 30.0
+"""How long a node waits on its lifelines before it asks again; doubles while nothing is found."""
+HUNGER_S = 60.0
+"""How long a victim remembers who is hungry; the thief asks again before that."""
+HUNGRY_MAX = 256
 
 
 @dataclass(slots=True)
-class _HandedOver:
-    grant: Grant
+class _Hungry:
+    width: int
     until_s: float
 
 
-@dataclass(slots=True)
 class Stealing:
     """Thief and victim of one node. Sans-IO."""
 
-    worker: JobWorker
-    dice: Dice
-    region: str = ""
-    _asked: NodeId | None = None
-    _asked_at_s: float = 0.0
-    _misses: int = 0
-    _next_at_s: float = 0.0
-    _hungry: dict[NodeId, int] = field(default_factory=dict)
-    _handed: list[_HandedOver] = field(default_factory=list)
-
-    # --- thief ----------------------------------------------------------------------------------------------
-
-    def seek(self, peers: Sequence[PeerView], now: Instant) -> list[SchedulerEffect]:
-        """Asks somebody, where slots are idle and it is time to ask."""
-        if self._asked is not None and now.mono_s < self._asked_at_s + ANSWER_S:
-            return []
-        if self._asked is not None:
-            self._miss(now)
-        if not self.worker.accepting or not self.worker.idle_slots or now.mono_s < self._next_at_s:
-            return []
-        victim = self._choose([peer for peer in peers if peer.linked])
-        if victim is None:
-            return []
-        self._asked, self._asked_at_s = victim, now.mono_s
-        return [Send(peer=victim, message=StealRequest(slots=self.worker.idle_slots, wait=True))]
-
-    def on_none(self, peer: NodeId, now: Instant) -> None:
-        if peer == self._asked:
-            self._miss(now)
-
-    def on_booty(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
-        """What a victim handed over, asked for or pushed."""
-        self._asked = None
+    def __init__(self, *, worker: JobWorker, region: str, tickets: TicketCounter, dice: Dice) -> None:
+        self._worker = worker
+        self._region = region
+        self._tickets = tickets
+        self._dice = dice
+        self._victims: tuple[PeerView, ...] = ()
+        self._asked: NodeId | None = None
+        self._answer_by_s = 0.0
         self._misses = 0
-        self._next_at_s = now.mono_s
-        return [
-            Send(peer=peer, message=Taken(job=grant.job, attempts=tuple(one.attempt for one in grant.tasks)))
-        ]
+        self._idle_s = IDLE_FIRST_S
+        self._next_at_s = 0.0
+        self._hungry: dict[NodeId, _Hungry] = {}
+        self._given: dict[Key, float] = {}
+        """What was handed over unconfirmed, and until when; in order of time."""
 
-    def work_ended(self, now: Instant) -> None:
-        """Something ended here: this node may be idle now, so it may ask again."""
-        if self.worker.idle_slots and self._misses < MISSES_MAX:
-            self._next_at_s = min(self._next_at_s, now.mono_s)
-
-    # --- victim ---------------------------------------------------------------------------------------------
-
-    def on_request(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
-        spare = self._spare()
-        if not spare:
-            if request.wait:
-                self._hungry[thief] = request.slots
-            return [Send(peer=thief, message=StealNone())]
-        self._hungry.pop(thief, None)
-        return self._hand_over(thief, spare, now)
-
-    def feed(self, now: Instant) -> list[SchedulerEffect]:
-        """Pushes to the hungry what this node can spare now."""
-        effects: list[SchedulerEffect] = []
-        while self._hungry and (spare := self._spare()):
-            thief = next(iter(self._hungry))
-            del self._hungry[thief]
-            effects += self._hand_over(thief, spare, now)
-        return effects
-
-    def on_taken(self, message: Taken) -> None:
-        taken = (message.job, set(message.attempts))
-        self._handed = [
-            one
-            for one in self._handed
-            if not (one.grant.job == taken[0] and {task.attempt for task in one.grant.tasks} <= taken[1])
-        ]
-
-    def forget(self, peer: NodeId) -> None:
-        self._hungry.pop(peer, None)
-        if self._asked == peer:
+    def may_rob(self, victims: Iterable[PeerView]) -> None:
+        """Sets who can be asked: peers with a link and slots of their own."""
+        self._victims = tuple(victims)
+        present = {one.node for one in self._victims}
+        self._hungry = {node: one for node, one in self._hungry.items() if node in present}
+        if self._asked is not None and self._asked not in present:
             self._asked = None
 
-    # --- time -----------------------------------------------------------------------------------------------
+    # --- thief --------------------------------------------------------------------------------------------
 
-    def tick(self, now: Instant) -> list[SchedulerEffect]:
-        effects: list[SchedulerEffect] = []
-        for one in [one for one in self._handed if one.until_s <= now.mono_s]:
-            self._handed.remove(one)
-            effects += self.worker.take_back(one.grant, now)
-        return effects
-
-    def next_deadline(self, anybody: bool) -> Deadline | None:
-        waits = [Deadline(one.until_s, "a steal was not taken up") for one in self._handed]
+    def seek(self, now: Instant) -> list[SchedulerEffect]:
+        """Asks somebody, where slots are idle and it is time to ask."""
+        worker = self._worker
+        if not worker.idle_slots or not worker.accepting or not self._victims:
+            return []
         if self._asked is not None:
-            waits.append(Deadline(self._asked_at_s + ANSWER_S, "a victim does not answer"))
-        elif anybody and self.worker.accepting and self.worker.idle_slots:
-            waits.append(Deadline(self._next_at_s, "idle: ask for work"))
-        return min(waits, key=lambda one: one.at_s, default=None)
+            if now.mono_s < self._answer_by_s:
+                return []
+            self._missed(now)
+        if now.mono_s < self._next_at_s:
+            return []
+        self._asked, self._answer_by_s = self._choose(), now.mono_s + ANSWER_S
+        request = StealRequest(idle=worker.idle_slots, width=worker.slots, wait=True)
+        return [Send(peer=self._asked, message=request)]
 
-    # --- rules ----------------------------------------------------------------------------------------------
+    def on_none(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
+        if peer == self._asked:
+            self._missed(now)
+        return self.seek(now)
 
-    def _spare(self) -> int:
-        """Half of what waits here, rounded down: the one that the next free slot will take stays."""
-        return self.worker.queued // 2
+    def on_booty(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
+        """Confirms what came from a victim, asked for or pushed, as far as it was taken up here."""
+        taken = tuple(one.attempt for one in grant.tasks if self._worker.has(grant.job, one.attempt))
+        if peer == self._asked:
+            self._asked = None
+        self._misses = 0
+        self._idle_s = IDLE_FIRST_S
+        self._next_at_s = now.mono_s
+        return [Send(peer=peer, message=Taken(job=grant.job, attempts=taken))] if taken else []
 
-    def _hand_over(self, thief: NodeId, count: int, now: Instant) -> list[SchedulerEffect]:
-        effects: list[SchedulerEffect] = []
-        for grant in self.worker.give(count):
-            self._handed.append(_HandedOver(grant, now.mono_s + UNTAKEN_S))
-            effects.append(Send(peer=thief, message=grant))
-        return effects or [Send(peer=thief, message=StealNone())]
-
-    def _choose(self, peers: Sequence[PeerView]) -> NodeId | None:
-        if not peers:
-            return None
-        near = [peer for peer in peers if peer.region == self.region]
-        bias = OWN_REGION_FIRST if self._misses == 0 else OWN_REGION_AGAIN
-        pool = near if near and self.dice.random() < bias else list(peers)
-        return pool[int(self.dice.random() * len(pool))].node
-
-    def _miss(self, now: Instant) -> None:
+    def _missed(self, now: Instant) -> None:
         self._asked = None
         self._misses += 1
         if self._misses >= MISSES_MAX:
             self._misses = 0
-            self._next_at_s = now.mono_s + IDLE_RETRY_S * (0.75 + 0.5 * self.dice.random())
+            self._next_at_s = now.mono_s + self._idle_s * (0.75 + 0.5 * self._dice.random())
+            self._idle_s = min(IDLE_MAX_S, 2 * self._idle_s)
+
+    def _choose(self) -> NodeId:
+        near = [one for one in self._victims if one.region == self._region]
+        bias = OWN_REGION_FIRST if not self._misses else OWN_REGION_AGAIN
+        pool = near if near and self._dice.random() < bias else self._victims
+        return pool[int(self._dice.random() * len(pool))].node
+
+    # --- victim -------------------------------------------------------------------------------------------
+
+    def on_request(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
+        self._hungry.pop(thief, None)
+        effects = self._hand_over(thief, request.width, now)
+        if effects:
+            return effects
+        if request.wait and len(self._hungry) < HUNGRY_MAX:
+            self._hungry[thief] = _Hungry(request.width, now.mono_s + HUNGER_S)
+        return [Send(peer=thief, message=StealNone())]
+
+    def feed(self, now: Instant) -> list[SchedulerEffect]:
+        """Pushes to the hungry what waits here, to who asked first, first."""
+        effects: list[SchedulerEffect] = []
+        for thief, hungry in list(self._hungry.items()) if self._hungry and self._worker.queued else ():
+            if hungry.until_s > now.mono_s:
+                pushed = self._hand_over(thief, hungry.width, now)
+                if not pushed:
+                    continue
+                effects += pushed
+            del self._hungry[thief]
+        return effects
+
+    def on_taken(self, message: Taken) -> list[SchedulerEffect]:
+        changes: list[Change] = []
+        for attempt in message.attempts:
+            key = (message.job, attempt)
+            if self._given.pop(key, None) is not None:
+                self._worker.given_up(key)
+                changes.append(delete_given(*key))
+        return [Persist(ticket=self._tickets.take(), changes=tuple(changes))] if changes else []
+
+    def restore(self, rows: Iterable[GivenRow], now: Instant) -> None:
+        """Takes up what was being handed over when the agent stopped."""
+        for row in rows:
+            grant = Grant(
+                job=row.job,
+                generation=row.generation,
+                epoch=row.epoch,
+                record=row.record,
+                tasks=(row.granted,),
+                stolen_from=self._worker.me,
+            )
+            self._worker.restore_given(grant, now)
+            self._given[row.job, row.granted.attempt] = now.mono_s + UNTAKEN_S
+
+    def _hand_over(self, thief: NodeId, width: int, now: Instant) -> list[SchedulerEffect]:
+        """Hands half of what waits here over, rounded up: all slots are busy, or it would not wait."""
+        given = self._worker.give((self._worker.queued + 1) // 2, width)
+        if not given:
+            return []
+        changes: list[Change] = []
+        grants: dict[str, list[Grant]] = {}
+        for holding, known in given:
+            self._given[holding.key] = now.mono_s + UNTAKEN_S
+            if known.blob is None:
+                continue
+            grant = Grant(
+                job=holding.job,
+                generation=known.generation,
+                epoch=known.epoch,
+                record=known.blob,
+                tasks=(holding.granted,),
+                stolen_from=self._worker.me,
+            )
+            grants.setdefault(holding.job, []).append(grant)
+            changes.append(
+                put_given(
+                    GivenRow(
+                        job=grant.job,
+                        generation=grant.generation,
+                        epoch=grant.epoch,
+                        record=grant.record,
+                        granted=holding.granted,
+                        thief=thief,
+                    )
+                )
+            )
+        ticket = self._tickets.take()
+        effects: list[SchedulerEffect] = [Persist(ticket=ticket, changes=tuple(changes))]
+        for ones in grants.values():
+            for batch in batches(granted for one in ones for granted in one.tasks):
+                grant = Grant(
+                    job=ones[0].job,
+                    generation=ones[0].generation,
+                    epoch=ones[0].epoch,
+                    record=ones[0].record,
+                    tasks=batch,
+                    stolen_from=self._worker.me,
+                )
+                effects.append(Send(peer=thief, message=grant, after=ticket))
+        return effects
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def tick(self, now: Instant) -> list[SchedulerEffect]:
+        """Takes back what no thief confirmed."""
+        effects: list[SchedulerEffect] = []
+        changes: list[Change] = []
+        for key in [key for key, until_s in self._given.items() if until_s <= now.mono_s]:
+            del self._given[key]
+            changes.append(delete_given(*key))
+            effects += self._worker.take_back(key)
+        if changes:
+            effects.append(Persist(ticket=self._tickets.take(), changes=tuple(changes)))
+        return effects
+
+    def next_deadline(self) -> Deadline | None:
+        waits: list[Deadline] = []
+        if self._given:
+            waits.append(Deadline(next(iter(self._given.values())), "a steal was not taken up"))
+        if self._worker.idle_slots and self._worker.accepting and self._victims:
+            if self._asked is not None:
+                waits.append(Deadline(self._answer_by_s, "a victim does not answer"))
+            else:
+                waits.append(Deadline(self._next_at_s, "idle: ask for work"))
+        return min(waits, key=lambda one: one.at_s, default=None)

@@ -22,21 +22,31 @@ class TaskState(enum.Enum):
 COMMITTED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
 
 TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.WAITING: frozenset({TaskState.READY, TaskState.SKIPPED, TaskState.CANCELLED}),
+    # To a result: a journal replayed by key, or one that arrives although a need was opened again.
+    TaskState.WAITING: frozenset(
+        {TaskState.READY, TaskState.SKIPPED, TaskState.CANCELLED, TaskState.SUCCEEDED, TaskState.FAILED}
+    ),
+    # To a result: of an attempt granted before a restart, or whose lease had run out. To WAITING: a need was
+    # opened again.
     TaskState.READY: frozenset(
-        {TaskState.LEASED, TaskState.CANCELLED, TaskState.SUCCEEDED, TaskState.FAILED}
+        {TaskState.LEASED, TaskState.WAITING, TaskState.CANCELLED, TaskState.SUCCEEDED, TaskState.FAILED}
     ),
     TaskState.LEASED: frozenset(
-        {TaskState.READY, TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
+        {
+            TaskState.READY,
+            TaskState.WAITING,
+            TaskState.SUCCEEDED,
+            TaskState.FAILED,
+            TaskState.SKIPPED,
+            TaskState.CANCELLED,
+        }
     ),
-    TaskState.SUCCEEDED: frozenset({TaskState.READY}),
+    # A new round: every holder of the outputs is gone.
+    TaskState.SUCCEEDED: frozenset({TaskState.READY, TaskState.WAITING}),
     TaskState.FAILED: frozenset(),
     TaskState.SKIPPED: frozenset(),
     TaskState.CANCELLED: frozenset(),
 }
-"""READY to a result: one that was granted before a restart or an expired lease arrived after all. SUCCEEDED
-to READY: a new round,
-because every holder of its outputs is gone."""
 
 
 class AttemptState(enum.StrEnum):
@@ -50,32 +60,26 @@ class AttemptState(enum.StrEnum):
     ACKED = "acked"
     LOST = "lost"
     STOPPED = "stopped"
+    SUPERSEDED = "superseded"
 
+
+_UNDONE = frozenset({AttemptState.STOPPED, AttemptState.LOST})
 
 ATTEMPT_MOVES: dict[AttemptState, frozenset[AttemptState]] = {
-    AttemptState.GRANTED: frozenset({AttemptState.STAGING, AttemptState.STOPPED, AttemptState.LOST}),
-    AttemptState.STAGING: frozenset(
-        {AttemptState.RUNNING, AttemptState.STORED, AttemptState.STOPPED, AttemptState.LOST}
-    ),
-    AttemptState.RUNNING: frozenset({AttemptState.STORED, AttemptState.STOPPED, AttemptState.LOST}),
+    AttemptState.GRANTED: _UNDONE | {AttemptState.STAGING},
+    # Straight to STORED: an attempt that failed before anything ran, such as two inputs with one path.
+    AttemptState.STAGING: _UNDONE | {AttemptState.RUNNING, AttemptState.STORED},
+    AttemptState.RUNNING: _UNDONE | {AttemptState.STORED},
     AttemptState.STORED: frozenset({AttemptState.OFFERED}),
-    AttemptState.OFFERED: frozenset({AttemptState.OFFERED, AttemptState.ACKED}),
+    AttemptState.OFFERED: frozenset({AttemptState.ACKED, AttemptState.SUPERSEDED}),
     AttemptState.ACKED: frozenset(),
     AttemptState.LOST: frozenset(),
     AttemptState.STOPPED: frozenset(),
+    AttemptState.SUPERSEDED: frozenset(),
 }
 
 
-def move_task(story: str, before: TaskState, after: TaskState) -> TaskState:
-    """Returns ``after`` where the move is allowed; else raises ``InvariantBroken`` with the task's story."""
-    if after not in TASK_MOVES[before]:
-        raise InvariantBroken(f"task {story} can't go from {before.value} to {after.value}")
-    return after
-
-
-def move_attempt(story: str, before: AttemptState, after: AttemptState) -> AttemptState:
-    """Returns ``after`` where the move is allowed; else raises ``InvariantBroken`` with the attempt's
-    story."""
+def check_attempt_move(story: str, before: AttemptState, after: AttemptState) -> None:
+    """Raises ``InvariantBroken`` with the attempt's story where the table has no such move."""
     if after not in ATTEMPT_MOVES[before]:
-        raise InvariantBroken(f"attempt {story} can't go from {before.value} to {after.value}")
-    return after
+        raise InvariantBroken(f"{story}: an attempt can't go from {before.value} to {after.value}")

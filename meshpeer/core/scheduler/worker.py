@@ -1,404 +1,545 @@
-"""The worker: a deque of granted attempts, as many running as there are slots, results offered until
+"""The worker: a deque of granted attempts, as many running as slots allow, results offered until
 acknowledged.
 
-New work goes to the deque's end and is started from its front; thieves take from the end (the deque of
-Blumofe and Leiserson's
-work stealing, with the owner's order kept for what runs here). A result for another node's job is journalled
-before it is offered and
-forgotten once acknowledged, however often links, owner or this agent are restarted in between. A result for
-this node's own job is
-committed by the owner part in the same journal, so it is not written twice.
+Granted attempts go to the deque's end and are started from its front; thieves take from the end (the deque of
+Blumofe and Leiserson, "Scheduling multithreaded computations by work stealing", JACM 1999, in breadth-first
+order here: the graph is the owner's). The next in line is not overtaken, so a wide task is not starved.
+
+A result for another node's job is journalled before it is offered, and forgotten once acknowledged, however
+often links, owner or this agent are started again in between. A result for this node's own job is not written
+twice: its owner's commit is in the same journal. The worker goes on when the owner is out of reach, and
+believes a word about a job only from the node that its (generation, epoch) names, and only if no later pair
+was heard.
 """
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
-from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Persist, Send, TicketCounter
+import msgspec
+
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
+from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.holdings import Holding, Known, renewals
 from meshpeer.core.scheduler.messages import (
+    REASON_LENGTH_MAX,
+    RENEW_ATTEMPTS_MAX,
     Ack,
     Attempt,
     AttemptUnstageable,
-    Blob,
     Epoch,
     FetchJob,
     Grant,
-    Granted,
     Lost,
     Offer,
-    Renew,
     SchedulerEffect,
     StartAttempt,
     Stop,
     StopAttempt,
 )
+from meshpeer.core.scheduler.offers import Dice, Key, Offering, Offers
 from meshpeer.core.scheduler.rows import ResultRow, delete_result, put_result
-from meshpeer.core.scheduler.tables import AttemptState, move_attempt
+from meshpeer.core.scheduler.tables import AttemptState
 
 RENEW_S = 5.0
-OFFER_FIRST_S = 1.0
-OFFER_MAX_S = 30.0
-"""An offer that is not acknowledged is repeated after 1 s, 2 s, 4 s and so on up to this, with jitter; and on
-every new link."""
-
-Key = tuple[JobId, Attempt]
-
-
-class Jitter(Protocol):
-    def random(self) -> float: ...
-
-
-@dataclass(slots=True)
-class Holding:
-    """One attempt that this worker has."""
-
-    job: JobId
-    owner: NodeId
-    granted: Granted
-    cpu: int = 1
-    state: AttemptState = AttemptState.GRANTED
-    stolen_from: NodeId | None = None
-
-    @property
-    def key(self) -> Key:
-        return (self.job, self.granted.attempt)
-
-
-@dataclass(slots=True)
-class _Offering:
-    row: ResultRow
-    next_at_s: float
-    tries: int = 0
-
-
-@dataclass(slots=True)
-class _Known:
-    """A job whose attempts this worker has had."""
-
-    owner: NodeId
-    epoch: Epoch
-    blob: Blob
-    record: JobRecord | None = None
+"""A third of a lease: two renewals may be lost."""
+TELL_S = 0.25
+"""An attempt that runs this long is told to its owner, for people who watch; shorter ones never cost a
+message.
+"""
+HOLDINGS_MAX = 10_000
+"""Attempts that a worker has at once, of all owners; more are declined."""
+JOBS_KNOWN_MAX = 256
+"""Jobs whose records are kept for the next grant while nothing of them is held."""
 
 
 class JobWorker:
     """Everything that this node runs for anybody. Sans-IO."""
 
     def __init__(
-        self, *, me: NodeId, slots: int, accepting: bool, tickets: TicketCounter, jitter: Jitter
+        self, *, me: NodeId, slots: int, accepting: bool, boot: bytes, tickets: TicketCounter, dice: Dice
     ) -> None:
         self.me = me
         self.slots = slots
-        self.accepting = accepting
+        self.accepting = accepting and slots > 0
+        self.offers = Offers(dice)
+        self._boot = boot
         self._tickets = tickets
-        self._jitter = jitter
         self._deque: collections.deque[Holding] = collections.deque()
+        """Queued attempts of known jobs; entries that are not GRANTED here any more are dropped when met."""
+        self._unlearned: dict[JobId, list[Holding]] = {}
         self._held: dict[Key, Holding] = {}
-        self._offering: dict[Key, _Offering] = {}
-        self._jobs: dict[JobId, _Known] = {}
+        self._jobs: dict[JobId, Known] = {}
         self._busy = 0
-        self._renew_at_s = 0.0
+        self._queued = 0
+        self._queued_cpu = 0
+        self._renew_at_s: float | None = None
+        self._tell_at_s: float | None = None
 
-    # --- reading --------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------
 
     @property
     def idle_slots(self) -> int:
         """Slots that neither run nor have queued work to run."""
-        return max(0, self.slots - self._busy - sum(holding.cpu for holding in self._deque))
+        return max(0, self.slots - self._busy - self._queued_cpu)
 
     @property
     def queued(self) -> int:
-        return len(self._deque)
+        """Attempts that wait here for a slot."""
+        return self._queued
 
     @property
-    def running(self) -> int:
-        return sum(
-            1
-            for holding in self._held.values()
-            if holding.state in (AttemptState.STAGING, AttemptState.RUNNING)
-        )
+    def busy(self) -> int:
+        """Slots in use."""
+        return self._busy
 
     @property
     def unacknowledged(self) -> int:
-        return len(self._offering)
+        return len(self.offers)
 
-    def owner_of(self, job: JobId) -> NodeId | None:
-        known = self._jobs.get(job)
-        if known is not None:
-            return known.owner
-        return next((one.row.owner for (held, _), one in self._offering.items() if held == job), None)
-
-    # --- grants ---------------------------------------------------------------------------------------------
+    # --- grants -------------------------------------------------------------------------------------------
 
     def on_grant(self, grant: Grant, now: Instant) -> list[SchedulerEffect]:
-        """Queues what is new; what is held or finished already is answered as it stands."""
-        if not self.accepting or not self.slots:
+        """Queues what is new; what is held or finished already stands as it is."""
+        effects = self._hear(grant.job, grant.generation, grant.epoch)
+        if effects is None:
+            return []
+        known = self._jobs[grant.job]
+        if known.blob is None:
+            known.blob = grant.record
+        if known.blob != grant.record:
+            return effects
+        refusal = known.refused or ("" if self.accepting else "this node takes no work")
+        if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
+            refusal = f"this node has {HOLDINGS_MAX} attempts already"
+        if refusal:
             attempts = tuple(granted.attempt for granted in grant.tasks)
-            return [
-                Send(
-                    peer=grant.owner,
-                    message=Lost(job=grant.job, attempts=attempts, reason="this node takes no work"),
-                )
-            ]
-        effects: list[SchedulerEffect] = []
-        known = self._jobs.get(grant.job)
-        if known is None or known.blob != grant.record:
-            known = self._jobs[grant.job] = _Known(grant.owner, grant.epoch, grant.record)
-            holders = (grant.owner, *((grant.stolen_from,) if grant.stolen_from else ()))
-            effects.append(FetchJob(job=grant.job, record=grant.record, holders=holders))
-        known.owner, known.epoch = grant.owner, grant.epoch
+            return [*effects, self._lost(grant.job, attempts, refusal, declined=True)]
         for granted in grant.tasks:
             key = (grant.job, granted.attempt)
-            if key in self._held:
-                continue
-            if key in self._offering:
-                effects.append(self._offer(self._offering[key], now))
-                continue
-            holding = Holding(grant.job, grant.owner, granted, stolen_from=grant.stolen_from)
-            if known.record is not None:
-                holding.cpu = min(
-                    self.slots, known.record.spec.tasks[self._row(known.record, granted.attempt)].cpu
+            if key not in self._held and key not in self.offers:
+                self._queue(
+                    Holding(grant.job, grant.epoch.node, granted, stolen_from=grant.stolen_from), known
                 )
-            self._held[key] = holding
-            self._deque.append(holding)
-        return [*effects, *self._start(now)]
+        if known.record is None and not known.asked:
+            known.asked = True
+            holders = (grant.epoch.node, *((grant.stolen_from,) if grant.stolen_from else ()))
+            effects.append(FetchJob(job=grant.job, record=grant.record, holders=holders))
+        if self._held and self._renew_at_s is None:
+            self._renew_at_s = now.mono_s + RENEW_S
+        return [*effects, *self._start()]
 
-    def on_job_learned(self, job: JobId, record: JobRecord, now: Instant) -> list[SchedulerEffect]:
+    def on_job_learned(self, job: JobId, record: JobRecord) -> list[SchedulerEffect]:
+        """Queues what waited for the record; gives back what is wider than this node."""
         known = self._jobs.get(job)
+        waiting = self._unlearned.pop(job, [])
         if known is None:
             return []
-        known.record = record
-        for holding in self._deque:
-            if holding.job == job:
-                holding.cpu = min(
-                    self.slots, record.spec.tasks[self._row(record, holding.granted.attempt)].cpu
-                )
-        return self._start(now)
-
-    def on_job_refused(self, job: JobId, reason: str, now: Instant) -> list[SchedulerEffect]:
-        """Gives everything of the job back."""
-        known = self._jobs.pop(job, None)
-        mine = [holding for holding in self._deque if holding.job == job]
-        for holding in mine:
-            self._drop(holding, AttemptState.LOST)
-        if known is None or not mine:
-            return []
-        attempts = tuple(holding.granted.attempt for holding in mine)
-        return [
-            Send(peer=known.owner, message=Lost(job=job, attempts=attempts, reason=reason)),
-            *self._start(now),
-        ]
-
-    def give(self, count: int) -> list[Grant]:
-        """Takes up to ``count`` queued attempts off the deque's end, as grants for a thief (the caller sends
-        them)."""
-        given: dict[JobId, list[Granted]] = {}
-        owners: dict[JobId, NodeId] = {}
-        for holding in list(reversed(self._deque)):
-            known = self._jobs.get(holding.job)
-            if count <= 0:
-                break
-            if known is None or known.record is None:
+        if not known.learn(job, record):
+            self._unlearned[job] = waiting
+            return self.on_job_refused(job, "the record is not of this job, owner and generation")
+        too_wide: list[Attempt] = []
+        for holding in waiting:
+            if self._held.get(holding.key) is not holding:
                 continue
-            self._deque.remove(holding)
-            del self._held[holding.key]
-            given.setdefault(holding.job, []).append(holding.granted)
-            owners[holding.job] = holding.owner
-            count -= 1
-        return [
-            Grant(
-                job=job,
-                owner=owners[job],
-                epoch=self._jobs[job].epoch,
-                record=self._jobs[job].blob,
-                tasks=tuple(tasks),
-                stolen_from=self.me,
-            )
-            for job, tasks in given.items()
-        ]
+            self._unqueue(holding)
+            cpu = known.cpu_of(holding.granted.attempt)
+            if cpu is None or cpu > self.slots:
+                self._forget(holding, AttemptState.LOST)
+                too_wide.append(holding.granted.attempt)
+            else:
+                holding.cpu = cpu
+                self._line_up(holding)
+        effects: list[SchedulerEffect] = []
+        if too_wide:
+            effects.append(self._lost(job, tuple(too_wide), "wider than this node", declined=True))
+        return [*effects, *self._start()]
 
-    def claim(self, grant: Grant) -> SchedulerEffect:
-        """Tells the owner who has the attempts now."""
-        return self._renewal(grant.job, grant.owner)
-
-    def take_back(self, grant: Grant, now: Instant) -> list[SchedulerEffect]:
-        """Queues again what a thief did not take up."""
-        for granted in grant.tasks:
-            holding = Holding(grant.job, grant.owner, granted)
-            if holding.key not in self._held and holding.key not in self._offering:
-                self._held[holding.key] = holding
-                self._deque.append(holding)
-        return self._start(now)
-
-    # --- running --------------------------------------------------------------------------------------------
-
-    def on_running(self, job: JobId, attempt: Attempt) -> list[SchedulerEffect]:
-        holding = self._held.get((job, attempt))
-        if holding is None or holding.state is not AttemptState.STAGING:
+    def on_job_refused(self, job: JobId, reason: str) -> list[SchedulerEffect]:
+        """Gives all of the job back, and declines more until its owner comes with another link."""
+        known = self._jobs.get(job)
+        waiting = [one for one in self._unlearned.pop(job, []) if self._held.get(one.key) is one]
+        if known is None:
             return []
-        self._move(holding, AttemptState.RUNNING)
-        return [self._renewal(job, holding.owner)]
+        known.asked, known.refused = False, reason[:REASON_LENGTH_MAX]
+        for holding in waiting:
+            self._unqueue(holding)
+            self._forget(holding, AttemptState.LOST)
+        if not waiting:
+            return []
+        return [self._lost(job, tuple(one.granted.attempt for one in waiting), reason, declined=True)]
+
+    def has(self, job: JobId, attempt: Attempt) -> bool:
+        return (job, attempt) in self._held or (job, attempt) in self.offers
+
+    # --- thieves ------------------------------------------------------------------------------------------
+
+    def give(self, count: int, width: int) -> list[tuple[Holding, Known]]:
+        """Takes up to ``count`` queued attempts, none wider than ``width``, off the deque's end for a thief.
+
+        They stay with this worker, unqueued, until ``given_up`` or ``take_back``.
+        """
+        given: list[tuple[Holding, Known]] = []
+        kept: list[Holding] = []
+        while self._deque and len(given) < count:
+            holding = self._deque.pop()
+            if not self._is_queued(holding):
+                continue
+            if holding.cpu > width:
+                kept.append(holding)
+                continue
+            self._unqueue(holding)
+            holding.given = True
+            given.append((holding, self._jobs[holding.job]))
+        self._deque.extend(reversed(kept))
+        given.reverse()
+        return given
+
+    def given_up(self, key: Key) -> None:
+        """The thief has it: it is this worker's no more."""
+        holding = self._held.get(key)
+        if holding is not None and holding.given:
+            self._forget(holding, AttemptState.LOST)
+
+    def take_back(self, key: Key) -> list[SchedulerEffect]:
+        """Queues again what a thief did not take up."""
+        holding = self._held.get(key)
+        if holding is None or not holding.given:
+            return []
+        holding.given = False
+        known = self._jobs[holding.job]
+        if known.record is None:
+            self._queued += 1
+            self._queued_cpu += holding.cpu
+            self._unlearned.setdefault(holding.job, []).append(holding)
+            if known.blob is None or known.asked:
+                return []
+            known.asked = True
+            return [FetchJob(job=holding.job, record=known.blob, holders=(holding.owner,))]
+        holding.cpu = known.cpu_of(holding.granted.attempt) or 1
+        self._line_up(holding)
+        return self._start()
+
+    def claim(self, grant: Grant) -> list[SchedulerEffect]:
+        """Tells the owner who has stolen attempts now."""
+        mine = [
+            holding
+            for granted in grant.tasks
+            if (holding := self._held.get((grant.job, granted.attempt))) is not None
+        ]
+        return renewals(self._boot, grant.owner, mine, (), self._jobs) if mine else []
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def on_running(self, job: JobId, attempt: Attempt, now: Instant) -> None:
+        holding = self._held.get((job, attempt))
+        if holding is not None and holding.state is AttemptState.STAGING:
+            holding.move(AttemptState.RUNNING)
+            if self._tell_at_s is None:
+                self._tell_at_s = now.mono_s + TELL_S
 
     def on_finished(self, offer: Offer, now: Instant) -> list[SchedulerEffect]:
-        holding = self._held.pop((offer.job, offer.attempt), None)
-        if holding is None:
+        """Stores the result, then offers it; the slot is free at once."""
+        holding = self._held.get((offer.job, offer.attempt))
+        if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
         self._busy -= holding.cpu
-        self._move(holding, AttemptState.STORED)
-        effects: list[SchedulerEffect] = []
+        self._forget(holding, AttemptState.STORED)
+        known = self._jobs[offer.job]
+        offer = msgspec.structs.replace(
+            offer,
+            error=offer.error[:REASON_LENGTH_MAX],
+            generation=known.generation,
+            epoch=known.epoch,
+            node=self.me,
+        )
         row = ResultRow(owner=holding.owner, offer=offer)
-        offering = self._offering[offer.job, offer.attempt] = _Offering(row, now.mono_s)
+        self.offers.add(row, now.mono_s)
+        started = self._start()
         if holding.owner == self.me:
-            effects.append(self._offer(offering, now))
-        else:
-            ticket = self._tickets.take()
-            effects.append(Persist(ticket=ticket, changes=(put_result(row),)))
-            self._schedule(offering, now)
-            effects.append(Send(peer=holding.owner, message=offer, after=ticket))
-        return [*effects, *self._start(now)]
+            return [*started, Send(peer=self.me, message=offer)]
+        ticket = self._tickets.take()
+        persist = Persist(ticket=ticket, changes=(put_result(row),))
+        return [*started, persist, Send(peer=holding.owner, message=offer, after=ticket)]
 
-    def on_unstageable(self, event: AttemptUnstageable, now: Instant) -> list[SchedulerEffect]:
-        holding = self._held.pop((event.job, event.attempt), None)
-        if holding is None:
+    def on_unstageable(self, event: AttemptUnstageable) -> list[SchedulerEffect]:
+        holding = self._held.get((event.job, event.attempt))
+        if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
         self._busy -= holding.cpu
-        lost = Lost(job=event.job, attempts=(event.attempt,), reason=event.reason, missing=event.missing)
-        return [Send(peer=holding.owner, message=lost), *self._start(now)]
+        self._forget(holding, AttemptState.LOST)
+        lost = self._lost(event.job, (event.attempt,), event.reason, missing=event.missing)
+        return [lost, *self._start()]
 
-    def on_stop(self, message: Stop, now: Instant) -> list[SchedulerEffect]:
-        """Drops what is queued, ends what runs, forgets results that nobody wants."""
-        wanted = set(message.attempts)
-        effects: list[SchedulerEffect] = []
-        for holding in list(self._held.values()):
-            if holding.job != message.job or (wanted and holding.granted.attempt not in wanted):
-                continue
-            if holding.state is AttemptState.GRANTED:
-                self._drop(holding, AttemptState.STOPPED)
-            else:
-                del self._held[holding.key]
-                self._busy -= holding.cpu
-                effects.append(StopAttempt(job=holding.job, attempt=holding.granted.attempt))
-        return [*effects, *self._start(now)]
-
-    def on_ack(self, message: Ack) -> list[SchedulerEffect]:
-        """Forgets the result: its owner has it, or another, for good."""
-        offering = self._offering.pop((message.job, message.attempt), None)
-        if offering is None or offering.row.owner == self.me:
+    def on_stop(self, peer: NodeId, message: Stop) -> list[SchedulerEffect]:
+        """Drops what is queued and ends what runs. Stored results stay: only an acknowledgement ends them."""
+        effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
+        if effects is None:
             return []
-        return [Persist(ticket=self._tickets.take(), changes=(delete_result(message.job, message.attempt),))]
+        if message.attempts:
+            found = [self._held.get((message.job, attempt)) for attempt in message.attempts]
+            stopped = [one for one in found if one is not None]
+        else:
+            stopped = [one for one in self._held.values() if one.job == message.job]
+        return [*effects, *self._stop_all(stopped), *self._start()]
 
-    # --- links and time -------------------------------------------------------------------------------------
+    def on_ack(self, peer: NodeId, message: Ack) -> list[SchedulerEffect]:
+        """Forgets the result: its owner has it, or another, for good."""
+        effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
+        if effects is None:
+            return []
+        offering = self.offers.forget((message.job, message.attempt))
+        if offering is None:
+            return effects
+        self._forget_old_jobs()
+        return [*effects, *self._delete([offering])]
+
+    def on_unknown(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
+        """Ends everything of a job that its owner does not know: with one replica nobody else can."""
+        known = self._jobs.get(job)
+        if known is None or known.epoch.node != peer:
+            return []
+        dropped = self.offers.forget_job(job)
+        stopped = self._stop_all([one for one in self._held.values() if one.job == job])
+        fields = (("job", job), ("results", str(len(dropped))))
+        note = Note(level="warning", fact="a job's owner does not know it any more", fields=fields)
+        return [note, *self._delete(dropped), *stopped, *self._start()]
+
+    # --- links and time -----------------------------------------------------------------------------------
 
     def restore(self, rows: Iterable[ResultRow], now: Instant) -> None:
         """Takes up the results that were not acknowledged when the agent stopped."""
         for row in rows:
-            self._offering[row.offer.job, row.offer.attempt] = _Offering(row, now.mono_s)
+            offer = row.offer
+            self._jobs.setdefault(
+                offer.job, Known(offer.generation, offer.epoch or Epoch(0, row.owner), None)
+            )
+            self.offers.add(row, now.mono_s)
+
+    def restore_given(self, grant: Grant, now: Instant) -> None:
+        """Takes up an attempt that was being handed over when the agent stopped; ``take_back`` or a thief
+        ends it.
+        """
+        known = self._jobs.setdefault(grant.job, Known(grant.generation, grant.epoch, grant.record))
+        known.blob = known.blob or grant.record
+        for granted in grant.tasks:
+            holding = Holding(grant.job, grant.owner, granted, given=True)
+            if holding.key not in self.offers:
+                self._held[holding.key] = holding
+                known.held += 1
+        self._renew_at_s = now.mono_s + RENEW_S
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
-        """Offers first, then says what is held: the peer commits results before it counts leases."""
-        offers: list[SchedulerEffect] = [
-            self._offer(one, now) for one in self._offering.values() if one.row.owner == peer
+        """Offers first, then says all that is held: the peer commits results before it judges leases."""
+        for known in self._jobs.values():
+            if known.epoch.node == peer:
+                known.refused = ""
+        effects: list[SchedulerEffect] = [
+            self._offer_again(one, now) for one in list(self.offers.for_owner(peer))
         ]
-        jobs = sorted({holding.job for holding in self._held.values() if holding.owner == peer})
-        return [*offers, *(self._renewal(job, peer) for job in jobs)]
+        mine = [one for one in self._held.values() if one.owner == peer]
+        offered = list(self.offers.for_owner(peer))
+        return [*effects, *renewals(self._boot, peer, mine, offered, self._jobs, whole=True)]
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = [
-            self._offer(one, now) for one in self._offering.values() if one.next_at_s <= now.mono_s
+            self._offer_again(one, now) for one in self.offers.take_due(now.mono_s)
         ]
-        if now.mono_s >= self._renew_at_s:
-            self._renew_at_s = now.mono_s + RENEW_S
-            owned = sorted({(holding.job, holding.owner) for holding in self._held.values()})
-            effects += [self._renewal(job, owner) for job, owner in owned]
+        if self._renew_at_s is not None and now.mono_s >= self._renew_at_s:
+            self._renew_at_s = now.mono_s + RENEW_S if self._held else None
+            effects += self._renew(self._owners(lambda one: True))
+        elif self._tell_at_s is not None and now.mono_s >= self._tell_at_s:
+            self._tell_at_s = None
+            effects += self._renew(
+                self._owners(lambda one: one.state is AttemptState.RUNNING and not one.told)
+            )
         return effects
 
     def next_deadline(self) -> Deadline | None:
-        waits = [Deadline(one.next_at_s, "offer a result again") for one in self._offering.values()]
-        if self._held:
-            waits.append(Deadline(self._renew_at_s, "renew leases"))
-        return min(waits, key=lambda one: one.at_s, default=None)
+        return earliest(
+            self.offers.next_deadline(),
+            Deadline(self._renew_at_s, "renew leases") if self._renew_at_s is not None else None,
+            Deadline(self._tell_at_s, "tell owners what runs") if self._tell_at_s is not None else None,
+        )
 
-    # --- rules ----------------------------------------------------------------------------------------------
+    # --- the fence ----------------------------------------------------------------------------------------
 
-    def _start(self, now: Instant) -> list[SchedulerEffect]:
-        """Starts from the front as long as the next one fits; a wide task is not overtaken, so it is not
-        starved."""
+    def _hear(
+        self, job: JobId, generation: int, epoch: Epoch, *, only_from: NodeId | None = None
+    ) -> list[SchedulerEffect] | None:
+        """Judges a word about a job: None for one to ignore, else what a newer owner brings about."""
+        if only_from is not None and only_from != epoch.node:
+            return None
+        known = self._jobs.get(job)
+        if known is None:
+            if only_from is None:
+                self._jobs[job] = Known(generation, epoch, None)
+                self._forget_old_jobs()
+            return []
+        if not known.believes(generation, epoch):
+            return None
+        if (generation, epoch) == known.fence:
+            return []
+        effects: list[SchedulerEffect] = []
+        if generation > known.generation:
+            # Adopted by force: what ran and what was stored belongs to a job that is no more.
+            effects += self._stop_all([one for one in self._held.values() if one.job == job])
+            effects += self._delete(self.offers.forget_job(job))
+            known.forget_record()
+        if epoch.node != known.epoch.node:
+            for holding in self._held.values():
+                if holding.job == job:
+                    holding.owner = epoch.node
+            self.offers.retarget(job, epoch.node)
+        known.generation, known.epoch = generation, epoch
+        return effects
+
+    # --- rules --------------------------------------------------------------------------------------------
+
+    def _start(self) -> list[SchedulerEffect]:
+        """Starts from the front as long as the next one fits."""
         effects: list[SchedulerEffect] = []
         while self._deque:
             holding = self._deque[0]
-            known = self._jobs.get(holding.job)
-            if known is None or known.record is None:
-                if not self._rotate_to_known():
-                    break
+            if not self._is_queued(holding):
+                self._deque.popleft()
                 continue
             if self._busy + holding.cpu > self.slots:
                 break
             self._deque.popleft()
+            self._unqueue(holding)
+            record = self._jobs[holding.job].record
+            if record is None:
+                raise InvariantBroken(f"{holding.key} is in line without its job's record")
             self._busy += holding.cpu
-            self._move(holding, AttemptState.STAGING)
+            holding.move(AttemptState.STAGING)
             effects.append(
-                StartAttempt(
-                    job=holding.job, record=known.record, owner=holding.owner, granted=holding.granted
-                )
+                StartAttempt(job=holding.job, record=record, owner=holding.owner, granted=holding.granted)
             )
         return effects
 
-    def _rotate_to_known(self) -> bool:
-        """Brings an attempt of a job whose record is here to the front; False where there is none."""
-        for position, holding in enumerate(self._deque):
-            known = self._jobs.get(holding.job)
-            if known is not None and known.record is not None:
-                self._deque.rotate(-position)
-                return True
-        return False
+    def _queue(self, holding: Holding, known: Known) -> None:
+        self._held[holding.key] = holding
+        known.held += 1
+        if known.record is None:
+            self._queued += 1
+            self._queued_cpu += holding.cpu
+            self._unlearned.setdefault(holding.job, []).append(holding)
+            return
+        holding.cpu = known.cpu_of(holding.granted.attempt) or 1
+        self._line_up(holding)
 
-    def _offer(self, offering: _Offering, now: Instant) -> SchedulerEffect:
-        self._schedule(offering, now)
-        return Send(peer=offering.row.owner, message=offering.row.offer)
+    def _line_up(self, holding: Holding) -> None:
+        self._deque.append(holding)
+        self._queued += 1
+        self._queued_cpu += holding.cpu
 
-    def _schedule(self, offering: _Offering, now: Instant) -> None:
-        wait = min(OFFER_MAX_S, OFFER_FIRST_S * 2.0 ** min(offering.tries, 10))
-        offering.tries += 1
-        offering.next_at_s = now.mono_s + wait * (0.75 + 0.5 * self._jitter.random())
+    def _unqueue(self, holding: Holding) -> None:
+        self._queued -= 1
+        self._queued_cpu -= holding.cpu
 
-    def _renewal(self, job: JobId, owner: NodeId) -> SchedulerEffect:
-        mine = [holding for holding in self._held.values() if holding.job == job and holding.owner == owner]
-        return Send(
-            peer=owner,
-            message=Renew(
-                job=job,
-                held=tuple(holding.granted.attempt for holding in mine),
-                running=tuple(
-                    holding.granted.attempt for holding in mine if holding.state is AttemptState.RUNNING
-                ),
-                stolen_from=tuple(
-                    (holding.granted.attempt, holding.stolen_from) for holding in mine if holding.stolen_from
-                ),
-            ),
+    def _is_queued(self, holding: Holding) -> bool:
+        return (
+            holding.state is AttemptState.GRANTED
+            and not holding.given
+            and self._held.get(holding.key) is holding
         )
 
-    def _drop(self, holding: Holding, state: AttemptState) -> None:
-        self._deque.remove(holding)
+    def _forget(self, holding: Holding, state: AttemptState) -> None:
         del self._held[holding.key]
-        self._move(holding, state)
+        self._jobs[holding.job].held -= 1
+        holding.move(state)
 
-    @staticmethod
-    def _row(record: JobRecord, attempt: Attempt) -> int:
-        """Returns the row of the task in the spec: tasks count in file order, elements in theirs."""
-        position = attempt.task
-        for row, spec in enumerate(record.spec.tasks):
-            size = spec.array.size if spec.array else 1
-            if position < size:
-                return row
-            position -= size
-        return 0
+    def _stop_all(self, stopped: list[Holding]) -> list[SchedulerEffect]:
+        effects: list[SchedulerEffect] = []
+        for holding in stopped:
+            if holding.state in (AttemptState.STAGING, AttemptState.RUNNING):
+                self._busy -= holding.cpu
+                effects.append(StopAttempt(job=holding.job, attempt=holding.granted.attempt))
+            elif not holding.given:
+                self._unqueue(holding)
+            self._forget(holding, AttemptState.STOPPED)
+        return effects
 
-    @staticmethod
-    def _move(holding: Holding, state: AttemptState) -> None:
-        holding.state = move_attempt(f"{holding.job} {holding.granted.attempt}", holding.state, state)
+    def _delete(self, dropped: list[Offering]) -> list[SchedulerEffect]:
+        """Deletes stored results; those of this node's own jobs never had a row of their own."""
+        changes: tuple[Change, ...] = tuple(
+            delete_result(one.row.offer.job, one.row.offer.attempt)
+            for one in dropped
+            if one.row.owner != self.me
+        )
+        return [Persist(ticket=self._tickets.take(), changes=changes)] if changes else []
+
+    def _offer_again(self, offering: Offering, now: Instant) -> SchedulerEffect:
+        self.offers.said(offering, now.mono_s)
+        return Send(peer=offering.row.owner, message=offering.row.offer)
+
+    def _owners(self, wanted: collections.abc.Callable[[Holding], bool]) -> list[NodeId]:
+        return list(dict.fromkeys(one.owner for one in self._held.values() if wanted(one)))
+
+    def _renew(self, owners: list[NodeId]) -> list[SchedulerEffect]:
+        by_owner: dict[NodeId, list[Holding]] = {owner: [] for owner in owners}
+        for holding in self._held.values():
+            if holding.owner in by_owner:
+                by_owner[holding.owner].append(holding)
+        effects: list[SchedulerEffect] = []
+        for owner, mine in by_owner.items():
+            offered = [] if owner == self.me else list(self.offers.for_owner(owner))
+            effects += renewals(self._boot, owner, mine, offered, self._jobs)
+        return effects
+
+    def _lost(
+        self,
+        job: JobId,
+        attempts: tuple[Attempt, ...],
+        reason: str,
+        *,
+        declined: bool = False,
+        missing: tuple[int, ...] = (),
+    ) -> SchedulerEffect:
+        known = self._jobs[job]
+        lost = Lost(
+            job=job,
+            generation=known.generation,
+            epoch=known.epoch,
+            attempts=attempts,
+            reason=reason[:REASON_LENGTH_MAX],
+            declined=declined,
+            missing=missing[:RENEW_ATTEMPTS_MAX],
+        )
+        return Send(peer=known.epoch.node, message=lost)
+
+    def _forget_old_jobs(self) -> None:
+        """Drops the records of jobs long done here, oldest first."""
+        if len(self._jobs) <= JOBS_KNOWN_MAX:
+            return
+        idle = [
+            job for job, known in self._jobs.items() if not known.held and not self.offers.has_any_of(job)
+        ]
+        for job in idle[: len(self._jobs) - JOBS_KNOWN_MAX]:
+            del self._jobs[job]
+
+    def check(self) -> None:
+        """Raises ``InvariantBroken`` where counts and tables disagree or slots are oversubscribed."""
+        active = [
+            one for one in self._held.values() if one.state in (AttemptState.STAGING, AttemptState.RUNNING)
+        ]
+        queued = [one for one in self._held.values() if one.state is AttemptState.GRANTED and not one.given]
+        if self._busy != sum(one.cpu for one in active) or self._busy > self.slots:
+            raise InvariantBroken(f"{self._busy} of {self.slots} slots are busy with {active}")
+        if (self._queued, self._queued_cpu) != (len(queued), sum(one.cpu for one in queued)):
+            raise InvariantBroken(f"{self._queued} attempts counted as queued, there are {len(queued)}")
+        in_line = {one.key for one in self._deque} | {
+            one.key for part in self._unlearned.values() for one in part
+        }
+        if not {one.key for one in queued} <= in_line:
+            raise InvariantBroken("a queued attempt is in no line")
+        for holding in self._held.values():
+            if holding.key in self.offers:
+                raise InvariantBroken(f"{holding.key} is held and offered")
+        if self._held and self._renew_at_s is None:
+            raise InvariantBroken("attempts are held that nobody renews")

@@ -107,7 +107,7 @@ class SchedMesh:
             tickets=TicketCounter(),
             dice=random.Random(self.random.random()),
         )
-        effects = box.scheduler.restore(*self._restored(box), self.instant())
+        effects = box.scheduler.restore(*self._restored(box))
         for effect in effects:
             self._perform(box, effect)
         for other in self.boxes.values():
@@ -290,7 +290,8 @@ class SchedMesh:
                 tasks[JobId(job)][int(index)] = cbor.decode(value, TaskRow, bytes_max=ROW_BYTES_MAX)
             elif table is Table.RESULTS:
                 results.append(cbor.decode(value, ResultRow, bytes_max=ROW_BYTES_MAX))
-        return jobs, tasks, results
+        grants = sorted((key, value) for (table, key), value in box.disk.items() if table is Table.GRANTS)
+        return jobs, tasks, results, self.instant(), grants
 
     def _link(self, one: Box, other: Box) -> None:
         for here, there in ((one, other), (other, one)):

@@ -1,0 +1,135 @@
+"""Performs the node's effects: hands each to the part of the agent that does it, once what it waits for is on
+disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshpeer.app.state import save_chain
+from meshpeer.core.effects import Note, Persist, Persisted
+from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.ids import Ticket, key_text
+from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
+from meshpeer.core.node.messages import (
+    ApplyDevice,
+    DeliverToSelf,
+    FirstSyncDone,
+    MembersChanged,
+    SelfMessage,
+    SendFrame,
+    ShowChain,
+)
+from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.runtime.ports import CommitFailed
+from meshpeer.runtime.releases import Releases, Verdict
+
+if TYPE_CHECKING:
+    from meshpeer.app.agent import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for the journal."""
+
+    go_on: Callable[[], None]
+    give_up: Callable[[], None]
+
+
+class Performer:
+    """The hands of one agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.releases: Releases[Waiting] = Releases()
+
+    def perform(self, effect: object) -> None:
+        """Performs one effect of the node; never blocks."""
+        match effect:
+            case SendFrame():
+                self.once_written(effect.after, lambda: self._agent.keeper.send(effect))
+            case DeliverToSelf(message=message, after=after):
+                self.once_written(after, lambda: self._agent.driver.post(SelfMessage(message=message)))
+            case Persist(ticket=ticket, changes=changes):
+                self._agent.store.commit_soon(ticket, changes)
+            case StartAttempt():
+                self._agent.attempts.start(effect)
+            case StopAttempt():
+                self._agent.attempts.stop(effect)
+            case FetchJob():
+                self._agent.attempts.fetch_job(effect)
+            case JobChanged(job=job):
+                self._agent.api.on_job_changed(job)
+            case Dial():
+                self._agent.keeper.dial(effect)
+            case CloseLink():
+                self._agent.keeper.close(effect)
+            case ApplyDevice(device=device):
+                self._agent.reconciler.want(device)
+            case ShowChain(chain=chain):
+                self._agent.transport.show(chain)
+                save_chain(self._agent.settings.state_dir, chain)
+            case MembersChanged():
+                self._agent.members_changed.set()
+            case FirstSyncDone():
+                self._agent.synced.set()
+            case StoreBlob(data=data):
+                self._agent.nursery.start_soon(self._store_blob, data)
+            case WeWereRefused(peer=peer, reason=reason):
+                self._agent.refusals[peer] = reason
+                self._agent.log.write(
+                    "warning",
+                    "a member refuses this node",
+                    (("peer", key_text(peer)[:10]), ("reason", reason)),
+                )
+            case Note():
+                self.note(effect)
+            case _:
+                raise AssertionError(f"no performer for {effect!r}")
+
+    def once_written(
+        self, ticket: Ticket | None, go_on: Callable[[], None], give_up: Callable[[], None] = lambda: None
+    ) -> None:
+        """Calls ``go_on`` once the ticket is on disk (at once where it is), ``give_up`` where it never will
+        be."""
+        match self.releases.hold(ticket, Waiting(go_on, give_up)):
+            case Verdict.PERFORM:
+                go_on()
+            case Verdict.DROPPED:
+                give_up()
+            case Verdict.HELD:
+                return
+
+    async def _store_blob(self, data: bytes) -> None:
+        """Keeps what grants name. Where it can't be kept, workers say that they can't have it, and it is
+        granted anew."""
+        try:
+            await self._agent.blobs.add_bytes(data)
+        except EnvironmentFault as fault:
+            self._agent.log.write("error", fault.what, (("hint", fault.hint),))
+
+    def note(self, note: Note) -> None:
+        self._agent.log.write(note.level, note.fact, note.fields)
+
+    async def watch_journal(self) -> None:
+        """Releases what waited for the disk; a failed write ends the agent, since nothing could be promised
+        any more."""
+        async for outcome in self._agent.store.outcomes:
+            if isinstance(outcome, CommitFailed):
+                self._agent.api.fail(outcome.error)
+                for waiting in self.releases.failed(outcome.tickets):
+                    waiting.give_up()
+                self._agent.log.write(
+                    "error",
+                    "the journal can't be written: the agent stops, tunnels stay",
+                    (("reason", outcome.error.what),),
+                )
+                await trio.sleep(0.5)
+                raise outcome.error
+            for waiting in self.releases.committed(outcome.tickets):
+                waiting.go_on()
+            for ticket in outcome.tickets:
+                self._agent.driver.post(Persisted(ticket=ticket))

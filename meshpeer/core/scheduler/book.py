@@ -1,0 +1,294 @@
+"""What became of each task of one job: its state, its tries, its committed result, and which tasks are ready.
+
+The book knows no workers, leases or time. A task's history is kept from its first try on and moves into its
+row once something is committed, so an untouched task costs its state alone and a finished one its row.
+
+A *new round* takes a success back because its outputs are gone. ``Progress`` only ever counts forward, so the
+book then counts anew from what is left: O(tasks), for an event that a lost disk causes.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.dag import Graph, Progress
+from meshpeer.core.scheduler.messages import Attempt, Blob, Input, Offer
+from meshpeer.core.scheduler.rows import TaskRow, Try
+from meshpeer.core.scheduler.tables import COMMITTED, TASK_MOVES, TaskState
+
+NOTHING = Blob(Digest(hashlib.sha256(b"").digest()), 0)
+"""The blob of no bytes: what an attempt that never ran has printed."""
+
+SUCCEEDED, FAILED, LOST = "succeeded", "failed", "lost"
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of a task that was granted and has no committed result."""
+
+    round: int = 1
+    number: int = 0
+    """The highest attempt number given in this round."""
+    unstaged: int = 0
+    """How often inputs could not be had since the last new round of a need."""
+    tries: list[Try] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        """Counts against ``retries``."""
+        return sum(1 for one in self.tries if one.state == FAILED and one.round == self.round)
+
+    @property
+    def losses(self) -> int:
+        """Counts against the crash limit: workers that were lost while this may have run there."""
+        return sum(1 for one in self.tries if one.state == LOST and one.round == self.round)
+
+    def has_ended(self, attempt: Attempt, node: NodeId) -> bool:
+        """Tells whether this very attempt's end is already among the tries."""
+        return any(
+            one.number == attempt.number
+            and one.node == node
+            and one.round == attempt.round
+            and one.state != LOST
+            for one in self.tries
+        )
+
+
+class TaskBook:
+    """All tasks of one job."""
+
+    __slots__ = (
+        "_histories",
+        "_job",
+        "_progress",
+        "_reopened",
+        "counts",
+        "done_on",
+        "graph",
+        "results",
+        "states",
+    )
+
+    def __init__(self, job: JobId, graph: Graph) -> None:
+        self._job = job
+        self.graph = graph
+        self.states = [TaskState.WAITING] * len(graph)
+        self.counts: collections.Counter[TaskState] = collections.Counter({TaskState.WAITING: len(graph)})
+        self.results: dict[TaskIndex, TaskRow] = {}
+        """Committed results of the present round."""
+        self.done_on: collections.Counter[NodeId] = collections.Counter()
+        """Results committed, by the node that brought them."""
+        self._histories: dict[TaskIndex, History] = {}
+        self._progress = Progress(graph)
+        self._reopened = False
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @property
+    def all_committed(self) -> bool:
+        return sum(self.counts[state] for state in COMMITTED) == len(self.states)
+
+    def has(self, task: int) -> bool:
+        return 0 <= task < len(self.states)
+
+    def round_of(self, task: TaskIndex) -> int:
+        row = self.results.get(task)
+        if row is not None:
+            return row.round
+        history = self._histories.get(task)
+        return history.round if history is not None else 1
+
+    def tries_of(self, task: TaskIndex) -> list[Try]:
+        """Returns the attempts that ended or were lost, of all rounds, in the order of that news."""
+        row = self.results.get(task)
+        if row is not None:
+            return list(row.tries)
+        history = self._histories.get(task)
+        return list(history.tries) if history is not None else []
+
+    def history(self, task: TaskIndex) -> History:
+        """Returns the history of a task without a committed result, a new one at its first grant."""
+        history = self._histories.get(task)
+        if history is None:
+            if self.states[task] in COMMITTED:
+                raise InvariantBroken(f"{self.story(task)}: committed tasks have no open history")
+            history = self._histories[task] = History()
+        return history
+
+    def inputs_of(self, task: TaskIndex) -> Iterator[Input]:
+        """Yields what the task's needs have made; every need has succeeded where the task is ready."""
+        for needed, need in self.graph.needs_of(task):
+            row = self.results[needed]
+            if row.outputs:
+                yield Input(needed, row.manifest, row.node, need.into)
+
+    def may_run(self, task: TaskIndex) -> bool:
+        """Tells whether a task that was ready still is: a need may have been opened again."""
+        return not self._reopened or self._needs_met(task)
+
+    def _needs_met(self, task: TaskIndex) -> bool:
+        return all(self.states[needed] is TaskState.SUCCEEDED for needed, _ in self.graph.needs_of(task))
+
+    def open_tasks(self) -> Iterator[TaskIndex]:
+        """Yields every task that has no committed result."""
+        return (TaskIndex(task) for task, state in enumerate(self.states) if state not in COMMITTED)
+
+    def story(self, task: TaskIndex) -> str:
+        """Returns what the book knows of a task, for a bug report."""
+        return f"{self._job} {self.graph.id_of(task)} round {self.round_of(task)} tries {self.tries_of(task)}"
+
+    # --- moves --------------------------------------------------------------------------------------------
+
+    def take_ready(self) -> list[TaskIndex]:
+        """Moves to READY what has become so, and returns it in index order."""
+        fresh = [task for task in self._progress.take_ready() if self.states[task] is TaskState.WAITING]
+        for task in fresh:
+            self.move(task, TaskState.READY)
+        return fresh
+
+    def commit(self, task: TaskIndex, row: TaskRow) -> tuple[TaskIndex, ...]:
+        """Commits a result; returns the tasks that are skipped because of it."""
+        state = TaskState(row.state)
+        self._histories.pop(task, None)
+        self.move(task, state)
+        self.results[task] = row
+        self.done_on[row.node] += 1
+        if state is TaskState.SUCCEEDED:
+            self._progress.succeeded(task)
+            return ()
+        skipped = tuple(one for one in self._progress.failed(task) if self.states[one] not in COMMITTED)
+        for one in skipped:
+            self._histories.pop(one, None)
+            self.move(one, TaskState.SKIPPED)
+        return skipped
+
+    def open_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
+        """Returns the row of a task whose history is worth keeping though nothing is committed."""
+        history = self.history(task)
+        return TaskRow(
+            round=history.round,
+            state=TaskState.READY.value,
+            node=node,
+            tries=tuple(history.tries),
+            exit_code=None,
+            error="",
+            stdout=NOTHING,
+            stderr=NOTHING,
+            manifest=NOTHING,
+            outputs=0,
+        )
+
+    def committed_row(self, task: TaskIndex, node: NodeId, offer: Offer) -> TaskRow:
+        """Returns the row that commits an offer; its tries hold it already."""
+        history = self.history(task)
+        return TaskRow(
+            round=history.round,
+            state=SUCCEEDED if offer.succeeded else FAILED,
+            node=node,
+            tries=tuple(history.tries),
+            exit_code=offer.exit_code,
+            error=offer.error,
+            stdout=_shared(offer.stdout),
+            stderr=_shared(offer.stderr),
+            manifest=_shared(offer.manifest),
+            outputs=offer.outputs,
+        )
+
+    def given_up_row(self, task: TaskIndex, node: NodeId, error: str) -> TaskRow:
+        """Returns the row of a task that fails without a result."""
+        row = self.open_row(task, node)
+        return TaskRow(
+            round=row.round,
+            state=FAILED,
+            node=node,
+            tries=row.tries,
+            exit_code=None,
+            error=error,
+            stdout=NOTHING,
+            stderr=NOTHING,
+            manifest=NOTHING,
+            outputs=0,
+        )
+
+    def restore(self, rows: Iterable[tuple[TaskIndex, TaskRow]]) -> None:
+        """Replays journal rows, in any order.
+
+        Successes first: a failed later round must not skip what had succeeded on an earlier one.
+        """
+        for task, row in sorted(rows, key=lambda one: one[1].state == FAILED):
+            if row.state == TaskState.READY.value:
+                number = max((one.number for one in row.tries if one.round == row.round), default=0)
+                self._reopened = self._reopened or row.round > 1
+                self._histories[task] = History(round=row.round, number=number, tries=list(row.tries))
+            elif self.states[task] not in COMMITTED:
+                self.commit(task, row)
+
+    def cancel_open(self) -> None:
+        for task in list(self.open_tasks()):
+            self.move(task, TaskState.CANCELLED)
+
+    def reopen(self, tasks: Iterable[TaskIndex]) -> list[TaskIndex]:
+        """Opens the next round of succeeded tasks; returns the tasks that are READY and were not before.
+
+        What hung on them goes back to WAITING, except what is leased or committed.
+        """
+        self._reopened = True
+        for task in tasks:
+            row = self.results.pop(task)
+            self.done_on[row.node] -= 1
+            self._histories[task] = History(round=row.round + 1, tries=list(row.tries))
+            self.move(task, TaskState.WAITING)
+        self._progress = Progress(self.graph)
+        for end, count in (
+            (TaskState.SUCCEEDED, self._progress.succeeded),
+            (TaskState.FAILED, self._progress.failed),
+        ):
+            for number, state in enumerate(self.states):
+                if state is end:
+                    count(TaskIndex(number))
+        ready = set(self._progress.take_ready())
+        fresh: list[TaskIndex] = []
+        for number, state in enumerate(self.states):
+            task = TaskIndex(number)
+            if state is TaskState.WAITING and task in ready:
+                self.move(task, TaskState.READY)
+                fresh.append(task)
+            elif state is TaskState.READY and task not in ready:
+                self.move(task, TaskState.WAITING)
+        return fresh
+
+    def move(self, task: TaskIndex, after: TaskState) -> None:
+        before = self.states[task]
+        if after not in TASK_MOVES[before]:
+            raise InvariantBroken(f"{self.story(task)}: a task can't go from {before.value} to {after.value}")
+        self.states[task] = after
+        self.counts[before] -= 1
+        self.counts[after] += 1
+
+    def check(self) -> None:
+        """Raises ``InvariantBroken`` where the book contradicts itself."""
+        if collections.Counter(self.states) != +self.counts:
+            raise InvariantBroken(f"{self._job}: counts {self.counts} do not match the states")
+        for number, state in enumerate(self.states):
+            task = TaskIndex(number)
+            has_row = task in self.results
+            if has_row != (state in (TaskState.SUCCEEDED, TaskState.FAILED)):
+                raise InvariantBroken(f"{self.story(task)}: state {state.value}, with a result: {has_row}")
+            if has_row and self.results[task].state != state.value:
+                raise InvariantBroken(
+                    f"{self.story(task)}: state {state.value}, row {self.results[task].state}"
+                )
+            if state in COMMITTED and task in self._histories and state is not TaskState.CANCELLED:
+                raise InvariantBroken(f"{self.story(task)}: committed, with an open history")
+            if state is TaskState.READY and not self._needs_met(task):
+                raise InvariantBroken(f"{self.story(task)}: ready before its needs")
+
+
+def _shared(blob: Blob) -> Blob:
+    """Lets all empty blobs be one object: most tasks print nothing."""
+    return NOTHING if blob == NOTHING else blob

@@ -1,0 +1,173 @@
+"""Granting: ready tasks go to the workers with the least to do per slot, as far as each has room.
+
+With every worker idle that makes the first share even. A worker is given some seconds' work at most, once the
+job's own tasks have shown how long they take, so that what is left goes to whoever turns out to be fast;
+stealing evens out the rest. Refills come when a quarter of what a worker may hold is done: several tasks to a
+frame, and nobody waits for a round trip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Send
+from meshpeer.core.ids import Digest, NodeId, TaskIndex, Ticket
+from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.backlog import Backlog
+from meshpeer.core.scheduler.book import TaskBook
+from meshpeer.core.scheduler.leases import Lease, Leases
+from meshpeer.core.scheduler.messages import (
+    INPUTS_INLINE_MAX,
+    Attempt,
+    Blob,
+    Epoch,
+    Grant,
+    Granted,
+    Input,
+    Offer,
+    SchedulerEffect,
+    StoreBlob,
+    batches,
+)
+from meshpeer.core.scheduler.seats import Seat, Seats
+from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.wire import cbor
+
+DEPTH_MIN, DEPTH_FIRST, DEPTH_MAX = 2, 8, 64
+"""Tasks per slot that a worker may hold: at least, while nobody knows how long they take, and at most."""
+SUPPLY_S = 2.0
+"""How much work a worker should hold, between the bounds above: enough to hide a round trip and a restart."""
+REFILL_BELOW = 0.75
+"""A worker is given more once it holds less than this part of what it may."""
+PACE_WEIGHT = 0.2
+"""Weight of the newest task in the moving average of task times."""
+UNABLE_S = 10.0
+"""A worker that could not run a task (disk full, say) is given none of the job for this long."""
+
+
+class Granting:
+    """Who is given which ready task of one job."""
+
+    def __init__(self, record: JobRecord, blob: Blob, book: TaskBook, leases: Leases, seats: Seats) -> None:
+        self.backlog = Backlog(lambda task: book.states[task] is TaskState.READY)
+        self._record = record
+        self._blob = blob
+        self._book = book
+        self._leases = leases
+        self._seats = seats
+        self._pace_s: float | None = None
+        self._declined: set[NodeId] = set()
+        self._unable: dict[NodeId, float] = {}
+
+    # --- who takes part -------------------------------------------------------------------------------------
+
+    def decline(self, node: NodeId) -> None:
+        """Notes that a worker takes nothing of this job."""
+        self._declined.add(node)
+
+    def declined_by(self, node: NodeId) -> bool:
+        return node in self._declined
+
+    def rest(self, node: NodeId, now: Instant) -> None:
+        """Grants nothing to a worker that could not run a task, for a while."""
+        self._unable[node] = now.mono_s + UNABLE_S
+
+    def welcome(self, node: NodeId) -> None:
+        """Lets a worker that comes back be asked again: its settings may have changed."""
+        self._declined.discard(node)
+        self._unable.pop(node, None)
+        self.backlog.try_wide_again()
+
+    def learn_pace(self, offer: Offer) -> None:
+        took_s = max(0, offer.finished_us - offer.started_us) / 1e6
+        self._pace_s = (
+            took_s if self._pace_s is None else self._pace_s + PACE_WEIGHT * (took_s - self._pace_s)
+        )
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def tick(self, now: Instant, after: Ticket | None) -> None:
+        self.backlog.tick(now.mono_s, after)
+        rested = [node for node, until_s in self._unable.items() if until_s <= now.mono_s]
+        for node in rested:
+            del self._unable[node]
+        if rested:
+            self.backlog.try_wide_again()
+
+    def next_deadline(self) -> Deadline | None:
+        rest = Deadline(min(self._unable.values()), "try a worker again") if self._unable else None
+        return earliest(rest, self.backlog.next_deadline())
+
+    # --- granting -------------------------------------------------------------------------------------------
+
+    def is_low(self, node: NodeId) -> bool:
+        """Tells whether a worker holds so little that it should be given more."""
+        seat = self._seats.get(node)
+        return seat is not None and seat.held <= REFILL_BELOW * seat.slots * self._depth()
+
+    def grant(
+        self, now: Instant, epoch: Epoch, after: Ticket | None
+    ) -> tuple[list[SchedulerEffect], list[NodeId]]:
+        """Leases what is ready to whoever has room; returns the effects, and who was given something."""
+        effects: list[SchedulerEffect] = []
+        shares: dict[NodeId, list[Granted]] = {}
+        without = self._declined | self._unable.keys() if self._unable else self._declined
+        depth = self._depth()
+        while (first := self.backlog.first()) is not None:
+            task, ticket = first
+            cpu = self._book.graph.spec_of(task).cpu
+            seat = self._seats.least(cpu, depth, without)
+            if seat is None:
+                if cpu == 1 or cpu <= self._seats.widest(without):
+                    break
+                self.backlog.set_aside()
+                continue
+            self.backlog.pop()
+            granted, stored = self._lease(task, seat, cpu, now)
+            effects += stored
+            shares.setdefault(seat.node, []).append(granted)
+            after = _later(after, ticket)
+        for node, share in shares.items():
+            for batch in batches(share):
+                effects.append(Send(peer=node, message=self._frame(batch, epoch), after=after))
+        return effects, list(shares)
+
+    def _lease(
+        self, task: TaskIndex, seat: Seat, cpu: int, now: Instant
+    ) -> tuple[Granted, tuple[SchedulerEffect, ...]]:
+        history = self._book.history(task)
+        history.number += 1
+        attempt = Attempt(task, history.round, history.number)
+        self._book.move(task, TaskState.LEASED)
+        self._leases.add(Lease(attempt, seat.node, cpu, now.mono_s))
+        inputs = tuple(self._book.inputs_of(task))
+        if len(inputs) <= INPUTS_INLINE_MAX:
+            return Granted(attempt, inputs), ()
+        blob, stored = _blob_of(inputs)
+        return Granted(attempt, (), blob), (stored,)
+
+    def _depth(self) -> int:
+        """Returns how many tasks per slot a worker may hold."""
+        if self._pace_s is None:
+            return DEPTH_FIRST
+        return max(DEPTH_MIN, min(DEPTH_MAX, int(SUPPLY_S / max(self._pace_s, 1e-4))))
+
+    def _frame(self, batch: tuple[Granted, ...], epoch: Epoch) -> Grant:
+        return Grant(
+            job=self._record.job,
+            generation=self._record.generation,
+            epoch=epoch,
+            record=self._blob,
+            tasks=batch,
+        )
+
+
+def _later(one: Ticket | None, other: Ticket | None) -> Ticket | None:
+    return other if one is None or (other is not None and other > one) else one
+
+
+def _blob_of(inputs: tuple[Input, ...]) -> tuple[Blob, StoreBlob]:
+    data = cbor.encode(inputs)
+    digest = Digest(hashlib.sha256(data).digest())
+    return Blob(digest, len(data)), StoreBlob(digest=digest, data=data)
