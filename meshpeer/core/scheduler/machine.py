@@ -281,7 +281,7 @@ class Scheduler:
             return self._refuse(peer, job, offer.generation)
         if offer.node != peer:
             return []
-        self.seats.of(peer).heard_at_s = now.mono_s
+        self.seats.heard(peer, now.mono_s)
         effects = owner.on_offer(peer, offer, now)
         self._close_if_finished(owner)
         for other in self._open.values() if len(self._open) > 1 else ():
@@ -290,10 +290,9 @@ class Scheduler:
         return effects
 
     def _on_renew(self, peer: NodeId, renew: Renew, now: Instant) -> list[SchedulerEffect]:
-        effects: list[SchedulerEffect] = []
         seat = self.seats.of(peer)
         rebooted = bool(seat.boot) and seat.boot != renew.boot
-        seat.heard_at_s = now.mono_s
+        effects = self._dispatch_all(now) if self.seats.heard(peer, now.mono_s) else []
         named: dict[JobId, Held] = {}
         for held in renew.jobs:
             owner = self._owner_for(held.job, held.generation, held.epoch)
@@ -319,8 +318,8 @@ class Scheduler:
         return effects
 
     def _on_capacity(self, peer: NodeId, message: Capacity, now: Instant) -> list[SchedulerEffect]:
+        self.seats.heard(peer, now.mono_s)
         seat = self.seats.of(peer)
-        seat.heard_at_s = now.mono_s
         if not seat.boot:
             seat.boot = message.boot
         self.seats.offer(peer, max(0, message.slots) if message.accepting else 0)
@@ -335,14 +334,9 @@ class Scheduler:
         Such a word may be handled at once, in the middle of the list; a stop in answer to it must not come
         before the start that it ends.
         """
-        for position, effect in enumerate(effects):
-            if isinstance(effect, Send) and effect.peer == self.me and effect.after is None:
-                break
-        else:
-            return effects
         words: list[SchedulerEffect] = []
-        others = effects[:position]
-        for effect in effects[position:]:
+        others: list[SchedulerEffect] = []
+        for effect in effects:
             own = isinstance(effect, Send) and effect.peer == self.me and effect.after is None
             (words if own else others).append(effect)
         return others + words

@@ -452,7 +452,9 @@ class JobOwner:
         """
         effects: list[SchedulerEffect] = []
         for leases in self._leases.expired(now.mono_s):
-            silent = self._seats.of(leases[0].node).heard_at_s + LEASE_S <= now.mono_s
+            seat = self._seats.of(leases[0].node)
+            silent = seat.heard_at_s + LEASE_S <= now.mono_s
+            seat.silent = seat.silent or (silent and seat.node != self._me)
             effects += self._lose(leases, "its worker was silent for a whole lease", now, crashed=silent)
         return effects
 

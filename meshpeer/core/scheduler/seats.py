@@ -31,6 +31,8 @@ class Seat:
     boot: bytes = b""
     """Which run of its agent was heard last."""
     heard_at_s: float = -1e9
+    silent: bool = False
+    """It let a lease run out without a word: it is granted nothing until it speaks."""
     down_since_s: float | None = None
     """When its link was lost; None where there was none since this agent started."""
 
@@ -38,9 +40,14 @@ class Seat:
     def load(self) -> float:
         return self.held / self.slots if self.slots else 0.0
 
+    @property
+    def open(self) -> bool:
+        """Tells whether it can be given anything at all."""
+        return self.linked and not self.silent and self.slots > 0
+
     def has_room(self, cpu: int, depth: int) -> bool:
         """Tells whether it may be given ``cpu`` more slots' worth, at ``depth`` tasks per slot."""
-        return self.linked and cpu <= self.slots and self.held + cpu <= max(self.slots * depth, cpu)
+        return self.open and cpu <= self.slots and self.held + cpu <= max(self.slots * depth, cpu)
 
 
 class Seats:
@@ -75,9 +82,18 @@ class Seats:
     def offer(self, node: NodeId, slots: int) -> None:
         """Notes that a worker is there and how wide it is."""
         seat = self.of(node)
-        seat.linked, seat.slots = True, slots
+        seat.linked, seat.silent, seat.slots = True, False, slots
         self._narrowest = min((one.slots for one in self._seats.values() if one.slots), default=0)
         self._push(seat)
+
+    def heard(self, node: NodeId, now_s: float) -> bool:
+        """Notes a word from a worker; returns whether it had been silent."""
+        seat = self.of(node)
+        seat.heard_at_s = now_s
+        was_silent, seat.silent = seat.silent, False
+        if was_silent:
+            self._push(seat)
+        return was_silent
 
     def down(self, node: NodeId, now_s: float) -> None:
         """Notes that there is no link to a worker: it is granted nothing until it is back."""
@@ -98,8 +114,8 @@ class Seats:
         self._push(seat)
 
     def widest(self, without: Collection[NodeId] = ()) -> int:
-        """Returns the slots of the widest worker that has a link."""
-        return max((one.slots for one in self if one.linked and one.node not in without), default=0)
+        """Returns the slots of the widest worker that can be given anything."""
+        return max((one.slots for one in self if one.open and one.node not in without), default=0)
 
     def least(self, cpu: int, depth: int, without: Collection[NodeId] = ()) -> Seat | None:
         """Returns the worker with the least to do per slot that has room for ``cpu`` more; this node wins
@@ -112,7 +128,7 @@ class Seats:
         while heap:
             load, _, node = heap[0]
             seat = self._seats[node]
-            if seat.linked and seat.slots and seat.load == load:
+            if seat.open and seat.load == load:
                 return seat if seat.has_room(cpu, depth) else None
             heapq.heappop(heap)
         return None
@@ -127,10 +143,10 @@ class Seats:
         return 0.0 if since_s is None else now_s - since_s
 
     def _push(self, seat: Seat) -> None:
-        if not seat.linked or not seat.slots:
+        if not seat.open:
             return
         if len(self._heap) > 4 * len(self._seats) + _HEAP_SLACK:
-            self._heap = [(one.load, one.order, one.node) for one in self if one.linked and one.slots]
+            self._heap = [(one.load, one.order, one.node) for one in self if one.open]
             heapq.heapify(self._heap)
         else:
             heapq.heappush(self._heap, (seat.load, seat.order, seat.node))
