@@ -67,29 +67,25 @@ class TlsTransport:
     async def dial(self, addresses: Sequence[str]) -> AsyncIterator[Link]:
         address, stream = await self._race(addresses)
         fault: DialFault | None = None
-        async with trio.open_nursery() as nursery:
-            try:
-                leaf, remote = _proof(stream), _remote(stream.transport_stream)
-                with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                    opened = await wrap_client(nursery, stream, "meshpeer", RESOURCE)
-            except (trio_websocket.HandshakeError, trio.BrokenResourceError, ssl.SSLError) as error:
-                fault = _untrusted(address, error)
-            except trio.TooSlowError:
-                fault = DialFault(
-                    f"{address} accepts connections and then says nothing",
-                    "is it a meshpeer node?",
-                    foreign=True,
-                )
-            except PeerFault as error:
-                fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
-            else:
-                async with running(
-                    WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address)
-                ) as link:
-                    yield link
-            nursery.cancel_scope.cancel()
-        if fault is not None:
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    leaf, remote = _proof(stream), _remote(stream.transport_stream)
+                    opened = await _upgrade(address, stream, nursery)
+                except DialFault as error:
+                    fault = error
+                except PeerFault as error:
+                    fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
+                else:
+                    link = WebSocketLink(
+                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address
+                    )
+                    async with running(link):
+                        yield link
+                nursery.cancel_scope.cancel()
+        finally:
             await trio.aclose_forcefully(stream)
+        if fault is not None:
             raise fault
 
     async def _accept(self, stream: trio.SocketStream, handler: Callable[[Link], Awaitable[None]]) -> None:
@@ -183,7 +179,7 @@ class TlsTransport:
                 "is the machine up, and TCP to this port open in its firewall and router?",
             ) from error
         except OSError as error:
-            refused = "ECONNREFUSED" in repr(error) or "refused" in repr(error).lower()
+            refused = any(isinstance(one, ConnectionRefusedError) for one in _causes(error))
             what = (
                 f"{address} refuses connections"
                 if refused
@@ -298,8 +294,85 @@ def _untrusted(address: str, error: BaseException) -> DialFault:
 
 
 def _innermost(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__  # type: ignore[assignment]
-    if isinstance(error, socket.gaierror):
+    last = _causes(error)[-1]
+    if isinstance(last, socket.gaierror):
         return "the name is unknown"
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(last, "strerror", None) or str(last)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Returns an error and all that it was raised from, outermost first."""
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    above = error.__cause__ or error.__context__
+    return [error, *(one for cause in (above, *inner) if cause is not None for one in _causes(cause))]
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that tells when the other side has ended it: the WebSocket library would wait on."""
+
+    def __init__(self, inner: _Stream) -> None:
+        self._inner = inner
+        self.ended = trio.Event()
+        self.error: BaseException | None = None
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            data = await self._inner.receive_some(max_bytes)
+        except trio.BrokenResourceError as error:
+            self.error = error
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _upgrade(
+    address: str, stream: _Stream, nursery: trio.Nursery
+) -> trio_websocket.WebSocketConnection:
+    """Makes a WebSocket of a TLS stream; raises ``DialFault`` where the other side says no, or nothing.
+
+    In TLS 1.3 a client learns only now that its certificate is not wanted: the server judges it after the
+    client's
+    last word of the handshake.
+    """
+    watched = _Watched(stream)
+    opened: list[trio_websocket.WebSocketConnection] = []
+    refused: list[trio_websocket.HandshakeError] = []
+    done = trio.Event()
+
+    async def open_socket() -> None:
+        try:
+            opened.append(await wrap_client(nursery, watched, "meshpeer", RESOURCE))  # type: ignore[arg-type]
+        except trio_websocket.HandshakeError as error:
+            refused.append(error)
+        done.set()
+
+    async def wait_for_the_end() -> None:
+        await watched.ended.wait()
+        done.set()
+
+    with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+        nursery.start_soon(open_socket)
+        nursery.start_soon(wait_for_the_end)
+        await done.wait()
+    if opened:
+        return opened[0]
+    nursery.cancel_scope.cancel()
+    if refused:
+        raise _untrusted(address, refused[0])
+    if watched.ended.is_set():
+        what = f"{address} does not take this node for a member of its mesh"
+        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True)
+    raise DialFault(
+        f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
+    )
