@@ -1,16 +1,17 @@
 """Links: one per pair, greeted before used, dialled for ever.
 
 A link begins with ``Hello`` both ways. Its chain must start with the very leaf that TLS proved and is judged
-by the same
-rules as gossiped chains; only then is any other frame read. Two ends that dial each other at once get two
-links; both ends
-keep the one that the lower id began. Where one link is clearly older, the newer one wins: whoever dialled
-again has lost
-the old one, even if this end has not noticed.
+by the same rules as gossiped chains; only then is any other frame read.
 
-Dialling backs off exponentially with full jitter (after "Exponential Backoff and Jitter", M. Brooker, 2015),
-and never
-gives up: a peer that comes back after a week finds us.
+Two ends that dial each other at once get two links. Both prefer the one that the lower id began; where one is
+clearly older, the newer: whoever dialled again has lost the old one, even if this end has not noticed. But
+greetings arrive in another order at either end, so two ends that both close what they do not prefer can close
+both. Only the lower id closes; the higher keeps the other link as a spare, reads what comes on it, and takes
+it into use when the one in use is closed.
+
+Dialling backs off exponentially with equal jitter (after "Exponential Backoff and Jitter", M. Brooker, 2015),
+and never gives up: a peer that comes back after a week finds us. A link that ends before it lasted a while
+counts as a failed dial: who is refused, or drops us at once, is not dialled in a circle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Protocol
 
 import msgspec
 
-from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
@@ -44,12 +45,18 @@ HELLO_TIMEOUT_S = 5.0
 """A link whose peer has not greeted by then is closed."""
 SIMULTANEOUS_S = 2.0
 """Two links of a pair that opened within this are one collision; the lower id's one is kept."""
+SPARE_MAX_S = 5.0
+"""A spare that the lower id has not closed by then is closed by the higher."""
+SETTLED_S = 10.0
+"""A link that lasted this long is dialled anew at once when it closes."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 HIGHER_ID_WAITS_S = 1.0
 """Of a pair that learn of each other at once, the higher id lets the lower one dial first."""
 SEED_REDIAL_S = 60.0
 """A seed that we have no link to is tried again this often while there are other links."""
+
+ANOTHER_IN_USE = "another link to this peer is in use"
 
 LinkEffect = Dial | SendOnLink | CloseLink | PeerUp | PeerDown | WeWereRefused | Note
 Admit = Callable[[Sequence[bytes], Instant], NodeId]
@@ -69,6 +76,8 @@ class _Link:
     dialled: str
     opened_at_s: float
     greeted: bool = False
+    observed_me: str = ""
+    spare_since_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -118,9 +127,9 @@ class Links:
         return self._by_peer.get(peer)
 
     def peer_of(self, link: LinkId) -> NodeId | None:
-        """Returns the peer of a greeted link in use; None for any other."""
+        """Returns the peer of a greeted link, in use or spare; None for any other."""
         state = self._links.get(link)
-        return state.peer if state and self._by_peer.get(state.peer) == link else None
+        return state.peer if state and state.greeted else None
 
     def remote_of(self, peer: NodeId) -> str:
         link = self._by_peer.get(peer)
@@ -131,6 +140,10 @@ class Links:
         for peer, link in self._by_peer.items():
             if self._links[link].peer != peer or not self._links[link].greeted:
                 raise InvariantBroken(f"link {link} is in use for the wrong peer")
+        for state in self._links.values():
+            in_use = self._by_peer.get(state.peer) == state.link
+            if state.greeted and in_use is not (state.spare_since_s is None):
+                raise InvariantBroken(f"link {state.link} is neither in use nor spare")
 
     # --- what to be linked to -------------------------------------------------------------------------------
 
@@ -162,6 +175,8 @@ class Links:
         for state in list(self._links.values()):
             if not state.greeted and now.mono_s >= state.opened_at_s + HELLO_TIMEOUT_S:
                 effects += self._drop(state, "the peer did not greet", now)
+            elif state.spare_since_s is not None and now.mono_s >= state.spare_since_s + SPARE_MAX_S:
+                effects += self._drop(state, ANOTHER_IN_USE, now)
         for target in (*self._targets.values(), *self._seeds.values()):
             if self._due(target, now):
                 target.dialling = True
@@ -170,15 +185,21 @@ class Links:
 
     def next_deadline(self) -> Deadline | None:
         hellos = [link.opened_at_s + HELLO_TIMEOUT_S for link in self._links.values() if not link.greeted]
+        spares = [
+            link.spare_since_s + SPARE_MAX_S
+            for link in self._links.values()
+            if link.spare_since_s is not None
+        ]
         dials = [
             target.next_at_s
             for target in (*self._targets.values(), *self._seeds.values())
             if not target.dialling and target.addresses and not self._satisfied(target)
         ]
-        if not hellos and not dials:
-            return None
-        at = min((*hellos, *dials))
-        return Deadline(at, "dial" if dials and at == min(dials) else "a greeting is due")
+        return earliest(
+            *(Deadline(at, "dial") for at in dials),
+            *(Deadline(at, "a greeting is due") for at in hellos),
+            *(Deadline(at, "close a spare link") for at in spares),
+        )
 
     # --- what happens to links ------------------------------------------------------------------------------
 
@@ -186,10 +207,9 @@ class Links:
         state = _Link(event.link, event.peer, event.leaf, event.remote, event.dialled, now.mono_s)
         self._links[event.link] = state
         for target in self._targets_of(event):
-            target.dialling = False
-            target.failures = 0
+            target.dialling = target.dialling and not event.dialled
             target.answered_by = event.peer
-            target.next_at_s = now.mono_s + (SEED_REDIAL_S if target.node is None else BACKOFF_FIRST_S)
+            target.next_at_s = now.mono_s + (SEED_REDIAL_S if target.node is None else HELLO_TIMEOUT_S)
         if event.peer == self._me:
             return self._drop(state, "the address is this node's own", now)
         hello = Hello(
@@ -231,13 +251,9 @@ class Links:
             case Hello():
                 return None, self._on_hello(state, message, now)
             case Refusal(reason=reason):
-                effects: list[LinkEffect] = [WeWereRefused(peer=state.peer, reason=reason)]
-                if state.peer in self._targets:
-                    self._back_off(self._targets[state.peer], now)
-                return None, [*effects, *self._drop(state, f"refused: {reason}", now)]
-        if self._by_peer.get(state.peer) != link:
-            return None, []
-        return state.peer, []
+                refused = WeWereRefused(peer=state.peer, reason=reason)
+                return None, [refused, *self._drop(state, f"refused: {reason}", now, settled=False)]
+        return state.peer if state.greeted else None, []
 
     def on_fault(self, link: LinkId, reason: str, now: Instant) -> list[LinkEffect]:
         """Closes the link of a peer that broke the protocol, and tells it why."""
@@ -265,33 +281,39 @@ class Links:
             return self._refuse(state, fault.what, now)
         if node != state.peer:
             return self._refuse(state, "the greeting's certificate is another node's", now)
-        state.greeted = True
+        state.greeted, state.observed_me = True, hello.observed
         rival = self._by_peer.get(state.peer)
-        effects: list[LinkEffect] = []
-        if rival is not None:
-            if not self._beats(state, self._links[rival]):
-                return self._drop(state, "another link to this peer is in use", now)
-            effects.append(CloseLink(link=rival, reason="a newer link replaces this one"))
-            del self._links[rival]
+        return self._use(state) if rival is None else self._settle(state, self._links[rival], now)
+
+    def _use(self, state: _Link) -> list[LinkEffect]:
         self._by_peer[state.peer] = state.link
-        effects.append(
+        state.spare_since_s = None
+        return [
             PeerUp(
                 peer=state.peer,
                 link=state.link,
                 remote=state.remote,
                 dialled=bool(state.dialled),
-                observed_me=hello.observed,
+                observed_me=state.observed_me,
             )
-        )
-        return effects
+        ]
+
+    def _settle(self, newer: _Link, rival: _Link, now: Instant) -> list[LinkEffect]:
+        """Chooses between two greeted links of one peer."""
+        apart = abs(newer.opened_at_s - rival.opened_at_s)
+        closes = self._me < newer.peer or apart > 2 * SIMULTANEOUS_S
+        if not self._beats(newer, rival):
+            newer.spare_since_s = now.mono_s
+            return self._drop(newer, ANOTHER_IN_USE, now) if closes else []
+        effects = self._use(newer)
+        rival.spare_since_s = now.mono_s
+        return [*self._drop(rival, "a newer link replaces this one", now), *effects] if closes else effects
 
     def _beats(self, newer: _Link, older: _Link) -> bool:
-        if newer.opened_at_s - older.opened_at_s > SIMULTANEOUS_S:
-            return True
-        if bool(newer.dialled) == bool(older.dialled):
-            return True
-        i_am_lower = self._me < newer.peer
-        return bool(newer.dialled) == i_am_lower
+        apart_s = newer.opened_at_s - older.opened_at_s
+        if abs(apart_s) > SIMULTANEOUS_S or bool(newer.dialled) == bool(older.dialled):
+            return apart_s >= 0
+        return bool(newer.dialled) == (self._me < newer.peer)
 
     def _refuse(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
         refusal = Refusal(reason=reason, clock_ms=int(now.unix_s * 1000))
@@ -300,23 +322,41 @@ class Links:
             fact="link refused",
             fields=(("peer", key_text(state.peer)), ("from", state.remote), ("reason", reason)),
         )
-        return [fact, SendOnLink(link=state.link, message=refusal), *self._drop(state, reason, now)]
+        dropped = self._drop(state, reason, now, settled=False)
+        return [fact, SendOnLink(link=state.link, message=refusal), *dropped]
 
-    def _drop(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
+    def _drop(self, state: _Link, reason: str, now: Instant, *, settled: bool = True) -> list[LinkEffect]:
         self._links.pop(state.link, None)
-        return [CloseLink(link=state.link, reason=reason), *self._after_end(state, reason, now)]
+        return [
+            CloseLink(link=state.link, reason=reason),
+            *self._after_end(state, reason, now, settled=settled),
+        ]
 
-    def _after_end(self, state: _Link, reason: str, now: Instant) -> list[LinkEffect]:
-        if self._by_peer.get(state.peer) != state.link:
-            return []
-        del self._by_peer[state.peer]
-        target = self._targets.get(state.peer)
-        if target is not None and not target.dialling:
-            target.next_at_s = min(target.next_at_s, now.mono_s)
-        for seed in self._seeds.values():
-            if seed.answered_by == state.peer:
-                seed.next_at_s = now.mono_s + BACKOFF_FIRST_S
-        return [PeerDown(peer=state.peer, reason=reason)]
+    def _after_end(
+        self, state: _Link, reason: str, now: Instant, *, settled: bool = True
+    ) -> list[LinkEffect]:
+        """Takes a spare into use, or says that the peer is down and when it is dialled again."""
+        in_use = self._by_peer.get(state.peer) == state.link
+        if in_use:
+            del self._by_peer[state.peer]
+            spares = [one for one in self._links.values() if one.greeted and one.peer == state.peer]
+            if spares:
+                return self._use(max(spares, key=lambda one: (one.opened_at_s, one.link)))
+        if state.peer not in self._by_peer:
+            settled = settled and state.greeted and now.mono_s >= state.opened_at_s + SETTLED_S
+            seeds = [one for one in self._seeds.values() if one.answered_by == state.peer]
+            target = self._targets.get(state.peer)
+            for one in [*([target] if target else []), *seeds]:
+                if not one.dialling:
+                    self._redial(one, settled, now)
+        return [PeerDown(peer=state.peer, reason=reason)] if in_use else []
+
+    def _redial(self, target: _Target, settled: bool, now: Instant) -> None:
+        if settled:
+            target.failures = 0
+            target.next_at_s = now.mono_s + (BACKOFF_FIRST_S if target.node is None else 0.0)
+        else:
+            self._back_off(target, now)
 
     def _targets_of(self, event: LinkOpened) -> list[_Target]:
         found = [self._targets.get(event.peer), self._seeds.get(event.dialled)]
