@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +25,20 @@ import msgspec
 import pytest
 from meshlab import Lab, Node
 
+from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, ResultRow
+from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import Job, Peer, Plan, Status, Task
 
 STATE_DIR = "/var/lib/meshpeer"
 LOG = f"{STATE_DIR}/agent.log"
 INTERFACE = "wg0"
 _AGENT = r"meshpeer (init|join|up)\b"
+_READ_RESULTS = """
+import sqlite3, sys
+database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+for (value,) in database.execute("SELECT value FROM results"):
+    print(value.hex())
+"""
 _Document = TypeVar("_Document")
 
 
@@ -153,6 +160,19 @@ def sees_alive(node: Node, *names: str) -> Callable[[], bool]:
     return condition
 
 
+def wait_until_whole(lab: Lab, *names: str) -> None:
+    """Returns once every member is alive, and reached by a tunnel, for every other."""
+    for name in names:
+        _wait_until_reached(lab.node(name), [other for other in names if other != name])
+
+
+def _wait_until_reached(node: Node, others: Sequence[str]) -> None:
+    # A tunnel that nothing goes through shakes no hands: the pings are what makes its path known.
+    for other in others:
+        until(lambda: pings(node, f"{other}.mesh"), f"{node.name} pings {other}", 30)  # noqa: B023
+    until(sees_alive(node, *others), f"{node.name} has tunnels to {', '.join(others)}", 60)
+
+
 def is_running(node: Node) -> bool:
     return node.run(["meshpeer", "status", "--quiet"], check=False).returncode == 0
 
@@ -229,13 +249,12 @@ def pinging(node: Node, target: str) -> Iterator[None]:
     assert int(sent) - len(answered) in (0, 1), rest
 
 
-def unacknowledged(node: Node) -> int:
-    """Returns how many results of other nodes' jobs rest in a machine's journal."""
-    path = node.path(f"{STATE_DIR}/state.db")
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        (count,) = database.execute("SELECT count(*) FROM results").fetchone()
-    assert isinstance(count, int)
-    return count
+def unacknowledged(node: Node) -> set[int]:
+    """Returns the tasks (of an array job alone in its mesh) whose results rest in a machine's journal."""
+    # SQLite resolves the symbolic link by which node.path() leads into a machine: it has to run there.
+    shown = node.run([sys.executable, "-I", "-c", _READ_RESULTS, f"{STATE_DIR}/state.db"]).stdout
+    offers = [cbor.decode(bytes.fromhex(row), ResultRow, bytes_max=ROW_BYTES_MAX) for row in shown.split()]
+    return {row.offer.attempt.task for row in offers}
 
 
 # --- jobs ------------------------------------------------------------
@@ -243,9 +262,12 @@ def unacknowledged(node: Node) -> int:
 
 @contextlib.contextmanager
 def open_folder() -> Iterator[Path]:
-    """Yields a folder that every machine and every uid may write: what tasks leave there outlives them."""
+    """Yields a folder with two files that every machine and uid may write: what tasks say there stays."""
     folder = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
-    os.chmod(folder, 0o777)
+    folder.chmod(0o755)
+    for kind in ("begun", "ended"):
+        (folder / kind).touch()
+        (folder / kind).chmod(0o666)
     try:
         yield folder
     finally:
@@ -253,7 +275,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def marking_job(folder: Path, count: int, seconds: float) -> str:
-    """Returns a job whose every task says in ``folder/ran`` where it ran, once begun and once done."""
+    """Returns a job whose every task says in the folder's files where it begins, and where it ends."""
     mark = f'echo "$index $(hostname)" >> {folder}'
     run = f"{mark}/begun && sleep {seconds} && {mark}/ended"
     return msgspec.json.encode(
@@ -263,8 +285,7 @@ def marking_job(folder: Path, count: int, seconds: float) -> str:
 
 def marks(folder: Path, kind: str) -> list[tuple[int, str]]:
     """Returns (index, machine) of every task that has begun, or ended, in order."""
-    path = folder / kind
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = (folder / kind).read_text().splitlines()
     return [(int(index), name) for index, name in (line.split() for line in lines)]
 
 

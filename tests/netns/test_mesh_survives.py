@@ -25,7 +25,7 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 @pytest.fixture
 def lab(shared_lab: Lab) -> Lab:
     """The mesh, whole: every member alive, and reached by a tunnel, for every other."""
-    wait_until_whole(shared_lab)
+    meshkit.wait_until_whole(shared_lab, *NAMES)
     return shared_lab
 
 
@@ -44,7 +44,7 @@ def test_a_killed_agent_leaves_its_tunnels_and_comes_back_as_it_was(lab: Lab) ->
         assert "tunnel up" in meshkit.peers(alpha)["charlie"].because
         assert {node.name: meshkit.interface_keys(node) for node in (alpha, bravo, charlie)} == keys
         meshkit.meshpeer(charlie, "up", "--detach")
-        wait_until_whole(lab)
+        meshkit.wait_until_whole(lab, *NAMES)
     after = meshkit.status(charlie).node
     for fact in ("id", "name", "ipv4", "ipv6", "public_key", "port", "admission"):
         assert getattr(after, fact) == getattr(before, fact)
@@ -97,7 +97,7 @@ def test_a_partition_removes_no_tunnel_and_heals(lab: Lab) -> None:
     assert meshkit.pings(lab.node("bravo"), IPV4["charlie"])
     assert not meshkit.pings(lab.node("bravo"), IPV4["alpha"])
     lab.heal()
-    wait_until_whole(lab)
+    meshkit.wait_until_whole(lab, *NAMES)
     assert {name: meshkit.interface_keys(lab.node(name)) for name in NAMES} == keys
     assert {name: meshkit.status(lab.node(name)).node.ipv4 for name in NAMES} == IPV4
 
@@ -133,20 +133,6 @@ def test_the_last_issuer_does_not_leave_by_accident(lab: Lab) -> None:
 
 
 # --- helpers ------------------------------------------------------------
-
-
-def wait_until_whole(lab: Lab) -> None:
-    for name in NAMES:
-        wait_until_reached(lab.node(name), set(NAMES) - {name})
-
-
-def wait_until_reached(node: Node, others: set[str]) -> None:
-    meshkit.until(
-        lambda: all(meshkit.pings(node, f"{other}.mesh") for other in others),
-        f"{node.name} pings {others}",
-        30,
-    )
-    meshkit.until(meshkit.sees_alive(node, *others), f"{node.name} has tunnels to {others}", 60)
 
 
 def wait_until_left(node: Node, name: str, key: str) -> None:
