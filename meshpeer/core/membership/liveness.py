@@ -81,7 +81,7 @@ class _Peer:
     linked: bool = False
     heard_at_s: float = 0.0
     ping_at_s: float = 0.0
-    """When the outstanding ping was sent; 0 for none."""
+    """When the ping was sent that has no answer yet; 0 for none."""
     ping_number: int = 0
     missed: int = 0
     srtt_s: float = 0.0
@@ -93,6 +93,12 @@ class _Peer:
     @property
     def timeout_s(self) -> float:
         return max(TIMEOUT_MIN_S, self.srtt_s + 4 * self.rttvar_s) if self.srtt_s else TIMEOUT_FIRST_S
+
+    @property
+    def awaited(self) -> bool:
+        """Nothing at all was heard since the ping: under a bulk transfer its answer comes late, other frames
+        don't."""
+        return self.ping_at_s > 0 and self.ping_at_s >= self.heard_at_s
 
 
 @dataclass(slots=True)
@@ -221,7 +227,7 @@ class Liveness:
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _probe_at(self, peer: _Peer) -> float:
-        if peer.ping_at_s:
+        if peer.awaited:
             return peer.ping_at_s + (
                 peer.timeout_s if peer.missed == 0 else max(PING_IN_DOUBT_S, peer.timeout_s)
             )
@@ -230,7 +236,7 @@ class Liveness:
     def _probe(self, peer: _Peer, now: Instant) -> list[LivenessEffect]:
         if now.mono_s < self._probe_at(peer):
             return []
-        if not peer.ping_at_s:
+        if not peer.awaited:
             return [self._ping(peer, now)]
         peer.missed += 1
         if peer.doubt_at_s is None:
