@@ -101,7 +101,11 @@ def _open() -> zeroconf.Zeroconf | None:
 
 def _resolve(daemon: zeroconf.Zeroconf, name: str) -> FoundNode | None:
     info = zeroconf.ServiceInfo(SERVICE, name)
-    if not info.request(daemon, RESOLVE_MS) or not info.port:
+    try:
+        if not info.request(daemon, RESOLVE_MS) or not info.port:
+            return None
+    except zeroconf.NotRunningException:
+        # The daemon is being closed while its own thread still reports.
         return None
     texts = {
         key.decode("utf-8", "replace"): (value or b"").decode("utf-8", "replace")[:TEXT_MAX]

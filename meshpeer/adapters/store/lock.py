@@ -47,6 +47,21 @@ def lock_state(folder: Path) -> Iterator[StateLock]:
         os.close(file)
 
 
+def is_locked(folder: Path) -> bool:
+    """Says whether an agent holds the folder now."""
+    try:
+        file = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _take(file: int, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

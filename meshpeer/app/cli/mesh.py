@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from meshpeer.app.config import Settings
 
 PANEL = "Being in a mesh"
+END_WAIT_S = 15.0
+"""How long a stopping agent is waited for: its goodbyes and its interface take a second or two."""
 Name = Annotated[
     str,
     typer.Option("--name", metavar="NAME", help="This node's name [made of the host's].", show_default=False),
@@ -225,6 +228,7 @@ def down(asked: Asked) -> None:
     settings = asked.settings()
     try:
         said = asked.client(settings).stop(take_down=True)
+        _await_end(settings)
     except NotRunning:
         if not _take_down(settings):
             raise
@@ -237,7 +241,10 @@ def stop(asked: Asked) -> None:
 
     Traffic goes on as it is configured now; jobs wait until the agent runs again.
     """
-    _say(asked, asked.client().stop(take_down=False), "`meshpeer up` runs this node again")
+    settings = asked.settings()
+    said = asked.client(settings).stop(take_down=False)
+    _await_end(settings)
+    _say(asked, said, "`meshpeer up` runs this node again")
 
 
 def leave(
@@ -249,7 +256,20 @@ def leave(
     Tells the others, takes the interface down and makes this node's keys void. To come back it takes a
     new invite.
     """
-    _say(asked, asked.client().leave(force=force), "to join again: `meshpeer join INVITE`, with a new invite")
+    settings = asked.settings()
+    said = asked.client(settings).leave(force=force)
+    _await_end(settings)
+    _say(asked, said, "to join again: `meshpeer join INVITE`, with a new invite")
+
+
+def _await_end(settings: Settings) -> None:
+    """Waits until the agent is gone, its interface and its ports with it, so that the next command finds them
+    free."""
+    from meshpeer.adapters.store.lock import is_locked
+
+    deadline = time.monotonic() + END_WAIT_S
+    while is_locked(settings.state_dir) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _say(asked: Asked, said: str, after: str) -> None:
