@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from trio import TaskStatus  # type: ignore[attr-defined]
+from trio import TaskStatus
 
 from meshpeer.adapters.control.client import SOCKET_PATH_BYTES_MAX
 from meshpeer.core.errors import (

@@ -26,7 +26,7 @@ STAGGER_S = 0.25
 HANDSHAKES_MAX = 32
 HANDSHAKES_PER_ADDRESS_MAX = 8
 
-_Stream = trio.SSLStream
+_Stream = trio.SSLStream[trio.SocketStream]
 
 
 @contextlib.asynccontextmanager
@@ -315,13 +315,13 @@ class _Watched(trio.abc.Stream):
         self.ended = trio.Event()
         self.error: BaseException | None = None
 
-    async def send_all(self, data: bytes | memoryview) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._inner.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
             data = await self._inner.receive_some(max_bytes)
         except trio.BrokenResourceError as error:
