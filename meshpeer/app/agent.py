@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
-from trio import TaskStatus  # type: ignore[attr-defined]
+from trio import TaskStatus
 
 from meshpeer.adapters.executor import open_executor
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
@@ -40,6 +40,7 @@ from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.membership.liveness import State as Liveness
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
     SeedFound,
@@ -58,8 +59,8 @@ from meshpeer.runtime.reconciler import Reconciler
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
-READY_WITHOUT_TUNNELS_S = 3.5
-"""A little more than members have to confirm that they know this node's key."""
+READY_WITHOUT_TUNNELS_S = 2.0
+"""How long members have to confirm that they know this node's key; some live where no link reaches them."""
 TUNNELS_LOOK_S = 0.01
 SWITCH_INTERVAL_S = 0.0005
 JOB_RECORD_BYTES_MAX = 64 * 1024 * 1024
@@ -279,7 +280,7 @@ class Agent:
             self._mark("agreeing on tunnels")
 
     def _tunnels_have_ends(self) -> bool:
-        """Says whether every linked member's tunnel leads somewhere.
+        """Says whether the tunnel of every member that is linked, or said to live, leads somewhere.
 
         A packet into one that doesn't starts a handshake that can't be sent, and WireGuard waits
         REKEY_TIMEOUT (5 s, section 6.1 of its paper) before it tries again: the first ping after ``join``
@@ -290,9 +291,14 @@ class Agent:
             for observed in (
                 self.node.tunnels.observed_peer(one.record.wireguard_key)
                 for one in self.node.roster.members
-                if one.record.wireguard_port and self.node.links.link_to(one.node) is not None
+                if one.record.wireguard_port and self._is_expected(one.node)
             )
         )
+
+    def _is_expected(self, member: NodeId) -> bool:
+        opinion = self.node.liveness.opinion(member)
+        linked = self.node.links.link_to(member) is not None
+        return linked or (opinion is not None and opinion.state is Liveness.ALIVE)
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ class Node:
                 self._synced_with = self._synced_with or peer
                 return [FirstSyncDone(peer=peer)] if first else []
             case Applied():
-                self.tunnels.on_applied(message)
+                self.tunnels.on_applied(message, now)
                 self._stale = True
                 return []
             case _:
@@ -321,7 +321,7 @@ class Node:
         if self.me in outcome.touched and source is not None:
             held = self.ledger.get(self.me)
             if held and held.current:
-                self.own.overtake(held.current)
+                self.own.overtake(held.current, contradicted=held.proof is not None)
         if outcome.fault and source is not None:
             link = self.links.link_to(source)
             if link is not None:

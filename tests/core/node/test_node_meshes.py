@@ -29,6 +29,12 @@ def mesh_of(world: World, count: int) -> list[Host]:
     return hosts
 
 
+def sends(host: Host) -> bool:
+    """Says whether the host's interface starts handshakes: it does so where it has an endpoint."""
+    assert host.node is not None
+    return host.node.desired is not None and any(peer.endpoint for peer in host.node.desired.peers)
+
+
 def opinion(host: Host, of: Host) -> State | None:
     assert host.node is not None
     held = host.node.liveness.opinion(of.id)
@@ -71,6 +77,17 @@ def test_two_that_join_at_one_moment_through_different_seeds_get_different_addre
         claimed = [one.ipv4 for one in host.node.roster.members]
         assert len(set(claimed)) == 4
         assert "" not in claimed
+
+
+def test_of_two_only_the_lower_id_starts_the_first_handshake() -> None:
+    for seed in range(10):
+        world = World(seed)
+        founder = world.found("alpha")
+        world.run(0.5)
+        lower, higher = sorted((founder, world.join("beta", founder)), key=lambda host: host.id)
+        assert world.run_until(lambda lower=lower: sends(lower), within_s=5)  # type: ignore[misc]
+        assert not sends(higher)
+        assert world.run_until(lambda higher=higher: sends(higher), within_s=1)  # type: ignore[misc]
 
 
 def test_crashed_agent_is_dead_in_seconds_and_keeps_its_tunnel() -> None:
