@@ -88,7 +88,14 @@ class LinkKeeper:
         self._links[number] = link
         self._bulk.attach(number, link)
         self._post(
-            LinkOpened(link=number, peer=link.peer, leaf=link.leaf, remote=link.remote, dialled=link.dialled)
+            LinkOpened(
+                link=number,
+                peer=link.peer,
+                leaf=link.leaf,
+                remote=link.remote,
+                dialled=link.dialled,
+                shown=link.shown,
+            )
         )
         reason = "this agent stops"
         try:

@@ -247,6 +247,11 @@ class Link(Protocol):
         ...
 
     @property
+    def shown(self) -> bytes:
+        """This node's own DER leaf in the handshake."""
+        ...
+
+    @property
     def remote(self) -> str:
         """The underlay address that the link comes from or goes to, ``host:port``."""
         ...

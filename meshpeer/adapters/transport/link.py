@@ -32,12 +32,14 @@ class WebSocketLink:
         leaf: bytes,
         remote: str,
         dialled: str,
+        shown: bytes,
     ) -> None:
         self._socket = socket
         self.peer = peer
         self.leaf = leaf
         self.remote = remote
         self.dialled = dialled
+        self.shown = shown
         self._control: collections.deque[bytes] = collections.deque()
         self._wake = trio.Event()
         self._bulk_turn = trio.Lock()

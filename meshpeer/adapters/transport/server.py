@@ -71,6 +71,7 @@ class TlsTransport:
             async with trio.open_nursery() as nursery:
                 try:
                     leaf, remote = _proof(stream), _remote(stream.transport_stream)
+                    shown = self._identity.shown_by(stream.context)
                     opened = await _upgrade(address, stream, nursery)
                 except DialFault as error:
                     fault = error
@@ -78,7 +79,7 @@ class TlsTransport:
                     fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
                 else:
                     link = WebSocketLink(
-                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address
+                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address, shown=shown
                     )
                     async with running(link):
                         yield link
@@ -104,7 +105,7 @@ class TlsTransport:
                 try:
                     with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                         await secured.do_handshake()
-                        leaf = _proof(secured)
+                        leaf, shown = _proof(secured), self._identity.shown_by(secured.context)
                         request = await wrap_server(nursery, secured)
                         if request.path != RESOURCE:
                             await request.reject(404)
@@ -114,7 +115,9 @@ class TlsTransport:
                     self._handshakes[host] -= 1
                     self._handshakes += collections.Counter()
                 async with running(
-                    WebSocketLink(opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled="")
+                    WebSocketLink(
+                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled="", shown=shown
+                    )
                 ) as link:
                     await handler(link)
                 nursery.cancel_scope.cancel()

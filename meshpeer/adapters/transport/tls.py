@@ -20,6 +20,8 @@ from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import public_key_of
 from meshpeer.core.ids import NodeId
 
+SHOWN_BEFORE_MAX = 6
+"""Contexts remembered beyond the present two."""
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h; Python's ssl has no name for it."""
 
@@ -30,12 +32,19 @@ class TlsIdentity:
     def __init__(self, *, seed: bytes, chain: Sequence[bytes], roots: Sequence[bytes]) -> None:
         self._seed = seed
         self._roots = tuple(roots)
+        self._shown: list[tuple[ssl.SSLContext, bytes]] = []
         self.show(chain)
 
     def show(self, chain: Sequence[bytes]) -> None:
         """Proves this node's identity with another chain in handshakes from now on."""
         self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, chain)
         self.server = self._context(ssl.PROTOCOL_TLS_SERVER, chain)
+        self._shown = [(self.client, chain[0]), (self.server, chain[0]), *self._shown[:SHOWN_BEFORE_MAX]]
+
+    def shown_by(self, context: ssl.SSLContext) -> bytes:
+        """Returns the leaf that a handshake with this context showed: a handshake may outlast a change of
+        chain."""
+        return next((leaf for one, leaf in self._shown if one is context), b"")
 
     def _context(self, protocol: int, chain: Sequence[bytes]) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)

@@ -107,7 +107,7 @@ class Links:
     ) -> None:
         self._me = me
         self._mesh = mesh
-        self._chain = tuple(chain)
+        self._chain = self._shown_before = tuple(chain)
         self._control_port = control_port
         self._admit = admit
         self._jitter = jitter
@@ -148,7 +148,8 @@ class Links:
     # --- what to be linked to -------------------------------------------------------------------------------
 
     def show_chain(self, chain: Sequence[bytes]) -> None:
-        """Greets with this chain from now on."""
+        """Greets with this chain from now on; links whose handshake showed the one before, with that."""
+        self._shown_before = self._chain
         self._chain = tuple(chain)
 
     def want(self, targets: dict[NodeId, tuple[str, ...]], now: Instant) -> None:
@@ -215,7 +216,7 @@ class Links:
         hello = Hello(
             versions=PROTOCOL_VERSIONS,
             mesh=self._mesh,
-            chain=self._chain,
+            chain=self._shown_before if event.shown == self._shown_before[0] else self._chain,
             clock_ms=int(now.unix_s * 1000),
             observed=event.remote,
             control_port=self._control_port,

@@ -63,6 +63,8 @@ class LinkOpened:
     """The peer's underlay address, ``host:port``."""
     dialled: str
     """The address that we dialled; empty where the peer did."""
+    shown: bytes = b""
+    """This node's own leaf in that handshake; empty for the present one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,3 +232,22 @@ async def test_port_in_use_is_named() -> None:
         with pytest.raises(EnvironmentFault, match=f"TCP port {transport.port} is in use"):
             async with open_transport(identity(OURS, 1), transport.port, LOOPBACK):
                 raise AssertionError
+
+
+async def test_link_knows_which_leaf_it_showed_when_the_chain_changes() -> None:
+    before = dialler()
+    async with serving(echo) as address, before.dial([address]) as first:
+        shown = first.shown
+        before.show((new_leaf(), OURS[1].certificate))
+        assert first.shown == shown
+        async with before.dial([address]) as second:
+            assert second.shown == new_leaf()
+            assert second.shown != shown
+
+
+def new_leaf() -> bytes:
+    """Another certificate of the same node."""
+    key = SigningKey(bytes([202]) * 32)
+    return make_durable_leaf(
+        OURS[1], key.public, capabilities=ALL, admitted_at=NOW, now_unix_s=NOW + 60, serial=bytes([9]) * 8
+    )
