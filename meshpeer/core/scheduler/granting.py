@@ -42,8 +42,8 @@ REFILL_BELOW = 0.75
 """A worker is given more once it holds less than this part of what it may."""
 PACE_WEIGHT = 0.2
 """Weight of the newest task in the moving average of task times."""
-UNABLE_S = 10.0
-"""A worker that could not run a task (disk full, say) is given none of the job for this long."""
+UNABLE_S, DECLINED_S = 10.0, 60.0
+"""How long a worker is given none of the job after it could not run a task (disk full, say), or declined it."""
 
 
 class Granting:
@@ -57,29 +57,26 @@ class Granting:
         self._leases = leases
         self._seats = seats
         self._pace_s: float | None = None
-        self._declined: set[NodeId] = set()
-        self._unable: dict[NodeId, float] = {}
+        self._resting: dict[NodeId, float] = {}
+        """Workers that are granted nothing of this job, and until when."""
 
     # --- who takes part -------------------------------------------------------------------------------------
 
-    def decline(self, node: NodeId) -> None:
-        """Notes that a worker takes nothing of this job."""
-        self._declined.add(node)
+    def rest(self, node: NodeId, now: Instant, *, declined: bool) -> None:
+        """Grants nothing to a worker that declined the job, or could not run a task, for a while."""
+        self._resting[node] = now.mono_s + (DECLINED_S if declined else UNABLE_S)
 
-    def declined_by(self, node: NodeId) -> bool:
-        return node in self._declined
-
-    def rest(self, node: NodeId, now: Instant) -> None:
-        """Grants nothing to a worker that could not run a task, for a while."""
-        self._unable[node] = now.mono_s + UNABLE_S
+    def rests(self, node: NodeId) -> bool:
+        return node in self._resting
 
     def welcome(self, node: NodeId) -> None:
         """Lets a worker that comes back be asked again: its settings may have changed."""
-        self._declined.discard(node)
-        self._unable.pop(node, None)
+        self._resting.pop(node, None)
         self.backlog.try_wide_again()
 
     def learn_pace(self, offer: Offer) -> None:
+        if not offer.started_us:
+            return
         took_s = max(0, offer.finished_us - offer.started_us) / 1e6
         self._pace_s = (
             took_s if self._pace_s is None else self._pace_s + PACE_WEIGHT * (took_s - self._pace_s)
@@ -89,14 +86,14 @@ class Granting:
 
     def tick(self, now: Instant, after: Ticket | None) -> None:
         self.backlog.tick(now.mono_s, after)
-        rested = [node for node, until_s in self._unable.items() if until_s <= now.mono_s]
+        rested = [node for node, until_s in self._resting.items() if until_s <= now.mono_s]
         for node in rested:
-            del self._unable[node]
+            del self._resting[node]
         if rested:
             self.backlog.try_wide_again()
 
     def next_deadline(self) -> Deadline | None:
-        rest = Deadline(min(self._unable.values()), "try a worker again") if self._unable else None
+        rest = Deadline(min(self._resting.values()), "ask a worker again") if self._resting else None
         return earliest(rest, self.backlog.next_deadline())
 
     # --- granting -------------------------------------------------------------------------------------------
@@ -112,14 +109,13 @@ class Granting:
         """Leases what is ready to whoever has room; returns the effects, and who was given something."""
         effects: list[SchedulerEffect] = []
         shares: dict[NodeId, list[Granted]] = {}
-        without = self._declined | self._unable.keys() if self._unable else self._declined
         depth = self._depth()
         while (first := self.backlog.first()) is not None:
             task, ticket = first
             cpu = self._book.graph.spec_of(task).cpu
-            seat = self._seats.least(cpu, depth, without)
+            seat = self._seats.least(cpu, depth, self._resting)
             if seat is None:
-                if cpu == 1 or cpu <= self._seats.widest(without):
+                if cpu == 1 or cpu <= self._seats.widest(self._resting):
                     break
                 self.backlog.set_aside()
                 continue

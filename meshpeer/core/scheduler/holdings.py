@@ -6,7 +6,6 @@ heard before, and none from a node that the job's record does not name as submit
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.messages import (
-    RENEW_ATTEMPTS_MAX,
+    RENEW_BYTES_MAX,
     Attempt,
     Blob,
     Epoch,
@@ -27,6 +26,9 @@ from meshpeer.core.scheduler.messages import (
 )
 from meshpeer.core.scheduler.offers import Key, Offering
 from meshpeer.core.scheduler.tables import AttemptState, check_attempt_move
+
+_JOB_BYTES, _ATTEMPT_BYTES, _STOLEN_BYTES = 96, 22, 68
+"""What a renewal takes per job, per attempt (named once more where it runs), per attempt that was stolen."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,6 @@ class Known:
     record: JobRecord | None = None
     graph: Graph | None = None
     asked: bool = False
-    refused: str = ""
     held: int = 0
 
     @property
@@ -90,7 +91,7 @@ class Known:
 
     def forget_record(self) -> None:
         """Forgets what an older generation's record said."""
-        self.blob, self.record, self.graph, self.asked, self.refused = None, None, None, False, ""
+        self.blob, self.record, self.graph, self.asked = None, None, None, False
 
     def cpu_of(self, attempt: Attempt) -> int | None:
         """Returns how many slots an attempt takes; None for one that the job does not have."""
@@ -109,16 +110,22 @@ def renewals(
     whole: bool = False,
 ) -> list[SchedulerEffect]:
     """Says what a worker has of an owner's jobs; what takes more than one frame is not the whole."""
+    frames: list[dict[JobId, list[Holding | Offering]]] = [{}]
+    size = 0
     everything: list[Holding | Offering] = [*mine, *offered]
-    rest = iter(everything)
-    frames: list[list[Holding | Offering]] = []
-    while chunk := list(itertools.islice(rest, RENEW_ATTEMPTS_MAX)):
-        frames.append(chunk)
-    if not frames:
-        frames.append([])
+    for one in everything:
+        job = one.job if isinstance(one, Holding) else one.row.offer.job
+        cost = (0 if job in frames[-1] else _JOB_BYTES) + (
+            _STOLEN_BYTES if _is_stolen(one) else _ATTEMPT_BYTES
+        )
+        if size + cost > RENEW_BYTES_MAX:
+            frames.append({})
+            size, cost = 0, cost + _JOB_BYTES
+        frames[-1].setdefault(job, []).append(one)
+        size += cost
     effects: list[SchedulerEffect] = []
-    for chunk in frames:
-        held = tuple(_held(job, jobs[job], part) for job, part in _by_job(chunk).items())
+    for part in frames:
+        held = tuple(_held(job, jobs[job], ones) for job, ones in part.items())
         renew = Renew(jobs=held, boot=boot, whole=whole and len(frames) == 1)
         effects.append(Send(peer=owner, message=renew))
     return effects
@@ -139,11 +146,8 @@ def _held(job: JobId, known: Known, part: list[Holding | Offering]) -> Held:
     )
 
 
-def _by_job(chunk: list[Holding | Offering]) -> dict[JobId, list[Holding | Offering]]:
-    jobs: dict[JobId, list[Holding | Offering]] = {}
-    for one in chunk:
-        jobs.setdefault(one.job if isinstance(one, Holding) else one.row.offer.job, []).append(one)
-    return jobs
+def _is_stolen(one: Holding | Offering) -> bool:
+    return isinstance(one, Holding) and one.stolen_from is not None
 
 
 def _owners(record: JobRecord) -> tuple[NodeId, ...]:

@@ -29,8 +29,10 @@ INPUTS_INLINE_MAX = 64
 """Inputs of one task that a grant lists itself."""
 GRANT_BYTES_MAX = 40 * 1024
 """What the tasks of one grant may take, estimated; a frame holds 64 KiB."""
-RENEW_ATTEMPTS_MAX = 2_000
-"""Attempts in one renewal: at most 16 bytes each, plus 40 where stolen."""
+RENEW_BYTES_MAX = 40 * 1024
+"""What one renewal may take, estimated."""
+ATTEMPTS_MAX = 4_000
+"""Attempts that one ``Lost`` names, at 11 bytes each at most."""
 REASON_LENGTH_MAX = 300
 
 

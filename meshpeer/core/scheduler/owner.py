@@ -278,13 +278,13 @@ class JobOwner:
             and lease.attempt == attempt
         ]
         if message.declined:
-            self.granting.decline(node)
+            self.granting.rest(node, now, declined=True)
             return [*self._lose(mine, "", now), *self.dispatch(now)]
         effects: list[SchedulerEffect] = [
             self._note("an attempt could not be run", lease, message.reason) for lease in mine
         ]
         if not message.missing:
-            self.granting.rest(node, now)
+            self.granting.rest(node, now, declined=False)
             return [*effects, *self._lose(mine, "", now), *self.dispatch(now)]
         for lease in mine:
             effects += self._on_unstaged(lease, message, now)
@@ -423,12 +423,13 @@ class JobOwner:
         effects: list[SchedulerEffect] = []
         changes: list[Change] = []
         given_up: list[tuple[TaskIndex, TaskRow]] = []
+        returned: list[TaskIndex] = []
         for lease in leases:
             task = lease.task
             history = self.book.history(task)
             self._leases.release(lease)
             if not crashed or not (lease.running or id(lease) in suspects):
-                self._back(task)
+                returned.append(task)
                 continue
             finished_us = int(now.unix_s * 1e6)
             history.tries.append(self._try_of(lease, LOST, finished_us=finished_us, error=reason))
@@ -437,13 +438,14 @@ class JobOwner:
                 error = f"given up: {history.losses} workers were lost while they had it (last: {reason})"
                 given_up.append((task, self.book.given_up_row(task, lease.node, error)))
             else:
-                self._back(task)
+                returned.append(task)
                 changes.append(put_task(self.job, task, self.book.open_row(task, lease.node)))
         if changes:
             effects.append(self._persist(tuple(changes)))
         for task, row in given_up:
             if self.states[task] not in COMMITTED:
                 effects += self._write_result(task, row, now)
+        self._back(returned)
         return [*effects, JobChanged(job=self.job)]
 
     def _expire(self, now: Instant) -> list[SchedulerEffect]:
@@ -458,13 +460,18 @@ class JobOwner:
             effects += self._lose(leases, "its worker was silent for a whole lease", now, crashed=silent)
         return effects
 
-    def _back(self, task: TaskIndex) -> None:
-        """Puts a task that lost its lease first in line, or lets it wait for a need that was opened again."""
-        if not self.book.may_run(task):
-            self.book.move(task, TaskState.WAITING)
-            return
-        self.book.move(task, TaskState.READY)
-        self.backlog.add_first(task, self._last_ticket)
+    def _back(self, tasks: list[TaskIndex]) -> None:
+        """Puts tasks that lost their leases first in line, or lets them wait for a need that was opened
+        again.
+        """
+        for task in reversed(tasks):
+            if self.states[task] is not TaskState.LEASED:
+                continue
+            if self.book.may_run(task):
+                self.book.move(task, TaskState.READY)
+                self.backlog.add_first(task, self._last_ticket)
+            else:
+                self.book.move(task, TaskState.WAITING)
 
     def _try_later(self, task: TaskIndex, wait_s: float, now: Instant) -> None:
         if not self.book.may_run(task):

@@ -93,10 +93,10 @@ def _why_ready(owner: JobOwner, seats: Seats, task: TaskIndex, name_of: Callable
         heard = ", ".join(name_of(node) for node in owner.backlog.suspects)
         return f"its owner was started again and waits to hear what {heard} may be running"
     cpu = owner.graph.spec_of(task).cpu
-    takers = [seat for seat in seats if seat.slots and not owner.granting.declined_by(seat.node)]
+    takers = [seat for seat in seats if seat.slots and not owner.granting.rests(seat.node)]
     linked = [seat for seat in takers if seat.linked]
     if not linked:
-        return "no worker with a link takes this job"
+        return "no worker with a link takes this job now"
     widest = max(seat.slots for seat in linked)
     if widest < cpu:
         return f"no worker has cpu >= {cpu}: the widest has {widest}"

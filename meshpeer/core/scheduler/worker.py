@@ -26,8 +26,8 @@ from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.holdings import Holding, Known, renewals
 from meshpeer.core.scheduler.messages import (
+    ATTEMPTS_MAX,
     REASON_LENGTH_MAX,
-    RENEW_ATTEMPTS_MAX,
     Ack,
     Attempt,
     AttemptUnstageable,
@@ -113,12 +113,12 @@ class JobWorker:
             known.blob = grant.record
         if known.blob != grant.record:
             return effects
-        refusal = known.refused or ("" if self.accepting else "this node takes no work")
+        refusal = "" if self.accepting else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
         if refusal:
             attempts = tuple(granted.attempt for granted in grant.tasks)
-            return [*effects, self._lost(grant.job, attempts, refusal, declined=True)]
+            return [*effects, *self._lost(grant.job, attempts, refusal, declined=True)]
         for granted in grant.tasks:
             key = (grant.job, granted.attempt)
             if key not in self._held and key not in self.offers:
@@ -156,22 +156,22 @@ class JobWorker:
                 self._line_up(holding)
         effects: list[SchedulerEffect] = []
         if too_wide:
-            effects.append(self._lost(job, tuple(too_wide), "wider than this node", declined=True))
+            effects += self._lost(job, tuple(too_wide), "wider than this node", declined=True)
         return [*effects, *self._start()]
 
     def on_job_refused(self, job: JobId, reason: str) -> list[SchedulerEffect]:
-        """Gives all of the job back, and declines more until its owner comes with another link."""
+        """Gives all of the job back; the next grant asks for its record again, since rules change."""
         known = self._jobs.get(job)
         waiting = [one for one in self._unlearned.pop(job, []) if self._held.get(one.key) is one]
         if known is None:
             return []
-        known.asked, known.refused = False, reason[:REASON_LENGTH_MAX]
+        known.asked = False
         for holding in waiting:
             self._unqueue(holding)
             self._forget(holding, AttemptState.LOST)
         if not waiting:
             return []
-        return [self._lost(job, tuple(one.granted.attempt for one in waiting), reason, declined=True)]
+        return self._lost(job, tuple(one.granted.attempt for one in waiting), reason, declined=True)
 
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
@@ -273,7 +273,7 @@ class JobWorker:
         self._busy -= holding.cpu
         self._forget(holding, AttemptState.LOST)
         lost = self._lost(event.job, (event.attempt,), event.reason, missing=event.missing)
-        return [lost, *self._start()]
+        return [*lost, *self._start()]
 
     def on_stop(self, peer: NodeId, message: Stop) -> list[SchedulerEffect]:
         """Drops what is queued and ends what runs. Stored results stay: only an acknowledgement ends them."""
@@ -335,9 +335,6 @@ class JobWorker:
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Offers first, then says all that is held: the peer commits results before it judges leases."""
-        for known in self._jobs.values():
-            if known.epoch.node == peer:
-                known.refused = ""
         effects: list[SchedulerEffect] = [
             self._offer_again(one, now) for one in list(self.offers.for_owner(peer))
         ]
@@ -500,18 +497,23 @@ class JobWorker:
         *,
         declined: bool = False,
         missing: tuple[int, ...] = (),
-    ) -> SchedulerEffect:
+    ) -> list[SchedulerEffect]:
         known = self._jobs[job]
-        lost = Lost(
-            job=job,
-            generation=known.generation,
-            epoch=known.epoch,
-            attempts=attempts,
-            reason=reason[:REASON_LENGTH_MAX],
-            declined=declined,
-            missing=missing[:RENEW_ATTEMPTS_MAX],
-        )
-        return Send(peer=known.epoch.node, message=lost)
+        return [
+            Send(
+                peer=known.epoch.node,
+                message=Lost(
+                    job=job,
+                    generation=known.generation,
+                    epoch=known.epoch,
+                    attempts=attempts[first : first + ATTEMPTS_MAX],
+                    reason=reason[:REASON_LENGTH_MAX],
+                    declined=declined,
+                    missing=missing[:ATTEMPTS_MAX],
+                ),
+            )
+            for first in range(0, len(attempts), ATTEMPTS_MAX)
+        ]
 
     def _forget_old_jobs(self) -> None:
         """Drops the records of jobs long done here, oldest first."""

@@ -345,6 +345,8 @@ class World:
         self._plan_tick(node)
 
     def _perform(self, node: Node, effects: Sequence[SchedulerEffect]) -> None:
+        own = [isinstance(one, Send) and one.peer == node.name and one.after is None for one in effects]
+        assert own == sorted(own), "a word to this very node could be overtaken by what follows from it"
         for effect in effects:
             match effect:
                 case Send(peer=peer, message=message, after=None) if peer == node.name:
