@@ -5,18 +5,20 @@ The plain digest lists every member: 60 B each, one frame up to 800 members, mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from meshpeer.core.antientropy.messages import Digest, Entry, Facts, Want
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId
-from meshpeer.core.records.ledger import Ledger, Member
+from meshpeer.core.records.ledger import Chain, Ledger, Member
 
 ENTRIES_MAX = 700
 """Entries of one digest frame: at most 85 B each, under 64 KiB."""
 WANT_MAX = 1_500
 FACTS_BYTES_MAX = 48 * 1024
 PREFIX_BYTES = 8
+_HEAD_BYTES = 3
+"""The CBOR head of a byte string or array of up to 64 KiB."""
 
 
 def digests(ledger: Ledger) -> list[Digest]:
@@ -68,27 +70,38 @@ def compare(ledger: Ledger, theirs: Digest) -> tuple[list[NodeId], Want | None]:
 def facts_about(ledger: Ledger, nodes: Iterable[NodeId], *, charter: bool = False) -> Iterator[Facts]:
     """Yields all that is held of these members, in frames of bounded size; the charter's author comes
     first."""
-    chains: list[tuple[bytes, ...]] = []
-    records: list[bytes] = []
-    size = 0
     wanted = list(dict.fromkeys(nodes))
     if charter and ledger.charter:
         wanted = [ledger.charter.author, *(node for node in wanted if node != ledger.charter.author)]
+    groups: list[tuple[list[Chain], list[bytes]]] = []
     for node in wanted:
         member = ledger.get(node)
-        if member is None:
-            continue
-        chains += [admission.chain for _, admission in sorted(member.admissions.items())]
-        envelopes = list(member.proof or ((member.envelope,) if member.envelope else ()))
-        records += envelopes
-        size += sum(len(one) for admission in member.admissions.values() for one in admission.chain) + sum(
-            map(len, envelopes)
+        if member is not None:
+            chains = [admission.chain for _, admission in sorted(member.admissions.items())]
+            groups.append((chains, list(member.proof or filter(None, (member.envelope,)))))
+    if charter and ledger.charter:
+        groups.append(([], [ledger.charter_envelope]))
+    return in_frames(groups)
+
+
+def in_frames(groups: Iterable[tuple[Sequence[Chain], Sequence[bytes]]]) -> Iterator[Facts]:
+    """Packs chains and records into frames, in order; what stands in one group shares a frame.
+
+    A group is what one member has at most, a few leaves and two records, and fits a frame.
+    """
+    chains: list[Chain] = []
+    records: list[bytes] = []
+    size = 0
+    for more_chains, more_records in groups:
+        more = sum(len(one) + _HEAD_BYTES for chain in more_chains for one in (b"", *chain)) + sum(
+            len(one) + _HEAD_BYTES for one in more_records
         )
-        if size > FACTS_BYTES_MAX:
+        if size and size + more > FACTS_BYTES_MAX:
             yield Facts(chains=tuple(chains), records=tuple(records))
             chains, records, size = [], [], 0
-    if charter and ledger.charter:
-        records.append(ledger.charter_envelope)
+        chains += more_chains
+        records += more_records
+        size += more
     if chains or records:
         yield Facts(chains=tuple(chains), records=tuple(records))
 
@@ -103,7 +116,7 @@ def _has_more(mine: Entry, theirs: Entry) -> bool:
     if (mine.incarnation, mine.sequence) > (theirs.incarnation, theirs.sequence):
         return True
     if (mine.incarnation, mine.sequence) == (theirs.incarnation, theirs.sequence):
-        if mine.record and mine.record != theirs.record and not (mine.proof and theirs.proof):
+        if mine.record and mine.record != theirs.record:
             return True
         if mine.proof and not theirs.proof:
             return True

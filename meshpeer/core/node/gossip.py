@@ -20,8 +20,7 @@ from meshpeer.core.effects import Change, Delete, Note, Put, Table
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import MemberRecord
-from meshpeer.core.records.ledger import Chain, Ledger, Verdict
+from meshpeer.core.records.ledger import Chain, Ledger, Member, Verdict
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import RECORD_BYTES_MAX
 
@@ -112,10 +111,16 @@ class Gossip:
         outcome = Outcome()
         new_chains = [chain for chain in chains if self._admit(chain, outcome, now)]
         new_records = [record for record in records if self._merge(record, outcome, now)]
-        if new_chains or new_records:
-            self._with_chains_of_news(new_chains, new_records)
-            message = Facts(chains=tuple(new_chains), records=tuple(new_records))
-            outcome.sends += [(peer, message) for peer in self._linked() if peer != source]
+        groups: list[tuple[list[Chain], list[bytes]]] = [([chain], []) for chain in new_chains]
+        for record in new_records:
+            behind = [chain for chain in self._chains_of_news(record) if chain not in new_chains]
+            groups.append((behind, [record]))
+        outcome.sends += [
+            (peer, frame)
+            for frame in reconcile.in_frames(groups)
+            for peer in self._linked()
+            if peer != source
+        ]
         return outcome
 
     def tick(self, now: Instant) -> Outcome:
@@ -149,10 +154,7 @@ class Gossip:
         member = self.ledger.get(node) if node else None
         if member:
             outcome.touched.append(member.node)
-            held = [member.admissions[leaf].chain for leaf in sorted(member.admissions)]
-            outcome.changes.append(
-                Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held))
-            )
+            outcome.changes.append(_row_of_chains(member))
         return True
 
     def _merge(self, record: bytes, outcome: Outcome, now: Instant) -> bool:
@@ -174,6 +176,9 @@ class Gossip:
         if member:
             outcome.touched.append(member.node)
             outcome.changes.append(Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope))
+            if member.best is not None and not member.best.identity.durable:
+                # The leaf that it names may have come just before it, and not counted then.
+                outcome.changes.append(_row_of_chains(member))
             if verdict is Verdict.EQUIVOCATION:
                 fields = (("node", key_text(member.node)),)
                 outcome.notes.append(
@@ -185,17 +190,21 @@ class Gossip:
                 )
         return True
 
-    def _with_chains_of_news(self, chains: list[Chain], records: list[bytes]) -> None:
-        """Adds the chain that a new record refers to, so that whoever hears of a member for the first time
-        can judge it."""
-        for data in records:
-            member = None if data == self.ledger.charter_envelope else self.ledger.get(subject_of(data))
-            if member and member.best and member.best.chain not in chains:
-                chains.append(member.best.chain)
-            if member and isinstance(member.current, MemberRecord):
-                named = self.ledger.chain_of(member.current)
-                if named and named not in chains:
-                    chains.append(named)
+    def _chains_of_news(self, data: bytes) -> list[Chain]:
+        """Returns the chains that a new record stands on, so that whoever hears of a member for the first
+        time can judge it."""
+        if data == self.ledger.charter_envelope:
+            return []
+        member = self.ledger.get(subject_of(data))
+        if member is None or member.best is None:
+            return []
+        named = self.ledger.chain_of(member.record) if member.record else None
+        return list(dict.fromkeys(filter(None, (member.best.chain, named))))
+
+
+def _row_of_chains(member: Member) -> Put:
+    held = [member.admissions[leaf].chain for leaf in sorted(member.admissions)]
+    return Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held))
 
 
 def _refused(kind: str, fault: PeerFault) -> Note:

@@ -95,10 +95,12 @@ class OwnRecord:
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         return envelope.sign(self._key, self._mesh, record)
 
-    def overtake(self, seen: MemberRecord | LeaveRecord) -> None:
+    def overtake(self, seen: MemberRecord | LeaveRecord, *, contradicted: bool) -> None:
         """Passes a record of this very node that others hold and this one does not: a restored backup, a
-        clone."""
-        if (seen.incarnation, seen.sequence) > (self._incarnation, self._sequence):
+        clone. Where both have one precedence, others hold it against this node until it says something
+        newer."""
+        mine = (self._incarnation, self._sequence)
+        if (seen.incarnation, seen.sequence) > mine or contradicted:
             self._incarnation = seen.incarnation + 1
             self._sequence = 0
             self._published = None

@@ -72,7 +72,7 @@ class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", ta
 
 
 Record = MemberRecord | LeaveRecord | CharterRecord
-"""The closed union that this version understands; other kinds are skipped.."""
+"""The closed union that this version understands; other kinds are skipped."""
 
 
 def precedence(record: MemberRecord | LeaveRecord) -> tuple[int, int]:

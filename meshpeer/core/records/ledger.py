@@ -12,15 +12,16 @@ It refuses to know who is alive, and how facts travel.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity, verify_chain
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, MeshId, NodeId
-from meshpeer.core.records import envelope
+from meshpeer.core.records import bounds, envelope
 from meshpeer.core.records.kinds import (
     CharterRecord,
     LeaveRecord,
@@ -32,26 +33,23 @@ from meshpeer.core.records.kinds import (
 from meshpeer.core.wire.limits import (
     CERTIFICATE_BYTES_MAX,
     CHAIN_LENGTH_MAX,
-    ENDPOINTS_MAX,
     MEMBERS_MAX,
-    NAME_LENGTH_MAX,
     RECORD_BYTES_MAX,
-    ROLES_MAX,
 )
 
-AHEAD_MAX_S = 300
-"""An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
-
 PROVISIONAL_LEAVES_MAX = 4
-"""Provisional leaves kept of one node before its record settles which counts."""
-_LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
-"""What names, roles and regions may hold: they end up in files and terminals of every member."""
+"""Provisional leaves kept of one node beside the one that its record names."""
 PROVISIONAL_SPARE = 8
 """An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has
 judged."""
 
 Chain = tuple[bytes, ...]
 _NO_DIGEST = Digest(b"")
+_KINDS = frozenset(str(kind.__struct_config__.tag) for kind in (MemberRecord, LeaveRecord, CharterRecord))
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    k: str
 
 
 class Verdict(enum.Enum):
@@ -63,6 +61,8 @@ class Verdict(enum.Enum):
     STALE = "stale"
     UNADMITTED = "unadmitted"
     """Its author's certificate is not held yet; offer it again with the chain."""
+    UNKNOWN = "unknown"
+    """A kind of record that a later version made: skipped."""
     EQUIVOCATION = "equivocation"
     """The author signed two bodies for one precedence; both are the proof: pass both on."""
 
@@ -88,7 +88,8 @@ class Member:
     """The bytes of ``record`` or, where the node left, of ``leave``."""
     digest: Digest = _NO_DIGEST
     proof: tuple[bytes, bytes] | None = None
-    """Two envelopes of one precedence: the node equivocated and is quarantined."""
+    """The two lowest envelopes (by digest) of the current precedence: the node equivocated and is
+    quarantined until it publishes anything newer."""
 
     @property
     def current(self) -> MemberRecord | LeaveRecord | None:
@@ -178,19 +179,21 @@ class Ledger:
             member = self._members[identity.node] = Member(identity.node)
         member.admissions[leaf] = Admission(chain, leaf, identity)
         self._leaves[leaf] = identity.node
-        self._drop_superseded(member)
-        return Verdict.ACCEPTED if leaf in member.admissions else Verdict.STALE
+        lasts = self._drop_superseded(member, fresh=leaf)
+        self._end_excess(member)
+        return Verdict.ACCEPTED if lasts else Verdict.STALE
 
     def merge(self, data: bytes, now_unix_s: float) -> Verdict:
         """Merges one signed record; raises ``PeerFault`` where it breaks a rule, whoever sent it."""
-        record: Record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
-        match record:
-            case CharterRecord():
-                return self._merge_charter(record, data, now_unix_s)
-            case MemberRecord() | LeaveRecord():
-                return self._merge_subject(record, data, now_unix_s)
-            case _:  # pragma: no cover - msgspec yields only the union
-                raise PeerFault("record is of no known kind")
+        try:
+            record: Record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
+        except PeerFault:
+            if envelope.open_body(data, _Kind, bytes_max=RECORD_BYTES_MAX).k in _KINDS:
+                raise
+            return Verdict.UNKNOWN
+        if isinstance(record, CharterRecord):
+            return self._merge_charter(record, data, now_unix_s)
+        return self._merge_subject(record, data, now_unix_s)
 
     def forget_expired(self, now_unix_s: float) -> list[NodeId]:
         """Drops records, tombstones and certificates past their end; returns whose record or tombstone
@@ -199,8 +202,7 @@ class Ledger:
         for member in list(self):
             current = member.current
             if current is not None and expires_at(current) <= now_unix_s:
-                member.record = member.leave = None
-                member.envelope, member.digest = b"", _NO_DIGEST
+                self._clear(member)
                 gone.append(member.node)
             for leaf, admission in list(member.admissions.items()):
                 if admission.identity.not_after <= now_unix_s:
@@ -221,30 +223,33 @@ class Ledger:
         if member and held is not None:
             if digest == member.digest:
                 return Verdict.KNOWN
-            if member.proof and data in member.proof:
-                return Verdict.KNOWN
             if precedence(record) < precedence(held):
                 return Verdict.STALE
             contradiction = precedence(record) == precedence(held)
-        _check_times(record, now)
+            if contradiction and member.proof and digest >= envelope.digest_of(member.proof[1]):
+                return Verdict.KNOWN
+        bounds.check_times(record, now)
         if isinstance(record, MemberRecord):
-            _check_member_limits(record)
+            bounds.check_member(record)
+        else:
+            bounds.check_leave(record)
         if member is None or member.best is None:
             return Verdict.UNADMITTED
         if isinstance(record, MemberRecord):
             admission = member.admissions.get(record.certificate) or _durable(member)
             if admission is None:
                 return Verdict.UNADMITTED
-            _check_constraints(record, admission.identity)
+            bounds.check_constraints(record, admission.identity)
         envelope.verify(data, record.node, self.mesh, bytes_max=RECORD_BYTES_MAX)
         if contradiction:
-            member.proof = (min(member.envelope, data), max(member.envelope, data))
+            lowest = sorted({data, *(member.proof or (member.envelope,))}, key=envelope.digest_of)[:2]
             if digest < member.digest:
                 self._put(member, record, data, digest)
-            return Verdict.EQUIVOCATION
-        self._put(member, record, data, digest)
+            member.proof = (lowest[0], lowest[1])
+        else:
+            self._put(member, record, data, digest)
         self._drop_superseded(member)
-        return Verdict.ACCEPTED
+        return Verdict.EQUIVOCATION if contradiction else Verdict.ACCEPTED
 
     def _merge_charter(self, charter: CharterRecord, data: bytes, now: float) -> Verdict:
         digest = envelope.digest_of(data)
@@ -255,8 +260,7 @@ class Ledger:
             _inverted(self.charter_digest),
         ):
             return Verdict.STALE
-        if charter.issued_at > now + AHEAD_MAX_S:
-            raise PeerFault("charter is issued in the future")
+        bounds.check_charter(charter, now)
         author = self._members.get(charter.author)
         if author is None or author.best is None:
             return Verdict.UNADMITTED
@@ -270,7 +274,23 @@ class Ledger:
     def _put(member: Member, record: MemberRecord | LeaveRecord, data: bytes, digest: Digest) -> None:
         member.record = record if isinstance(record, MemberRecord) else None
         member.leave = record if isinstance(record, LeaveRecord) else None
-        member.envelope, member.digest = data, digest
+        member.envelope, member.digest, member.proof = data, digest, None
+
+    @staticmethod
+    def _clear(member: Member) -> None:
+        member.record = member.leave = member.proof = None
+        member.envelope, member.digest = b"", _NO_DIGEST
+
+    def _end_excess(self, member: Member) -> None:
+        """Drops a record that claims more than the certificate that came after it allows."""
+        if member.record is None:
+            return
+        admission = member.admissions.get(member.record.certificate) or _durable(member)
+        try:
+            if admission is not None:
+                bounds.check_constraints(member.record, admission.identity)
+        except PeerFault:
+            self._clear(member)
 
     def _provisional_of(self, asks: VerifiedIdentity) -> int:
         """Counts other nodes that stand on the same invite and no issuer has admitted yet."""
@@ -279,19 +299,23 @@ class Ledger:
             1 for best in bests if best and not best.identity.durable and best.identity.invite == asks.invite
         )
 
-    def _drop_superseded(self, member: Member) -> None:
-        """Keeps what counts, so that a ledger can't be filled with leaves.
+    def _drop_superseded(self, member: Member, *, fresh: Digest | None = None) -> bool:
+        """Keeps what counts, so that a ledger can't be filled with leaves; says whether ``fresh`` does.
 
-        A durable leaf replaces all. Until the node's record says which provisional leaf it shows, a few are
-        kept: whoever holds an invite could else push a leaf of his own for this node in front of its own.
+        A durable leaf replaces all. Of provisional ones the one that the node's record names stays, and a few
+        more: whoever holds an invite could else push a leaf of his own in front of the node's next one. The
+        one that came last is held until the next comes, since the record that names it may follow it.
         """
         best = member.best
         if best is None:
-            return
-        settled = best.identity.durable or member.record is not None
-        spare = [] if settled else sorted(member.admissions)[:PROVISIONAL_LEAVES_MAX]
-        for leaf in [leaf for leaf in member.admissions if leaf != best.leaf and leaf not in spare]:
+            return False
+        keep = {best.leaf}
+        if not best.identity.durable:
+            keep.update(sorted(member.admissions)[:PROVISIONAL_LEAVES_MAX])
+        held = keep if fresh is None or best.identity.durable else {*keep, fresh}
+        for leaf in [leaf for leaf in member.admissions if leaf not in held]:
             self._drop(member, leaf)
+        return fresh in keep
 
     def _drop(self, member: Member, leaf: Digest) -> None:
         del member.admissions[leaf]
@@ -302,38 +326,6 @@ def _durable(member: Member) -> Admission | None:
     """Returns the durable admission: a record that refers to a leaf we dropped as superseded stands on it."""
     best = member.best
     return best if best is not None and best.identity.durable else None
-
-
-def _check_times(record: MemberRecord | LeaveRecord, now: float) -> None:
-    if record.issued_at > now + AHEAD_MAX_S or record.incarnation > now + AHEAD_MAX_S:
-        ahead = int(max(record.issued_at, record.incarnation) - now)
-        raise PeerFault(f"record is dated {ahead} s ahead of this node's clock")
-    if record.sequence < 0 or record.incarnation < 0 or record.ttl_s <= 0:
-        raise PeerFault("record has counters out of range")
-
-
-def _check_member_limits(record: MemberRecord) -> None:
-    if len(record.control_endpoints) > ENDPOINTS_MAX or len(record.wireguard_endpoints) > ENDPOINTS_MAX:
-        raise PeerFault(f"record names more than {ENDPOINTS_MAX} endpoints")
-    if (
-        not _LABEL.fullmatch(record.name)
-        or len(record.roles) > ROLES_MAX
-        or not all(map(_LABEL.fullmatch, record.roles))
-    ):
-        raise PeerFault("record has a name or roles that are no DNS labels")
-    if record.region and not _LABEL.fullmatch(record.region):
-        raise PeerFault("record has a region that is no DNS label")
-    if len(record.wireguard_key) != 32:
-        raise PeerFault("record has a WireGuard key that is not 32 bytes")
-
-
-def _check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
-    if identity.roles and not set(record.roles) <= set(identity.roles):
-        raise PeerFault("record claims roles that its certificate does not allow")
-    if identity.region and record.region != identity.region:
-        raise PeerFault("record claims a region that its certificate does not allow")
-    if Capability.MEMBER not in identity.capabilities:
-        raise PeerFault("certificate does not allow membership")
 
 
 def _inverted(digest: Digest) -> bytes:

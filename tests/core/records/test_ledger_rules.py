@@ -238,7 +238,7 @@ def test_equivocation_keeps_the_lower_digest_and_the_proof_on_every_node() -> No
         member = ledger.get(KEYS[0].public)
         assert member is not None
         assert member.envelope == min(bodies, key=envelope.digest_of)
-        assert member.proof == tuple(sorted(bodies))
+        assert member.proof == tuple(sorted(bodies, key=envelope.digest_of))
         assert {ledger.merge(body, NOW) for body in bodies} == {Verdict.KNOWN}
 
 

@@ -1,0 +1,105 @@
+"""What a record may say, whoever signs it: bounds that need no other fact than the certificate's.
+
+What is in a record ends up in files, terminals and the arguments of programs on every member, so each field
+has a form, and a record with one field out of its form is refused whole. Forms are only ever widened: a
+record of a later version must not be refused for a word that this version doesn't know.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
+from meshpeer.core.wire.limits import ENDPOINTS_MAX, NAME_LENGTH_MAX, ROLES_MAX
+
+AHEAD_MAX_S = 300
+"""An issue time or incarnation further ahead than this is refused: nobody pushes a counter to its end."""
+TTL_MAX_S = 366 * 86_400
+"""No record outlives a durable certificate by more than this: a ghost goes at last."""
+PORT_MAX = 65_535
+MTU_MIN, MTU_MAX = 1_280, 65_535
+"""IPv6 needs 1,280 on every link (RFC 8200, section 5)."""
+
+_LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
+_ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})", re.ASCII)
+
+
+def check_times(record: MemberRecord | LeaveRecord, now_unix_s: float) -> None:
+    """Raises ``PeerFault`` for counters and times that no honest clock gives."""
+    if record.issued_at > now_unix_s + AHEAD_MAX_S or record.incarnation > now_unix_s + AHEAD_MAX_S:
+        ahead = int(max(record.issued_at, record.incarnation) - now_unix_s)
+        raise PeerFault(f"record is dated {ahead} s ahead of this node's clock")
+    if min(record.sequence, record.incarnation, record.issued_at) < 0 or not 0 < record.ttl_s <= TTL_MAX_S:
+        raise PeerFault("record has counters out of range")
+
+
+def check_leave(record: LeaveRecord) -> None:
+    """Raises ``PeerFault`` where a tombstone's name is none."""
+    if record.name and not _LABEL.fullmatch(record.name):
+        raise PeerFault("record has a name that is no DNS label")
+
+
+def check_member(record: MemberRecord) -> None:
+    """Raises ``PeerFault`` where a field is out of its form."""
+    endpoints = (*record.control_endpoints, *record.wireguard_endpoints)
+    if max(len(record.control_endpoints), len(record.wireguard_endpoints)) > ENDPOINTS_MAX:
+        raise PeerFault(f"record names more than {ENDPOINTS_MAX} endpoints")
+    if not all(map(_is_endpoint, endpoints)):
+        raise PeerFault("record names an endpoint that is no endpoint: HOST:PORT, IPv6 in brackets")
+    if not 0 <= record.wireguard_port <= PORT_MAX:
+        raise PeerFault(f"record has {record.wireguard_port} for a port, which is no port")
+    labels = (record.name, *record.roles, *filter(None, (record.region, record.hub)))
+    if len(record.roles) > ROLES_MAX or not all(map(_LABEL.fullmatch, labels)):
+        raise PeerFault("record has a name, roles or a region that are no DNS labels")
+    if record.ipv4 and not _is_ipv4(record.ipv4):
+        raise PeerFault("record claims an address that is no IPv4 address")
+    if len(record.wireguard_key) != 32:
+        raise PeerFault("record has a WireGuard key that is not 32 bytes")
+
+
+def check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
+    """Raises ``PeerFault`` where a record claims more than its certificate gives."""
+    if identity.roles and not set(record.roles) <= set(identity.roles):
+        raise PeerFault("record claims roles that its certificate does not allow")
+    if identity.region and record.region != identity.region:
+        raise PeerFault("record claims a region that its certificate does not allow")
+    if Capability.MEMBER not in identity.capabilities:
+        raise PeerFault("certificate does not allow membership")
+
+
+def check_charter(charter: CharterRecord, now_unix_s: float) -> None:
+    """Raises ``PeerFault`` where a setting is out of its form: every node would trip over it at once."""
+    if charter.issued_at > now_unix_s + AHEAD_MAX_S:
+        raise PeerFault("charter is issued in the future")
+    try:
+        ipaddress.IPv4Network(charter.subnet)
+    except ValueError as error:
+        raise PeerFault("charter has a subnet that is none") from error
+    if not all(map(_LABEL.fullmatch, (charter.mesh_name, charter.topology))):
+        raise PeerFault("charter has a name or topology that is no DNS label")
+    in_range = (
+        0 < charter.version < 2**62,
+        0 < charter.wireguard_port <= PORT_MAX,
+        0 <= charter.keepalive_s <= PORT_MAX,
+        MTU_MIN <= charter.mtu <= MTU_MAX,
+        0 < charter.away_max_s <= TTL_MAX_S,
+    )
+    if not all(in_range):
+        raise PeerFault("charter has settings out of range")
+
+
+def _is_endpoint(text: str) -> bool:
+    match = _ENDPOINT.fullmatch(text)
+    return match is not None and int(match[2]) <= PORT_MAX
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
