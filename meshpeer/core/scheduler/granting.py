@@ -43,7 +43,7 @@ REFILL_BELOW = 0.75
 PACE_WEIGHT = 0.2
 """Weight of the newest task in the moving average of task times."""
 UNABLE_S, DECLINED_S = 10.0, 60.0
-"""How long a worker is given none of the job after it could not run a task (disk full, say), or declined it."""
+"""How long a worker gets none of the job after it could not run a task (disk full, say), or declined it."""
 
 
 class Granting:
