@@ -381,7 +381,10 @@ def offer_all(ledger: Ledger, facts: list[Fact] | list[bytes] | list[Chain]) -> 
 
 
 def content(ledger: Ledger) -> list[object]:
-    members = [(one.node, sorted(one.admissions), one.envelope, one.proof) for one in ledger]
+    """All that counts: leaves kept in reserve may differ, and which two of three bodies are the proof."""
+    members = [
+        (one.node, one.best.leaf if one.best else None, one.envelope, one.proof is not None) for one in ledger
+    ]
     return [members, ledger.charter_envelope]
 
 
