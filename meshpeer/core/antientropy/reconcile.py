@@ -56,6 +56,8 @@ def compare(ledger: Ledger, theirs: Digest) -> tuple[list[NodeId], Want | None]:
     held = {entry.node: entry for entry in theirs.entries}
     if list(held) != sorted(held) or len(held) != len(theirs.entries) or len(held) > ENTRIES_MAX:
         raise PeerFault("digest is not sorted or too long")
+    if not all(_covers(theirs, node) for node in held):
+        raise PeerFault("digest has entries outside its range")
     mine = {member.node: entry_of(member) for member in ledger if _covers(theirs, member.node)}
     push = [node for node, entry in mine.items() if node not in held or _has_more(entry, held[node])]
     pull = [node for node, entry in held.items() if node not in mine or _has_more(entry, mine[node])]
