@@ -50,7 +50,8 @@ def test_a_job_runs_on_all_members(lab: Lab, folder: Path) -> None:
     assert [(task.id, task.name, task.state, task.exit_code) for task in tasks] == [
         (f"nap[{index}]", "nap", "succeeded", 0) for index in range(60)
     ]
-    # A grant that crosses a new link is taken back and given anew, so a number may be 2; it began once all the same.
+    # A grant that crosses a new link is taken back and given anew, so a number may be 2; it began once all
+    # the same.
     only_tries = [[(task.node, "succeeded", 0)] for task in tasks]
     assert [[(o.node, o.state, o.exit_code) for o in task.attempts] for task in tasks] == only_tries
     assert sorted(index for index, _ in meshkit.marks(folder, "begun")) == list(range(60))
