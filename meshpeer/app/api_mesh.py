@@ -11,6 +11,7 @@ import trio
 
 from meshpeer import __version__
 from meshpeer.app import views
+from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_invite
@@ -239,16 +240,12 @@ class MeshAnswers:
         seeds = record.control_endpoints[:3] if record else ()
         if self._agent.state.node.endpoint:
             return seeds, ()
-        private = all(
-            re.match(r"(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|100\.|127\.|\[f[cde])", one)
-            for one in seeds
-        )
+        ports = ports_to_open(self._agent.transport.port, self._agent.node.config.wireguard_port)
         note = (
             "the seeds are addresses of a local network: a joiner elsewhere can't reach them. "
-            "Found the mesh with --endpoint HOST, and open to this machine "
-            f"TCP {self._agent.transport.port} and UDP {self._agent.node.config.wireguard_port}"
+            f"Found the mesh with --endpoint HOST, and open to this machine {ports}"
         )
-        return seeds, (note,) if private else ()
+        return seeds, (note,) if local_only(seeds) else ()
 
     def _stop_soon(self) -> None:
         async def stop() -> None:

@@ -25,6 +25,7 @@ from meshpeer.app.founding import check_endpoint, check_region, check_tasks, ref
 from meshpeer.app.interface import open_interface
 from meshpeer.app.options import JoinOptions
 from meshpeer.app.ports import check_ports, settle_ports
+from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
@@ -44,6 +45,7 @@ from meshpeer.runtime.ports import DialFault, Link, LinkOver
 CONTACT_S = 12.0
 LAN_S = 6.0
 DEFAULT_CONTROL_PORT = 51821
+DEFAULT_WIREGUARD_PORT = 51820
 
 
 @dataclass(slots=True)
@@ -175,7 +177,8 @@ async def _contact(
                     problem = error
         except DialFault as fault:
             raise (Refused if fault.foreign else EnvironmentFault)(
-                fault.what if len(addresses) == 1 else f"no seed lets this node in: {fault.what}", fault.hint
+                fault.what if len(addresses) == 1 else f"no seed lets this node in: {fault.what}",
+                _hint_of(fault, addresses),
             ) from fault
     if isinstance(problem, LinkOver):
         raise PeerFault(
@@ -190,6 +193,17 @@ async def _contact(
             "is that node well? see its `meshpeer status`",
         )
     return found
+
+
+def _hint_of(fault: DialFault, addresses: Sequence[str]) -> str:
+    """Says what to check: mostly it is a router between here and a founder that knows its LAN alone."""
+    if fault.foreign or fault.refused or not local_only(addresses):
+        return fault.hint
+    ports = ports_to_open(DEFAULT_CONTROL_PORT, DEFAULT_WIREGUARD_PORT)
+    return (
+        "is this machine on that member's local network? if not, its mesh has to be founded with "
+        f"--endpoint HOST, and its router to let {ports} through to it"
+    )
 
 
 async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -> _Contact:

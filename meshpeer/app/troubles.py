@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.views import name_of
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.runtime.control import rfc3339
@@ -74,8 +75,20 @@ def next_steps_of(agent: Agent) -> tuple[str, ...]:
         return (
             "meshpeer invite      make an invite, then type on the other machine: meshpeer join INVITE",
             "meshpeer status",
+            *_for_those_elsewhere(agent),
         )
     return (
         "meshpeer peers       who is in, and how they are reached",
         "meshpeer jobs submit FILE    run a job on all of them",
+    )
+
+
+def _for_those_elsewhere(agent: Agent) -> tuple[str, ...]:
+    record = agent.node.own.record
+    if agent.state.node.endpoint or record is None or not local_only(record.control_endpoints):
+        return ()
+    ports = ports_to_open(agent.transport.port, agent.node.config.wireguard_port)
+    return (
+        "Only this local network can reach this node. For machines elsewhere found the mesh with "
+        f"--endpoint HOST, and open to it {ports}.",
     )
