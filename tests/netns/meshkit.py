@@ -29,6 +29,7 @@ from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, ResultRow
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import Job, Peer, Plan, Status, Task
 
+SHIPPED_LABS = Path(__file__).resolve().parents[2] / "scripts" / "netns" / "labs"
 STATE_DIR = "/var/lib/meshpeer"
 LOG = f"{STATE_DIR}/agent.log"
 INTERFACE = "wg0"
@@ -108,7 +109,7 @@ def found_mesh(lab: Lab, *names: str) -> None:
 
 
 @contextlib.contextmanager
-def shown_lab(request: pytest.FixtureRequest, source: str) -> Iterator[Lab]:
+def shown_lab(request: pytest.FixtureRequest, source: str | Path) -> Iterator[Lab]:
     """Runs a lab for a whole module; its machines' logs are shown where one of the module's tests failed."""
     failed_before = request.session.testsfailed
     with Lab.from_toml(source) as lab:
