@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import math
 from collections.abc import AsyncIterator
 
 import trio
@@ -19,6 +20,9 @@ CONTROL_QUEUE_MAX = 256
 """Control frames that wait for a slow peer; what overflows is dropped, and repaired by the next digest."""
 CLOSE_TIMEOUT_S = 2.0
 """How long a closing link may take to send what it holds and say goodbye."""
+GOODBYE_UNREAD_S = 0.1
+"""The same for the goodbye alone, of a link whose reader was cancelled."""
+ENDED = "the connection ended"
 
 
 class WebSocketLink:
@@ -27,6 +31,7 @@ class WebSocketLink:
     def __init__(
         self,
         socket: trio_websocket.WebSocketConnection,
+        stream: trio.abc.Stream,
         *,
         peer: NodeId,
         leaf: bytes,
@@ -35,6 +40,7 @@ class WebSocketLink:
         shown: bytes,
     ) -> None:
         self._socket = socket
+        self._stream = stream
         self.peer = peer
         self.leaf = leaf
         self.remote = remote
@@ -46,6 +52,8 @@ class WebSocketLink:
         self._idle = trio.Event()
         self._idle.set()
         self._close_reason: str | None = None
+        self._closing = trio.Event()
+        self._goodbye_s = CLOSE_TIMEOUT_S
         self.over = trio.Event()
 
     def send_soon(self, frame: bytes) -> bool:
@@ -65,7 +73,7 @@ class WebSocketLink:
         try:
             message = await self._socket.get_message()
         except trio_websocket.ConnectionClosed as error:
-            reason = getattr(error.reason, "reason", None) or "the connection ended"
+            reason = getattr(error.reason, "reason", None) or ENDED
             raise LinkOver(self._close_reason or str(reason)) from error
         if not isinstance(message, bytes):
             raise PeerFault("a text message on a link")
@@ -74,28 +82,50 @@ class WebSocketLink:
     def close_soon(self, reason: str) -> None:
         if self._close_reason is None:
             self._close_reason = reason
+            self._closing.set()
             self._wake.set()
 
     async def run_writer(self) -> None:
-        """Sends queued control frames until the link is to be closed, then says goodbye."""
-        with contextlib.suppress(LinkOver):
-            while True:
-                while self._control:
-                    await self._send(self._control.popleft())
-                self._idle.set()
-                if self._close_reason is not None:
-                    break
-                await self._wake.wait()
-                self._wake = trio.Event()
-        with trio.move_on_after(CLOSE_TIMEOUT_S):
-            await self._socket.aclose(1000, (self._close_reason or "")[:100])
-        self.over.set()
+        """Sends queued control frames until the link is to be closed, then says goodbye.
+
+        Shielded: who cancels a link still sends what was queued; ``run_closer`` bounds how long that takes.
+        """
+        with trio.CancelScope(shield=True):
+            with contextlib.suppress(LinkOver):
+                while True:
+                    while self._control:
+                        await self._send(self._control.popleft())
+                    self._idle.set()
+                    if self._close_reason is not None:
+                        break
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+            # The connection may have ended by itself: from here on nothing is queued, no bulk waits its turn.
+            self.close_soon(ENDED)
+            self._control.clear()
+            self._idle.set()
+            with trio.move_on_after(self._goodbye_s):
+                await self._socket.aclose(1000, (self._close_reason or "")[:100])
+            self.over.set()
+
+    async def run_closer(self) -> None:
+        """Cuts the connection where the peer reads nothing: sending would wait for as long as TCP retries."""
+        with trio.CancelScope(shield=True):
+            await self._closing.wait()
+            with trio.move_on_after(CLOSE_TIMEOUT_S):
+                await self.over.wait()
+                return
+            await trio.aclose_forcefully(self._stream)
+
+    def hurry(self) -> None:
+        """Waits for no answer to the goodbye: nobody reads this end any more."""
+        self._goodbye_s = GOODBYE_UNREAD_S
 
     async def _send(self, frame: bytes) -> None:
         try:
             await self._socket.send_message(frame)
         except trio_websocket.ConnectionClosed as error:
-            raise LinkOver(self._close_reason or "the connection ended") from error
+            raise LinkOver(self._close_reason or ENDED) from error
 
 
 @contextlib.asynccontextmanager
@@ -103,13 +133,16 @@ async def running(link: WebSocketLink) -> AsyncIterator[WebSocketLink]:
     """Runs a link's writer as long as the context lives; leaving flushes control frames and closes."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run_writer)
+        nursery.start_soon(link.run_closer)
         try:
             yield link
         finally:
             link.close_soon("done")
-            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
+            if trio.current_effective_deadline() == -math.inf:
+                # Cancelled, and with it the task that would read the answer.
+                link.hurry()
+            with trio.CancelScope(shield=True):
                 await link.over.wait()
-            nursery.cancel_scope.cancel()
 
 
 QUEUE_MESSAGES = 16

@@ -79,7 +79,13 @@ class TlsTransport:
                     fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
                 else:
                     link = WebSocketLink(
-                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled=address, shown=shown
+                        opened,
+                        stream,
+                        peer=peer_of(leaf),
+                        leaf=leaf,
+                        remote=remote,
+                        dialled=address,
+                        shown=shown,
                     )
                     async with running(link):
                         yield link
@@ -116,7 +122,13 @@ class TlsTransport:
                     self._handshakes += collections.Counter()
                 async with running(
                     WebSocketLink(
-                        opened, peer=peer_of(leaf), leaf=leaf, remote=remote, dialled="", shown=shown
+                        opened,
+                        secured,
+                        peer=peer_of(leaf),
+                        leaf=leaf,
+                        remote=remote,
+                        dialled="",
+                        shown=shown,
                     )
                 ) as link:
                     await handler(link)
