@@ -71,7 +71,9 @@ class Attempts:
         self.nursery.start_soon(self._fetch_job, effect)
 
     def start(self, effect: StartAttempt) -> None:
-        self.nursery.start_soon(self._attempt, effect)
+        # Made here, not in the task: a stop may follow before the task's first step.
+        scope = self._running[effect.job, effect.granted.attempt] = trio.CancelScope()
+        self.nursery.start_soon(self._attempt, effect, scope)
 
     def stop(self, effect: StopAttempt) -> None:
         scope = self._running.get((effect.job, effect.attempt))
@@ -96,10 +98,9 @@ class Attempts:
             return
         self.post(JobLearned(job=effect.job, record=record))
 
-    async def _attempt(self, effect: StartAttempt) -> None:
+    async def _attempt(self, effect: StartAttempt, scope: trio.CancelScope) -> None:
         attempt = effect.granted.attempt
-        with trio.CancelScope() as scope:
-            self._running[effect.job, attempt] = scope
+        with scope:
             try:
                 plan = await self._stage(effect)
                 self.post(AttemptRunning(job=effect.job, attempt=attempt))

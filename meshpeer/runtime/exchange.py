@@ -79,8 +79,13 @@ class Exchange:
         message = CODEC.decode(frame)
         match message:
             case BlobAsk():
-                if self._serving.get(link, SERVING_MAX) >= SERVING_MAX:
+                if message.offset < 0:
+                    raise PeerFault("a file was asked for from before its start")
+                if link not in self._serving:
+                    return
+                if self._serving[link] >= SERVING_MAX:
                     raise PeerFault(f"more than {SERVING_MAX} blob requests at once")
+                self._serving[link] += 1
                 self._nursery.start_soon(self._serve, link, message)
             case BlobPiece():
                 channel = self._answers.get((link, message.number))
@@ -138,7 +143,8 @@ class Exchange:
                 if piece.offset != writer.received or not piece.data:
                     raise PeerFault("a piece of a file came out of order")
                 await writer.write(piece.data)
-                if writer.received >= ref.size:
+                if writer.received >= ref.size or len(piece.data) < BLOB_CHUNK_BYTES:
+                    # A short piece is the last of the holder's file; asking on tells whether it has more.
                     break
         except trio.EndOfChannel as error:
             raise EnvironmentFault("the link broke while a file was moved") from error
@@ -151,24 +157,26 @@ class Exchange:
 
     async def _serve(self, number: LinkId, ask: BlobAsk) -> None:
         link = self._links.get(number)
-        if link is None:
-            return
-        self._serving[number] += 1
         try:
-            offset = ask.offset
-            for _ in range(min(ask.pieces, WINDOW_PIECES)):
-                data = (
-                    b""
-                    if self._blobs.path(ask.digest) is None
-                    else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
-                )
-                piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data)
-                await link.send_bulk(CODEC.encode(piece))
-                offset += len(data)
-                if len(data) < BLOB_CHUNK_BYTES:
-                    break
+            if link is not None:
+                await self._give(link, ask)
         except MeshpeerError:
+            # The link is gone, or the blob's file can't be read: the asker's own limits settle it.
             return
         finally:
             if number in self._serving:
                 self._serving[number] -= 1
+
+    async def _give(self, link: Link, ask: BlobAsk) -> None:
+        offset = ask.offset
+        for _ in range(min(ask.pieces, WINDOW_PIECES)):
+            data = (
+                b""
+                if self._blobs.path(ask.digest) is None
+                else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
+            )
+            piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data)
+            await link.send_bulk(CODEC.encode(piece))
+            offset += len(data)
+            if len(data) < BLOB_CHUNK_BYTES:
+                break
