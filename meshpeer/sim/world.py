@@ -11,7 +11,6 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
@@ -28,7 +27,7 @@ from meshpeer.core.identity.certificates import (
 )
 from meshpeer.core.identity.constraints import ALL, INVITE_DEFAULT
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import LinkId, NodeId, Ticket
+from meshpeer.core.ids import LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
@@ -50,50 +49,14 @@ from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.wgconf.model import ObservedDevice, ObservedPeer
+from meshpeer.core.wire import cbor
+from meshpeer.sim.host import Host, Wire
 
 EPOCH_S = 1_800_000_000.0
 """Where virtual wall clocks start."""
 PERSIST_S = 0.001
 REFUSED_S = 0.002
 SILENT_DIAL_S = 4.0
-
-
-@dataclass(slots=True)
-class Host:
-    """One virtual machine: a node, what its disk holds, and whether it answers."""
-
-    name: str
-    address: str
-    key: SigningKey
-    wireguard: WireGuardPrivateKey
-    chain: Chain
-    roles: tuple[str, ...]
-    issuer: Authority | None
-    disk: dict[tuple[Table, str], bytes] = field(default_factory=dict)
-    node: Node | None = None
-    life: int = 0
-    """Raised at every start and crash: what was on its way to an earlier life is lost."""
-    clock_skew_s: float = 0.0
-    paused: bool = False
-    waiting: list[tuple[Ticket, Callable[[], None]]] = field(default_factory=list)
-    written: set[Ticket] = field(default_factory=set)
-    effects: list[object] = field(default_factory=list)
-    """What the node wanted that this world does not do: for tests to look at."""
-
-    @property
-    def id(self) -> NodeId:
-        return self.key.public
-
-
-@dataclass(slots=True)
-class _Wire:
-    """One simulated TLS connection; each end has its own link number."""
-
-    ends: tuple[tuple[Host, LinkId, int], tuple[Host, LinkId, int]]
-    open: bool = True
-
-    def other(self, host: Host) -> tuple[Host, LinkId, int]:
-        return self.ends[1] if self.ends[0][0] is host else self.ends[0]
 
 
 class World:
@@ -111,7 +74,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._links = itertools.count(1)
-        self._wires: dict[LinkId, _Wire] = {}
+        self._wires: dict[LinkId, Wire] = {}
         self._ticks: dict[str, float] = {}
         unix = int(EPOCH_S)
         self.root = make_root(self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES))
@@ -151,6 +114,7 @@ class World:
         host = self._host(name, key, (leaf, self.issuer.certificate), ("compute", "scheduler"), self.issuer)
         charter = CharterRecord(version=1, issued_at=unix, author=key.public, mesh_name="sim", subnet=subnet)
         host.disk[Table.META, CHARTER_KEY] = envelope.sign(key, self.mesh, charter)
+        host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])
         self.start(host)
         return host
 
@@ -208,6 +172,9 @@ class World:
         endpoint = host.address.rpartition(":")[0]
         self.post(host, EndpointsChanged(control=(host.address,), wireguard=(f"{endpoint}:51820",)))
         self.post(host, Started())
+        for (table, address), _ in rows:
+            if table is Table.SEEDS:
+                self.post(host, SeedFound(address=address))
 
     def crash(self, host: Host, *, silent: bool = False) -> None:
         """Kills the host's agent. Its links close at once, or (``silent``) nobody is told."""
@@ -216,12 +183,12 @@ class World:
         for link, wire in list(self._wires.items()):
             if any(end[0] is host for end in wire.ends):
                 other, number, life = wire.other(host)
-                wire.open = False
                 del self._wires[link]
-                if not silent:
+                if wire.open and not silent:
                     self._later(
                         self._delay(), other, life, LinkClosed(link=number, reason="connection reset")
                     )
+                wire.open = False
 
     def cut(self, left: list[Host], right: list[Host]) -> None:
         """Drops everything between two groups, both ways, without a word to either."""
@@ -338,7 +305,7 @@ class World:
         if host.node is None or other.node is None:
             return
         mine, theirs = LinkId(next(self._links)), LinkId(next(self._links))
-        wire = _Wire(((host, mine, host.life), (other, theirs, other.life)))
+        wire = Wire(((host, mine, host.life), (other, theirs, other.life)))
         self._wires[mine] = self._wires[theirs] = wire
         self.post(
             other,

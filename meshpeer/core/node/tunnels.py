@@ -29,6 +29,7 @@ from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPe
 
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
+EARLY_WORDS_MAX = 256
 SECOND_WAITS_S = 0.3
 """How long the higher id leaves the first initiation to the lower: a long round trip. A side that gets an
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
@@ -55,6 +56,8 @@ class Tunnels:
         self._interface = interface
         self._port = port
         self._tunnels: dict[WireGuardKey, _Tunnel] = {}
+        self._early: set[WireGuardKey] = set()
+        """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
         self.plan = MeshPlan(mode="full", peers=())
@@ -66,10 +69,13 @@ class Tunnels:
         self._attached = prefixes
 
     def on_applied(self, message: Applied, now: Instant) -> None:
+        if message.receiver_key != self._key.public:
+            return
         tunnel = self._tunnels.get(message.sender_key)
-        if tunnel is not None and message.receiver_key == self._key.public:
-            wait_s = 0.0 if self._me < tunnel.node else SECOND_WAITS_S
-            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + wait_s)
+        if tunnel is not None:
+            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
+        elif len(self._early) < EARLY_WORDS_MAX:
+            self._early.add(message.sender_key)
 
     def on_observed(self, device: ObservedDevice | None) -> None:
         self.observed = device
@@ -107,10 +113,7 @@ class Tunnels:
         overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
-            tunnel = self._tunnels.setdefault(
-                planned.public_key,
-                _Tunnel(planned.node, now.mono_s + UNCONFIRMED_READY_S, False, EndpointChoice()),
-            )
+            tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
             observed = held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
@@ -139,6 +142,17 @@ class Tunnels:
         )
 
     # --- rules ----------------------------------------------------------------------------------------------
+
+    def _tunnel(self, node: NodeId, key: WireGuardKey, now: Instant) -> _Tunnel:
+        tunnel = self._tunnels.get(key)
+        if tunnel is None:
+            wait_s = self._wait_s(node) if key in self._early else UNCONFIRMED_READY_S
+            self._early.discard(key)
+            tunnel = self._tunnels[key] = _Tunnel(node, now.mono_s + wait_s, False, EndpointChoice())
+        return tunnel
+
+    def _wait_s(self, node: NodeId) -> float:
+        return 0.0 if self._me < node else SECOND_WAITS_S
 
     def _candidates(
         self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]

@@ -8,7 +8,8 @@ import sys
 
 from meshpeer.core.membership.liveness import State
 from meshpeer.core.node.messages import LeaveAsked
-from meshpeer.sim.world import Host, World
+from meshpeer.sim.host import Host
+from meshpeer.sim.world import World
 
 
 def settled(hosts: list[Host]) -> bool:
