@@ -278,6 +278,8 @@ class Agent:
                 while not self._tunnels_have_ends():  # noqa: ASYNC110 - an interface does not tell
                     await trio.sleep(TUNNELS_LOOK_S)
             self._mark("agreeing on tunnels")
+            # Whoever is told that the node is ready may use a member's name at once.
+            self.chores.write_hosts()
 
     def _tunnels_have_ends(self) -> bool:
         """Says whether the tunnel of every member that is linked, or said to live, leads somewhere.

@@ -180,14 +180,17 @@ class JobAnswers:
         last: Job | None = None
         while True:
             event = self._watchers.setdefault(owner.job, trio.Event())
-            if owner.finished:
+            # Looked at once a round: the job may end while the reader has the floor, and that must be told,
+            # too.
+            ended = owner.finished
+            if ended:
                 # The end is told once it is on disk: a crash must not take it back.
                 await self._on_disk(owner.last_ticket)
             present = views.job_view(self._agent.node, owner)
             if present != last:
                 yield present
                 last = present
-            if owner.finished:
+            if ended:
                 return
             await event.wait()
             if self._failure is not None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from meshpeer.app.agent import Agent
 
 NETWORK_LOOK_S = 5.0
+HOSTS_PAUSE_S = 0.2
+"""Changes that come together are written together."""
 
 
 class Chores:
@@ -50,25 +52,28 @@ class Chores:
             self._agent.driver.post(changed)
 
     async def keep_hosts(self) -> None:
-        if (
-            os.geteuid() != 0
-            or not self._agent.settings.file.mesh.hosts_file
-            or self._agent.wireguard.backend == "none"
-        ):
-            return
-        hosts = HostsFile()
+        """Writes names of members whenever they change."""
         while True:
-            self._agent.members_changed = trio.Event()
-            charter = self._agent.node.ledger.charter
-            if charter is not None:
-                members = [(one.name, (one.ipv4, one.ipv6)) for one in self._agent.node.roster.members]
-                try:
-                    hosts.write(render_block(charter.mesh_name, members))
-                except EnvironmentFault as fault:
-                    self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
-                    return
-            await self._agent.members_changed.wait()
-            await trio.sleep(0.2)
+            changed = self._agent.members_changed = trio.Event()
+            if not self.write_hosts():
+                return
+            await changed.wait()
+            await trio.sleep(HOSTS_PAUSE_S)
+
+    def write_hosts(self) -> bool:
+        """Brings the hosts file in step with the members known now; says whether it is kept at all."""
+        agent = self._agent
+        if os.geteuid() != 0 or not agent.settings.file.mesh.hosts_file or agent.wireguard.backend == "none":
+            return False
+        charter = agent.node.ledger.charter
+        if charter is not None:
+            members = [(one.name, (one.ipv4, one.ipv6)) for one in agent.node.roster.members]
+            try:
+                HostsFile().write(render_block(charter.mesh_name, members))
+            except EnvironmentFault as fault:
+                agent.log.write("warning", fault.what, (("hint", fault.hint),))
+                return False
+        return True
 
     async def discover(self) -> None:
         discovery = MdnsDiscovery() if self._agent.settings.file.mesh.mdns else NoDiscovery()
