@@ -39,7 +39,9 @@ from meshpeer.core.effects import Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId, WireGuardKey, key_text
+from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.jobs.problems import InvalidJob
 from meshpeer.core.membership.liveness import State as Liveness
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
@@ -314,8 +316,8 @@ class Agent:
     # --- what others ask ------------------------------------------------------------------------------------
 
     def check_job(self, signed: bytes) -> JobRecord:
-        """Judges a job's record: signed by its submitter, who may submit, and whose jobs this node runs.
-        Raises ``PeerFault``."""
+        """Judges a job's record: signed by its submitter, who may submit, whose jobs this node runs, and a valid
+        job, since nothing behind this looks again. Raises ``PeerFault``."""
         record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
         envelope.verify(
             signed,
@@ -335,6 +337,10 @@ class Agent:
             allowed
         ):
             raise PeerFault("this node's own settings take no jobs from that submitter ([jobs] from)")
+        try:
+            require_valid(record.spec)
+        except InvalidJob as invalid:
+            raise PeerFault(f"the job is not valid: {invalid.what}", invalid.hint) from invalid
         return record
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -12,6 +12,7 @@ from meshpeer.app import views
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
+from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
 from meshpeer.core.records import envelope
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
@@ -98,6 +99,7 @@ class JobAnswers:
         if owner is None:
             self._check_may_submit()
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
+            require_valid(spec)
             missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
             if missing:
                 raise LocalFault(
