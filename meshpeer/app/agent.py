@@ -316,8 +316,8 @@ class Agent:
     # --- what others ask ------------------------------------------------------------------------------------
 
     def check_job(self, signed: bytes) -> JobRecord:
-        """Judges a job's record: signed by its submitter, who may submit, whose jobs this node runs, and a valid
-        job, since nothing behind this looks again. Raises ``PeerFault``."""
+        """Judges a job's record: signed by its submitter, who may submit, whose jobs this node runs, and
+        a valid job, since nothing behind this looks again. Raises ``PeerFault``."""
         record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
         envelope.verify(
             signed,

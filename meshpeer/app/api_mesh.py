@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from meshpeer.core.identity.constraints import INVITE_DEFAULT, Capability, descr
 from meshpeer.core.identity.invites import Invite, encode_invite
 from meshpeer.core.ids import key_text, wireguard_key_text
 from meshpeer.core.node.messages import LeaveAsked
+from meshpeer.core.scheduler.views import job_state
 from meshpeer.core.wgconf.render import render_wg_quick
 from meshpeer.runtime.control import (
     InviteMade,
@@ -56,9 +58,7 @@ class MeshAnswers:
         best = member.best if member else None
         counts = views.count_members(node)
         troubles = troubles_of(agent)
-        states: dict[str, int] = {}
-        for owner in node.scheduler.owned.values():
-            states[views.job_state(owner)] = states.get(views.job_state(owner), 0) + 1
+        states = collections.Counter(job_state(owner) for owner in node.scheduler.owned.values())
         return Status(
             mesh=MeshInfo(
                 id=key_text(node.ledger.mesh),

@@ -1,8 +1,7 @@
-"""The real clock and the real entropy."""
+"""The real clock."""
 
 from __future__ import annotations
 
-import os
 import time
 
 from meshpeer.core.deadline import Instant
@@ -14,10 +13,3 @@ class SystemClock:
 
     def now(self) -> Instant:
         return Instant(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
-
-
-class SystemEntropy:
-    """Implements ``runtime.ports.Entropy``."""
-
-    def bytes(self, count: int) -> bytes:
-        return os.urandom(count)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import trio
 
 from meshpeer.adapters.discovery import MdnsDiscovery
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
+from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import Settings
 from meshpeer.app.founding import check_endpoint, check_region, check_tasks, refuse_overlap, write_rows
 from meshpeer.app.interface import open_interface
@@ -29,17 +31,15 @@ from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.antientropy.messages import Digest, Facts, Synced
-from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_provisional_leaf
 from meshpeer.core.identity.invites import Invite, decode_invite
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
-from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal, Sight
-from meshpeer.core.node.gossip import CHARTER_KEY
+from meshpeer.core.node.gossip import Gossip, row_of_chains, rows_of
 from meshpeer.core.node.node import CODEC
 from meshpeer.core.records.ledger import Chain, Ledger
-from meshpeer.core.wire import cbor
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
 CONTACT_S = 12.0
@@ -123,7 +123,7 @@ async def _enrol(
         writer.key("node", "node", seed)
         writer.key("wireguard", "wireguard", wireguard_seed)
         writer.node(node, chain)
-        await write_rows(writer.draft, _rows(contact.ledger, key.public, chain))
+        await write_rows(writer.draft, [row_of_chains(key.public, [chain]), *rows_of(contact.ledger)])
         writer.publish()
     finally:
         writer.discard()
@@ -208,6 +208,7 @@ def _hint_of(fault: DialFault, addresses: Sequence[str]) -> str:
 
 async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -> _Contact:
     ledger = Ledger(invite.mesh, invite.roots)
+    gossip = Gossip(ledger, linked=list, jitter=random.Random())
     contact = _Contact(seed=link.dialled, peer=link.peer, ledger=ledger)
     now = time.time()
     link.send_soon(
@@ -237,24 +238,11 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
                     "ask for a new invite, and check the clocks of both machines (timedatectl)",
                 )
             case Facts(chains=chains, records=records):
-                _merge(ledger, chains, records)
+                gossip.spread(chains, records, SystemClock().now())
             case Sight(linked=linked):
                 contact.sighted |= set(linked)
             case Synced():
                 return contact
-
-
-def _merge(ledger: Ledger, chains: Sequence[Chain], records: Sequence[bytes]) -> None:
-    for one in chains:
-        try:
-            ledger.admit(one, time.time())
-        except PeerFault:
-            continue
-    for record in records:
-        try:
-            ledger.merge(record, time.time())
-        except PeerFault:
-            continue
 
 
 def _refuse_spent(invite: Invite, ledger: Ledger) -> None:
@@ -293,16 +281,3 @@ def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> s
     if name != base:
         say(f"the name {base} is taken: this node is {name} (--name chooses another)")
     return name
-
-
-def _rows(ledger: Ledger, me: NodeId, chain: Chain) -> list[Change]:
-    rows: list[Change] = [Put(table=Table.CERTIFICATES, key=key_text(me), value=cbor.encode([list(chain)]))]
-    for member in ledger:
-        if member.admissions:
-            held = [list(member.admissions[leaf].chain) for leaf in sorted(member.admissions)]
-            rows.append(Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held)))
-        if member.envelope:
-            rows.append(Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope))
-    if ledger.charter_envelope:
-        rows.append(Put(table=Table.META, key=CHARTER_KEY, value=ledger.charter_envelope))
-    return rows

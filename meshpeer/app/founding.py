@@ -20,7 +20,7 @@ from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import check_subnet, overlap_of
-from meshpeer.core.effects import Change, Put, Table
+from meshpeer.core.effects import Change
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.identity.certificates import (
     SERIAL_BYTES,
@@ -33,10 +33,9 @@ from meshpeer.core.identity.certificates import (
 from meshpeer.core.identity.constraints import ALL
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import Ticket, key_text
-from meshpeer.core.node.gossip import CHARTER_KEY
+from meshpeer.core.node.gossip import row_of_chains, row_of_charter
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
-from meshpeer.core.wire import cbor
 from meshpeer.runtime.ports import CommitFailed
 
 
@@ -93,8 +92,8 @@ def found(options: InitOptions, settings: Settings) -> None:
             writer.key(file, kind, secret)
         writer.node(node, chain)
         changes: list[Change] = [
-            Put(table=Table.CERTIFICATES, key=key_text(key.public), value=cbor.encode([list(chain)])),
-            Put(table=Table.META, key=CHARTER_KEY, value=envelope.sign(key, mesh, charter)),
+            row_of_chains(key.public, [chain]),
+            row_of_charter(envelope.sign(key, mesh, charter)),
         ]
         trio.run(write_rows, writer.draft, changes)
         writer.publish()

@@ -13,8 +13,9 @@ from meshpeer.core.node.roster import Listed
 from meshpeer.core.records.kinds import LeaveRecord
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import Try
-from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.scheduler.views import job_state, task_counts, task_state
 from meshpeer.core.wgconf.diff import diff_device
+from meshpeer.core.wgconf.model import HANDSHAKE_FRESH_S
 from meshpeer.runtime.control import (
     Job,
     MemberCounts,
@@ -26,8 +27,6 @@ from meshpeer.runtime.control import (
     TaskTry,
     rfc3339,
 )
-
-HANDSHAKE_FRESH_S = 180
 
 
 def name_of(node: Node, who: NodeId) -> str:
@@ -137,19 +136,7 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
     )
 
 
-def job_state(owner: JobOwner) -> str:
-    counts = owner.counts
-    if owner.finished:
-        if owner.cancelled:
-            return "cancelled"
-        return "failed" if counts[TaskState.FAILED] or counts[TaskState.SKIPPED] else "succeeded"
-    started = owner.running or any(counts[state] for state in (TaskState.SUCCEEDED, TaskState.FAILED))
-    return "running" if started else "pending"
-
-
 def job_view(node: Node, owner: JobOwner) -> Job:
-    counts = owner.counts
-    leased = counts[TaskState.LEASED]
     running_on = collections.Counter(
         name_of(node, lease.node) for lease in owner.leases.values() if lease.running
     )
@@ -159,16 +146,7 @@ def job_view(node: Node, owner: JobOwner) -> Job:
         state=job_state(owner),
         owner=name_of(node, node.me),
         durability="this_node",
-        tasks=TaskCounts(
-            total=len(owner.graph),
-            waiting=counts[TaskState.WAITING],
-            ready=counts[TaskState.READY] + leased - owner.running,
-            running=owner.running,
-            succeeded=counts[TaskState.SUCCEEDED],
-            failed=counts[TaskState.FAILED],
-            skipped=counts[TaskState.SKIPPED],
-            cancelled=counts[TaskState.CANCELLED],
-        ),
+        tasks=TaskCounts(**task_counts(owner)),
         submitted_at=rfc3339(owner.record.submitted_at_us / 1e6),
         finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
         running_on=dict(sorted(running_on.items())),
@@ -184,7 +162,7 @@ def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, 
         id=task_id(spec.name, element),
         name=spec.name,
         index=element,
-        state=_task_state(owner, task),
+        state=task_state(owner, task),
         node=name_of(node, row.node) if row else name_of(node, lease.node) if lease else None,
         attempts=tuple(_try_view(node, one) for one in owner.tries_of(task)),
         exit_code=row.exit_code if row else None,
@@ -194,13 +172,6 @@ def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, 
         outputs=outputs,
         wanted=owner.graph.is_sink(task),
     )
-
-
-def _task_state(owner: JobOwner, task: TaskIndex) -> str:
-    state = owner.states[task]
-    if state is TaskState.LEASED:
-        return "running" if owner.leases[task].running else "ready"
-    return str(state.value)
 
 
 def _try_view(node: Node, one: Try) -> TaskTry:

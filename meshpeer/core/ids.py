@@ -8,10 +8,7 @@ phone call.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import NewType
-
-from meshpeer.core.errors import LocalFault
 
 NodeId = NewType("NodeId", bytes)
 """A node's Ed25519 public key, 32 bytes."""
@@ -38,17 +35,6 @@ MESH_ID_BYTES = 16
 def key_text(key: bytes) -> str:
     """Returns the text form of a key or id: lower-case base32, no padding."""
     return base64.b32encode(key).decode("ascii").rstrip("=").lower()
-
-
-def parse_node_id(text: str) -> NodeId:
-    """Parses the 52-character text form of a node id; raises ``LocalFault`` for anything else."""
-    try:
-        raw = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
-    except (binascii.Error, ValueError) as error:
-        raise LocalFault(f"{text!r} is not a node id", "a node id is 52 letters and digits") from error
-    if len(raw) != NODE_ID_BYTES:
-        raise LocalFault(f"{text!r} is not a node id", "a node id is 52 letters and digits")
-    return NodeId(raw)
 
 
 def wireguard_key_text(key: WireGuardKey) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import trio
 
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
-from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
-from meshpeer.core.jobs.dag import Graph
+from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.expand import argv_of, env_of
 from meshpeer.core.jobs.model import FileRef, JobRecord
+from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.messages import (
     Attempt,
     AttemptFinished,
@@ -62,7 +62,6 @@ class Attempts:
     check_job: CheckJob
     post: Callable[[object], None]
     nursery: trio.Nursery
-    _graphs: dict[JobId, Graph] = field(default_factory=dict)
     _running: dict[tuple[JobId, Attempt], trio.CancelScope] = field(default_factory=dict)
 
     # --- effects --------------------------------------------------------------------------------------------
@@ -119,9 +118,7 @@ class Attempts:
                 del self._running[effect.job, attempt]
 
     async def _stage(self, effect: StartAttempt) -> AttemptPlan:
-        graph = self._graphs.get(effect.job)
-        if graph is None:
-            graph = self._graphs[effect.job] = Graph.of(effect.record.spec)
+        graph = effect.graph
         task = TaskIndex(effect.granted.attempt.task)
         spec, element = graph.spec_of(task), graph.element_of(task)
         staged: dict[str, StagedFile] = {}
@@ -197,7 +194,7 @@ class Attempts:
         raise _Missing(task, f"a needed file can't be had: {reason}")
 
     async def _store(self, effect: StartAttempt, outcome: AttemptOutcome) -> Offer:
-        manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs)) if outcome.outputs else _EMPTY
+        manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs) if outcome.outputs else b"")
         return Offer(
             job=effect.job,
             attempt=effect.granted.attempt,
@@ -213,7 +210,6 @@ class Attempts:
         )
 
     def _failed(self, effect: StartAttempt, error: str) -> Offer:
-        empty = Blob(_EMPTY.digest, 0)
         return Offer(
             job=effect.job,
             attempt=effect.granted.attempt,
@@ -222,14 +218,8 @@ class Attempts:
             error=error,
             started_us=0,
             finished_us=0,
-            stdout=empty,
-            stderr=empty,
-            manifest=empty,
+            stdout=NOTHING,
+            stderr=NOTHING,
+            manifest=NOTHING,
             outputs=0,
         )
-
-
-_EMPTY = BlobRef(
-    digest=Digest(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")), size=0
-)
-"""The SHA-256 of nothing."""

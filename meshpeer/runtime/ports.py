@@ -27,12 +27,6 @@ class Clock(Protocol):
     def now(self) -> Instant: ...
 
 
-class Entropy(Protocol):
-    def bytes(self, count: int) -> bytes:
-        """Returns ``count`` bytes fit for keys."""
-        ...
-
-
 # --- store --------------------------------------------------------------------------------------------------
 
 

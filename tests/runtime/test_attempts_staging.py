@@ -15,6 +15,7 @@ import trio.testing
 
 from meshpeer.core.errors import EnvironmentFault, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import Array, Element, FileRef, JobRecord, JobSpec, TaskSpec
 from meshpeer.core.scheduler.messages import (
     Attempt,
@@ -312,8 +313,11 @@ class Bench:
         inputs_blob: Blob | None = None,
         owner: NodeId = OWNER,
     ) -> None:
+        record = self.record()
         granted = Granted(Attempt(TaskIndex(task), 1, number), inputs, inputs_blob)
-        self.attempts.start(StartAttempt(job=JOB, record=self.record(), owner=owner, granted=granted))
+        self.attempts.start(
+            StartAttempt(job=JOB, record=record, graph=Graph.of(record.spec), owner=owner, granted=granted)
+        )
 
     async def end(self) -> None:
         """Waits until no attempt is under way."""

@@ -84,14 +84,6 @@ class DialFailed:
     refused: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkMessage:
-    """One decoded control message."""
-
-    link: LinkId
-    message: msgspec.Struct
-
-
 # --- effects ------------------------------------------------------------------------------------------------
 
 

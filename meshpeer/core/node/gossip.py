@@ -170,12 +170,12 @@ class Gossip:
             return False
         if record == self.ledger.charter_envelope:
             outcome.charter = True
-            outcome.changes.append(Put(table=Table.META, key=CHARTER_KEY, value=record))
+            outcome.changes.append(row_of_charter(record))
             return True
         member = self.ledger.get(subject_of(record))
         if member:
             outcome.touched.append(member.node)
-            outcome.changes.append(Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope))
+            outcome.changes.append(_row_of_record(member))
             if member.best is not None and not member.best.identity.durable:
                 # The leaf that it names may have come just before it, and not counted then.
                 outcome.changes.append(_row_of_chains(member))
@@ -202,9 +202,34 @@ class Gossip:
         return list(dict.fromkeys(filter(None, (member.best.chain, named))))
 
 
+def rows_of(ledger: Ledger) -> list[Change]:
+    """Returns the journal rows of all that a ledger holds, as ``restore`` reads them."""
+    rows: list[Change] = []
+    for member in ledger:
+        if member.admissions:
+            rows.append(_row_of_chains(member))
+        if member.envelope:
+            rows.append(_row_of_record(member))
+    if ledger.charter_envelope:
+        rows.append(row_of_charter(ledger.charter_envelope))
+    return rows
+
+
+def row_of_chains(node: NodeId, chains: Iterable[Chain]) -> Put:
+    """Returns the row of a node's certificate chains; ``unpack_chains`` reads it."""
+    return Put(table=Table.CERTIFICATES, key=key_text(node), value=cbor.encode(list(chains)))
+
+
+def row_of_charter(envelope: bytes) -> Put:
+    return Put(table=Table.META, key=CHARTER_KEY, value=envelope)
+
+
 def _row_of_chains(member: Member) -> Put:
-    held = [member.admissions[leaf].chain for leaf in sorted(member.admissions)]
-    return Put(table=Table.CERTIFICATES, key=key_text(member.node), value=cbor.encode(held))
+    return row_of_chains(member.node, (member.admissions[leaf].chain for leaf in sorted(member.admissions)))
+
+
+def _row_of_record(member: Member) -> Put:
+    return Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope)
 
 
 def _refused(kind: str, fault: PeerFault) -> Note:

@@ -107,7 +107,7 @@ class Node:
         self._stale = False
         """Facts changed since the derived state was last brought in step."""
         self._left = False
-        self._synced_with: NodeId | None = None
+        self._synced = False
         self._remembered: set[str] = set()
         self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
         self._desired: DesiredDevice | None = None
@@ -143,10 +143,6 @@ class Node:
     @property
     def desired(self) -> DesiredDevice | None:
         return self._desired
-
-    @property
-    def synced_with(self) -> NodeId | None:
-        return self._synced_with
 
     @property
     def spent_invites(self) -> dict[NodeId, UsesSpent]:
@@ -249,8 +245,7 @@ class Node:
             case antientropy.Facts():
                 return self._from_gossip(self.gossip.on_facts(peer, message, now), peer, now)
             case antientropy.Synced():
-                first = self._synced_with is None
-                self._synced_with = self._synced_with or peer
+                first, self._synced = not self._synced, True
                 return [FirstSyncDone(peer=peer)] if first else []
             case Applied():
                 self.tunnels.on_applied(message, now)

@@ -17,12 +17,13 @@ what this machine can't do (disk full) is ``AttemptUnstageable`` with none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
 from meshpeer.core.ids import Digest, JobId, NodeId
+from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 
 INPUTS_INLINE_MAX = 64
@@ -357,6 +358,8 @@ class StartAttempt:
 
     job: JobId
     record: JobRecord
+    graph: Graph = field(compare=False, repr=False)
+    """Of the record: made once where the worker learnt it."""
     owner: NodeId
     granted: Granted
 

@@ -409,13 +409,19 @@ class JobWorker:
                 break
             self._deque.popleft()
             self._unqueue(holding)
-            record = self._jobs[holding.job].record
-            if record is None:
+            known = self._jobs[holding.job]
+            if known.record is None or known.graph is None:
                 raise InvariantBroken(f"{holding.key} is in line without its job's record")
             self._busy += holding.cpu
             holding.move(AttemptState.STAGING)
             effects.append(
-                StartAttempt(job=holding.job, record=record, owner=holding.owner, granted=holding.granted)
+                StartAttempt(
+                    job=holding.job,
+                    record=known.record,
+                    graph=known.graph,
+                    owner=holding.owner,
+                    granted=holding.granted,
+                )
             )
         return effects
 

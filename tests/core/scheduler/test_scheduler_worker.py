@@ -22,6 +22,7 @@ from fixtures import (
 
 from meshpeer.core.effects import Delete, Persist, Put, Send, Table, Tick
 from meshpeer.core.ids import Ticket
+from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
@@ -322,7 +323,8 @@ def finished(*more: int) -> Scheduler:
 
 
 def start(task: int, of: JobRecord = THEIRS) -> StartAttempt:
-    return StartAttempt(job=JOB, record=of, owner=of.submitter, granted=Granted(Attempt(task, 1, 1)))
+    granted = Granted(Attempt(task, 1, 1))
+    return StartAttempt(job=JOB, record=of, graph=Graph.of(of.spec), owner=of.submitter, granted=granted)
 
 
 def ack(task: int) -> Ack:
