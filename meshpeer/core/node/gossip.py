@@ -145,13 +145,13 @@ class Gossip:
 
     def _admit(self, chain: Chain, outcome: Outcome, now: Instant) -> bool:
         try:
+            node = self.ledger.identify(chain, now.unix_s).node
             if self.ledger.admit(chain, now.unix_s) is not Verdict.ACCEPTED:
                 return False
         except PeerFault as fault:
             outcome.notes.append(_refused("certificate", fault))
             return False
-        node = self.ledger.owner_of(chain[0])
-        member = self.ledger.get(node) if node else None
+        member = self.ledger.get(node)
         if member:
             outcome.touched.append(member.node)
             outcome.changes.append(_row_of_chains(member))

@@ -21,7 +21,6 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import LocalFault, PeerFault
 from meshpeer.core.identity.admission import UsesSpent
-from meshpeer.core.identity.chains import verify_chain
 from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.links import LinkEffect, Links
@@ -452,10 +451,7 @@ class Node:
     def _admit(self, chain: Sequence[bytes], now: Instant) -> NodeId:
         """Judges a greeting's chain and merges it, as if it had been gossiped."""
         self.ledger.admit(chain, now.unix_s)
-        owner = self.ledger.owner_of(chain[0])
-        if owner is None:
-            return verify_chain(chain, self.ledger.roots, self.ledger.mesh, int(now.unix_s)).node
-        return owner
+        return self.ledger.identify(chain, now.unix_s).node
 
     def _issue(self, touched: Iterable[NodeId], now: Instant) -> list[NodeEffect]:
         if self._issuing is None:

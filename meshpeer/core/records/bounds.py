@@ -13,7 +13,7 @@ import re
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
+from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
 from meshpeer.core.wire.limits import ENDPOINTS_MAX, NAME_LENGTH_MAX, ROLES_MAX
 
 AHEAD_MAX_S = 300
@@ -35,6 +35,14 @@ def check_times(record: MemberRecord | LeaveRecord, now_unix_s: float) -> None:
         raise PeerFault(f"record is dated {ahead} s ahead of this node's clock")
     if min(record.sequence, record.incarnation, record.issued_at) < 0 or not 0 < record.ttl_s <= TTL_MAX_S:
         raise PeerFault("record has counters out of range")
+
+
+def check_suspicion(record: SuspectRecord, now_unix_s: float) -> None:
+    """Raises ``PeerFault`` for a time or counters that no honest clock gives."""
+    if record.issued_at > now_unix_s + AHEAD_MAX_S:
+        raise PeerFault("suspicion is issued in the future")
+    if min(record.sequence, record.incarnation, record.issued_at) < 0:
+        raise PeerFault("suspicion has counters out of range")
 
 
 def check_leave(record: LeaveRecord) -> None:

@@ -71,7 +71,20 @@ class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", ta
     """How long a member may be away before its record expires."""
 
 
-Record = MemberRecord | LeaveRecord | CharterRecord
+class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="suspect"):
+    """An observer's word that it can't reach a node; void as soon as that node publishes anything newer."""
+
+    observer: NodeId
+    subject: NodeId
+    incarnation: int
+    sequence: int
+    """Of the subject's record that is doubted: exactly that one."""
+    issued_at: int
+    closed: bool
+    """Somebody is at its address and refused the link: the host is there, the agent is gone."""
+
+
+Record = MemberRecord | LeaveRecord | CharterRecord | SuspectRecord
 """The closed union that this version understands; other kinds are skipped."""
 
 

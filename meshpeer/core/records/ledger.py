@@ -1,127 +1,78 @@
 """The ledger: the durable answer to "who is in".
 
-It holds, for every node, the certificate chain that admits it, the record it published last (or its
-tombstone), and
-the proof where it contradicted itself; and the charter. Checks go from cheap to dear: size, shape, freshness,
-newer than
-what is held, certificate known, signature. What fails is refused whole, and nothing changes.
+It holds, for every node, the certificate chain that admits it, the record it published last (or its tombstone),
+the proof where it contradicted itself, and what its observers say of it; and the charter. Checks go from cheap to
+dear: size, shape, freshness, newer than what is held, certificate known, signature. What fails is refused whole,
+and nothing changes.
 
-It refuses to know who is alive, and how facts travel.
+What is held of one node is a value (``member``), each step from one to the next is decided by a ``judge``; the
+ledger adds what they can't know: time, other members, and how many of them there are. It refuses to know who is
+alive, and how facts travel.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-
-import msgspec
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.identity.chains import VerifiedIdentity, verify_chain
+from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.ids import Digest, MeshId, NodeId
-from meshpeer.core.records import bounds, envelope
+from meshpeer.core.ids import MeshId, NodeId
+from meshpeer.core.records import bounds
+from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.kinds import (
     CharterRecord,
     LeaveRecord,
     MemberRecord,
-    Record,
+    SuspectRecord,
     expires_at,
-    precedence,
 )
-from meshpeer.core.wire.limits import (
-    CERTIFICATE_BYTES_MAX,
-    CHAIN_LENGTH_MAX,
-    MEMBERS_MAX,
-    RECORD_BYTES_MAX,
+from meshpeer.core.records.member import (
+    NO_DIGEST,
+    Admission,
+    Chain,
+    Member,
+    Verdict,
+    judge_precedence,
+    judge_suspicion,
+    without_leaf,
+    without_record,
 )
+from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, MEMBERS_MAX
 
-PROVISIONAL_LEAVES_MAX = 4
-"""Provisional leaves kept of one node beside the one that its record names."""
+__all__ = ["Chain", "Ledger", "Member", "Verdict"]
+
 PROVISIONAL_SPARE = 8
 """An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has
 judged."""
+NEVER_S = float("inf")
+_SUMS = 1 << 256
 
-Chain = tuple[bytes, ...]
-_NO_DIGEST = Digest(b"")
-_KINDS = frozenset(str(kind.__struct_config__.tag) for kind in (MemberRecord, LeaveRecord, CharterRecord))
-
-
-class _Kind(msgspec.Struct, frozen=True):
-    k: str
-
-
-class Verdict(enum.Enum):
-    """What became of an offered fact."""
-
-    ACCEPTED = "accepted"
-    """New and believed: pass it on."""
-    KNOWN = "known"
-    STALE = "stale"
-    UNADMITTED = "unadmitted"
-    """Its author's certificate is not held yet; offer it again with the chain."""
-    UNKNOWN = "unknown"
-    """A kind of record that a later version made: skipped."""
-    EQUIVOCATION = "equivocation"
-    """The author signed two bodies for one precedence; both are the proof: pass both on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A certificate chain that was checked, and what it says."""
-
-    chain: Chain
-    leaf: Digest
-    identity: VerifiedIdentity
-
-
-@dataclass(slots=True)
-class Member:
-    """All that is held of one node."""
-
-    node: NodeId
-    admissions: dict[Digest, Admission] = field(default_factory=dict)
-    record: MemberRecord | None = None
-    leave: LeaveRecord | None = None
-    envelope: bytes = b""
-    """The bytes of ``record`` or, where the node left, of ``leave``."""
-    digest: Digest = _NO_DIGEST
-    proof: tuple[bytes, bytes] | None = None
-    """The two lowest envelopes (by digest) of the current precedence: the node equivocated and is
-    quarantined until it publishes anything newer."""
-
-    @property
-    def current(self) -> MemberRecord | LeaveRecord | None:
-        return self.leave or self.record
-
-    @property
-    def best(self) -> Admission | None:
-        """The admission that counts: durable before provisional, then the later end, then the lower digest.
-
-        Of provisional ones the one that the node's own record names comes first: whoever holds an invite can
-        sign
-        a leaf for anybody's key, but only the node can say which leaf it shows.
-        """
-        named = self.record.certificate if self.record else None
-        return min(
-            self.admissions.values(),
-            key=lambda one: (not one.identity.durable, one.leaf != named, -one.identity.not_after, one.leaf),
-            default=None,
-        )
+Watcher = Callable[[NodeId, Member | None, Member | None], None]
+"""Told of every step of a member: what was held, what is."""
 
 
 class Ledger:
     """Merges facts of one mesh; iteration is in node id order, whatever the order of arrival."""
 
-    def __init__(self, mesh: MeshId, roots: Sequence[bytes]) -> None:
+    def __init__(self, mesh: MeshId, roots: Sequence[bytes], judge: Judge | None = None) -> None:
         self.mesh = mesh
         self.roots = tuple(roots)
+        self.judge = judge or Judge()
         self._members: dict[NodeId, Member] = {}
-        self._leaves: dict[Digest, NodeId] = {}
+        self._provisional: dict[bytes, int] = {}
+        """How many members stand on each invite whom no issuer has admitted yet."""
+        self._sum = 0
+        self._in = 0
+        """Sum of the ids of those that are in: tells whether the cached ``ids`` still hold."""
+        self._ids: tuple[NodeId, ...] | None = None
+        self._watchers: list[Watcher] = []
+        self.next_expiry_s = NEVER_S
+        """No record or certificate ends before this Unix second."""
         self.charter: CharterRecord | None = None
         self.charter_envelope = b""
-        self.charter_digest = _NO_DIGEST
+        self.charter_digest = NO_DIGEST
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -134,21 +85,36 @@ class Ledger:
     def get(self, node: NodeId) -> Member | None:
         return self._members.get(node)
 
+    def item_of(self, node: NodeId) -> bytes | None:
+        """Returns the hash of all that is held of a node."""
+        member = self._members.get(node)
+        return member.item if member else None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is nothing)."""
+        return hashlib.sha256(self._sum.to_bytes(32) + self.charter_digest).digest()
+
+    @property
+    def ids(self) -> tuple[NodeId, ...]:
+        """Returns who is in, in id order: admitted, with a record, not left. What has expired counts until
+        ``forget_expired`` is called, which is due at ``next_expiry_s``."""
+        if self._ids is None:
+            self._ids = self.judge.shared(
+                ("ids", self.mesh, self._in),
+                lambda: tuple(sorted(node for node, member in self._members.items() if member.is_in)),
+            )
+        return self._ids
+
     def present(self, now_unix_s: float) -> list[Member]:
         """Returns the members that are in: an unexpired record, a valid admission, no tombstone, in id
         order."""
-        return [
-            member
-            for member in self
-            if member.record is not None
-            and member.leave is None
-            and expires_at(member.record) > now_unix_s
-            and member.best is not None
-        ]
+        members = [self._members[node] for node in self.ids]
+        return [one for one in members if one.record is not None and expires_at(one.record) > now_unix_s]
 
-    def owner_of(self, leaf: bytes) -> NodeId | None:
-        """Returns whose leaf certificate this is, where it is held."""
-        return self._leaves.get(envelope.digest_of(leaf))
+    def is_in(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.is_in
 
     def chain_of(self, record: MemberRecord) -> Chain | None:
         """Returns the chain that a record refers to."""
@@ -156,103 +122,101 @@ class Ledger:
         admission = member.admissions.get(record.certificate) if member else None
         return admission.chain if admission else None
 
+    def watch(self, watcher: Watcher) -> None:
+        """Tells ``watcher`` of every step of a member from now on, and of those that are held."""
+        self._watchers.append(watcher)
+        for node, member in self._members.items():
+            watcher(node, None, member)
+
     # --- merging --------------------------------------------------------------------------------------------
 
-    def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
-        """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
+    def identify(self, chain: Sequence[bytes], now_unix_s: float) -> VerifiedIdentity:
+        """Judges a chain and changes nothing; raises ``PeerFault`` where it does not hold."""
         chain = tuple(chain)
         if not 1 <= len(chain) <= CHAIN_LENGTH_MAX or any(len(one) > CERTIFICATE_BYTES_MAX for one in chain):
             raise PeerFault("certificate chain exceeds its limits")
-        leaf = envelope.digest_of(chain[0])
-        if leaf in self._leaves:
+        return self.judge.identify(chain, self.roots, self.mesh, int(now_unix_s))
+
+    def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
+        """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
+        identity = self.identify(chain, now_unix_s)
+        chain = tuple(chain)
+        leaf = self.judge.digest(chain[0])
+        held = self._members.get(identity.node)
+        if held is not None and leaf in held.admissions:
             return Verdict.KNOWN
-        identity = verify_chain(chain, self.roots, self.mesh, int(now_unix_s))
-        member = self._members.get(identity.node)
-        if (
-            not identity.durable
-            and self._provisional_of(identity) >= identity.invite_uses + PROVISIONAL_SPARE
-        ):
-            raise PeerFault("more nodes than its uses stand on this invite")
-        if member is None:
-            if len(self._members) >= MEMBERS_MAX:
-                raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
-            member = self._members[identity.node] = Member(identity.node)
-        member.admissions[leaf] = Admission(chain, leaf, identity)
-        self._leaves[leaf] = identity.node
-        lasts = self._drop_superseded(member, fresh=leaf)
-        self._end_excess(member)
+        self._check_room(identity, held)
+        member, lasts = self.judge.admitted(held, Admission(chain, leaf, identity))
+        self._replace(member)
+        self.next_expiry_s = min(self.next_expiry_s, identity.not_after)
         return Verdict.ACCEPTED if lasts else Verdict.STALE
 
     def merge(self, data: bytes, now_unix_s: float) -> Verdict:
         """Merges one signed record; raises ``PeerFault`` where it breaks a rule, whoever sent it."""
-        try:
-            record: Record = envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
-        except PeerFault:
-            if envelope.open_body(data, _Kind, bytes_max=RECORD_BYTES_MAX).k in _KINDS:
-                raise
-            return Verdict.UNKNOWN
-        if isinstance(record, CharterRecord):
-            return self._merge_charter(record, data, now_unix_s)
-        return self._merge_subject(record, data, now_unix_s)
+        record = self.judge.open(data)
+        match record:
+            case None:
+                return Verdict.UNKNOWN
+            case CharterRecord():
+                return self._merge_charter(record, data, now_unix_s)
+            case SuspectRecord():
+                return self._merge_suspicion(record, data, now_unix_s)
+            case _:
+                return self._merge_own(record, data, now_unix_s)
 
     def forget_expired(self, now_unix_s: float) -> list[NodeId]:
         """Drops records, tombstones and certificates past their end; returns whose record or tombstone
         went."""
         gone: list[NodeId] = []
-        for member in list(self):
-            current = member.current
-            if current is not None and expires_at(current) <= now_unix_s:
-                self._clear(member)
+        self.next_expiry_s = NEVER_S
+        for held in list(self):
+            member = held
+            if member.current is not None and expires_at(member.current) <= now_unix_s:
+                member = without_record(member)
                 gone.append(member.node)
-            for leaf, admission in list(member.admissions.items()):
+            for leaf, admission in member.admissions.items():
                 if admission.identity.not_after <= now_unix_s:
-                    self._drop(member, leaf)
-            if not member.admissions and member.current is None:
-                del self._members[member.node]
+                    member = without_leaf(member, leaf)
+            if member is not held:
+                self._replace(member)
+            self._note_expiry(member)
         return gone
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _merge_subject(self, record: MemberRecord | LeaveRecord, data: bytes, now: float) -> Verdict:
+    def _merge_own(self, record: MemberRecord | LeaveRecord, data: bytes, now: float) -> Verdict:
         if expires_at(record) <= now:
             return Verdict.STALE
-        member = self._members.get(record.node)
-        held = member.current if member else None
-        digest = envelope.digest_of(data)
-        contradiction = False
-        if member and held is not None:
-            if digest == member.digest:
-                return Verdict.KNOWN
-            if precedence(record) < precedence(held):
-                return Verdict.STALE
-            contradiction = precedence(record) == precedence(held)
-            if contradiction and member.proof and digest >= envelope.digest_of(member.proof[1]):
-                return Verdict.KNOWN
+        held = self._members.get(record.node)
+        verdict = Verdict.ACCEPTED
+        if held is not None:
+            verdict = judge_precedence(held, record, self.judge.digest(data))
+            if verdict in (Verdict.KNOWN, Verdict.STALE):
+                return verdict
         bounds.check_times(record, now)
-        if isinstance(record, MemberRecord):
-            bounds.check_member(record)
-        else:
-            bounds.check_leave(record)
-        if member is None or member.best is None:
+        if held is None:
             return Verdict.UNADMITTED
-        if isinstance(record, MemberRecord):
-            admission = member.admissions.get(record.certificate) or _durable(member)
-            if admission is None:
-                return Verdict.UNADMITTED
-            bounds.check_constraints(record, admission.identity)
-        envelope.verify(data, record.node, self.mesh, bytes_max=RECORD_BYTES_MAX)
-        if contradiction:
-            lowest = sorted({data, *(member.proof or (member.envelope,))}, key=envelope.digest_of)[:2]
-            if digest < member.digest:
-                self._put(member, record, data, digest)
-            member.proof = (lowest[0], lowest[1])
-        else:
-            self._put(member, record, data, digest)
-        self._drop_superseded(member)
-        return Verdict.EQUIVOCATION if contradiction else Verdict.ACCEPTED
+        member = self.judge.recorded(held, record, data, self.mesh)
+        if member is None:
+            return Verdict.UNADMITTED
+        self._replace(member)
+        self.next_expiry_s = min(self.next_expiry_s, expires_at(record))
+        return verdict
+
+    def _merge_suspicion(self, record: SuspectRecord, data: bytes, now: float) -> Verdict:
+        held = self._members.get(record.subject)
+        if held is None or not self.is_in(record.observer):
+            return Verdict.UNADMITTED
+        if record.observer == record.subject:
+            raise PeerFault("a node suspects itself")
+        bounds.check_suspicion(record, now)
+        verdict = judge_suspicion(held, record, self.judge.digest(data))
+        if verdict is Verdict.ACCEPTED:
+            self._replace(self.judge.suspected(held, record, data, self.mesh))
+        return verdict
 
     def _merge_charter(self, charter: CharterRecord, data: bytes, now: float) -> Verdict:
-        digest = envelope.digest_of(data)
+        digest = self.judge.digest(data)
         if digest == self.charter_digest:
             return Verdict.KNOWN
         if self.charter and (charter.version, _inverted(digest)) < (
@@ -266,68 +230,59 @@ class Ledger:
             return Verdict.UNADMITTED
         if Capability.ADMIN not in author.best.identity.capabilities:
             raise PeerFault("charter is signed by a node without the capability admin")
-        envelope.verify(data, charter.author, self.mesh, bytes_max=RECORD_BYTES_MAX)
+        self.judge.verify(data, charter.author, self.mesh)
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
 
-    @staticmethod
-    def _put(member: Member, record: MemberRecord | LeaveRecord, data: bytes, digest: Digest) -> None:
-        member.record = record if isinstance(record, MemberRecord) else None
-        member.leave = record if isinstance(record, LeaveRecord) else None
-        member.envelope, member.digest, member.proof = data, digest, None
+    def _check_room(self, identity: VerifiedIdentity, held: Member | None) -> None:
+        if not identity.durable:
+            on_it = self._provisional.get(identity.invite, 0)
+            if held is not None and held.best is not None and _invite_of(held) == identity.invite:
+                on_it -= 1
+            if on_it >= identity.invite_uses + PROVISIONAL_SPARE:
+                raise PeerFault("more nodes than its uses stand on this invite")
+        if held is None and len(self._members) >= MEMBERS_MAX:
+            raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
 
-    @staticmethod
-    def _clear(member: Member) -> None:
-        member.record = member.leave = member.proof = None
-        member.envelope, member.digest = b"", _NO_DIGEST
+    def _replace(self, member: Member) -> None:
+        """Takes one step of one member; drops it where nothing is held of it any more."""
+        node, held = member.node, self._members.get(member.node)
+        now = member if member.admissions or member.current else None
+        if now is None:
+            self._members.pop(node, None)
+        else:
+            self._members[node] = now
+        self._sum = (self._sum + _number(now) - _number(held)) % _SUMS
+        for one, by in ((held, -1), (now, 1)):
+            invite = _invite_of(one) if one else None
+            if invite is not None:
+                self._provisional[invite] = self._provisional.get(invite, 0) + by
+                if not self._provisional[invite]:
+                    del self._provisional[invite]
+        was_in, is_in = held is not None and held.is_in, now is not None and now.is_in
+        if was_in is not is_in:
+            self._in = (self._in + (1 if is_in else -1) * int.from_bytes(node)) % _SUMS
+            self._ids = None
+        for watcher in self._watchers:
+            watcher(node, held, now)
 
-    def _end_excess(self, member: Member) -> None:
-        """Drops a record that claims more than the certificate that came after it allows."""
-        if member.record is None:
-            return
-        admission = member.admissions.get(member.record.certificate) or _durable(member)
-        try:
-            if admission is not None:
-                bounds.check_constraints(member.record, admission.identity)
-        except PeerFault:
-            self._clear(member)
-
-    def _provisional_of(self, asks: VerifiedIdentity) -> int:
-        """Counts other nodes that stand on the same invite and no issuer has admitted yet."""
-        bests = [member.best for member in self._members.values() if member.node != asks.node]
-        return sum(
-            1 for best in bests if best and not best.identity.durable and best.identity.invite == asks.invite
-        )
-
-    def _drop_superseded(self, member: Member, *, fresh: Digest | None = None) -> bool:
-        """Keeps what counts, so that a ledger can't be filled with leaves; says whether ``fresh`` does.
-
-        A durable leaf replaces all. Of provisional ones the one that the node's record names stays, and a few
-        more: whoever holds an invite could else push a leaf of his own in front of the node's next one. The
-        one that came last is held until the next comes, since the record that names it may follow it.
-        """
-        best = member.best
-        if best is None:
-            return False
-        keep = {best.leaf}
-        if not best.identity.durable:
-            keep.update(sorted(member.admissions)[:PROVISIONAL_LEAVES_MAX])
-        held = keep if fresh is None or best.identity.durable else {*keep, fresh}
-        for leaf in [leaf for leaf in member.admissions if leaf not in held]:
-            self._drop(member, leaf)
-        return fresh in keep
-
-    def _drop(self, member: Member, leaf: Digest) -> None:
-        del member.admissions[leaf]
-        self._leaves.pop(leaf, None)
+    def _note_expiry(self, member: Member) -> None:
+        ends = [one.identity.not_after for one in member.admissions.values()]
+        if member.current is not None:
+            ends.append(expires_at(member.current))
+        self.next_expiry_s = min(self.next_expiry_s, *ends, NEVER_S)
 
 
-def _durable(member: Member) -> Admission | None:
-    """Returns the durable admission: a record that refers to a leaf we dropped as superseded stands on it."""
+def _number(member: Member | None) -> int:
+    return int.from_bytes(member.item) if member else 0
+
+
+def _invite_of(member: Member) -> bytes | None:
+    """Returns the invite that a provisional member stands on."""
     best = member.best
-    return best if best is not None and best.identity.durable else None
+    return best.identity.invite if best is not None and not best.identity.durable else None
 
 
-def _inverted(digest: Digest) -> bytes:
+def _inverted(digest: bytes) -> bytes:
     """Orders digests downwards: of two charters with one version, the lower digest wins on every node."""
     return bytes(255 - byte for byte in digest)

@@ -6,6 +6,7 @@ the ledger's business (its tests exchange real ones).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 
@@ -130,7 +131,7 @@ def test_who_has_news_for_whom(
     ledger = ledger_of({})
     incarnation, sequence, digest, proof = mine
     member = member_of(node(1), incarnation, sequence, digest)
-    member.proof = (b"one", b"two") if proof else None
+    member = dataclasses.replace(member, proof=(b"one", b"two") if proof else None)
     ledger._members[member.node] = member
     entry = Entry(node(1), *theirs[:2], theirs[2], b"", theirs[3])
     pushed, want = reconcile.compare(ledger, page_of([], entries=(entry,)))
