@@ -1,8 +1,8 @@
-"""What is decided about facts without regard to time and to other members: pure functions of bytes and values.
+"""What is decided about facts without regard to time and to other members: pure functions of bytes and
+values.
 
-A ledger asks its judge. An agent has one that decides anew each time; the nodes of one simulation share one that
-remembers, since ten thousand of them judge the same facts.
-"""
+A ledger asks its judge. An agent has one that decides anew each time; the nodes of one simulation share one
+that remembers, since ten thousand of them judge the same facts."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Judge:
         self._identities: dict[tuple[MeshId, tuple[bytes, ...]], VerifiedIdentity] = {}
 
     def open(self, data: bytes) -> Record | None:
-        """Returns the record in an envelope whose signature is not looked at yet, None for a kind that a later
-        version made; raises ``PeerFault`` for what is neither."""
+        """Returns the record in an envelope whose signature is not looked at yet, None for a kind that a
+        later version made; raises ``PeerFault`` for what is neither."""
         try:
             return envelope.open_body(data, Record, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]
         except PeerFault:
@@ -76,7 +76,7 @@ class Judge:
     def digest(self, data: bytes) -> Digest:
         return envelope.digest_of(data)
 
-    # --- steps from one value of a member to the next; ``held`` None for one not heard of ---------------------
+    # --- steps from one value of a member to the next; ``held`` None for one not heard of -------------------
 
     def admitted(self, held: Member | None, admission: Admission) -> tuple[Member, bool]:
         return member.with_admission(held or Member(admission.identity.node), admission)
@@ -100,5 +100,6 @@ class Judge:
         return member.with_suspicion(held, record, data, self.digest(data))
 
     def shared(self, key: object, make: Callable[[], Value]) -> Value:
-        """Returns what is derived from facts that ``key`` stands for; a judge that remembers makes it once."""
+        """Returns what is derived from facts that ``key`` stands for; a judge that remembers makes it
+        once."""
         return make()

@@ -1,14 +1,13 @@
 """The ledger: the durable answer to "who is in".
 
-It holds, for every node, the certificate chain that admits it, the record it published last (or its tombstone),
-the proof where it contradicted itself, and what its observers say of it; and the charter. Checks go from cheap to
-dear: size, shape, freshness, newer than what is held, certificate known, signature. What fails is refused whole,
-and nothing changes.
+It holds, for every node, the certificate chain that admits it, the record it published last (or its
+tombstone), the proof where it contradicted itself, and what its observers say of it; and the charter.
+Checks go from cheap to dear: size, shape, freshness, newer than what is held, certificate known, signature.
+What fails is refused whole, and nothing changes.
 
-What is held of one node is a value (``member``), each step from one to the next is decided by a ``judge``; the
-ledger adds what they can't know: time, other members, and how many of them there are. It refuses to know who is
-alive, and how facts travel.
-"""
+What is held of one node is a value (``member``), each step from one to the next is decided by a ``judge``;
+the ledger adds what they can't know: time, other members, and how many of them there are. It refuses to
+know who is alive, and how facts travel."""
 
 from __future__ import annotations
 
@@ -92,7 +91,8 @@ class Ledger:
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is nothing)."""
+        """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is
+        nothing)."""
         return hashlib.sha256(self._sum.to_bytes(32) + self.charter_digest).digest()
 
     @property

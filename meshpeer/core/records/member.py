@@ -1,8 +1,7 @@
 """What is held of one node, as a value: every merge of a fact makes a new one, and never changes the old.
 
-Values can be shared: a thousand simulated ledgers that hold the same facts of a node hold one object. So the rules
-here know neither time nor other members; ``ledger`` does.
-"""
+Values can be shared: a thousand simulated ledgers that hold the same facts of a node hold one object. So
+the rules here know neither time nor other members; ``ledger`` does."""
 
 from __future__ import annotations
 
@@ -35,8 +34,8 @@ class Verdict(enum.Enum):
     KNOWN = "known"
     STALE = "stale"
     UNADMITTED = "unadmitted"
-    """What it stands on is not held yet (its author's certificate, the record that it is about); offer it again
-    with that."""
+    """What it stands on is not held yet (its author's certificate, the record that it is about); offer it
+    again with that."""
     UNKNOWN = "unknown"
     """A kind of record that a later version made: skipped."""
     EQUIVOCATION = "equivocation"
@@ -82,9 +81,8 @@ class Member:
     best: Admission | None = field(init=False)
     """The admission that counts: durable before provisional, then the later end, then the lower digest.
 
-    Of provisional ones the one that the node's own record names comes first: whoever holds an invite can sign a
-    leaf for anybody's key, but only the node can say which leaf it shows.
-    """
+    Of provisional ones the one that the node's own record names comes first: whoever holds an invite can
+    sign a leaf for anybody's key, but only the node can say which leaf it shows. """
     item: bytes = field(init=False, repr=False)
     """The hash of all that others should hold of this node too; equal where they do."""
 
@@ -115,8 +113,8 @@ class Member:
         )
 
     def _item(self) -> bytes:
-        """Hashes what reconciliation compares. Leaves that do not count are left out: which of them a node kept
-        depends on the order in which they came."""
+        """Hashes what reconciliation compares. Leaves that do not count are left out: which of them a node
+        kept depends on the order in which they came."""
         digest = hashlib.sha256(self.node)
         digest.update(self.digest.ljust(32, b"\0"))
         digest.update((self.best.leaf if self.best else b"").ljust(32, b"\0"))
@@ -133,11 +131,10 @@ class Member:
 def with_admission(member: Member, admission: Admission) -> tuple[Member, bool]:
     """Returns the member with one more chain, and whether that chain lasts.
 
-    Keeps what counts, so that a ledger can't be filled with leaves: a durable leaf replaces all. Of provisional
-    ones the one that the node's record names stays, and a few more: whoever holds an invite could else push a
-    leaf of his own in front of the node's next one. The one that came last is held until the next comes, since
-    the record that names it may follow it.
-    """
+    Keeps what counts, so that a ledger can't be filled with leaves: a durable leaf replaces all. Of
+    provisional ones the one that the node's record names stays, and a few more: whoever holds an invite
+    could else push a leaf of his own in front of the node's next one. The one that came last is held until
+    the next comes, since the record that names it may follow it."""
     admissions = {**member.admissions, admission.leaf: admission}
     grown, keep = _without_superseded(replace(member, admissions=admissions), fresh=admission.leaf)
     return _without_excess(grown), admission.leaf in keep
@@ -151,7 +148,8 @@ def without_leaf(member: Member, leaf: Digest) -> Member:
 
 
 def judge_precedence(member: Member, record: MemberRecord | LeaveRecord, digest: Digest) -> Verdict:
-    """Says what its counters make of a record: known, stale, a contradiction, or (``ACCEPTED``) worth reading."""
+    """Says what its counters make of a record: known, stale, a contradiction, or (``ACCEPTED``) worth
+    reading."""
     held = member.current
     if held is None:
         return Verdict.ACCEPTED
@@ -167,7 +165,8 @@ def judge_precedence(member: Member, record: MemberRecord | LeaveRecord, digest:
 
 
 def check_record(member: Member, record: MemberRecord | LeaveRecord) -> bool:
-    """Says whether a certificate stands behind the record; raises ``PeerFault`` for one that claims too much."""
+    """Says whether a certificate stands behind the record; raises ``PeerFault`` for one that claims too
+    much."""
     if isinstance(record, MemberRecord):
         bounds.check_member(record)
     else:
@@ -199,7 +198,8 @@ def with_record(member: Member, record: MemberRecord | LeaveRecord, data: bytes,
 def with_contradiction(
     member: Member, record: MemberRecord | LeaveRecord, data: bytes, digest: Digest
 ) -> Member:
-    """Returns the member with another body for the precedence held: the lower digest holds, two are the proof."""
+    """Returns the member with another body for the precedence held: the lower digest holds, two are the
+    proof."""
     lowest = sorted({data, *(member.proof or (member.envelope,))}, key=envelope.digest_of)[:2]
     suspicions = member.suspicions
     if digest < member.digest:
@@ -229,8 +229,8 @@ def judge_suspicion(member: Member, record: SuspectRecord, digest: Digest) -> Ve
 
 
 def with_suspicion(member: Member, record: SuspectRecord, data: bytes, digest: Digest) -> Member:
-    """Returns the member with one more suspicion. Of two of one observer the lower digest stays, and of too many
-    those of the lowest observers: every ledger keeps the same ones."""
+    """Returns the member with one more suspicion. Of two of one observer the lower digest stays, and of too
+    many those of the lowest observers: every ledger keeps the same ones."""
     others = [one for one in member.suspicions if one.observer != record.observer]
     fresh = Suspicion(record.observer, digest, data, record.closed, record.issued_at)
     ordered = sorted([*others, fresh], key=lambda one: one.observer)
