@@ -2,7 +2,7 @@
 
 Checked: every path of the checkout that a page names exists; so does every `meshpeer` command, and each of
 its options (but in the pages of what is not there yet); the reference pages name every setting, variable,
-route and key of a document, and no setting or route that is not there.
+route, key of a document and metric, and no setting, route or metric that is not there.
 
 ``scripts/docs`` runs it; each finding is one line, and exit code 1.
 """
@@ -17,8 +17,11 @@ from pathlib import Path
 import msgspec
 import typer.main
 
+from meshpeer.adapters.web.page import render
+from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app import config
 from meshpeer.app.cli.main import build
+from meshpeer.core.counters import Counters
 from meshpeer.runtime import control
 
 DOCS = Path(__file__).resolve().parent
@@ -31,12 +34,14 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 _COMMAND = re.compile(r"(?:`|\$ |^ {4}|[(] )(?:sudo )?meshpeer ([^`\n#|]*)", re.MULTILINE)
 _SETTING_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 _ROUTE_ROW = re.compile(r"^\| `([A-Z]+) (/v1/[^`]*)` \|", re.MULTILINE)
+_METRIC_ROW = re.compile(r"^\| `(meshpeer_\w+)` \| (.*?) \|", re.MULTILINE)
+_METRIC_ON_PAGE = re.compile(r"^# HELP (meshpeer_\w+) (.*)$", re.MULTILINE)
 _ROUTE_IN_CODE = re.compile(r'\("([A-Z ]+)", "(/v1/[^"]*)"')
 
 
 def main() -> int:
     """Prints every finding; returns the exit code."""
-    findings = [*_paths(), *_commands(), *_settings(), *_control()]
+    findings = [*_paths(), *_commands(), *_settings(), *_control(), *_metrics()]
     for finding in findings:
         print(f"docs: {finding}", file=sys.stderr)
     return 1 if findings else 0
@@ -128,6 +133,19 @@ def _control() -> Iterator[str]:
         for field in msgspec.structs.fields(document):
             if f"`{field.encode_name}`" not in text:
                 yield f"{page.name}: does not name {document.__name__}.{field.encode_name}"
+
+
+def _metrics() -> Iterator[str]:
+    page = DOCS / "reference" / "metrics.md"
+    said = dict(_METRIC_ROW.findall(page.read_text("utf-8")))
+    look = Snapshot(version="", counters=Counters(), members={}, links=0, event_loop_lag_s=0.0)
+    served = dict(_METRIC_ON_PAGE.findall(render(look)[0].decode("utf-8")))
+    for name in sorted(served.keys() ^ said.keys()):
+        verb = "does not name" if name in served else "names an unknown metric"
+        yield f"{page.name}: {verb} {name}"
+    for name in sorted(served.keys() & said.keys()):
+        if not said[name].startswith(served[name]):
+            yield f"{page.name}: says of {name} what its help text does not: {served[name]}"
 
 
 if __name__ == "__main__":

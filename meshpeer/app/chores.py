@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshpeer import __version__
 from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import observe_network
+from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.app.views import count_members
+from meshpeer.core.counters import Counters
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
@@ -30,6 +34,8 @@ class Chores:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._endpoints = EndpointsChanged(control=(), wireguard=())
+        self.pages_fault: EnvironmentFault | None = None
+        """Why there are no pages although a port for them is set."""
 
     async def watch_network(self) -> None:
         while True:
@@ -93,6 +99,39 @@ class Chores:
             node_hint=key_text(self._agent.node.me),
             port=self._agent.transport.port,
             addresses=literal,
+        )
+
+    async def serve_pages(self) -> None:
+        """Serves ``/metrics`` where a port is set for it. An agent whose port another holds goes on without:
+        several agents may share a machine.
+        """
+        port = self._agent.settings.file.control.web_port
+        if not port:
+            return
+        from meshpeer.adapters.web.server import serve_pages
+
+        try:
+            await serve_pages(self.take_snapshot, port)
+        except EnvironmentFault as fault:
+            self.pages_fault = fault
+            self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
+
+    def take_snapshot(self) -> Snapshot:
+        """Returns this node's figures of now."""
+        node = self._agent.node
+        counts = count_members(node)
+        counters = getattr(node, "counters", None)
+        return Snapshot(
+            version=__version__,
+            counters=counters if isinstance(counters, Counters) else Counters(),
+            members={
+                "alive": counts.alive,
+                "suspect": counts.suspect,
+                "dead": counts.dead,
+                "left": counts.left,
+            },
+            links=len(node.links.peers),
+            event_loop_lag_s=self._agent.driver.lag_s,
         )
 
     async def remove_interface(self) -> None:

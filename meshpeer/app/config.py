@@ -57,6 +57,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     listen_port: int = 51821
     """TCP; 0 picks a free one."""
     web_port: int = 51822
+    """TCP, on loopback alone: ``/metrics``; 0 for none."""
     socket_group: str = ""
 
 
@@ -236,9 +237,8 @@ def _check(file: File, where: Where) -> File:
     )
     for section, key, port in ports:
         if not 0 <= port <= PORT_MAX:
-            raise LocalFault(
-                f"{where(section, key)}: {port} is not a port", f"use 0 to {PORT_MAX}; 0 picks a free one"
-            )
+            zero = "0 for none" if key == "web_port" else "0 picks a free one"
+            raise LocalFault(f"{where(section, key)}: {port} is not a port", f"use 0 to {PORT_MAX}; {zero}")
     interface = file.wireguard.interface
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", interface):
         what = f"{where('wireguard', 'interface')}: {interface!r} can't name an interface"

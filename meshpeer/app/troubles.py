@@ -56,6 +56,9 @@ def notices_of(agent: Agent) -> list[str]:
             f"{name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): "
             "it stays provisional"
         )
+    pages = agent.chores.pages_fault
+    if pages is not None:
+        notices.append(f"{pages.what} ({pages.hint})")
     drift = agent.reconciler.last_drift
     if drift is not None and agent.clock.now().unix_s - drift[0] < DRIFT_SHOWN_S:
         notices.append(f"repaired at {rfc3339(drift[0])[11:19]} UTC: {'; '.join(drift[1])}")

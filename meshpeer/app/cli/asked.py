@@ -93,7 +93,7 @@ WebPort = Annotated[
     typer.Option(
         "--web-port",
         metavar="PORT",
-        help="Of this machine's own pages, TCP [51822]; 0 picks.",
+        help="Of this machine's own pages, TCP [51822]; 0 for none.",
         rich_help_panel=NODE,
     ),
 ]

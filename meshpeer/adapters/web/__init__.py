@@ -1,0 +1,1 @@
+"""Pages for this machine alone, over HTTP on loopback: ``/metrics``."""

@@ -1,0 +1,71 @@
+"""Writes a snapshot as a page that Prometheus reads; imported when the first scraper asks.
+
+Names and units are Prometheus': base units, ``_total`` for what only rises, labels for what adds up. A
+counter that is still zero is on the page, too, or the first event would be no rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.core.counters import Counter
+
+
+def render(snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:
+    """Returns the page and its content type: OpenMetrics where ``accept`` (the header) asks for it, else
+    Prometheus' text.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Node(snapshot))
+    ProcessCollector(registry=registry)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _Node(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._gauges()
+        yield from self._by_kind()
+        for counter in Counter:
+            yield CounterMetricFamily(
+                f"meshpeer_{counter}", counter.meaning, value=self._snapshot.counters.get(counter)
+            )
+
+    def _gauges(self) -> Iterator[Metric]:
+        look = self._snapshot
+        info = GaugeMetricFamily(
+            "meshpeer_build_info", "1, with the version as its label", labels=["version"]
+        )
+        info.add_metric([look.version], 1)
+        yield info
+        members = GaugeMetricFamily(
+            "meshpeer_members", "Members by this node's opinion of them, itself included", labels=["state"]
+        )
+        for state, count in look.members.items():
+            members.add_metric([state], count)
+        yield members
+        yield GaugeMetricFamily("meshpeer_links", "Links that are up", value=look.links)
+        yield GaugeMetricFamily(
+            "meshpeer_event_loop_lag_seconds", "How late the last timer was", value=look.event_loop_lag_s
+        )
+
+    def _by_kind(self) -> Iterator[Metric]:
+        labels = ["direction", "kind"]
+        frames = CounterMetricFamily("meshpeer_link_frames", "Frames on control links", labels=labels)
+        sizes = CounterMetricFamily(
+            "meshpeer_link_bytes", "Bytes of frames on control links, before TLS", labels=labels
+        )
+        for direction, kind, count, frame_bytes in self._snapshot.counters.by_kind():
+            frames.add_metric([direction, kind], count)
+            sizes.add_metric([direction, kind], frame_bytes)
+        yield frames
+        yield sizes

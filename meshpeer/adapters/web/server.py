@@ -1,0 +1,84 @@
+"""Serves this machine's own pages on 127.0.0.1, with the server that the control socket has already loaded.
+
+Anybody on this machine may read them, so they say figures and nothing that is secret, and take no orders. A
+name other than loopback's in ``Host`` is refused: without that a page in a browser could read them under a
+name of its own that resolves to 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import hypercorn.config
+import hypercorn.trio
+import trio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from trio import TaskStatus
+
+from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.core.errors import EnvironmentFault
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 16
+REQUEST_BYTES_MAX = 16 * 1024
+HOSTS = (LOOPBACK, "localhost", "localhost.localdomain")
+
+
+async def serve_pages(
+    look: Callable[[], Snapshot], port: int, *, task_status: TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serves until cancelled, and reports its port (0 picks one); raises ``EnvironmentFault`` where the
+    port can't be had, with nothing started. ``look`` is called once per request.
+    """
+    listener = _listen(port)
+    got = int(listener.getsockname()[1])
+    config = hypercorn.config.Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = None
+    config.errorlog = None
+    config.graceful_timeout = 1
+    config.h11_max_incomplete_size = REQUEST_BYTES_MAX
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_serve, _application(look), config)
+        task_status.started(got)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise EnvironmentFault(
+            f"no /metrics: port {port} of {LOOPBACK} can't be had: {error.strerror}",
+            "give another web_port under [control], or 0 for none",
+        ) from error
+    return listener
+
+
+async def _serve(
+    application: Starlette, config: hypercorn.config.Config, *, task_status: TaskStatus[list[str]]
+) -> None:
+    await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
+
+
+def _application(look: Callable[[], Snapshot]) -> Starlette:
+    async def metrics(request: Request) -> Response:
+        # A megabyte that an agent without a scraper need not hold.
+        from meshpeer.adapters.web.page import render
+
+        page, kind = render(look(), request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": kind, "cache-control": "no-store"})
+
+    return Starlette(
+        routes=[Route("/metrics", metrics, methods=["GET"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)],
+    )

@@ -1,0 +1,20 @@
+"""What a node's figures are at one moment, as plain values; imported by the agent before anybody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshpeer.core.counters import Counters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One look at a node."""
+
+    version: str
+    counters: Counters
+    members: Mapping[str, int]
+    """By state: alive (this node included), suspect, dead, left."""
+    links: int
+    event_loop_lag_s: float
