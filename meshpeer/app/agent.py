@@ -42,7 +42,7 @@ from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.jobs.problems import InvalidJob
-from meshpeer.core.membership.liveness import State as Liveness
+from meshpeer.core.membership.detector import State as Liveness
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
     SeedFound,
@@ -301,7 +301,7 @@ class Agent:
         )
 
     def _is_expected(self, member: NodeId) -> bool:
-        opinion = self.node.liveness.opinion(member)
+        opinion = self.node.detector.opinion(member)
         linked = self.node.links.link_to(member) is not None
         return linked or (opinion is not None and opinion.state is Liveness.ALIVE)
 

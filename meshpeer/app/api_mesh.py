@@ -178,7 +178,7 @@ class MeshAnswers:
             or not listed.record.wireguard_port
             or listed.node == mind.me
         ):
-            rtt = mind.liveness.rtt_s(listed.node)
+            rtt = mind.detector.rtt_s(listed.node)
             return PingAnswer(
                 node=listed.name,
                 address=mind.links.remote_of(listed.node),

@@ -30,15 +30,17 @@ from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
-from meshpeer.core.antientropy.messages import Digest, Facts, Synced
+from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.counters import Counters
 from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_provisional_leaf
 from meshpeer.core.identity.invites import Invite, decode_invite
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal, Sight
-from meshpeer.core.node.gossip import Gossip, row_of_chains, rows_of
-from meshpeer.core.node.node import CODEC
+from meshpeer.core.node.gossip import Gossip, Outcome
+from meshpeer.core.node.rows import row_of_chains, rows_of
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
@@ -55,7 +57,6 @@ class _Contact:
     seed: str
     peer: NodeId
     ledger: Ledger
-    sighted: set[NodeId] = field(default_factory=set)
     observed_me: str = ""
 
 
@@ -208,7 +209,7 @@ def _hint_of(fault: DialFault, addresses: Sequence[str]) -> str:
 
 async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -> _Contact:
     ledger = Ledger(invite.mesh, invite.roots)
-    gossip = Gossip(ledger, linked=list, jitter=random.Random())
+    gossip = Gossip(ledger, linked=list, jitter=random.Random(), counters=Counters())
     contact = _Contact(seed=link.dialled, peer=link.peer, ledger=ledger)
     now = time.time()
     link.send_soon(
@@ -229,20 +230,23 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
             case Hello(chain=theirs, observed=observed):
                 ledger.admit(theirs, time.time())
                 contact.observed_me = observed
-                link.send_soon(
-                    CODEC.encode(Digest(low=b"", high=b"", entries=(), charter_version=0, charter=b""))
-                )
+                _answer(link, gossip.on_up(link.peer, opens=True))
             case Refusal(reason=reason):
                 raise Refused(
                     f"{link.dialled} does not let this node in: {reason}",
                     "ask for a new invite, and check the clocks of both machines (timedatectl)",
                 )
-            case Facts(chains=chains, records=records):
-                gossip.spread(chains, records, SystemClock().now())
-            case Sight(linked=linked):
-                contact.sighted |= set(linked)
             case Synced():
                 return contact
+            case Facts():
+                _answer(link, gossip.on_facts(link.peer, message, SystemClock().now()))
+            case Compare() | Want():
+                _answer(link, gossip.on_message(link.peer, message, SystemClock().now()))
+
+
+def _answer(link: Link, outcome: Outcome) -> None:
+    for _, message in outcome.sends:
+        link.send_soon(CODEC.encode(message))
 
 
 def _refuse_spent(invite: Invite, ledger: Ledger) -> None:
@@ -266,7 +270,7 @@ def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> s
     live = {
         one.record.name
         for one in contact.ledger
-        if one.record and one.leave is None and (one.node in contact.sighted or one.node == contact.peer)
+        if one.record and one.leave is None and not one.suspicions
     }
     if asked:
         if asked in live:

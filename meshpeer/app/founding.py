@@ -33,7 +33,7 @@ from meshpeer.core.identity.certificates import (
 from meshpeer.core.identity.constraints import ALL
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import Ticket, key_text
-from meshpeer.core.node.gossip import row_of_chains, row_of_charter
+from meshpeer.core.node.rows import row_of_chains, row_of_charter
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.runtime.ports import CommitFailed

@@ -7,10 +7,12 @@ import random
 
 from meshpeer.adapters.store import SqliteStore
 from meshpeer.core.deadline import Instant
+from meshpeer.core.counters import Counters
 from meshpeer.core.effects import Note, Table
 from meshpeer.core.ids import Digest, JobId
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
+from meshpeer.core.node.gossip import Gossip
+from meshpeer.core.node.rows import CHARTER_KEY
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
@@ -21,7 +23,7 @@ from meshpeer.core.wire import cbor
 
 def restore_ledger(ledger: Ledger, store: SqliteStore, now: Instant) -> list[Note]:
     """Merges the stored facts into an empty ledger; what no longer holds is left out, with a note."""
-    gossip = Gossip(ledger, linked=list, jitter=random.Random())
+    gossip = Gossip(ledger, linked=list, jitter=random.Random(), counters=Counters())
     charter = next((value for key, value in store.load(Table.META) if key == CHARTER_KEY), None)
     chains = [value for _, value in store.load(Table.CERTIFICATES)]
     records = [value for _, value in store.load(Table.RECORDS)]

@@ -7,7 +7,7 @@ import collections
 
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
-from meshpeer.core.membership.liveness import Opinion, State
+from meshpeer.core.membership.detector import Opinion, State
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.records.kinds import LeaveRecord
@@ -51,12 +51,12 @@ def count_members(node: Node) -> MemberCounts:
 
 
 def state_of(node: Node, who: NodeId) -> str:
-    opinion = node.liveness.opinion(who)
+    opinion = node.detector.opinion(who)
     return opinion.state.value if opinion else State.SUSPECT.value
 
 
 def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
-    opinion = node.liveness.opinion(one.node)
+    opinion = node.detector.opinion(one.node)
     observed = node.tunnels.observed_peer(one.record.wireguard_key)
     linked = node.links.link_to(one.node) is not None
     handshake = (
@@ -64,7 +64,7 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         if observed and observed.latest_handshake_unix_s
         else None
     )
-    rtt = node.liveness.rtt_s(one.node)
+    rtt = node.detector.rtt_s(one.node)
     return Peer(
         id=key_text(one.node),
         name=one.name,
@@ -193,5 +193,11 @@ def _because(node: Node, opinion: Opinion | None, handshake_s: float | None) -> 
     if opinion.state is State.ALIVE and opinion.voucher:
         return f"{name_of(node, opinion.voucher)} has a link to it"
     if opinion.state is not State.ALIVE and handshake_s is not None and handshake_s < HANDSHAKE_FRESH_S:
-        return f"agent down, tunnel up ({opinion.because})"
-    return opinion.because
+        return f"agent down, tunnel up ({_said(node, opinion)})"
+    return _said(node, opinion)
+
+
+def _said(node: Node, opinion: Opinion) -> str:
+    """Returns why, and who else says so: an opinion names its observers."""
+    others = [name_of(node, one) for one in opinion.observers if one != node.me]
+    return f"{opinion.because}; suspected by {', '.join(others)}" if others else opinion.because

@@ -7,39 +7,22 @@ import msgspec
 from meshpeer.core.ids import NodeId
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What one node holds of one member: 8-byte prefixes of the record's and of the best leaf's digest.
-
-    ``record`` is empty where only certificates are held, ``proof`` says that the member is known to have
-    equivocated.
-    """
-
-    node: NodeId
-    incarnation: int
-    sequence: int
-    record: bytes
-    leaf: bytes
-    proof: bool = False
+Range = tuple[bytes, bytes, tuple[tuple[NodeId, bytes], ...]]
+"""A prefix of ids (``ranges.pack_prefix``), then either the fingerprint of all below it, or an empty one and the
+list of all below it: ids, each with 8 bytes of the hash of what is held of it."""
 
 
-class Digest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="digest"):
-    """All entries with ``low <= node < high`` (an empty ``high`` is the end), and the charter held.
+class Compare(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="compare"):
+    """What the sender holds in ranges of ids that may differ, and whose facts it asks for."""
 
-    The receiver answers with the facts that the sender lacks, and a ``Want`` for those that it lacks itself.
-    """
-
-    low: bytes
-    high: bytes
-    entries: tuple[Entry, ...]
-    charter_version: int
-    charter: bytes
+    ranges: tuple[Range, ...]
+    want: tuple[NodeId, ...] = ()
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="want"):
     """Asks for all that the receiver holds of these members."""
 
     nodes: tuple[NodeId, ...]
-    charter: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="facts"):
@@ -47,12 +30,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="facts
 
     chains: tuple[tuple[bytes, ...], ...] = ()
     records: tuple[bytes, ...] = ()
+    push: bool = False
+    """News along the tree, not an answer to a reconciliation."""
 
 
 class Synced(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="synced"):
-    """The receiver has been sent all that the sender's last digest exchange showed it to lack."""
+    """The round is over: what the receiver lacked was sent before this."""
 
     members: int
 
 
-FRAMES = (Digest, Want, Facts, Synced)
+FRAMES = (Compare, Want, Facts, Synced)

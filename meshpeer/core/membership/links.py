@@ -56,6 +56,9 @@ HIGHER_ID_WAITS_S = 1.0
 SEED_REDIAL_S = 60.0
 """A seed that we have no link to is tried again this often while there are other links."""
 
+BANNED_MAX = 1_024
+"""Identities that are shut out at once; each one had a certificate of this mesh."""
+
 ANOTHER_IN_USE = "another link to this peer is in use"
 
 LinkEffect = Dial | SendOnLink | CloseLink | PeerUp | PeerDown | WeWereRefused | Note
@@ -104,6 +107,7 @@ class Links:
         control_port: int,
         admit: Admit,
         jitter: Jitter,
+        reached: Callable[[NodeId], bool] = lambda node: False,
     ) -> None:
         self._me = me
         self._mesh = mesh
@@ -111,10 +115,14 @@ class Links:
         self._control_port = control_port
         self._admit = admit
         self._jitter = jitter
+        self._reached = reached
+        """Says whether the mesh reaches a node that this one has no link to: its seed address need not be
+        dialled."""
         self._links: dict[LinkId, _Link] = {}
         self._by_peer: dict[NodeId, LinkId] = {}
         self._targets: dict[NodeId, _Target] = {}
         self._seeds: dict[str, _Target] = {}
+        self._banned: dict[NodeId, float] = {}
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -160,12 +168,14 @@ class Links:
             known = self._targets.get(node)
             if known is None:
                 wait = 0.0 if self._me < node else HIGHER_ID_WAITS_S
-                self._targets[node] = _Target(node, addresses, now.mono_s + wait)
+                first_s = max(now.mono_s + wait, self._banned.get(node, 0.0))
+                self._targets[node] = _Target(node, addresses, first_s)
             elif known.addresses != addresses:
                 known.addresses = addresses
                 if not known.dialling:
                     known.failures = 0
-                    known.next_at_s = min(known.next_at_s, now.mono_s + BACKOFF_FIRST_S)
+                    soon_s = max(now.mono_s + BACKOFF_FIRST_S, self._banned.get(node, 0.0))
+                    known.next_at_s = min(known.next_at_s, soon_s)
 
     def seed(self, address: str, now: Instant) -> None:
         """Adds an address where some member may answer."""
@@ -256,6 +266,31 @@ class Links:
                 return None, [refused, *self._drop(state, f"refused: {reason}", now, settled=False)]
         return state.peer if state.greeted else None, []
 
+    def close(self, peer: NodeId, reason: str, now: Instant) -> list[LinkEffect]:
+        """Closes the link in use to a peer, where there is one."""
+        link = self._by_peer.get(peer)
+        return self._drop(self._links[link], reason, now) if link is not None else []
+
+    def ban(self, peer: NodeId, for_s: float, reason: str, now: Instant) -> list[LinkEffect]:
+        """Closes a peer's links, and neither dials nor admits it for a while.
+
+        The identity is shut out, not the address: others live behind the same NAT.
+        """
+        self._banned = {one: until for one, until in self._banned.items() if until > now.mono_s}
+        if len(self._banned) < BANNED_MAX:
+            self._banned[peer] = now.mono_s + for_s
+        effects: list[LinkEffect] = []
+        for state in [one for one in self._links.values() if one.peer == peer]:
+            effects += self._refuse(state, reason, now)
+        target = self._targets.get(peer)
+        if target is not None:
+            target.next_at_s = max(target.next_at_s, self._banned.get(peer, 0.0))
+        return effects
+
+    def banned(self, now: Instant) -> list[NodeId]:
+        """Returns who is shut out now, in id order."""
+        return sorted(one for one, until in self._banned.items() if until > now.mono_s)
+
     def on_fault(self, link: LinkId, reason: str, now: Instant) -> list[LinkEffect]:
         """Closes the link of a peer that broke the protocol, and tells it why."""
         state = self._links.get(link)
@@ -276,6 +311,8 @@ class Links:
             return self._refuse(state, "this node belongs to another mesh", now)
         if not hello.chain or hello.chain[0] != state.leaf:
             return self._refuse(state, "the greeting's certificate is not the handshake's", now)
+        if self._banned.get(state.peer, 0.0) > now.mono_s:
+            return self._refuse(state, "this node has shut you out for a while: you passed on what is forged", now)
         try:
             node = self._admit(hello.chain, now)
         except PeerFault as fault:
@@ -365,7 +402,9 @@ class Links:
 
     def _satisfied(self, target: _Target) -> bool:
         who = target.node or target.answered_by
-        return who is not None and (who == self._me or who in self._by_peer)
+        if who is None:
+            return False
+        return who == self._me or who in self._by_peer or (target.node is None and self._reached(who))
 
     def _due(self, target: _Target, now: Instant) -> bool:
         return (

@@ -9,6 +9,8 @@ import msgspec
 from meshpeer.core.ids import LinkId, MeshId, NodeId
 
 PROTOCOL_VERSIONS = (1,)
+ENOUGH_LINKS = "this node has links enough"
+"""Why a link beyond the degree is closed: nobody is to be doubted for it."""
 
 # --- frames -------------------------------------------------------------------------------------------------
 
@@ -41,13 +43,22 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="pong")
     number: int
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="sight"):
-    """Whom the sender has a live link to: what it can vouch for itself."""
+class ProbeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="probe"):
+    """Asks whether the receiver reaches a node that the sender does not (SWIM's ping-req)."""
 
-    linked: tuple[NodeId, ...]
+    number: int
+    subject: NodeId
 
 
-FRAMES = (Hello, Refusal, Ping, Pong, Sight)
+class ProbeAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="probed"):
+    """The answer; one that says no is Lifeguard's nack: at least the asker's own links work."""
+
+    number: int
+    subject: NodeId
+    reached: bool
+
+
+FRAMES = (Hello, Refusal, Ping, Pong, ProbeAsked, ProbeAnswered)
 
 # --- events -------------------------------------------------------------------------------------------------
 

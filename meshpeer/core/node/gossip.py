@@ -1,8 +1,11 @@
-"""Gossip: merges facts into the ledger, keeps them on disk, and passes news on.
+"""Gossip: merges facts into the ledger, keeps them on disk, passes news on, and makes losses good.
 
-Flood with dedupe: what the ledger accepts as new goes to every other link once; what it knows goes nowhere. A
-digest on every
-new link and every 10 s makes losses good.
+News is pushed along Plumtree's tree: what the ledger accepts goes eagerly to some links and is announced on the
+rest; what it knows goes nowhere. Range-based reconciliation on every new link, and with one neighbour every 10 s,
+finds whatever a push lost. What came by reconciliation is announced, not pushed: most of the mesh knows it, and
+whoever does not asks.
+
+Checks go from cheap to dear, and what a link or an author may ask for in a second is bounded.
 """
 
 from __future__ import annotations
@@ -13,24 +16,49 @@ from typing import Protocol
 
 import msgspec
 
-from meshpeer.core.antientropy import reconcile
-from meshpeer.core.antientropy.messages import Digest, Facts, Synced, Want
-from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Change, Delete, Note, Put, Table
+from meshpeer.core.antientropy.facts import CHARTER_ID, Group, facts_about, in_frames
+from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.antientropy.ranges import Answer, Reconciler
+from meshpeer.core.counters import Counter, Counters
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Change, Delete, Note, Table
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.membership.plumtree import Plumtree
+from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
+from meshpeer.core.membership.rates import Buckets
+from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, unpack_chains
 from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import CharterRecord, MemberRecord, Record, SuspectRecord
 from meshpeer.core.records.ledger import Chain, Ledger, Member, Verdict
-from meshpeer.core.wire import cbor
-from meshpeer.core.wire.limits import RECORD_BYTES_MAX
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 RECONCILE_INTERVAL_S = 10.0
-FORGET_INTERVAL_S = 60.0
-CHARTER_KEY = "charter"
+FORGET_PAUSE_S = 60.0
+"""Between two looks for what has expired."""
+LINK_RECORDS_PER_S = 200.0
+LINK_RECORDS_BURST = float(MEMBERS_MAX)
+"""A first sync brings the whole table at once."""
+ORIGIN_CHANGES_PER_S = 1.0
+ORIGIN_CHANGES_BURST = 5.0
+OBSERVER_SUSPICIONS_PER_S = 2.0
+OBSERVER_SUSPICIONS_BURST = 64.0
+"""Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
+NEWS_ID_BYTES = 16
+SUBJECTS_MAX = 10_000
+"""Pieces of news that a GRAFT can still ask for."""
 
 
 class Jitter(Protocol):
     def random(self) -> float: ...
+
+
+class RateLimited(PeerFault):
+    """Put off, not refused: reconciliation brings it once there is room."""
+
+    def __init__(self, what: str, counter: Counter) -> None:
+        super().__init__(what)
+        self.counter = counter
 
 
 @dataclass(slots=True)
@@ -40,21 +68,57 @@ class Outcome:
     sends: list[tuple[NodeId, msgspec.Struct]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     touched: list[NodeId] = field(default_factory=list)
+    """Whose chains, record or tombstone changed."""
+    doubted: list[NodeId] = field(default_factory=list)
+    """About whom something was said that was not known."""
     notes: list[Note] = field(default_factory=list)
     charter: bool = False
+    synced: bool = False
+    """A member has sent all that this node lacked."""
     fault: str = ""
     """Why the source of the facts is not worth a link."""
+
+
+@dataclass(slots=True)
+class _News:
+    """What of a batch was new: ids with the facts to push for them, and ids that were known."""
+
+    fresh: list[tuple[bytes, Group]] = field(default_factory=list)
+    known: list[bytes] = field(default_factory=list)
+    lacking: list[NodeId] = field(default_factory=list)
+    """Members whose facts stand on something that is not held."""
 
 
 class Gossip:
     """Drives one ledger. Sans-IO."""
 
-    def __init__(self, ledger: Ledger, *, linked: Callable[[], list[NodeId]], jitter: Jitter) -> None:
+    def __init__(
+        self, ledger: Ledger, *, linked: Callable[[], list[NodeId]], jitter: Jitter, counters: Counters
+    ) -> None:
         self.ledger = ledger
+        self.plumtree = Plumtree(counters)
         self._linked = linked
         self._jitter = jitter
+        self._counters = counters
+        self._reconciler = Reconciler(self)
+        self._subjects: dict[bytes, NodeId] = {}
+        self._per_link: Buckets[NodeId] = Buckets(LINK_RECORDS_PER_S, LINK_RECORDS_BURST)
+        self._per_origin: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
+        self._per_observer: Buckets[NodeId] = Buckets(OBSERVER_SUSPICIONS_PER_S, OBSERVER_SUSPICIONS_BURST)
         self._reconcile_at_s = 0.0
-        self._forget_at_s = 0.0
+        self._forgot_at_s = float("-inf")
+        self._synced = False
+        self._charter_item: bytes | None = None
+        if ledger.charter_digest:
+            self._charter_item = ledger.charter_digest
+            self._reconciler.replace(CHARTER_ID, None, ledger.charter_digest)
+        ledger.watch(self._on_step)
+
+    def item_of(self, node: NodeId) -> bytes | None:
+        """Returns the hash of all that is held under an id, the charter's included."""
+        if node == CHARTER_ID:
+            return self.ledger.charter_digest or None
+        return self.ledger.item_of(node)
 
     # --- start ----------------------------------------------------------------------------------------------
 
@@ -62,189 +126,266 @@ class Gossip:
         self, chains: Iterable[bytes], records: Iterable[bytes], charter: bytes | None, now: Instant
     ) -> list[Note]:
         """Merges what the store held; what has expired or no longer holds is left out, with a note."""
-        outcome = Outcome()
+        outcome, news = Outcome(), _News()
         for packed in chains:
             for chain in unpack_chains(packed):
-                self._admit(chain, outcome, now)
+                self._admit(chain, outcome, news, now)
         for record in (*records, *([charter] if charter else [])):
-            self._merge(record, outcome, now)
+            self._merge(record, outcome, news, now, None)
         return outcome.notes
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def on_up(self, peer: NodeId) -> Outcome:
-        return Outcome(sends=[(peer, digest) for digest in reconcile.digests(self.ledger)])
+    def on_up(self, peer: NodeId, *, opens: bool) -> Outcome:
+        """Begins a reconciliation from the end that ``opens``: one is enough for both."""
+        self.plumtree.peer_up(peer)
+        self._per_link.forget(peer)
+        return Outcome(sends=[(peer, self._reconciler.open())] if opens else [])
 
-    def on_digest(self, peer: NodeId, digest: Digest) -> Outcome:
-        """Raises ``PeerFault`` for a digest that breaks its form."""
-        push, want = reconcile.compare(self.ledger, digest)
-        mine = self.ledger.charter.version if self.ledger.charter else 0
-        charter = mine > digest.charter_version or (
-            mine == digest.charter_version and want is not None and want.charter
-        )
-        outcome = Outcome(
-            sends=[(peer, facts) for facts in reconcile.facts_about(self.ledger, push, charter=charter)]
-        )
-        if want is not None:
-            outcome.sends.append((peer, want))
-        if not digest.high:
-            outcome.sends.append((peer, Synced(members=len(self.ledger))))
-        return outcome
-
-    def on_want(self, peer: NodeId, want: Want) -> Outcome:
-        return Outcome(
-            sends=[
-                (peer, facts)
-                for facts in reconcile.facts_about(self.ledger, want.nodes, charter=want.charter)
-            ]
-        )
+    def on_down(self, peer: NodeId) -> None:
+        self.plumtree.peer_down(peer)
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
         """Merges what holds; what does not is refused one by one, since clocks differ between honest
         nodes."""
-        return self.spread(facts.chains, facts.records, now, source=peer)
+        outcome, news = self._take(facts, now, peer)
+        if facts.push:
+            if news.known and not news.fresh:
+                self._counters.add(Counter.DUPLICATES, len(news.known))
+                outcome.sends += self.plumtree.on_duplicate(peer, now)
+            if news.lacking:
+                # Answered by facts that are no push: one question, never a circle.
+                outcome.sends.append((peer, Want(nodes=tuple(dict.fromkeys(news.lacking)))))
+            self._push(news, outcome, peer, now)
+        elif self._synced:
+            self._announce(news, outcome, peer, now)
+        return outcome
 
-    def spread(
-        self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant, *, source: NodeId | None = None
-    ) -> Outcome:
-        """Merges facts and passes on what was news, to everyone but the source."""
-        outcome = Outcome()
-        new_chains = [chain for chain in chains if self._admit(chain, outcome, now)]
-        new_records = [record for record in records if self._merge(record, outcome, now)]
-        groups: list[tuple[list[Chain], list[bytes]]] = [([chain], []) for chain in new_chains]
-        for record in new_records:
-            behind = [chain for chain in self._chains_of_news(record) if chain not in new_chains]
-            groups.append((behind, [record]))
-        outcome.sends += [
-            (peer, frame)
-            for frame in reconcile.in_frames(groups)
-            for peer in self._linked()
-            if peer != source
-        ]
+    def on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> Outcome:
+        """Takes what reconciliation and the tree say to each other; raises ``PeerFault`` for broken form."""
+        match message:
+            case Compare():
+                return self._on_compare(peer, self._reconciler.on_compare(message))
+            case Want(nodes=nodes):
+                return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
+            case Synced():
+                return Outcome(synced=self._first_sync())
+            case IHave():
+                self._counters.add(Counter.IHAVES_IN, len(message.ids))
+                self.plumtree.on_ihave(peer, message, now)
+            case Graft():
+                self._counters.add(Counter.GRAFTS_IN)
+                return self._on_graft(peer, self.plumtree.on_graft(peer, message, now))
+            case Prune():
+                self._counters.add(Counter.PRUNES_IN)
+                self.plumtree.on_prune(peer)
+        return Outcome()
+
+    def _on_compare(self, peer: NodeId, answer: Answer) -> Outcome:
+        """Facts go first: who reads the reply holds them."""
+        self._counters.add(Counter.RECONCILE_DIFFERENCES, len(answer.push))
+        outcome = Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, answer.push)])
+        outcome.sends.append((peer, answer.reply))
+        outcome.synced = answer.in_sync and self._first_sync()
+        return outcome
+
+    def _first_sync(self) -> bool:
+        first, self._synced = not self._synced, True
+        return first
+
+    def spread(self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant) -> Outcome:
+        """Merges facts of this node's own making and pushes them."""
+        outcome, news = self._take(Facts(chains=tuple(chains), records=tuple(records)), now, None)
+        self._push(news, outcome, None, now)
         return outcome
 
     def tick(self, now: Instant) -> Outcome:
-        outcome = Outcome()
+        outcome = Outcome(sends=[*self.plumtree.tick(now)])
         if now.mono_s >= self._reconcile_at_s:
             self._reconcile_at_s = now.mono_s + RECONCILE_INTERVAL_S * (0.75 + 0.5 * self._jitter.random())
             linked = self._linked()
             if linked:
                 peer = linked[int(self._jitter.random() * len(linked))]
-                outcome.sends += [(peer, digest) for digest in reconcile.digests(self.ledger)]
-        if now.mono_s >= self._forget_at_s:
-            self._forget_at_s = now.mono_s + FORGET_INTERVAL_S
+                self._counters.add(Counter.RECONCILE_ROUNDS)
+                outcome.sends.append((peer, self._reconciler.open()))
+        if self._forget_due(now):
+            self._forgot_at_s = now.mono_s
             for node in self.ledger.forget_expired(now.unix_s):
                 outcome.touched.append(node)
                 outcome.changes.append(Delete(table=Table.RECORDS, key=key_text(node)))
         return outcome
 
-    def next_deadline(self) -> Deadline:
-        return Deadline(min(self._reconcile_at_s, self._forget_at_s), "reconcile or forget what expired")
+    def next_deadline(self, now: Instant) -> Deadline | None:
+        expiry_s = now.mono_s + (self.ledger.next_expiry_s - now.unix_s)
+        return earliest(
+            Deadline(self._reconcile_at_s, "reconcile with a neighbour"),
+            Deadline(max(expiry_s, self._forgot_at_s + FORGET_PAUSE_S), "forget what expired"),
+            self.plumtree.next_deadline(),
+        )
+
+    # --- passing on -----------------------------------------------------------------------------------------
+
+    def _push(self, news: _News, outcome: Outcome, source: NodeId | None, now: Instant) -> None:
+        """Pushes news along the tree: one set of frames for all links that get the same."""
+        by_targets: dict[tuple[NodeId, ...], list[Group]] = {}
+        for news_id, group in news.fresh:
+            targets = self.plumtree.on_news(news_id, source, now)
+            by_targets.setdefault(tuple(targets), []).append(group)
+        for eager, groups in by_targets.items():
+            for frame in in_frames(groups, push=True):
+                outcome.sends += [(peer, frame) for peer in eager]
+                self._counters.add(Counter.EAGER_PUSHES, len(eager) * len(frame.records or frame.chains))
+
+    def _announce(self, news: _News, outcome: Outcome, source: NodeId, now: Instant) -> None:
+        for news_id, _ in news.fresh:
+            self.plumtree.on_found(news_id, source, now)
+
+    def _on_graft(self, peer: NodeId, ids: Iterable[bytes]) -> Outcome:
+        """Answers a GRAFT from what is held now: what is newer than the news asked for serves as well."""
+        nodes = [node for one in ids if (node := self._subjects.get(one)) is not None]
+        return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes, push=True)])
 
     # --- merging --------------------------------------------------------------------------------------------
 
-    def _admit(self, chain: Chain, outcome: Outcome, now: Instant) -> bool:
+    def _take(self, facts: Facts, now: Instant, source: NodeId | None) -> tuple[Outcome, _News]:
+        outcome, news = Outcome(), _News()
+        for chain in facts.chains:
+            self._admit(chain, outcome, news, now)
+        for record in facts.records:
+            if self._merge(record, outcome, news, now, source):
+                continue
+            if outcome.fault:
+                break
+        return outcome, news
+
+    def _admit(self, chain: Chain, outcome: Outcome, news: _News, now: Instant) -> None:
         try:
             node = self.ledger.identify(chain, now.unix_s).node
-            if self.ledger.admit(chain, now.unix_s) is not Verdict.ACCEPTED:
-                return False
+            verdict = self.ledger.admit(chain, now.unix_s)
         except PeerFault as fault:
+            self._counters.add(Counter.RECORDS_REFUSED)
             outcome.notes.append(_refused("certificate", fault))
-            return False
+            return
+        if verdict is not Verdict.ACCEPTED:
+            return
+        self._counters.add(Counter.RECORDS_ACCEPTED)
         member = self.ledger.get(node)
-        if member:
-            outcome.touched.append(member.node)
-            outcome.changes.append(_row_of_chains(member))
-        return True
+        if member is not None:
+            outcome.touched.append(node)
+            outcome.changes.append(row_of_chains_of(member))
+            self._note(news, self.ledger.judge.digest(chain[0]), node, ((chain,), ()))
 
-    def _merge(self, record: bytes, outcome: Outcome, now: Instant) -> bool:
+    def _merge(
+        self, data: bytes, outcome: Outcome, news: _News, now: Instant, source: NodeId | None
+    ) -> bool:
         try:
-            verdict = self.ledger.merge(record, now.unix_s)
+            record = self.ledger.judge.open(data)
+            before = self.ledger.get(_subject_of(record)) if record is not None else None
+            verdict = self.ledger.merge(data, now.unix_s, lambda one: self._limit(one, source, now))
         except envelope.BadSignature as fault:
+            self._counters.add(Counter.SIGNATURES_BAD)
             outcome.fault = fault.what
             return False
+        except RateLimited as fault:
+            self._counters.add(fault.counter)
+            return False
         except PeerFault as fault:
+            self._counters.add(Counter.RECORDS_REFUSED)
             outcome.notes.append(_refused("record", fault))
             return False
+        if record is None:
+            return False
+        digest = self.ledger.judge.digest(data)
+        subject = _subject_of(record)
+        if verdict is Verdict.KNOWN:
+            self._counters.add(Counter.RECORDS_KNOWN)
+            news.known.append(digest[:NEWS_ID_BYTES])
+        if verdict is Verdict.UNADMITTED:
+            news.lacking.append(subject)
         if verdict not in (Verdict.ACCEPTED, Verdict.EQUIVOCATION):
             return False
-        if record == self.ledger.charter_envelope:
+        self._counters.add(Counter.RECORDS_ACCEPTED)
+        self._note(news, digest, subject, (self._chains_behind(record, before), (data,)))
+        if isinstance(record, CharterRecord):
+            self._reconciler.replace(CHARTER_ID, self._charter_item, digest)
+            self._charter_item = digest
             outcome.charter = True
-            outcome.changes.append(row_of_charter(record))
-            return True
-        member = self.ledger.get(subject_of(record))
-        if member:
-            outcome.touched.append(member.node)
-            outcome.changes.append(_row_of_record(member))
-            if member.best is not None and not member.best.identity.durable:
-                # The leaf that it names may have come just before it, and not counted then.
-                outcome.changes.append(_row_of_chains(member))
-            if verdict is Verdict.EQUIVOCATION:
-                fields = (("node", key_text(member.node)),)
-                outcome.notes.append(
-                    Note(
-                        level="error",
-                        fact="a node contradicts itself: is its state folder in use twice?",
-                        fields=fields,
-                    )
-                )
+            outcome.changes.append(row_of_charter(data))
+        elif isinstance(record, SuspectRecord):
+            outcome.doubted.append(subject)
+        else:
+            self._note_own(subject, verdict, outcome)
         return True
 
-    def _chains_of_news(self, data: bytes) -> list[Chain]:
-        """Returns the chains that a new record stands on, so that whoever hears of a member for the first
-        time can judge it."""
-        if data == self.ledger.charter_envelope:
+    def _note_own(self, node: NodeId, verdict: Verdict, outcome: Outcome) -> None:
+        member = self.ledger.get(node)
+        if member is None:
+            return
+        outcome.touched.append(node)
+        outcome.changes.append(row_of_record(member))
+        if member.best is not None and not member.best.identity.durable:
+            # The leaf that it names may have come just before it, and not counted then.
+            outcome.changes.append(row_of_chains_of(member))
+        if verdict is Verdict.EQUIVOCATION:
+            self._counters.add(Counter.EQUIVOCATIONS)
+            outcome.notes.append(
+                Note(
+                    level="error",
+                    fact="a node contradicts itself: is its state folder in use twice?",
+                    fields=(("node", key_text(node)),),
+                )
+            )
+
+    def _limit(self, record: Record, source: NodeId | None, now: Instant) -> None:
+        """Bounds what one link and one author may make this node check, and everybody else pass on."""
+        if source is None:
+            return
+        if not self._per_link.take(source, now):
+            raise RateLimited("its link sends too many records", Counter.RECORDS_RATE_LIMITED)
+        if isinstance(record, SuspectRecord):
+            if not self._per_observer.take(record.observer, now):
+                raise RateLimited("its observer suspects too many at once", Counter.ORIGINS_RATE_LIMITED)
+        elif isinstance(record, MemberRecord):
+            held = self.ledger.get(record.node)
+            if held is not None and held.record is not None and not self._per_origin.take(record.node, now):
+                raise RateLimited("its node changes too often", Counter.ORIGINS_RATE_LIMITED)
+
+    def _chains_behind(self, record: Record, before: Member | None) -> list[Chain]:
+        """Returns the chains that a member's record stands on, for whoever hears of it for the first time; none
+        where the record before it stood on the same."""
+        if not isinstance(record, MemberRecord):
             return []
-        member = self.ledger.get(subject_of(data))
+        if before is not None and before.record and before.record.certificate == record.certificate:
+            return []
+        member = self.ledger.get(record.node)
         if member is None or member.best is None:
             return []
-        named = self.ledger.chain_of(member.record) if member.record else None
+        named = self.ledger.chain_of(record)
         return list(dict.fromkeys(filter(None, (member.best.chain, named))))
 
+    def _note(self, news: _News, digest: bytes, node: NodeId, group: Group) -> None:
+        news_id = digest[:NEWS_ID_BYTES]
+        if len(self._subjects) >= SUBJECTS_MAX:
+            del self._subjects[next(iter(self._subjects))]
+        self._subjects[news_id] = node
+        news.fresh.append((news_id, group))
 
-def rows_of(ledger: Ledger) -> list[Change]:
-    """Returns the journal rows of all that a ledger holds, as ``restore`` reads them."""
-    rows: list[Change] = []
-    for member in ledger:
-        if member.admissions:
-            rows.append(_row_of_chains(member))
-        if member.envelope:
-            rows.append(_row_of_record(member))
-    if ledger.charter_envelope:
-        rows.append(row_of_charter(ledger.charter_envelope))
-    return rows
+    def _on_step(self, node: NodeId, held: Member | None, now: Member | None) -> None:
+        self._reconciler.replace(node, held.item if held else None, now.item if now else None)
 
-
-def row_of_chains(node: NodeId, chains: Iterable[Chain]) -> Put:
-    """Returns the row of a node's certificate chains; ``unpack_chains`` reads it."""
-    return Put(table=Table.CERTIFICATES, key=key_text(node), value=cbor.encode(list(chains)))
+    def _forget_due(self, now: Instant) -> bool:
+        return now.unix_s >= self.ledger.next_expiry_s and now.mono_s >= self._forgot_at_s + FORGET_PAUSE_S
 
 
-def row_of_charter(envelope: bytes) -> Put:
-    return Put(table=Table.META, key=CHARTER_KEY, value=envelope)
-
-
-def _row_of_chains(member: Member) -> Put:
-    return row_of_chains(member.node, (member.admissions[leaf].chain for leaf in sorted(member.admissions)))
-
-
-def _row_of_record(member: Member) -> Put:
-    return Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope)
+def _subject_of(record: Record) -> NodeId:
+    match record:
+        case CharterRecord():
+            return CHARTER_ID
+        case SuspectRecord(subject=subject):
+            return subject
+        case _:
+            return record.node
 
 
 def _refused(kind: str, fault: PeerFault) -> Note:
     return Note(level="warning", fact=f"a {kind} was refused", fields=(("reason", fault.what),))
-
-
-class _Subject(msgspec.Struct):
-    node: NodeId
-
-
-def subject_of(record: bytes) -> NodeId:
-    """Returns whom a member or leave record is about."""
-    return envelope.open_body(record, _Subject, bytes_max=RECORD_BYTES_MAX).node
-
-
-def unpack_chains(packed: bytes) -> list[Chain]:
-    """Reads a row of the table of certificates."""
-    return list(cbor.decode(packed, tuple[tuple[bytes, ...], ...], bytes_max=64 * 1024))

@@ -1,38 +1,42 @@
 """The node: every machine of one agent, behind two doors.
 
-``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back.
-Inside, an event goes to the
-machines that care; what they want is turned into frames on links, rows in the journal and a desired
-interface. After every event
-the derived state (roster, own record, links to keep, tunnels) is brought in step with the facts.
+``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back. Inside, an
+event goes to the machines that care; what they want is turned into frames on links, rows in the journal and a
+desired interface.
+
+What follows from the facts (own record, links to keep, roster, tunnels) is brought in step with them at once, and
+then after a pause that grows with the mesh: a thousand joiners are a thousand pieces of news, and one plan.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from meshpeer.core.addressing.claims import choose_ipv4
-from meshpeer.core.addressing.ula import ula_address
-from meshpeer.core.antientropy import messages as antientropy
+from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
-from meshpeer.core.errors import LocalFault, PeerFault
+from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
+from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.admission import UsesSpent
-from meshpeer.core.ids import Digest, LinkId, NodeId, Ticket
+from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
-from meshpeer.core.membership.links import LinkEffect, Links
-from meshpeer.core.membership.liveness import (
+from meshpeer.core.membership.detector import (
+    Detector,
+    DetectorEffect,
+    DialFor,
     LinkIsSilent,
-    Liveness,
-    LivenessEffect,
     OpinionChanged,
-    PingPeer,
+    Refute,
+    SendTo,
     State,
+    Suspect,
+    Tell,
 )
+from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.messages import (
+    ENOUGH_LINKS,
     CloseLink,
     Dial,
     DialFailed,
@@ -43,8 +47,12 @@ from meshpeer.core.membership.messages import (
     SendOnLink,
     WeWereRefused,
 )
-from meshpeer.core.node import messages as own_messages
+from meshpeer.core.membership.overlay import Overlay
+from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
+from meshpeer.core.membership.suspicions import SuspicionSeen
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
+from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.gossip import Gossip, Jitter, Outcome
 from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.messages import (
@@ -64,20 +72,24 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
-from meshpeer.core.node.own import OwnRecord, Profile
-from meshpeer.core.node.roster import Listed, Roster, make_roster
+from meshpeer.core.node.presence import Presence
+from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.wgconf.model import DesiredDevice
-from meshpeer.core.wire.frames import Channel, Codec
+from meshpeer.core.wire.frames import Codec
 
-CODEC = Codec(Channel.CONTROL, (*membership.FRAMES, *antientropy.FRAMES, *own_messages.FRAMES, *jobs.FRAMES))
+STEP_PAUSE_PER_MEMBER_S = 0.0005
+"""Derived state follows the facts at most this often, times the members: a few per cent of a core."""
+BAN_S = 600.0
+"""How long an identity that passed on a bad signature is shut out."""
 
-_CHANGES_FACTS = (Started, Tick, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked)
+_CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked)
 
 
 class Node:
@@ -93,25 +105,22 @@ class Node:
         jitter: Jitter,
         entropy: Callable[[int], bytes],
         now: Instant,
+        codec: Codec = CODEC,
     ) -> None:
         self.config = config
         self.me = config.key.public
         self.ledger = ledger
         self.scheduler = scheduler
+        self.counters = Counters()
+        self._codec = codec
         self._tickets = tickets
-        self._name = config.name
-        self._control: tuple[str, ...] = ()
-        self._wireguard: tuple[str, ...] = ()
+        self._now = now
         self._started = False
         self._stale = False
         """Facts changed since the derived state was last brought in step."""
-        self._left = False
-        self._synced = False
+        self._step_at_s = now.mono_s
         self._remembered: set[str] = set()
         self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
-        self._desired: DesiredDevice | None = None
-        self._roster = Roster((), {})
-        self._chain: Chain = config.chain
         self.links = Links(
             me=self.me,
             mesh=ledger.mesh,
@@ -119,9 +128,12 @@ class Node:
             control_port=config.control_port,
             admit=self._admit,
             jitter=jitter,
+            reached=lambda node: self.derived.is_reached(node),
         )
-        self.liveness = Liveness(self.me)
-        self.gossip = Gossip(ledger, linked=lambda: self.links.peers, jitter=jitter)
+        self.overlay = Overlay(me=self.me, mesh=ledger.mesh, dice=jitter)
+        self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
+        self.gossip = Gossip(ledger, linked=lambda: self.links.peers, jitter=jitter, counters=self.counters)
+        self.presence = Presence(config, ledger, now)
         self.tunnels = Tunnels(
             mesh=ledger.mesh,
             me=self.me,
@@ -129,19 +141,18 @@ class Node:
             interface=config.interface,
             port=config.wireguard_port,
         )
-        held = ledger.get(self.me)
-        self.own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
-        self._previous_ipv4 = held.record.ipv4 if held and held.record else ""
+        self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
 
     # --- reading --------------------------------------------------------------------------------------------
 
     @property
     def roster(self) -> Roster:
-        return self._roster
+        """Returns names and addresses as the facts have them now; made when they are asked for."""
+        return self.derived.roster
 
     @property
     def desired(self) -> DesiredDevice | None:
-        return self._desired
+        return self.derived.desired
 
     @property
     def spent_invites(self) -> dict[NodeId, UsesSpent]:
@@ -149,13 +160,14 @@ class Node:
         return self._issuing.refused if self._issuing else {}
 
     def next_deadline(self) -> Deadline | None:
-        profile = self._profile()
         return earliest(
             self.links.next_deadline(),
-            self.liveness.next_deadline(),
-            self.gossip.next_deadline(),
-            self.tunnels.next_deadline() if self.config.wireguard_port else None,
-            self.own.next_deadline(profile) if self._started and profile and not self._left else None,
+            self.overlay.next_deadline(),
+            self.detector.next_deadline(),
+            self.gossip.next_deadline(self._now),
+            self.derived.deadline,
+            self.presence.next_deadline() if self._started else None,
+            Deadline(self._step_at_s, "facts changed") if self._started and self._stale else None,
             self.scheduler.next_deadline(),
         )
 
@@ -163,23 +175,22 @@ class Node:
 
     def handle(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
         """Takes one event; returns every effect of it, in order."""
+        self._now = now
         effects = self._dispatch(event, now)
-        if self._started and self._stale:
-            self._stale = False
+        if self._started and self._stale and now.mono_s >= self._step_at_s:
             effects += self._bring_in_step(now)
         return effects
 
     def _dispatch(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
         self._stale = self._stale or isinstance(event, _CHANGES_FACTS)
         match event:
+            case FrameReceived(link=link, frame=frame):
+                return self._on_frame(link, frame, now)
+            case Tick():
+                return self._on_tick(event, now)
             case Started():
                 self._started = True
-                return self._spread([self._chain], (), now)
-            case Tick():
-                effects = self._from_links(self.links.tick(now), now)
-                effects += self._from_liveness(self.liveness.tick(now), now)
-                effects += self._from_gossip(self.gossip.tick(now), None, now)
-                return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
+                return self._spread([self.presence.chain], (), now)
             case LinkOpened():
                 return self._from_links(self.links.on_opened(event, now), now)
             case LinkClosed():
@@ -187,15 +198,15 @@ class Node:
             case DialFailed(target=target, refused=refused):
                 effects = self._from_links(self.links.on_dial_failed(event, now), now)
                 if target is not None:
-                    effects += self._from_liveness(self.liveness.on_dial_failed(target, refused, now), now)
+                    self.overlay.on_unreachable(target, now)
+                    effects += self._from_detector(self.detector.on_dial_failed(target, refused, now), now)
+                    self._stale = True
                 return effects
-            case FrameReceived(link=link, frame=frame):
-                return self._on_frame(link, frame, now)
             case SeedFound(address=address):
                 self.links.seed(address, now)
                 return self._from_links(self.links.tick(now), now)
             case EndpointsChanged(control=control, wireguard=wireguard):
-                self._control, self._wireguard = control, wireguard
+                self.presence.control, self.presence.wireguard = control, wireguard
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
@@ -203,54 +214,69 @@ class Node:
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
-                self._left = True
-                return self._spread((), [self.own.leave(ttl_s=self._ttl_s(), now=now)], now)
+                return self._spread((), [self.presence.leave(now)], now)
             case RenameAsked(name=name):
-                self._name = name
+                self.presence.name = name
                 return []
+            case LagMeasured(lag_s=lag_s):
+                return self._from_detector(self.detector.on_lag(lag_s, now), now)
             case Persisted():
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
             case _:
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
 
+    def _on_tick(self, event: Tick, now: Instant) -> list[NodeEffect]:
+        self._stale = self._stale or self._is_due(self.derived.deadline, now)
+        self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
+        self._stale = self.overlay.tick(now) or self._stale
+        effects = self._from_links(self.links.tick(now), now)
+        effects += self._from_detector(self.detector.tick(now), now)
+        effects += self._from_gossip(self.gossip.tick(now), None, now)
+        return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
+
+    @staticmethod
+    def _is_due(deadline: Deadline | None, now: Instant) -> bool:
+        return deadline is not None and now.mono_s >= deadline.at_s
+
     # --- frames ---------------------------------------------------------------------------------------------
 
     def _on_frame(self, link: LinkId, frame: bytes, now: Instant) -> list[NodeEffect]:
         try:
-            message = CODEC.decode(frame)
+            message = self._codec.decode(frame)
             if message is None:
                 return []
+            self.counters.add_kind("in", type(message).__name__, len(frame))
             peer, effects = self.links.on_message(link, message, now)
-            done = self._from_links(effects, now)
+            done = self._from_links(effects, now) if effects else []
             if peer is None:
                 return done
-            done += self._from_liveness(self.liveness.on_heard(peer, now), now)
+            done += self._from_detector(self.detector.on_heard(peer, now), now)
             return done + self._on_message(peer, message, now)
         except PeerFault as fault:
+            self.counters.add(Counter.FRAMES_REFUSED)
             return self._from_links(self.links.on_fault(link, fault.what, now), now)
 
     def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[NodeEffect]:
         match message:
             case membership.Ping():
-                return self._from_liveness(self.liveness.on_ping(peer, message), now)
+                return self._from_detector(self.detector.on_ping(peer, message), now)
             case membership.Pong():
-                return self._from_liveness(self.liveness.on_pong(peer, message, now), now)
-            case membership.Sight():
-                return self._from_liveness(self.liveness.on_sight(peer, message, now), now)
-            case antientropy.Digest():
-                return self._from_gossip(self.gossip.on_digest(peer, message), None, now)
-            case antientropy.Want():
-                return self._from_gossip(self.gossip.on_want(peer, message), None, now)
-            case antientropy.Facts():
+                return self._from_detector(self.detector.on_pong(peer, message, now), now)
+            case membership.ProbeAsked():
+                return self._from_detector(self.detector.on_probe_asked(peer, message, now), now)
+            case membership.ProbeAnswered():
+                return self._from_detector(self.detector.on_probe_answered(peer, message, now), now)
+            case Facts():
                 return self._from_gossip(self.gossip.on_facts(peer, message, now), peer, now)
-            case antientropy.Synced():
-                first, self._synced = not self._synced, True
-                return [FirstSyncDone(peer=peer)] if first else []
+            case Compare() | Want() | Synced() | IHave() | Graft() | Prune():
+                return self._from_gossip(self.gossip.on_message(peer, message, now), peer, now)
             case Applied():
                 self.tunnels.on_applied(message, now)
                 self._stale = True
                 return []
             case _:
+                if peer != self.me:
+                    self.overlay.need(peer, now)
                 return self._from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
@@ -262,43 +288,80 @@ class Node:
         for effect in effects:
             match effect:
                 case SendOnLink(link=link, message=message):
-                    done.append(SendFrame(link=link, frame=CODEC.encode(message)))
+                    done.append(self._frame(link, message))
                 case PeerUp(peer=peer, remote=remote, dialled=dialled):
                     self._stale = True
+                    self.counters.add(Counter.LINKS_OPENED)
+                    self.overlay.on_up(peer, now)
                     done += self._remember(remote) if dialled else []
-                    done += self._from_liveness(self.liveness.on_up(peer, now), now)
-                    done += self._from_gossip(self.gossip.on_up(peer), None, now)
+                    done += self._from_detector(self.detector.on_up(peer, now), now)
+                    done += self._from_gossip(self.gossip.on_up(peer, opens=dialled), None, now)
                     self.tunnels.on_link(peer)
                     done += [one for node, word in self.tunnels.words() for one in self._send(node, word)]
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
                     done.append(MembersChanged())
                 case PeerDown(peer=peer, reason=reason):
                     self._stale = True
-                    done += self._from_liveness(self.liveness.on_down(peer, reason, now), now)
+                    self.overlay.on_down(peer)
+                    self.gossip.on_down(peer)
+                    done += self._from_detector(self.detector.on_down(peer, reason, now), now)
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerDown(peer=peer), now), now)
                     done += self._from_links(self.links.tick(now), now)
                     done.append(MembersChanged())
-                case Dial() | CloseLink() | WeWereRefused() | Note():
+                case Dial():
+                    self.counters.add(Counter.DIALS)
+                    done.append(effect)
+                case CloseLink() | WeWereRefused() | Note():
                     done.append(effect)
         return done
 
-    def _from_liveness(self, effects: Iterable[LivenessEffect], now: Instant) -> list[NodeEffect]:
+    def _from_detector(self, effects: Iterable[DetectorEffect], now: Instant) -> list[NodeEffect]:
         done: list[NodeEffect] = []
         for effect in effects:
             match effect:
-                case PingPeer(peer=peer, message=message):
+                case SendTo(peer=peer, message=message):
                     done += self._send(peer, message)
-                case OpinionChanged():
+                case OpinionChanged(peer=peer, opinion=opinion):
                     self._stale = True
+                    self.overlay.on_opinion(peer, dead=opinion.state is State.DEAD)
                     done.append(MembersChanged())
                 case LinkIsSilent(peer=peer):
-                    link = self.links.link_to(peer)
-                    if link is not None:
-                        done.append(CloseLink(link=link, reason="silent"))
-                        done += self._from_links(
-                            self.links.on_closed(LinkClosed(link=link, reason="silent"), now), now
-                        )
+                    done += self._from_links(self.links.close(peer, "silent", now), now)
+                case Suspect(subject=subject, closed=closed):
+                    done += self._suspect(subject, closed, now)
+                case Tell(subject=subject):
+                    done += self._tell(subject)
+                case Refute():
+                    self.counters.add(Counter.REFUTATIONS)
+                    self.presence.refute()
+                    self._stale = True
+                case DialFor(subject=subject):
+                    self.overlay.need(subject, now)
+                    self._stale = True
         return done
+
+    def _suspect(self, subject: NodeId, closed: bool, now: Instant) -> list[NodeEffect]:
+        """Signs what this node observed; the rest of the mesh counts it."""
+        member = self.ledger.get(subject)
+        if member is None or member.record is None:
+            return []
+        incarnation, sequence = precedence(member.record)
+        record = SuspectRecord(
+            observer=self.me,
+            subject=subject,
+            incarnation=incarnation,
+            sequence=sequence,
+            issued_at=int(now.unix_s),
+            closed=closed,
+        )
+        self.counters.add(Counter.SUSPICIONS_SENT)
+        return self._spread((), [envelope.sign(self.config.key, self.ledger.mesh, record)], now)
+
+    def _tell(self, subject: NodeId) -> list[NodeEffect]:
+        """Shows a suspected peer what is said of it, so that it refutes (Lifeguard's buddy system)."""
+        member = self.ledger.get(subject)
+        said = tuple(one.envelope for one in member.suspicions) if member else ()
+        return self._send(subject, Facts(records=said)) if said else []
 
     def _from_gossip(self, outcome: Outcome, source: NodeId | None, now: Instant) -> list[NodeEffect]:
         done: list[NodeEffect] = [*outcome.notes]
@@ -312,15 +375,25 @@ class Node:
         if outcome.touched or outcome.charter:
             self._stale = True
             done.append(MembersChanged())
-        if self.me in outcome.touched and source is not None:
-            held = self.ledger.get(self.me)
-            if held and held.current:
-                self.own.overtake(held.current, contradicted=held.proof is not None)
+        if own_news and source is not None:
+            self.presence.overtake()
+        if outcome.synced:
+            done += self._from_detector(self.detector.synced(now), now)
+            done.append(FirstSyncDone(peer=source or self.me))
         if outcome.fault and source is not None:
-            link = self.links.link_to(source)
-            if link is not None:
-                done += self._from_links(self.links.on_fault(link, outcome.fault, now), now)
+            self.counters.add(Counter.PEERS_BANNED)
+            done += self._from_links(self.links.ban(source, BAN_S, outcome.fault, now), now)
+        for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
+            done += self._weigh(node, now)
         return done + self._issue(outcome.touched, now)
+
+    def _weigh(self, node: NodeId, now: Instant) -> list[NodeEffect]:
+        """Tells the detector what is said of a member now, or that it is in no more."""
+        member = self.ledger.get(node)
+        if member is None or not member.is_in:
+            return self._from_detector(self.detector.forget(node), now)
+        said = [SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at) for one in member.suspicions]
+        return self._from_detector(self.detector.on_suspicions(node, said, now), now)
 
     def _from_scheduler(
         self, effects: Iterable[jobs.SchedulerEffect | Send | Persist | Note], now: Instant
@@ -334,13 +407,22 @@ class Node:
                     done.append(DeliverToSelf(message=effect.message, after=effect.after))
                 else:
                     done += self._send(effect.peer, effect.message, after=effect.after)
+                    if self.links.link_to(effect.peer) is None:
+                        # Protocols repeat themselves: the link is there next time.
+                        self.overlay.need(effect.peer, now)
+                        self._stale = True
             else:
                 done.append(effect)
         return done
 
     def _send(self, peer: NodeId, message: msgspec.Struct, after: Ticket | None = None) -> list[NodeEffect]:
         link = self.links.link_to(peer)
-        return [] if link is None else [SendFrame(link=link, frame=CODEC.encode(message), after=after)]
+        return [] if link is None else [self._frame(link, message, after)]
+
+    def _frame(self, link: LinkId, message: msgspec.Struct, after: Ticket | None = None) -> SendFrame:
+        frame = self._codec.encode(message)
+        self.counters.add_kind("out", type(message).__name__, len(frame))
+        return SendFrame(link=link, frame=frame, after=after)
 
     def _remember(self, address: str) -> list[NodeEffect]:
         """Keeps an address that answered as a seed: the way back in after a long absence, when all records
@@ -354,101 +436,39 @@ class Node:
     # --- derived state --------------------------------------------------------------------------------------
 
     def _bring_in_step(self, now: Instant) -> list[NodeEffect]:
-        """Roster, own record, links to keep, tunnels, the scheduler's peers: all follow from the facts."""
-        effects: list[NodeEffect] = self._adopt_chain(now)
-        self._roster = make_roster(self.ledger, now.unix_s, dead=self._dead())
-        effects += self._publish(now)
-        present = [one for one in self._roster.members if one.node != self.me]
-        self.links.want({one.node: self._addresses_of(one) for one in present} if not self._left else {}, now)
-        effects += self._from_liveness(self.liveness.watch([one.node for one in present], now), now)
-        effects += self._from_links(self.links.tick(now), now)
-        effects += self._plan(now)
-        views = tuple(
-            jobs.PeerView(
-                node=one.node,
-                alive=(opinion := self.liveness.opinion(one.node)) is not None
-                and opinion.state is State.ALIVE,
-                linked=self.links.link_to(one.node) is not None,
-                region=one.record.region,
-                dead=opinion is not None and opinion.state is State.DEAD,
-            )
-            for one in present
-        )
-        return effects + self._from_scheduler(self.scheduler.handle(jobs.PeersChanged(peers=views), now), now)
+        """Own record, links to keep, tunnels, the scheduler's peers: all follow from the facts."""
+        self._stale = False
+        self._step_at_s = now.mono_s + STEP_PAUSE_PER_MEMBER_S * len(self.ledger.ids)
+        effects: list[NodeEffect] = []
+        chain = self.presence.adopt_chain()
+        if chain is not None:
+            self.links.show_chain(chain)
+            effects.append(ShowChain(chain=chain))
+        own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
+        if own is not None:
+            effects += self._spread((), [own], now)
+        effects += self._keep_links(now)
+        if self.config.wireguard_port and not self.presence.has_left:
+            device = self.derived.device(now)
+            effects += [ApplyDevice(device=device)] if device else []
+        views = jobs.PeersChanged(peers=self.derived.views())
+        return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 
-    def _publish(self, now: Instant) -> list[NodeEffect]:
-        profile = self._profile()
-        if profile is None or self._left or not self.own.due(profile, now):
-            return []
-        effects = self._spread((), [self.own.publish(profile, ttl_s=self._ttl_s(), now=now)], now)
-        self._roster = make_roster(self.ledger, now.unix_s, dead=self._dead())
+    def _keep_links(self, now: Instant) -> list[NodeEffect]:
+        self.overlay.set_members(self.ledger.ids, now)
+        if self.scheduler.owns_open_jobs:
+            for node in self.overlay.workers():
+                self.overlay.need(node, now)
+        self.links.want({} if self.presence.has_left else self.derived.targets(now), now)
+        effects = self._from_links(self.links.tick(now), now)
+        for peer in self.overlay.surplus(now):
+            self.counters.add(Counter.LINKS_REFUSED)
+            effects += self._from_links(self.links.close(peer, ENOUGH_LINKS, now), now)
         return effects
-
-    def _profile(self) -> Profile | None:
-        if self.ledger.charter is None:
-            return None
-        endpoints = self._wireguard if self.config.wireguard_port else ()
-        return Profile(
-            name=self._name,
-            region=self.config.region,
-            roles=self.config.roles,
-            wireguard_key=self.config.wireguard_key.public,
-            wireguard_port=self.config.wireguard_port,
-            control_endpoints=self._control,
-            wireguard_endpoints=endpoints,
-            ipv4=self._claim(),
-            certificate=Digest(envelope.digest_of(self._chain[0])),
-            hub=self.config.hub,
-            configured_endpoint=self.config.configured_endpoint,
-        )
-
-    def _claim(self) -> str:
-        """Keeps the address that this node holds; claims the lowest free one where it has none or lost it."""
-        if not self.config.wireguard_port or self.ledger.charter is None:
-            return ""
-        subnet = ipaddress.IPv4Network(self.ledger.charter.subnet)
-        taken = {address: node for address, node in self._roster.taken.items() if node != self.me}
-        claimed = self.own.record.ipv4 if self.own.record else self._previous_ipv4
-        try:
-            return choose_ipv4(subnet, self.config.roles, taken, claimed, self._roster.ahead_of(self.me))
-        except LocalFault:
-            return ""
-
-    def _plan(self, now: Instant) -> list[NodeEffect]:
-        if not self.config.wireguard_port or self.ledger.charter is None or self._left:
-            return []
-        device = self.tunnels.device(
-            self._roster, self.ledger.charter, link_remote=self.links.remote_of, now=now
-        )
-        if device is None or device == self._desired:
-            return []
-        self._desired = device
-        return [ApplyDevice(device=device)]
-
-    def _addresses_of(self, one: Listed) -> tuple[str, ...]:
-        overlay = (
-            f"[{ula_address(self.ledger.mesh, one.node)}]:{self._port_of(one.record.control_endpoints)}",
-        )
-        observed = self.tunnels.observed_peer(one.record.wireguard_key)
-        return (
-            *one.record.control_endpoints,
-            *(overlay if observed and observed.latest_handshake_unix_s else ()),
-        )
-
-    @staticmethod
-    def _port_of(endpoints: Sequence[str]) -> str:
-        return endpoints[0].rpartition(":")[2] if endpoints else "51821"
-
-    def _dead(self) -> set[NodeId]:
-        return {
-            one.node
-            for one in self._roster.members
-            if (opinion := self.liveness.opinion(one.node)) and opinion.state is State.DEAD
-        }
 
     # --- admission ------------------------------------------------------------------------------------------
 
-    def _admit(self, chain: Sequence[bytes], now: Instant) -> NodeId:
+    def _admit(self, chain: Chain, now: Instant) -> NodeId:
         """Judges a greeting's chain and merges it, as if it had been gossiped."""
         self.ledger.admit(chain, now.unix_s)
         return self.ledger.identify(chain, now.unix_s).node
@@ -463,18 +483,5 @@ class Node:
             effects += [note] if note else []
         return effects
 
-    def _adopt_chain(self, now: Instant) -> list[NodeEffect]:
-        """Shows the best certificate that the mesh holds for this node."""
-        member = self.ledger.get(self.me)
-        best = member.best if member else None
-        if best is None or best.chain == self._chain:
-            return []
-        self._chain = best.chain
-        self.links.show_chain(best.chain)
-        return [ShowChain(chain=best.chain)]
-
     def _spread(self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant) -> list[NodeEffect]:
         return self._from_gossip(self.gossip.spread(chains, records, now), None, now)
-
-    def _ttl_s(self) -> int:
-        return self.ledger.charter.away_max_s if self.ledger.charter else 7 * 86_400

@@ -52,6 +52,7 @@ class OwnRecord:
         self._published: Profile | None = None
         self._published_at_s = float("-inf")
         self._ahead_of = (stored.incarnation, stored.sequence) if stored else (0, 0)
+        self._refuting = False
         self.record: MemberRecord | None = None
 
     def due(self, profile: Profile, now: Instant) -> bool:
@@ -59,10 +60,11 @@ class OwnRecord:
         if self._published is None:
             return True
         since = now.mono_s - self._published_at_s
-        return since >= REPUBLISH_S or (profile != self._published and since >= CHANGE_PAUSE_S)
+        changed = self._refuting or profile != self._published
+        return since >= REPUBLISH_S or (changed and since >= CHANGE_PAUSE_S)
 
     def next_deadline(self, profile: Profile) -> Deadline:
-        changed = self._published != profile
+        changed = self._refuting or self._published != profile
         return Deadline(
             self._published_at_s + (CHANGE_PAUSE_S if changed else REPUBLISH_S), "publish this node's record"
         )
@@ -93,7 +95,13 @@ class OwnRecord:
                 f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
             )
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
+        self._refuting = False
         return envelope.sign(self._key, self._mesh, record)
+
+    def refute(self) -> None:
+        """Makes a new record due although nothing changed: whatever was said of the one before is void then
+        (SWIM, section 4.2: only the member itself raises its incarnation)."""
+        self._refuting = True
 
     def overtake(self, seen: MemberRecord | LeaveRecord, *, contradicted: bool) -> None:
         """Passes a record of this very node that others hold and this one does not: a restored backup, a

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshpeer.core.addressing.claims import Claim, resolve_ipv4, resolve_names
 from meshpeer.core.addressing.ula import ula_address
 from meshpeer.core.identity.chains import VerifiedIdentity
-from meshpeer.core.ids import NodeId
+from meshpeer.core.ids import MeshId, NodeId
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger
+from meshpeer.core.records.member import Member
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,13 @@ class Roster:
     members: tuple[Listed, ...]
     taken: dict[str, NodeId]
     """Who holds each IPv4 address."""
+    _by_id: dict[NodeId, Listed] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._by_id.update((one.node, one) for one in self.members)
 
     def get(self, node: NodeId) -> Listed | None:
-        return next((one for one in self.members if one.node == node), None)
+        return self._by_id.get(node)
 
     def ahead_of(self, node: NodeId) -> int:
         """Counts the members without an address that are served before ``node``: admitted earlier."""
@@ -60,31 +67,14 @@ class Roster:
         return None
 
 
-def make_roster(ledger: Ledger, now_unix_s: float, *, dead: Collection[NodeId]) -> Roster:
-    """Resolves names and addresses of all present members. ``dead`` yield their name to a living namesake."""
-    present = ledger.present(now_unix_s)
-    names: list[Claim] = []
-    addresses: list[Claim] = []
-    for member in present:
-        if member.record is None or member.best is None:
-            continue
-        identity = member.best.identity
-        claim = Claim(
-            node=member.node,
-            value=member.record.name,
-            durable=identity.durable,
-            admitted_at=identity.admitted_at,
-        )
-        names.append(claim)
-        if member.record.ipv4:
-            addresses.append(
-                Claim(
-                    node=member.node,
-                    value=member.record.ipv4,
-                    durable=identity.durable,
-                    admitted_at=identity.admitted_at,
-                )
-            )
+def make_roster(ledger: Ledger, *, dead: Collection[NodeId]) -> Roster:
+    """Resolves names and addresses of all members that are in. ``dead`` yield their name to a living
+    namesake."""
+    present = [member for node in ledger.ids if (member := ledger.get(node)) is not None]
+    names = [_claim(member, member.record.name) for member in present if member.record]
+    addresses = [
+        _claim(member, member.record.ipv4) for member in present if member.record and member.record.ipv4
+    ]
     subnet = ipaddress.IPv4Network(ledger.charter.subnet) if ledger.charter else None
     name_of = resolve_names(names, gone=dead)
     address_of = resolve_ipv4(addresses, subnet) if subnet else {}
@@ -95,10 +85,24 @@ def make_roster(ledger: Ledger, now_unix_s: float, *, dead: Collection[NodeId]) 
             identity=member.best.identity,
             name=name_of[member.node],
             ipv4=str(address_of.get(member.node, "")),
-            ipv6=str(ula_address(ledger.mesh, member.node)),
+            ipv6=ipv6_of(ledger.mesh, member.node),
             quarantined=member.proof is not None,
         )
         for member in present
         if member.record is not None and member.best is not None
     )
     return Roster(listed, {one.ipv4: one.node for one in listed if one.ipv4})
+
+
+@functools.lru_cache(maxsize=MEMBERS_MAX)
+def ipv6_of(mesh: MeshId, node: NodeId) -> str:
+    """Returns a member's overlay address as text."""
+    return str(ula_address(mesh, node))
+
+
+def _claim(member: Member, value: str) -> Claim:
+    assert member.best is not None
+    identity = member.best.identity
+    return Claim(
+        node=member.node, value=value, durable=identity.durable, admitted_at=identity.admitted_at
+    )

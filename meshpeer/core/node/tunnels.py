@@ -10,6 +10,7 @@ each other lose both answers.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ SECOND_WAITS_S = 0.3
 """How long the higher id leaves the first initiation to the lower: a long round trip. A side that gets an
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
 REKEY_TIMEOUT (the WireGuard paper, section 6.1; measured: 3 of 10 fresh tunnels on one LAN)."""
+
+RANKINGS_REMEMBERED = 1_024
+"""Every change of any member asks for all rankings anew."""
+
+_ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
 
 
 @dataclass(slots=True)
@@ -60,6 +66,7 @@ class Tunnels:
         """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
+        self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -79,6 +86,7 @@ class Tunnels:
 
     def on_observed(self, device: ObservedDevice | None) -> None:
         self.observed = device
+        self._held = {peer.public_key: peer for peer in device.peers} if device else {}
         if device is None:
             for tunnel in self._tunnels.values():
                 tunnel.told = False
@@ -91,10 +99,9 @@ class Tunnels:
 
     def words(self) -> list[tuple[NodeId, Applied]]:
         """Returns what to tell peers whose keys the interface holds and who have not been told."""
-        held = {peer.public_key for peer in self.observed.peers} if self.observed else set()
         words: list[tuple[NodeId, Applied]] = []
         for key, tunnel in sorted(self._tunnels.items()):
-            if key in held and not tunnel.told:
+            if key in self._held and not tunnel.told:
                 tunnel.told = True
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
         return words
@@ -109,13 +116,12 @@ class Tunnels:
         if mine is None:
             return None
         self.plan = plan_mesh(_view(roster, charter), self._me)
-        held = {peer.public_key: peer for peer in self.observed.peers} if self.observed else {}
         overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
-            observed = held.get(planned.public_key)
+            observed = self._held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
         keys = {planned.public_key for planned in self.plan.peers}
@@ -135,11 +141,7 @@ class Tunnels:
         )
 
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
-        return (
-            next((peer for peer in self.observed.peers if peer.public_key == key), None)
-            if self.observed
-            else None
-        )
+        return self._held.get(key)
 
     # --- rules ----------------------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class Tunnels:
     ) -> tuple[str, ...]:
         if listed is None:
             return ()
-        return rank_candidates(
+        return _ranked(
             advertised=listed.record.wireguard_endpoints,
             configured=listed.record.configured_endpoint,
             link_remote=link_remote,

@@ -24,6 +24,7 @@ from meshpeer.core.records.kinds import (
     CharterRecord,
     LeaveRecord,
     MemberRecord,
+    Record,
     SuspectRecord,
     expires_at,
 )
@@ -48,6 +49,9 @@ judged."""
 NEVER_S = float("inf")
 _SUMS = 1 << 256
 
+Limit = Callable[[Record], None]
+"""Called with a record that passed all cheap checks, before its signature is looked at; raises ``PeerFault`` to
+put it off."""
 Watcher = Callable[[NodeId, Member | None, Member | None], None]
 """Told of every step of a member: what was held, what is."""
 
@@ -151,18 +155,18 @@ class Ledger:
         self.next_expiry_s = min(self.next_expiry_s, identity.not_after)
         return Verdict.ACCEPTED if lasts else Verdict.STALE
 
-    def merge(self, data: bytes, now_unix_s: float) -> Verdict:
+    def merge(self, data: bytes, now_unix_s: float, limit: Limit | None = None) -> Verdict:
         """Merges one signed record; raises ``PeerFault`` where it breaks a rule, whoever sent it."""
         record = self.judge.open(data)
         match record:
             case None:
                 return Verdict.UNKNOWN
             case CharterRecord():
-                return self._merge_charter(record, data, now_unix_s)
+                return self._merge_charter(record, data, now_unix_s, limit)
             case SuspectRecord():
-                return self._merge_suspicion(record, data, now_unix_s)
+                return self._merge_suspicion(record, data, now_unix_s, limit)
             case _:
-                return self._merge_own(record, data, now_unix_s)
+                return self._merge_own(record, data, now_unix_s, limit)
 
     def forget_expired(self, now_unix_s: float) -> list[NodeId]:
         """Drops records, tombstones and certificates past their end; returns whose record or tombstone
@@ -184,7 +188,9 @@ class Ledger:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _merge_own(self, record: MemberRecord | LeaveRecord, data: bytes, now: float) -> Verdict:
+    def _merge_own(
+        self, record: MemberRecord | LeaveRecord, data: bytes, now: float, limit: Limit | None
+    ) -> Verdict:
         if expires_at(record) <= now:
             return Verdict.STALE
         held = self._members.get(record.node)
@@ -196,6 +202,8 @@ class Ledger:
         bounds.check_times(record, now)
         if held is None:
             return Verdict.UNADMITTED
+        if limit is not None:
+            limit(record)
         member = self.judge.recorded(held, record, data, self.mesh)
         if member is None:
             return Verdict.UNADMITTED
@@ -203,7 +211,9 @@ class Ledger:
         self.next_expiry_s = min(self.next_expiry_s, expires_at(record))
         return verdict
 
-    def _merge_suspicion(self, record: SuspectRecord, data: bytes, now: float) -> Verdict:
+    def _merge_suspicion(
+        self, record: SuspectRecord, data: bytes, now: float, limit: Limit | None
+    ) -> Verdict:
         held = self._members.get(record.subject)
         if held is None or not self.is_in(record.observer):
             return Verdict.UNADMITTED
@@ -212,10 +222,14 @@ class Ledger:
         bounds.check_suspicion(record, now)
         verdict = judge_suspicion(held, record, self.judge.digest(data))
         if verdict is Verdict.ACCEPTED:
+            if limit is not None:
+                limit(record)
             self._replace(self.judge.suspected(held, record, data, self.mesh))
         return verdict
 
-    def _merge_charter(self, charter: CharterRecord, data: bytes, now: float) -> Verdict:
+    def _merge_charter(
+        self, charter: CharterRecord, data: bytes, now: float, limit: Limit | None
+    ) -> Verdict:
         digest = self.judge.digest(data)
         if digest == self.charter_digest:
             return Verdict.KNOWN
@@ -230,6 +244,8 @@ class Ledger:
             return Verdict.UNADMITTED
         if Capability.ADMIN not in author.best.identity.capabilities:
             raise PeerFault("charter is signed by a node without the capability admin")
+        if limit is not None:
+            limit(charter)
         self.judge.verify(data, charter.author, self.mesh)
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED

@@ -91,6 +91,11 @@ class Scheduler:
         self._asked_for_s: float | None = None
         """The deadline last returned."""
 
+    @property
+    def owns_open_jobs(self) -> bool:
+        """Whether this node has work to give away."""
+        return bool(self._open)
+
     # --- start --------------------------------------------------------------------------------------------
 
     def restore(

@@ -1,0 +1,100 @@
+"""What follows from the facts and opinions of the moment: names and addresses, whom to be linked to, the interface.
+
+Readings only: nothing here decides who is in or alive, and every value can be made anew at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.detector import Detector, State
+from meshpeer.core.membership.links import Links
+from meshpeer.core.membership.overlay import Overlay
+from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
+from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.records.ledger import Ledger
+from meshpeer.core.scheduler.messages import PeerView
+from meshpeer.core.wgconf.model import DesiredDevice
+
+DEFAULT_CONTROL_PORT = "51821"
+
+
+@dataclass(slots=True)
+class Derived:
+    """Reads the machines of one node."""
+
+    ledger: Ledger
+    links: Links
+    overlay: Overlay
+    detector: Detector
+    tunnels: Tunnels
+    desired: DesiredDevice | None = None
+    """What the interface shall hold, as it was last asked for."""
+    deadline: Deadline | None = None
+    """When the interface has to be derived anew without any news."""
+    _roster: Roster = field(default_factory=lambda: Roster((), {}))
+    _roster_of: object = None
+
+    @property
+    def roster(self) -> Roster:
+        """Returns names and addresses as the facts have them now; made when they are asked for."""
+        dead = tuple(sorted(self.detector.dead))
+        key = ("roster", self.ledger.mesh, self.ledger.fingerprint, dead)
+        if key != self._roster_of:
+            self._roster = self.ledger.judge.shared(key, lambda: make_roster(self.ledger, dead=dead))
+            self._roster_of = key
+        return self._roster
+
+    def device(self, now: Instant) -> DesiredDevice | None:
+        """Returns what the interface shall hold where that is something new."""
+        if self.ledger.charter is None:
+            return None
+        device = self.tunnels.device(
+            self.roster, self.ledger.charter, link_remote=self.links.remote_of, now=now
+        )
+        self.deadline = self.tunnels.next_deadline()
+        if device is None or device == self.desired:
+            return None
+        self.desired = device
+        return device
+
+    def targets(self, now: Instant) -> dict[NodeId, tuple[str, ...]]:
+        """Returns whom to keep links to, with their addresses, best first."""
+        return {node: self._addresses_of(node) for node in self.overlay.wanted(now)}
+
+    def views(self) -> tuple[PeerView, ...]:
+        """Returns whom the scheduler hears of: those that it can talk to, and those that may hold work and are
+        gone."""
+        nodes = sorted({*self.links.peers, *self.detector.unusual})
+        return tuple(
+            PeerView(
+                node=node,
+                alive=opinion.state is State.ALIVE,
+                linked=self.links.link_to(node) is not None,
+                region=member.record.region,
+                dead=opinion.state is State.DEAD,
+            )
+            for node in nodes
+            if (member := self.ledger.get(node)) is not None
+            and member.record is not None
+            and member.is_in
+            and (opinion := self.detector.opinion(node)) is not None
+        )
+
+    def is_reached(self, node: NodeId) -> bool:
+        """Says whether the mesh reaches a member: this node is linked to somebody, and nobody reports the
+        member gone."""
+        return bool(self.links.peers) and self.ledger.is_in(node) and node not in self.detector.unusual
+
+    def _addresses_of(self, node: NodeId) -> tuple[str, ...]:
+        member = self.ledger.get(node)
+        if member is None or member.record is None:
+            return ()
+        endpoints = member.record.control_endpoints
+        observed = self.tunnels.observed_peer(member.record.wireguard_key)
+        if not observed or not observed.latest_handshake_unix_s:
+            return endpoints
+        port = endpoints[0].rpartition(":")[2] if endpoints else DEFAULT_CONTROL_PORT
+        return (*endpoints, f"[{ipv6_of(self.ledger.mesh, node)}]:{port}")

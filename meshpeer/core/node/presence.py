@@ -1,0 +1,106 @@
+"""What this node shows of itself: its chain, its name and endpoints, the address it claims, and the record that says
+so."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from meshpeer.core.addressing.claims import choose_ipv4
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.errors import LocalFault
+from meshpeer.core.ids import Digest
+from meshpeer.core.node.config import NodeConfig
+from meshpeer.core.node.own import OwnRecord, Profile
+from meshpeer.core.node.roster import Roster
+from meshpeer.core.records import envelope
+from meshpeer.core.records.ledger import Chain, Ledger
+
+AWAY_MAX_S = 7 * 86_400
+"""How long a record lasts before a charter says so."""
+
+
+class Presence:
+    """Keeps this node's own record in step with what holds for it."""
+
+    def __init__(self, config: NodeConfig, ledger: Ledger, now: Instant) -> None:
+        held = ledger.get(config.key.public)
+        self._config = config
+        self._ledger = ledger
+        self._own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
+        self._previous_ipv4 = held.record.ipv4 if held and held.record else ""
+        self._profile: Profile | None = None
+        self.name = config.name
+        self.control: tuple[str, ...] = ()
+        self.wireguard: tuple[str, ...] = ()
+        self.chain: Chain = config.chain
+        self.has_left = False
+
+    def adopt_chain(self) -> Chain | None:
+        """Shows the best certificate that the mesh holds for this node; returns it where that is a new one."""
+        member = self._ledger.get(self._config.key.public)
+        best = member.best if member else None
+        if best is None or best.chain == self.chain:
+            return None
+        self.chain = best.chain
+        return self.chain
+
+    def update(self, roster: Roster | None, now: Instant) -> bytes | None:
+        """Returns a new signed record where one is due. ``roster``: None for a node without an interface."""
+        if self._ledger.charter is None or self.has_left:
+            return None
+        self._profile = self._profile_now(roster)
+        if not self._own.due(self._profile, now):
+            return None
+        return self._own.publish(self._profile, ttl_s=self._ttl_s(), now=now)
+
+    def refute(self) -> None:
+        """Somebody suspects this node: its next record, due at once, makes that void."""
+        self._own.refute()
+
+    def leave(self, now: Instant) -> bytes:
+        """Returns the signed tombstone; nothing is published after it."""
+        self.has_left = True
+        return self._own.leave(ttl_s=self._ttl_s(), now=now)
+
+    def overtake(self) -> None:
+        """Passes what others hold of this very node and it did not say: a restored backup, a clone."""
+        held = self._ledger.get(self._config.key.public)
+        if held and held.current:
+            self._own.overtake(held.current, contradicted=held.proof is not None)
+
+    def next_deadline(self) -> Deadline | None:
+        return self._own.next_deadline(self._profile) if self._profile and not self.has_left else None
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def _profile_now(self, roster: Roster | None) -> Profile:
+        config = self._config
+        return Profile(
+            name=self.name,
+            region=config.region,
+            roles=config.roles,
+            wireguard_key=config.wireguard_key.public,
+            wireguard_port=config.wireguard_port,
+            control_endpoints=self.control,
+            wireguard_endpoints=self.wireguard if config.wireguard_port else (),
+            ipv4=self._claim(roster) if roster else "",
+            certificate=Digest(envelope.digest_of(self.chain[0])),
+            hub=config.hub,
+            configured_endpoint=config.configured_endpoint,
+        )
+
+    def _claim(self, roster: Roster) -> str:
+        """Keeps the address that this node holds; claims the lowest free one where it has none or lost it."""
+        me, charter = self._config.key.public, self._ledger.charter
+        if not self._config.wireguard_port or charter is None:
+            return ""
+        taken = {address: node for address, node in roster.taken.items() if node != me}
+        claimed = self._own.record.ipv4 if self._own.record else self._previous_ipv4
+        subnet = ipaddress.IPv4Network(charter.subnet)
+        try:
+            return choose_ipv4(subnet, self._config.roles, taken, claimed, roster.ahead_of(me))
+        except LocalFault:
+            return ""
+
+    def _ttl_s(self) -> int:
+        return self._ledger.charter.away_max_s if self._ledger.charter else AWAY_MAX_S

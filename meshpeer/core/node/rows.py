@@ -1,0 +1,48 @@
+"""The journal's rows of the ledger: how facts rest, and how they are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshpeer.core.effects import Change, Put, Table
+from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.records.ledger import Chain, Ledger, Member
+from meshpeer.core.wire import cbor
+
+CHARTER_KEY = "charter"
+CHAINS_BYTES_MAX = 64 * 1024
+
+
+def rows_of(ledger: Ledger) -> list[Change]:
+    """Returns the journal rows of all that a ledger holds, as ``Gossip.restore`` reads them."""
+    rows: list[Change] = []
+    for member in ledger:
+        if member.admissions:
+            rows.append(row_of_chains_of(member))
+        if member.envelope:
+            rows.append(row_of_record(member))
+    if ledger.charter_envelope:
+        rows.append(row_of_charter(ledger.charter_envelope))
+    return rows
+
+
+def row_of_chains(node: NodeId, chains: Iterable[Chain]) -> Put:
+    """Returns the row of a node's certificate chains; ``unpack_chains`` reads it."""
+    return Put(table=Table.CERTIFICATES, key=key_text(node), value=cbor.encode(list(chains)))
+
+
+def row_of_chains_of(member: Member) -> Put:
+    return row_of_chains(member.node, (member.admissions[leaf].chain for leaf in sorted(member.admissions)))
+
+
+def row_of_record(member: Member) -> Put:
+    return Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope)
+
+
+def row_of_charter(envelope: bytes) -> Put:
+    return Put(table=Table.META, key=CHARTER_KEY, value=envelope)
+
+
+def unpack_chains(packed: bytes) -> list[Chain]:
+    """Reads a row of the table of certificates."""
+    return list(cbor.decode(packed, tuple[tuple[bytes, ...], ...], bytes_max=CHAINS_BYTES_MAX))
