@@ -35,6 +35,7 @@ from meshpeer.app.performer import Performer
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
+from meshpeer.core.counters import Counters
 from meshpeer.core.effects import Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
@@ -113,6 +114,7 @@ class Agent:
         self.synced = trio.Event()
         self.members_changed = trio.Event()
         self.refusals: dict[NodeId, str] = {}
+        self.counters = Counters()
         self.performer = Performer(self)
         self.chores = Chores(self)
 
@@ -128,7 +130,7 @@ class Agent:
             self.wireguard = await self._open_wireguard()
             self._mark("finding WireGuard")
             self.transport: TlsTransport = await stack.enter_async_context(
-                open_transport(self._tls(), self._control_port())
+                open_transport(self._tls(), self._control_port(), tally=self.counters)
             )
             self.executor: Executor = await stack.enter_async_context(self._open_executor())
             self._mark("opening links and slots")

@@ -34,10 +34,15 @@ class Counter(enum.StrEnum):
     QUEUE_OVERFLOWS = "queue_overflows", "Frames dropped because the link's outbound queue was full"
     LINKS_OPENED = "links_opened", "Links that came up"
     LINKS_LOST = "links_lost", "Links that ended without being asked to"
-    LINKS_REFUSED = "links_refused", "Inbound links closed because the degree's hard cap was reached"
+    LINKS_REFUSED = "links_refused", "Inbound links closed because there were as many as there may be"
     DIALS = "dials", "Connections tried"
     DIALS_FAILED = "dials_failed", "Connections tried in vain"
     HANDSHAKES_REFUSED = "handshakes_refused", "Handshakes cut because too many were under way"
+    HANDSHAKES_FAILED = (
+        "handshakes_failed",
+        "Handshakes that ended in nothing: strangers, scanners, and whoever is too slow",
+    )
+    LINKS_STALLED = "links_stalled", "Links closed because the peer read nothing for a while"
     HEALING_DIALS = "healing_dials", "Dials of members held dead, to heal a partition"
     SEED_DIALS = "seed_dials", "Dials of seeds, to heal a partition"
     LINKS_REPLACED = "links_replaced", "Random links exchanged for another, which keeps the overlay mixed"

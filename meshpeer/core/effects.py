@@ -87,6 +87,13 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LagMeasured:
+    """This process ran late: what peers seem to have failed at meanwhile may be this node's own doing."""
+
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Persisted:
     """The write of this ticket is on disk."""
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from meshpeer.core.counters import Counter
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
@@ -227,6 +228,19 @@ class Discovery(Protocol):
         ...
 
 
+class Tally(Protocol):
+    """What adapters count into: ``core.counters.Counters``, or nothing."""
+
+    def add(self, counter: Counter, by: int = 1) -> None: ...
+
+
+class NoTally:
+    """Counts nothing, for who has no metrics to show."""
+
+    def add(self, counter: Counter, by: int = 1) -> None:
+        pass
+
+
 class Link(Protocol):
     """One authenticated, ordered, framed channel to a peer."""
 
@@ -265,7 +279,8 @@ class Link(Protocol):
         ...
 
     async def receive(self) -> bytes:
-        """Returns the next frame; raises ``LinkOver`` when the link has ended."""
+        """Returns the next frame; raises ``LinkOver`` when the link has ended, and ``PeerFault`` where the
+        peer broke its rules (a frame too large, or none)."""
         ...
 
     def close_soon(self, reason: str) -> None:
@@ -301,7 +316,10 @@ class Transport(Protocol):
         ...
 
     async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
-        """Accepts links until cancelled; a link lives as long as its handler."""
+        """Accepts links until cancelled; a link lives as long as its handler.
+
+        A handler that ends with ``PeerFault`` or ``LinkOver`` ends its link and nothing else.
+        """
         ...
 
     def show(self, chain: Sequence[bytes]) -> None:

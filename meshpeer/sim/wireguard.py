@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.wgconf.after import device_after
-from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
+from meshpeer.core.wgconf.model import DesiredDevice, DeviceStep, ObservedDevice, ObservedPeer
 
 
 class MemoryWireGuard:
@@ -39,3 +39,28 @@ class MemoryWireGuard:
     def _fail(self) -> None:
         if self.fault is not None:
             raise self.fault
+
+
+def device_of(device: DesiredDevice, unix_s: int) -> ObservedDevice:
+    """Returns what an interface shows that took all of it, and whose peers all answer."""
+    peers = tuple(
+        ObservedPeer(
+            public_key=one.public_key,
+            allowed_ips=one.allowed_ips,
+            endpoint=one.endpoint,
+            keepalive_s=one.keepalive_s,
+            latest_handshake_unix_s=unix_s if one.endpoint else 0,
+            rx_bytes=0,
+            tx_bytes=0,
+        )
+        for one in device.peers
+    )
+    return ObservedDevice(
+        interface=device.interface,
+        public_key=device.public_key,
+        listen_port=device.listen_port,
+        mtu=device.mtu,
+        up=True,
+        addresses=device.addresses,
+        peers=peers,
+    )

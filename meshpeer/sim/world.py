@@ -1,34 +1,21 @@
 """A virtual world: the very same ``core.node`` on an event heap, with virtual time and seeded latency.
 
-Links, disks and clocks are simulated; decisions are not. One seed replays a run: nothing here iterates over a
-set, and the only
-randomness is the world's own generator.
+Links, disks and clocks are simulated; decisions are not. A node is stepped through its two doors only. One
+seed
+replays a run: nothing here iterates over a set, and the only randomness is the world's own generator.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
-from meshpeer.core.identity.certificates import (
-    SERIAL_BYTES,
-    Authority,
-    make_durable_leaf,
-    make_invite,
-    make_issuer,
-    make_provisional_leaf,
-    make_root,
-    mesh_id_of,
-    public_key_of,
-)
-from meshpeer.core.identity.constraints import ALL, INVITE_DEFAULT
+from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import LinkId, NodeId, Ticket, key_text
-from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
+from meshpeer.core.ids import Ticket, key_text
+from meshpeer.core.membership.messages import CloseLink, Dial
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
 from meshpeer.core.node.messages import (
@@ -36,7 +23,6 @@ from meshpeer.core.node.messages import (
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
-    FrameReceived,
     SeedFound,
     SelfMessage,
     SendFrame,
@@ -48,116 +34,163 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
-from meshpeer.core.wgconf.model import ObservedDevice, ObservedPeer
 from meshpeer.core.wire import cbor
-from meshpeer.sim.host import Host, Wire
+from meshpeer.sim import warm
+from meshpeer.sim.heap import Action, EventHeap
+from meshpeer.sim.host import NEVER_S, Disk, Host
+from meshpeer.sim.issuing import DAYS_S, DEFAULT_USES, Office
+from meshpeer.sim.judge import SharedJudge
+from meshpeer.sim.meter import Meter
+from meshpeer.sim.network import Network, Partition, Terrain, address_of
+from meshpeer.sim.wireguard import device_of
 
 EPOCH_S = 1_800_000_000.0
 """Where virtual wall clocks start."""
 PERSIST_S = 0.001
-REFUSED_S = 0.002
-SILENT_DIAL_S = 4.0
+APPLY_S = 0.02
+TICK_MIN_S = 1e-6
+"""The least time between an event and the tick that it asks for."""
+WIREGUARD_PORT = 51820
+CONTROL_PORT = 51821
+
+Watcher = Callable[[Host, object, Sequence[object]], None]
+"""Told of every step: whose, the event, and the effects."""
 
 
 class World:
     """Founds a mesh of virtual hosts and steps it."""
 
-    def __init__(self, seed: int = 0, *, latency_s: float = 0.005) -> None:
-        self.random = random.Random(seed)
-        self.latency_s = latency_s
-        self.now_s = 0.0
-        self.steps = 0
-        """Actions taken off the heap so far."""
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        latency_s: float = 0.005,
+        terrain: Terrain | None = None,
+        wireguard_port: int = WIREGUARD_PORT,
+        keep_disks: bool = True,
+    ) -> None:
+        """``wireguard_port`` 0 is a mesh without interfaces. Without ``keep_disks`` nothing that a node
+        writes is
+        kept, but its promises are: for large worlds in which nobody restarts."""
+        self._keys = random.Random(seed)
+        """Dice of their own: what the network does changes nobody's keys."""
+        self.random = random.Random(self._keys.random())
+        self.heap = EventHeap()
+        self.meter = Meter()
+        terrain = terrain or Terrain(latency_s=((latency_s,),))
+        self.network = Network(self.heap, terrain, self.random, self.meter, self.post)
         self.hosts: dict[str, Host] = {}
-        self.cuts: set[tuple[str, str]] = set()
-        """Directed pairs of host names between which nothing gets through."""
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._links = itertools.count(1)
-        self._wires: dict[LinkId, Wire] = {}
-        self._ticks: dict[str, float] = {}
-        unix = int(EPOCH_S)
-        self.root = make_root(self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES))
-        self.issuer = make_issuer(
-            self.root, self._bytes(32), now_unix_s=unix, serial=self._bytes(SERIAL_BYTES)
-        )
-        self.mesh = mesh_id_of(public_key_of(self.root.certificate))
-        self.invite = self.make_invite(uses=1_000)
+        self.watchers: list[Watcher] = []
+        self.judge = SharedJudge()
+        self.wireguard_port = wireguard_port
+        self.office = Office(self.entropy, founded_unix_s=int(EPOCH_S))
+        self.root, self.issuer, self.mesh = self.office.root, self.office.issuer, self.office.mesh
+        self.invite = self.make_invite(uses=DEFAULT_USES)
+        self._keep_disks = keep_disks
 
     # --- making hosts ---------------------------------------------------------------------------------------
 
-    def make_invite(self, *, uses: int = 1, expires_s: int = 7 * 86_400) -> Authority:
-        return make_invite(
-            self.issuer,
-            self._bytes(32),
-            capabilities=INVITE_DEFAULT,
-            roles=("compute",),
-            region="",
-            uses=uses,
-            expires_s=expires_s,
-            now_unix_s=int(EPOCH_S + self.now_s),
-            serial=self._bytes(SERIAL_BYTES),
-        )
+    def make_invite(self, *, uses: int = 1, expires_s: int = 7 * DAYS_S) -> Authority:
+        return self.office.invite(uses=uses, expires_s=expires_s, now_unix_s=self.unix_s())
 
     def found(self, name: str, *, subnet: str = "10.10.0.0/24") -> Host:
         """Makes and starts the founder."""
-        key = SigningKey(self._bytes(32))
-        unix = int(EPOCH_S + self.now_s)
-        leaf = make_durable_leaf(
-            self.issuer,
-            key.public,
-            capabilities=ALL,
-            admitted_at=unix,
-            now_unix_s=unix,
-            serial=self._bytes(SERIAL_BYTES),
+        host = self.make_founder(name, subnet=subnet)
+        self.start(host)
+        return host
+
+    def make_founder(self, name: str, *, subnet: str) -> Host:
+        """Makes the founder, with the charter on its disk."""
+        key = SigningKey(self.entropy(32))
+        chain = self.office.durable(key, founder=True, now_unix_s=self.unix_s())
+        host = self.make_host(name, key, chain, roles=("compute", "scheduler"), issuer=self.issuer)
+        charter = CharterRecord(
+            version=1, issued_at=self.unix_s(), author=key.public, mesh_name="sim", subnet=subnet
         )
-        host = self._host(name, key, (leaf, self.issuer.certificate), ("compute", "scheduler"), self.issuer)
-        charter = CharterRecord(version=1, issued_at=unix, author=key.public, mesh_name="sim", subnet=subnet)
         host.disk[Table.META, CHARTER_KEY] = envelope.sign(key, self.mesh, charter)
         host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])
-        self.start(host)
         return host
 
     def join(self, name: str, seed: Host, *, invite: Authority | None = None) -> Host:
         """Makes and starts a host that knows the charter and one seed, as ``meshpeer join`` leaves it."""
-        key = SigningKey(self._bytes(32))
-        above = invite or self.invite
-        leaf = make_provisional_leaf(
-            above, key.public, now_unix_s=int(EPOCH_S + self.now_s), serial=self._bytes(SERIAL_BYTES)
-        )
-        host = self._host(name, key, (leaf, above.certificate, self.issuer.certificate), ("compute",), None)
-        assert seed.node is not None
+        host = self.make_joiner(name, seed, invite=invite)
+        self.enter(host)
+        return host
+
+    def make_joiner(self, name: str, seed: Host, *, invite: Authority | None = None) -> Host:
+        """Makes a host that has seen a seed's facts and its own invite, and has not started."""
+        key = SigningKey(self.entropy(32))
+        chain = self.office.provisional(key, invite or self.invite, now_unix_s=self.unix_s())
+        host = self.make_host(name, key, chain)
         for row, value in seed.disk.items():
             if row[0] in (Table.CERTIFICATES, Table.RECORDS) or row == (Table.META, CHARTER_KEY):
                 host.disk[row] = value
+        host.seed = seed.address
+        return host
+
+    def enter(self, host: Host) -> None:
+        """Starts a host that joins: it dials the seed that it was made with."""
         self.start(host)
-        self.post(host, SeedFound(address=seed.address))
+        self.post(host, SeedFound(address=host.seed))
+
+    def grow(self, count: int, *, subnet: str = "10.0.0.0/16") -> list[Host]:
+        """Makes hosts that know each other already, as a mesh that was up for days; they wake within
+        moments."""
+        return warm.grow(self, count, subnet=subnet)
+
+    def make_host(
+        self,
+        name: str,
+        key: SigningKey,
+        chain: Chain,
+        *,
+        roles: tuple[str, ...] = ("compute",),
+        issuer: Authority | None = None,
+    ) -> Host:
+        """Places a host that has not started."""
+        index = len(self.hosts)
+        host = Host(
+            index=index,
+            name=name,
+            address=f"{address_of(index)}:{CONTROL_PORT}",
+            key=key,
+            wireguard=WireGuardPrivateKey(self.entropy(32)),
+            chain=chain,
+            roles=roles,
+            issuer=issuer,
+        )
+        self.hosts[name] = host
+        self.network.place(host)
         return host
 
     def start(self, host: Host) -> None:
         """Boots a host from what its disk holds."""
-        host.life += 1
-        now = self.instant(host)
-        ledger = Ledger(self.mesh, (self.root.certificate,))
-        tickets = TicketCounter()
-        dice = random.Random(self.random.random())
-        scheduler = Scheduler(
-            me=host.id, slots=2, accepting=True, boot=self._bytes(8), region="", tickets=tickets, dice=dice
-        )
+        ledger = Ledger(self.mesh, (self.root.certificate,), self.judge)
         rows = sorted(host.disk.items())
-        Gossip(ledger, linked=list, jitter=dice).restore(
+        Gossip(ledger, linked=list, jitter=self.random).restore(
             [value for (table, _), value in rows if table is Table.CERTIFICATES],
             [value for (table, _), value in rows if table is Table.RECORDS],
             host.disk.get((Table.META, CHARTER_KEY)),
-            now,
+            self.instant(host),
+        )
+        self.install(host, ledger)
+        self.wake(host, seeds=[address for (table, address), _ in rows if table is Table.SEEDS])
+
+    def install(self, host: Host, ledger: Ledger) -> None:
+        """Gives a host a node that holds this ledger and has heard of nothing yet."""
+        self._end_life(host)
+        tickets = TicketCounter()
+        dice = random.Random(self.random.random())
+        scheduler = Scheduler(
+            me=host.id, slots=2, accepting=True, boot=self.entropy(8), region="", tickets=tickets, dice=dice
         )
         config = NodeConfig(
             key=host.key,
             chain=host.chain,
             wireguard_key=host.wireguard,
-            wireguard_port=51820,
+            wireguard_port=self.wireguard_port,
             interface="wg0",
-            control_port=51821,
+            control_port=CONTROL_PORT,
             name=host.name,
             region="",
             roles=host.roles,
@@ -165,241 +198,204 @@ class World:
             configured_endpoint=False,
             issuer=host.issuer,
         )
-        host.written, host.waiting = set(), []
         host.node = Node(
-            config, ledger, scheduler, tickets=tickets, jitter=dice, entropy=self._bytes, now=now
+            config,
+            ledger,
+            scheduler,
+            tickets=tickets,
+            jitter=dice,
+            entropy=self.entropy,
+            now=self.instant(host),
         )
-        endpoint = host.address.rpartition(":")[0]
-        self.post(host, EndpointsChanged(control=(host.address,), wireguard=(f"{endpoint}:51820",)))
+
+    def wake(self, host: Host, *, seeds: Iterable[str] = ()) -> None:
+        """Tells an installed node its own addresses, that it may speak, and where members may answer."""
+        ip = host.address.rpartition(":")[0]
+        self.post(host, EndpointsChanged(control=(host.address,), wireguard=(f"{ip}:{WIREGUARD_PORT}",)))
         self.post(host, Started())
-        for (table, address), _ in rows:
-            if table is Table.SEEDS:
-                self.post(host, SeedFound(address=address))
+        for address in seeds:
+            self.post(host, SeedFound(address=address))
+
+    def rouse(self, host: Host) -> None:
+        """Lets a host's rogue program begin."""
+        self._end_life(host)
+        self._schedule_tick(host)
+
+    # --- what befalls them ----------------------------------------------------------------------------------
 
     def crash(self, host: Host, *, silent: bool = False) -> None:
-        """Kills the host's agent. Its links close at once, or (``silent``) nobody is told."""
-        host.node = None
-        host.life += 1
-        for link, wire in list(self._wires.items()):
-            if any(end[0] is host for end in wire.ends):
-                other, number, life = wire.other(host)
-                del self._wires[link]
-                if wire.open and not silent:
-                    self._later(
-                        self._delay(), other, life, LinkClosed(link=number, reason="connection reset")
-                    )
-                wire.open = False
+        """Kills the host's agent. Its links close at once, or (``silent``: the machine went) nobody is
+        told."""
+        host.node = host.rogue = None
+        host.gone = silent
+        self._end_life(host)
+        self.network.drop_all(host, silent=silent)
 
-    def cut(self, left: list[Host], right: list[Host]) -> None:
+    def wipe(self, host: Host) -> None:
+        """Empties the disk of a host that is down, but for its keys and what it joined with."""
+        charter = host.disk.get((Table.META, CHARTER_KEY))
+        seeds = [row for row in host.disk if row[0] is Table.SEEDS]
+        host.disk = Disk()
+        if charter is not None:
+            host.disk[Table.META, CHARTER_KEY] = charter
+        for row in seeds:
+            host.disk[row] = b""
+
+    def pause(self, host: Host) -> None:
+        """Stops the host's agent as SIGSTOP does: what comes for it waits."""
+        host.paused = True
+
+    def resume(self, host: Host) -> None:
+        """Lets a paused agent go on: its deadlines have passed, then it reads what came, in order."""
+        host.paused = False
+        if host.deadline_s <= self.now_s:
+            self.post(host, Tick())
+        inbox, host.inbox = host.inbox, []
+        for action, arguments in inbox:
+            action(*arguments)
+
+    def cut(self, left: list[Host], right: list[Host]) -> Partition:
         """Drops everything between two groups, both ways, without a word to either."""
-        for one in left:
-            for other in right:
-                self.cuts |= {(one.name, other.name), (other.name, one.name)}
+        return self.network.part([left, right])
 
     def heal(self) -> None:
-        self.cuts.clear()
+        """Ends every partition."""
+        self.network.partitions.clear()
 
     # --- time -----------------------------------------------------------------------------------------------
 
+    @property
+    def now_s(self) -> float:
+        return self.heap.now_s
+
+    @now_s.setter
+    def now_s(self, value: float) -> None:
+        self.heap.now_s = value
+
+    @property
+    def steps(self) -> int:
+        """Actions taken off the heap so far."""
+        return self.heap.steps
+
     def instant(self, host: Host) -> Instant:
-        return Instant(self.now_s, EPOCH_S + self.now_s + host.clock_skew_s)
+        return Instant(self.heap.now_s, EPOCH_S + self.heap.now_s + host.clock_skew_s)
 
     def run(self, seconds: float) -> None:
         """Runs the world for so much virtual time."""
-        self.run_until(lambda: False, within_s=seconds)
+        self.heap.run(seconds)
 
     def run_until(self, condition: Callable[[], bool], *, within_s: float) -> bool:
         """Runs until the condition holds; says whether it did within the bound."""
-        end = self.now_s + within_s
-        while not condition():
-            if not self._heap or self._heap[0][0] > end:
-                self.now_s = end
-                return condition()
-            at, _, action = heapq.heappop(self._heap)
-            self.now_s = max(self.now_s, at)
-            self.steps += 1
-            action()
-        return True
+        return self.heap.run_until(condition, within_s=within_s)
 
     def post(self, host: Host, event: object) -> None:
-        """Hands an event to a host's node now, and performs what follows."""
-        node = host.node
-        if node is None or host.paused:
+        """Hands an event to a host's program now, and performs what follows."""
+        if host.paused:
+            host.inbox.append((self._post_in, (host, host.life, event)))
             return
-        for effect in node.handle(event, self.instant(host)):  # type: ignore[arg-type]
+        now = self.instant(host)
+        if host.node is not None:
+            effects: Sequence[object] = host.node.handle(event, now)  # type: ignore[arg-type]
+        elif host.rogue is not None:
+            effects = host.rogue.handle(event, now)
+        else:
+            return
+        for effect in effects:
             self._perform(host, effect)
+        for watcher in self.watchers:
+            watcher(host, event, effects)
         self._schedule_tick(host)
+
+    def entropy(self, count: int) -> bytes:
+        return self._keys.randbytes(count)
 
     # --- effects --------------------------------------------------------------------------------------------
 
     def _perform(self, host: Host, effect: object) -> None:
         match effect:
             case SendFrame(link=link, frame=frame, after=after):
-                self._when(host, after, lambda: self._transmit(host, link, frame))
+                if after is None:
+                    self.network.send(host, link, frame)
+                else:
+                    self._when(host, after, self.network.send, (host, link, frame))
             case DeliverToSelf(message=message, after=after):
-                self._when(
-                    host, after, lambda: self._later(0.0, host, host.life, SelfMessage(message=message))
-                )
+                word = SelfMessage(message=message)
+                self._when(host, after, self.heap.after, (0.0, self._post_in, host, host.life, word))
             case Persist(ticket=ticket, changes=changes):
-                self._at(PERSIST_S, lambda: self._write(host, host.life, ticket, changes))
+                self.heap.after(PERSIST_S, self._write, host, host.life, ticket, changes)
             case Dial(target=target, addresses=addresses):
-                self._dial(host, target, addresses)
+                self.network.dial(host, target, addresses)
             case CloseLink(link=link, reason=reason):
-                wire = self._wires.pop(link, None)
-                if wire is not None:
-                    other, number, life = wire.other(host)
-                    self._wires.pop(number, None)
-                    self._later(self._delay(), other, life, LinkClosed(link=number, reason=reason))
+                self.network.close(host, link, reason)
             case ShowChain(chain=chain):
                 host.chain = chain
             case ApplyDevice(device=device):
-                peers = tuple(
-                    ObservedPeer(
-                        public_key=one.public_key,
-                        allowed_ips=one.allowed_ips,
-                        endpoint=one.endpoint,
-                        keepalive_s=one.keepalive_s,
-                        latest_handshake_unix_s=int(EPOCH_S + self.now_s) if one.endpoint else 0,
-                        rx_bytes=0,
-                        tx_bytes=0,
-                    )
-                    for one in device.peers
-                )
-                observed = ObservedDevice(
-                    interface=device.interface,
-                    public_key=device.public_key,
-                    listen_port=device.listen_port,
-                    mtu=device.mtu,
-                    up=True,
-                    addresses=device.addresses,
-                    peers=peers,
-                )
-                self._later(0.02, host, host.life, DeviceObserved(device=observed))
+                seen = DeviceObserved(device=device_of(device, self.unix_s()))
+                self.heap.after(APPLY_S, self._post_in, host, host.life, seen)
             case _:
                 host.effects.append(effect)
-
-    def _dial(self, host: Host, target: NodeId | None, addresses: tuple[str, ...]) -> None:
-        for address in addresses:
-            other = next((one for one in self.hosts.values() if one.address == address), None)
-            if other is None or (host.name, other.name) in self.cuts or (other.name, host.name) in self.cuts:
-                continue
-            if other.node is None:
-                self._later(
-                    REFUSED_S,
-                    host,
-                    host.life,
-                    DialFailed(target=target, addresses=addresses, reason="refused", refused=True),
-                )
-                return
-            delay = self._delay() * 3
-            self._at(delay, lambda other=other, address=address: self._connect(host, other, address))  # type: ignore[misc]
-            return
-        self._later(
-            SILENT_DIAL_S,
-            host,
-            host.life,
-            DialFailed(target=target, addresses=addresses, reason="no answer", refused=False),
-        )
-
-    def _connect(self, host: Host, other: Host, address: str) -> None:
-        if host.node is None or other.node is None:
-            return
-        mine, theirs = LinkId(next(self._links)), LinkId(next(self._links))
-        wire = Wire(((host, mine, host.life), (other, theirs, other.life)))
-        self._wires[mine] = self._wires[theirs] = wire
-        self.post(
-            other,
-            LinkOpened(
-                link=theirs,
-                peer=host.id,
-                leaf=host.chain[0],
-                remote=f"{host.address.rpartition(':')[0]}:40000",
-                dialled="",
-            ),
-        )
-        self.post(
-            host, LinkOpened(link=mine, peer=other.id, leaf=other.chain[0], remote=address, dialled=address)
-        )
-
-    def _transmit(self, host: Host, link: LinkId, frame: bytes) -> None:
-        wire = self._wires.get(link)
-        if wire is None or not wire.open:
-            return
-        other, number, life = wire.other(host)
-        if (host.name, other.name) not in self.cuts:
-            self._later(self._delay(), other, life, FrameReceived(link=number, frame=frame))
 
     def _write(self, host: Host, life: int, ticket: Ticket, changes: tuple[Put | Delete, ...]) -> None:
         if host.life != life:
             return
-        for change in changes:
-            if isinstance(change, Put):
-                host.disk[change.table, change.key] = change.value
-            else:
-                host.disk.pop((change.table, change.key), None)
+        if host.paused:
+            host.inbox.append((self._write, (host, life, ticket, changes)))
+            return
+        if self._keep_disks:
+            for change in changes:
+                if isinstance(change, Put):
+                    host.disk[change.table, change.key] = change.value
+                else:
+                    host.disk.pop((change.table, change.key), None)
         host.written.add(ticket)
-        ready = [action for waited, action in host.waiting if waited == ticket]
-        host.waiting = [entry for entry in host.waiting if entry[0] != ticket]
-        for action in ready:
-            action()
+        for action, arguments in host.waiting.pop(ticket, ()):
+            action(*arguments)
         self.post(host, Persisted(ticket=ticket))
 
-    def _when(self, host: Host, ticket: Ticket | None, action: Callable[[], None]) -> None:
-        if ticket is None or ticket in host.written:
-            action()
+    def _when(self, host: Host, ticket: Ticket, action: Action, arguments: tuple[object, ...]) -> None:
+        if ticket in host.written:
+            action(*arguments)
         else:
-            host.waiting.append((ticket, action))
+            host.waiting.setdefault(ticket, []).append((action, arguments))
 
     # --- plumbing -------------------------------------------------------------------------------------------
 
     def _schedule_tick(self, host: Host) -> None:
-        deadline = host.node.next_deadline() if host.node else None
+        program = host.node or host.rogue
+        deadline = program.next_deadline() if program else None
         if deadline is None:
+            host.deadline_s = NEVER_S
             return
-        at = max(deadline.at_s, self.now_s + 1e-6)
-        if self._ticks.get(host.name, float("inf")) <= at and self._ticks[host.name] > self.now_s:
+        host.deadline_s = at = max(deadline.at_s, self.heap.now_s + TICK_MIN_S)
+        if at < host.tick_at_s:
+            host.tick_at_s = at
+            self.heap.at(at, self._tick, host, host.life, at)
+
+    def _tick(self, host: Host, life: int, due_s: float) -> None:
+        """Ticks a host whose deadline has come. One that moved on meanwhile gets its tick later; one that
+        moved
+        ahead had it already."""
+        if host.life != life or host.tick_at_s != due_s:
             return
-        self._ticks[host.name] = at
-        life = host.life
+        host.tick_at_s = NEVER_S
+        if host.paused:
+            return
+        if host.deadline_s > self.heap.now_s:
+            if host.deadline_s < NEVER_S:
+                host.tick_at_s = host.deadline_s
+                self.heap.at(host.deadline_s, self._tick, host, life, host.deadline_s)
+            return
+        self.post(host, Tick())
 
-        def tick() -> None:
-            self._ticks.pop(host.name, None)
-            if host.life == life:
-                self.post(host, Tick())
+    def _post_in(self, host: Host, life: int, event: object) -> None:
+        if host.life == life:
+            self.post(host, event)
 
-        self._at(at - self.now_s, tick)
+    def _end_life(self, host: Host) -> None:
+        host.life += 1
+        host.inbox, host.waiting, host.written = [], {}, set()
+        host.deadline_s = host.tick_at_s = NEVER_S
+        host.paused = False
 
-    def _later(self, delay_s: float, host: Host, life: int, event: object) -> None:
-        def deliver() -> None:
-            if host.life == life:
-                self.post(host, event)
-
-        self._at(delay_s, deliver)
-
-    def _at(self, delay_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (self.now_s + delay_s, next(self._order), action))
-
-    def _delay(self) -> float:
-        return self.latency_s * (0.8 + 0.4 * self.random.random())
-
-    def _host(
-        self, name: str, key: SigningKey, chain: Chain, roles: tuple[str, ...], issuer: Authority | None
-    ) -> Host:
-        number = len(self.hosts) + 1
-        address = (
-            f"192.0.2.{number}:51821" if number < 255 else f"198.51.{number // 250}.{number % 250}:51821"
-        )
-        host = Host(
-            name=name,
-            address=address,
-            key=key,
-            wireguard=WireGuardPrivateKey(self._bytes(32)),
-            chain=chain,
-            roles=roles,
-            issuer=issuer,
-        )
-        self.hosts[name] = host
-        return host
-
-    def _bytes(self, count: int) -> bytes:
-        return self.random.randbytes(count)
+    def unix_s(self) -> int:
+        return int(EPOCH_S + self.heap.now_s)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,9 +11,9 @@ import trio
 import trio.testing
 
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Persisted, Tick
+from meshpeer.core.effects import LagMeasured, Persisted, Tick
 from meshpeer.core.ids import Ticket
-from meshpeer.runtime.driver import BATCH_MAX, STORY_LENGTH, Driver
+from meshpeer.runtime.driver import BATCH_MAX, LAG_LOOK_S, LAG_TOLD_S, LAG_WINDOW_S, STORY_LENGTH, Driver
 
 EPOCH_S = 1_800_000_000.0
 
@@ -126,19 +127,142 @@ async def test_story_keeps_what_had_consequences_and_is_bounded(
     assert (last.effects, last.unix_s, last.number) == (("done",), EPOCH_S, STORY_LENGTH + 8)
 
 
+async def test_flood_of_events_does_not_stop_time(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Fake(deadlines=[0.0])
+    driver = Driver(machine, VirtualClock(), lambda effect: driver.post(effect))
+    machine.answers = lambda event: [event]
+    async with trio.open_nursery() as nursery:
+        driver.post("again")
+        nursery.start_soon(driver.run)
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert machine.ticks == [0.0]
+
+
+# --- lag ----------------------------------------------------------------------------------------------------
+
+
 async def test_lateness_of_a_tick_is_measured(autojump_clock: trio.testing.MockClock) -> None:
     """Something blocks the event loop past the deadline: time passes and nothing runs."""
-    driver = Driver(Fake(deadlines=[1.0]), VirtualClock(), nothing)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(driver.run)
+    async with driving(Fake(deadlines=[1.0])) as driver:
         await trio.sleep(0.5)
         autojump_clock.jump(2.0)
         await trio.sleep(1)
-        nursery.cancel_scope.cancel()
-    assert driver.lag_s == pytest.approx(1.5)
+        assert driver.lag_s == pytest.approx(1.5)
+
+
+async def test_stopped_process_is_noticed_without_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    async with driving(Fake()) as driver:
+        await trio.sleep(0.25)
+        autojump_clock.jump(8.0)
+        await trio.sleep(0.01)
+        assert driver.lag_s == pytest.approx(8.0 - (LAG_LOOK_S - 0.25))
+
+
+async def test_slow_batch_is_lag(autojump_clock: trio.testing.MockClock) -> None:
+    def slow(event: object) -> list[object]:
+        autojump_clock.jump(0.3)
+        return []
+
+    async with driving(Fake(answers=slow)) as driver:
+        for number in range(4):
+            driver.post(number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert driver.lag_s == pytest.approx(1.2)
+
+
+async def test_event_that_waited_is_lag(autojump_clock: trio.testing.MockClock) -> None:
+    """Other tasks hold the loop between an event and the driver's turn."""
+    async with driving(Fake()) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("early")
+        autojump_clock.jump(0.7)
+        await trio.testing.wait_all_tasks_blocked()
+        assert driver.lag_s == pytest.approx(0.7)
+
+
+async def test_lag_is_the_worst_of_its_window_and_then_forgotten(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Fake(answers=lambda event: [autojump_clock.jump(float(str(event)))])
+    async with driving(machine) as driver:
+        for lag in ("0.5", "2.0", "0.25"):
+            driver.post(lag)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(1)
+        assert driver.lag_s == pytest.approx(2.0)
+        await trio.sleep(LAG_WINDOW_S - 1.5)
+        assert driver.lag_s == pytest.approx(0.25)
+        await trio.sleep(2)
+        assert driver.lag_s == 0.0
+
+
+async def test_undisturbed_driver_has_no_lag(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Fake(deadlines=[0.5, 3.0, 40.0])
+    async with driving(machine, tell_lag=True) as driver:
+        await trio.sleep(60)
+        assert driver.lag_s == pytest.approx(0.0)
+    assert machine.ticks == pytest.approx([0.5, 3.0, 40.0])
+    assert machine.events == []
+
+
+async def test_machine_is_told_of_lag_before_what_came_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Fake()
+    async with driving(machine, tell_lag=True) as driver:
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("came meanwhile")
+        autojump_clock.jump(8.0)
+        await trio.testing.wait_all_tasks_blocked()
+    told, event = machine.events
+    assert told == LagMeasured(lag_s=pytest.approx(8.0, abs=LAG_LOOK_S))
+    assert event == "came meanwhile"
+
+
+async def test_machine_is_told_the_worst_lag_at_most_once_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Fake(answers=lambda event: [autojump_clock.jump(0.2)] if event == "slow" else [])
+    async with driving(machine, tell_lag=True) as driver:
+        for _ in range(20):
+            driver.post("slow")
+            await trio.testing.wait_all_tasks_blocked()
+    told = [event for event in machine.events if isinstance(event, LagMeasured)]
+    # Twenty times 0.2 s are 4 s.
+    assert 3 <= len(told) <= 5
+    assert all(one.lag_s == pytest.approx(0.2) for one in told)
+
+
+async def test_small_lag_is_not_told(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Fake(answers=lambda event: [autojump_clock.jump(LAG_TOLD_S / 2)] if event == "slow" else [])
+    async with driving(machine, tell_lag=True) as driver:
+        driver.post("slow")
+        await trio.testing.wait_all_tasks_blocked()
+        assert driver.lag_s == pytest.approx(LAG_TOLD_S / 2)
+    assert machine.events == ["slow"]
+
+
+async def test_machine_that_does_not_ask_is_not_told(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Fake()
+    async with driving(machine):
+        await trio.sleep(0.25)
+        autojump_clock.jump(8.0)
+        await trio.sleep(3)
+    assert machine.events == []
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def driving(machine: Fake, *, tell_lag: bool = False) -> AsyncIterator[Driver]:
+    driver = Driver(machine, VirtualClock(), nothing, tell_lag=tell_lag)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        yield driver
+        nursery.cancel_scope.cancel()
 
 
 def nothing(effect: object) -> None:

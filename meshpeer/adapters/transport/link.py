@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator
 import trio
 import trio_websocket
 
+from meshpeer.adapters.transport.reading import QUEUE_MESSAGES, MeteredStream
+from meshpeer.core.counters import Counter
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
-from meshpeer.runtime.ports import LinkOver
+from meshpeer.runtime.ports import LinkOver, Tally
 
 CONTROL_QUEUE_MAX = 256
 """Control frames that wait for a slow peer; what overflows is dropped, and repaired by the next digest."""
@@ -22,7 +24,14 @@ CLOSE_TIMEOUT_S = 2.0
 """How long a closing link may take to send what it holds and say goodbye."""
 GOODBYE_UNREAD_S = 0.1
 """The same for the goodbye alone, of a link whose reader was cancelled."""
+STALL_LOOK_S = 5.0
+STALL_LOOKS_MAX = 4
+"""A frame that TCP has not taken after so many looks closes the link: whoever reads slower than a frame in
+20 s costs a full queue and gets nothing from it. Looks are counted, not time: a machine that wakes from sleep
+has looked once."""
 ENDED = "the connection ended"
+TOO_BIG = 1009
+"""The close code of a message that is too big (RFC 6455, section 7.4.1)."""
 
 
 class WebSocketLink:
@@ -31,8 +40,9 @@ class WebSocketLink:
     def __init__(
         self,
         socket: trio_websocket.WebSocketConnection,
-        stream: trio.abc.Stream,
+        stream: MeteredStream,
         *,
+        tally: Tally,
         peer: NodeId,
         leaf: bytes,
         remote: str,
@@ -41,6 +51,7 @@ class WebSocketLink:
     ) -> None:
         self._socket = socket
         self._stream = stream
+        self._tally = tally
         self.peer = peer
         self.leaf = leaf
         self.remote = remote
@@ -53,11 +64,17 @@ class WebSocketLink:
         self._idle.set()
         self._close_reason: str | None = None
         self._closing = trio.Event()
+        self._sending = 0
+        self._sent = 0
+        self._busy = trio.Event()
         self._goodbye_s = CLOSE_TIMEOUT_S
         self.over = trio.Event()
 
     def send_soon(self, frame: bytes) -> bool:
-        if len(self._control) >= CONTROL_QUEUE_MAX or self._close_reason is not None:
+        if self._close_reason is not None:
+            return False
+        if len(self._control) >= CONTROL_QUEUE_MAX:
+            self._tally.add(Counter.QUEUE_OVERFLOWS)
             return False
         self._control.append(frame)
         self._idle = trio.Event() if self._idle.is_set() else self._idle
@@ -73,10 +90,15 @@ class WebSocketLink:
         try:
             message = await self._socket.get_message()
         except trio_websocket.ConnectionClosed as error:
+            if self._close_reason is None and (fault := self._fault(error)):
+                self._tally.add(Counter.FRAMES_REFUSED)
+                raise PeerFault(fault) from error
             reason = getattr(error.reason, "reason", None) or ENDED
             raise LinkOver(self._close_reason or str(reason)) from error
         if not isinstance(message, bytes):
+            self._tally.add(Counter.FRAMES_REFUSED)
             raise PeerFault("a text message on a link")
+        self._stream.took(len(message))
         return message
 
     def close_soon(self, reason: str) -> None:
@@ -108,6 +130,20 @@ class WebSocketLink:
                 await self._socket.aclose(1000, (self._close_reason or "")[:100])
             self.over.set()
 
+    async def run_stall_watch(self) -> None:
+        """Closes the link where the peer reads nothing: its queue stays full, and bulk waits for ever."""
+        while True:
+            await self._busy.wait()
+            for _ in range(STALL_LOOKS_MAX):
+                sent = self._sent
+                await trio.sleep(STALL_LOOK_S)
+                if self._sent != sent or not self._sending:
+                    break
+            else:
+                self._tally.add(Counter.LINKS_STALLED)
+                self.close_soon("it reads nothing")
+                return
+
     async def run_closer(self) -> None:
         """Cuts the connection where the peer reads nothing: sending would wait for as long as TCP retries."""
         with trio.CancelScope(shield=True):
@@ -122,10 +158,26 @@ class WebSocketLink:
         self._goodbye_s = GOODBYE_UNREAD_S
 
     async def _send(self, frame: bytes) -> None:
+        self._sending += 1
+        self._busy.set()
         try:
             await self._socket.send_message(frame)
         except trio_websocket.ConnectionClosed as error:
             raise LinkOver(self._close_reason or ENDED) from error
+        finally:
+            self._sending -= 1
+            self._sent += 1
+            if not self._sending:
+                self._busy = trio.Event()
+
+    def _fault(self, error: trio_websocket.ConnectionClosed) -> str | None:
+        """Says what of the peer's ended the connection; None where it was not at fault."""
+        if self._stream.overrun:
+            return "it sends what is no frame"
+        # Both ends of a link that ends so see this code: the one at fault has nothing unread.
+        if getattr(error.reason, "code", None) == TOO_BIG and self._stream.unfinished_bytes > FRAME_BYTES_MAX:
+            return f"a frame of more than {FRAME_BYTES_MAX} bytes"
+        return None
 
 
 @contextlib.asynccontextmanager
@@ -134,6 +186,7 @@ async def running(link: WebSocketLink) -> AsyncIterator[WebSocketLink]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run_writer)
         nursery.start_soon(link.run_closer)
+        nursery.start_soon(link.run_stall_watch)
         try:
             yield link
         finally:
@@ -143,9 +196,9 @@ async def running(link: WebSocketLink) -> AsyncIterator[WebSocketLink]:
                 link.hurry()
             with trio.CancelScope(shield=True):
                 await link.over.wait()
+            nursery.cancel_scope.cancel()
 
 
-QUEUE_MESSAGES = 16
 RECEIVE_BYTES = 65_536
 
 wrap_client = functools.partial(

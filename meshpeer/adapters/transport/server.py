@@ -1,42 +1,52 @@
 """Accepts and dials links. One resource, ``/meshpeer/v1``; everything before the TLS handshake's end is
-OpenSSL's."""
+OpenSSL's.
+
+A handshake is the one thing that a stranger makes us do, and a signature check is its price: how many are
+under way at once is bounded, in all and per address, and so is their time, whatever part of it the stranger
+draws out. Links of one member are bounded too, since each holds queues.
+"""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import errno
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import trio
 import trio_websocket
 
-from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_client, wrap_server
+from meshpeer.adapters.transport.dialling import RESOURCE, Secured, race, upgrade
+from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_server
+from meshpeer.adapters.transport.reading import MeteredStream, Reader
 from meshpeer.adapters.transport.tls import TlsIdentity, peer_of
+from meshpeer.core.counters import Counter
 from meshpeer.core.errors import EnvironmentFault, PeerFault
-from meshpeer.runtime.ports import DialFault, Link
+from meshpeer.core.ids import NodeId
+from meshpeer.runtime.ports import DialFault, Link, LinkOver, NoTally, Tally
 
-RESOURCE = "/meshpeer/v1"
-CONNECT_TIMEOUT_S = 4.0
 HANDSHAKE_TIMEOUT_S = 5.0
-STAGGER_S = 0.25
-"""Pause before the next address is tried beside the one that has not answered (RFC 8305, section 5)."""
+"""From the first byte to an open WebSocket."""
 HANDSHAKES_MAX = 32
+"""Incoming handshakes under way at once; more are cut before TLS says a word."""
 HANDSHAKES_PER_ADDRESS_MAX = 8
+"""The same from one address: one machine can't use up all. Several members may live behind a NAT."""
+LINKS_PER_PEER_MAX = 8
+"""Incoming links that one member may hold open: control, bulk, and old ones that are ending."""
 
-_Stream = trio.SSLStream[trio.SocketStream]
+_Key = TypeVar("_Key", str, NodeId)
 
 
 @contextlib.asynccontextmanager
 async def open_transport(
-    identity: TlsIdentity, port: int, host: str | None = None
+    identity: TlsIdentity, port: int, host: str | None = None, *, tally: Tally | None = None
 ) -> AsyncIterator[TlsTransport]:
     """Binds the control port (0 picks a free one); raises ``EnvironmentFault`` where it is taken."""
     listeners = await _listen(port, host)
     try:
-        yield TlsTransport(identity, listeners)
+        yield TlsTransport(identity, listeners, tally=tally)
     finally:
         for listener in listeners:
             await listener.aclose()
@@ -45,10 +55,18 @@ async def open_transport(
 class TlsTransport:
     """Implements ``runtime.ports.Transport``."""
 
-    def __init__(self, identity: TlsIdentity, listeners: Sequence[trio.SocketListener]) -> None:
+    def __init__(
+        self,
+        identity: TlsIdentity,
+        listeners: Sequence[trio.SocketListener],
+        *,
+        tally: Tally | None = None,
+    ) -> None:
         self._identity = identity
         self._listeners = listeners
+        self._tally = tally or NoTally()
         self._handshakes: collections.Counter[str] = collections.Counter()
+        self._accepted: collections.Counter[NodeId] = collections.Counter()
 
     @property
     def port(self) -> int:
@@ -65,28 +83,20 @@ class TlsTransport:
 
     @contextlib.asynccontextmanager
     async def dial(self, addresses: Sequence[str]) -> AsyncIterator[Link]:
-        address, stream = await self._race(addresses)
+        address, stream = await race(self._identity, addresses)
         fault: DialFault | None = None
         try:
             async with trio.open_nursery() as nursery:
+                metered = MeteredStream(stream)
                 try:
-                    leaf, remote = _proof(stream), _remote(stream.transport_stream)
-                    shown = self._identity.shown_by(stream.context)
-                    opened = await _upgrade(address, stream, nursery)
+                    leaf = _proof(stream)
+                    opened = await upgrade(address, metered, nursery)
                 except DialFault as error:
                     fault = error
                 except PeerFault as error:
                     fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
                 else:
-                    link = WebSocketLink(
-                        opened,
-                        stream,
-                        peer=peer_of(leaf),
-                        leaf=leaf,
-                        remote=remote,
-                        dialled=address,
-                        shown=shown,
-                    )
+                    link = self._link(opened, metered, stream, leaf, dialled=address)
                     async with running(link):
                         yield link
                 nursery.cancel_scope.cancel()
@@ -97,140 +107,99 @@ class TlsTransport:
 
     async def _accept(self, stream: trio.SocketStream, handler: Callable[[Link], Awaitable[None]]) -> None:
         """Runs one incoming link; whatever a stranger does ends here."""
-        remote = _remote(stream)
-        host = remote.rpartition(":")[0]
+        host = _remote(stream).rpartition(":")[0]
         if self._handshakes.total() >= HANDSHAKES_MAX or self._handshakes[host] >= HANDSHAKES_PER_ADDRESS_MAX:
+            self._tally.add(Counter.HANDSHAKES_REFUSED)
             await trio.aclose_forcefully(stream)
             return
-        secured: _Stream = trio.SSLStream(
+        secured: Secured = trio.SSLStream(
             stream, self._identity.server, server_side=True, https_compatible=True
         )
-        self._handshakes[host] += 1
         try:
             async with trio.open_nursery() as nursery:
+                _enter(self._handshakes, host)
                 try:
-                    with trio.fail_after(HANDSHAKE_TIMEOUT_S):
-                        await secured.do_handshake()
-                        leaf, shown = _proof(secured), self._identity.shown_by(secured.context)
-                        request = await wrap_server(nursery, secured)
-                        if request.path != RESOURCE:
-                            await request.reject(404)
-                            return
-                        opened = await request.accept()
+                    link = await self._shake_hands(secured, nursery)
                 finally:
-                    self._handshakes[host] -= 1
-                    self._handshakes += collections.Counter()
-                async with running(
-                    WebSocketLink(
-                        opened,
-                        secured,
-                        peer=peer_of(leaf),
-                        leaf=leaf,
-                        remote=remote,
-                        dialled="",
-                        shown=shown,
-                    )
-                ) as link:
-                    await handler(link)
+                    _leave(self._handshakes, host)
+                if link is None:
+                    self._tally.add(Counter.HANDSHAKES_FAILED)
+                elif self._accepted[link.peer] >= LINKS_PER_PEER_MAX:
+                    self._tally.add(Counter.LINKS_REFUSED)
+                else:
+                    _enter(self._accepted, link.peer)
+                    try:
+                        async with running(link):
+                            with contextlib.suppress(PeerFault, LinkOver):
+                                await handler(link)
+                    finally:
+                        _leave(self._accepted, link.peer)
                 nursery.cancel_scope.cancel()
-        except* (
-            trio.BrokenResourceError,
-            trio.ClosedResourceError,
-            trio.TooSlowError,
-            trio_websocket.HandshakeError,
-            trio_websocket.ConnectionClosed,
-            ssl.SSLError,
-            PeerFault,
-        ):
-            pass
         finally:
             await trio.aclose_forcefully(secured)
 
-    async def _race(self, addresses: Sequence[str]) -> tuple[str, _Stream]:
-        """Connects to the addresses, staggered; the first TLS handshake that holds wins (RFC 8305)."""
-        won: list[tuple[str, _Stream]] = []
-        faults: list[DialFault] = []
+    async def _shake_hands(self, secured: Secured, nursery: trio.Nursery) -> WebSocketLink | None:
+        """Returns a link once the stranger is known and speaks our protocol; None where it never does."""
+        reader, metered = Reader(nursery), MeteredStream(secured)
+        made: list[WebSocketLink] = []
 
-        async def attempt(address: str, failed: trio.Event) -> None:
-            try:
-                stream = await self._connect(address)
-            except DialFault as fault:
-                faults.append(fault)
-                failed.set()
-                return
-            if won:
-                await trio.aclose_forcefully(stream)
-                return
-            won.append((address, stream))
-            nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                failed = trio.Event()
-                nursery.start_soon(attempt, address, failed)
-                with trio.move_on_after(STAGGER_S):
-                    await failed.wait()
-        if won:
-            return won[0]
-        if len(faults) == 1:
-            raise faults[0]
-        if not faults:
-            raise DialFault("there is no address to dial")
-        raise DialFault(
-            "; ".join(fault.what for fault in faults),
-            next((fault.hint for fault in faults if fault.foreign), faults[0].hint),
-            refused=any(fault.refused for fault in faults),
-            foreign=any(fault.foreign for fault in faults),
-        )
-
-    async def _connect(self, address: str) -> _Stream:
-        host, port = split_address(address)
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT_S):
-                plain = await trio.open_tcp_stream(host, port)
-        except trio.TooSlowError as error:
-            raise DialFault(
-                f"{address} does not answer",
-                "is the machine up, and TCP to this port open in its firewall and router?",
-            ) from error
-        except OSError as error:
-            refused = any(isinstance(one, ConnectionRefusedError) for one in _causes(error))
-            what = (
-                f"{address} refuses connections"
-                if refused
-                else f"{address} can't be reached: {_innermost(error)}"
-            )
-            raise DialFault(
-                what, "is meshpeer running there, and is this its control port?", refused=refused
-            ) from error
-        secured: _Stream = trio.SSLStream(
-            plain, self._identity.client, server_hostname=None, https_compatible=True
-        )
-        try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+        async def open_link() -> None:
+            with contextlib.suppress(
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+                trio_websocket.ConnectionClosed,
+                ssl.SSLError,
+                PeerFault,
+            ):
                 await secured.do_handshake()
-        except trio.TooSlowError as error:
-            await trio.aclose_forcefully(secured)
-            raise DialFault(
-                f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
-            ) from error
-        except (trio.BrokenResourceError, ssl.SSLError) as error:
-            await trio.aclose_forcefully(secured)
-            raise _untrusted(address, error) from error
-        except BaseException:
-            await trio.aclose_forcefully(secured)
-            raise
-        return secured
+                leaf = _proof(secured)
+                opening.start_soon(end_with_reader)
+                request = await wrap_server(reader, metered)  # type: ignore[arg-type]
+                if request.path != RESOURCE:
+                    await request.reject(404)
+                else:
+                    made.append(self._link(await request.accept(), metered, secured, leaf, dialled=""))
+            opening.cancel_scope.cancel()
 
+        async def end_with_reader() -> None:
+            await reader.ended.wait()
+            opening.cancel_scope.cancel()
 
-def split_address(address: str) -> tuple[str, int]:
-    """Splits ``host:port`` (IPv6 in brackets); raises ``DialFault`` for anything else."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not host or not 0 < int(port) < 65_536:
-        raise DialFault(
-            f"{address!r} is not HOST:PORT", "for example 203.0.113.9:51821 or [2001:db8::1]:51821"
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+            async with trio.open_nursery() as opening:
+                opening.start_soon(open_link)
+        return made[0] if made else None
+
+    def _link(
+        self,
+        opened: trio_websocket.WebSocketConnection,
+        metered: MeteredStream,
+        secured: Secured,
+        leaf: bytes,
+        *,
+        dialled: str,
+    ) -> WebSocketLink:
+        return WebSocketLink(
+            opened,
+            metered,
+            tally=self._tally,
+            peer=peer_of(leaf),
+            leaf=leaf,
+            remote=_remote(secured.transport_stream),
+            dialled=dialled,
+            shown=self._identity.shown_by(secured.context),
         )
-    return host.strip("[]"), int(port)
+
+
+def _enter(counter: collections.Counter[_Key], key: _Key) -> None:
+    counter[key] += 1
+
+
+def _leave(counter: collections.Counter[_Key], key: _Key) -> None:
+    """Forgets who is not there any more: strangers come from ever new addresses."""
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 async def _listen(port: int, host: str | None) -> list[trio.SocketListener]:
@@ -257,7 +226,7 @@ async def _listen(port: int, host: str | None) -> list[trio.SocketListener]:
         raise EnvironmentFault(f"TCP port {port} can't be opened: {error.strerror}", hint) from error
 
 
-def _proof(stream: _Stream) -> bytes:
+def _proof(stream: Secured) -> bytes:
     leaf = stream.getpeercert(binary_form=True)
     if not isinstance(leaf, bytes):
         raise PeerFault("the peer showed no certificate")
@@ -275,119 +244,3 @@ def _remote(stream: trio.abc.Stream) -> str:
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _untrusted(address: str, error: BaseException) -> DialFault:
-    """Says what a failed handshake means to a person."""
-    text = repr(error.__cause__ or error)
-    if isinstance(error, trio_websocket.HandshakeError):
-        text = f"{text} {error!r}"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        what, hint = (
-            f"{address} is not a member of this mesh",
-            "is the address right, and the invite of the same mesh?",
-        )
-    elif (
-        "WRONG_VERSION" in text
-        or "UNEXPECTED_EOF" in text
-        or "RECORD_LAYER" in text
-        or "PACKET_LENGTH" in text
-        or "HTTP_REQUEST" in text
-    ):
-        what, hint = (
-            f"{address} does not speak meshpeer's protocol",
-            "is this the control port (51821 by default)?",
-        )
-    elif "ALERT" in text.upper() or "unknown ca" in text.lower():
-        what, hint = (
-            f"{address} does not take this node for a member of its mesh",
-            "is the invite of the same mesh, and not revoked?",
-        )
-    else:
-        what, hint = f"{address} ended the handshake", "is it a meshpeer node of the same mesh?"
-    return DialFault(what, hint, foreign=True)
-
-
-def _innermost(error: BaseException) -> str:
-    last = _causes(error)[-1]
-    if isinstance(last, socket.gaierror):
-        return "the name is unknown"
-    return getattr(last, "strerror", None) or str(last)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Returns an error and all that it was raised from, outermost first."""
-    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    above = error.__cause__ or error.__context__
-    return [error, *(one for cause in (above, *inner) if cause is not None for one in _causes(cause))]
-
-
-class _Watched(trio.abc.Stream):
-    """A stream that tells when the other side has ended it: the WebSocket library would wait on."""
-
-    def __init__(self, inner: _Stream) -> None:
-        self._inner = inner
-        self.ended = trio.Event()
-        self.error: BaseException | None = None
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self._inner.receive_some(max_bytes)
-        except trio.BrokenResourceError as error:
-            self.error = error
-            self.ended.set()
-            raise
-        if not data:
-            self.ended.set()
-        return data
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-async def _upgrade(
-    address: str, stream: _Stream, nursery: trio.Nursery
-) -> trio_websocket.WebSocketConnection:
-    """Makes a WebSocket of a TLS stream; raises ``DialFault`` where the other side says no, or nothing.
-
-    In TLS 1.3 a client learns only now that its certificate is not wanted: the server judges it after the
-    client's
-    last word of the handshake.
-    """
-    watched = _Watched(stream)
-    opened: list[trio_websocket.WebSocketConnection] = []
-    refused: list[trio_websocket.HandshakeError] = []
-    done = trio.Event()
-
-    async def open_socket() -> None:
-        try:
-            opened.append(await wrap_client(nursery, watched, "meshpeer", RESOURCE))  # type: ignore[arg-type]
-        except trio_websocket.HandshakeError as error:
-            refused.append(error)
-        done.set()
-
-    async def wait_for_the_end() -> None:
-        await watched.ended.wait()
-        done.set()
-
-    with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
-        nursery.start_soon(open_socket)
-        nursery.start_soon(wait_for_the_end)
-        await done.wait()
-    if opened:
-        return opened[0]
-    nursery.cancel_scope.cancel()
-    if refused:
-        raise _untrusted(address, refused[0])
-    if watched.ended.is_set():
-        what = f"{address} does not take this node for a member of its mesh"
-        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True)
-    raise DialFault(
-        f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
-    )

@@ -55,7 +55,9 @@ class _Node(Collector):
         yield members
         yield GaugeMetricFamily("meshpeer_links", "Links that are up", value=look.links)
         yield GaugeMetricFamily(
-            "meshpeer_event_loop_lag_seconds", "How late the last timer was", value=look.event_loop_lag_s
+            "meshpeer_event_loop_lag_seconds",
+            "How late the node ran at worst in the last 10 s",
+            value=look.event_loop_lag_s,
         )
 
     def _by_kind(self) -> Iterator[Metric]:

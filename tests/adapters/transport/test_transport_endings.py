@@ -13,8 +13,9 @@ import trio
 import trio.testing
 import trio_websocket
 
-from meshpeer.adapters.transport import TlsIdentity, TlsTransport, link, open_transport, server
-from meshpeer.adapters.transport.server import HANDSHAKES_PER_ADDRESS_MAX, RESOURCE
+from meshpeer.adapters.transport import TlsIdentity, TlsTransport, dialling, link, open_transport, server
+from meshpeer.adapters.transport.dialling import RESOURCE
+from meshpeer.adapters.transport.server import HANDSHAKES_PER_ADDRESS_MAX
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import make_durable_leaf, make_issuer, make_root
 from meshpeer.core.identity.constraints import ALL
@@ -179,7 +180,7 @@ async def test_stranger_that_says_nothing_is_dropped_in_time(monkeypatch: pytest
 
 
 async def test_seed_that_accepts_and_says_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(dialling, "HANDSHAKE_TIMEOUT_S", 0.1)
     async with deaf_to_tls() as address:
         with pytest.raises(DialFault, match="accepts connections and then says nothing") as fault:
             async with dialler().dial([address]):
