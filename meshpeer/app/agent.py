@@ -211,7 +211,7 @@ class Agent:
         self.node = Node(
             config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now
         )
-        self.driver = Driver(self.node, self.clock, self.performer.perform)
+        self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored
 
     def accepts_work(self, ledger: Ledger) -> bool:
@@ -303,9 +303,7 @@ class Agent:
         )
 
     def _is_expected(self, member: NodeId) -> bool:
-        opinion = self.node.detector.opinion(member)
-        linked = self.node.links.link_to(member) is not None
-        return linked or (opinion is not None and opinion.state is Liveness.ALIVE)
+        return self.node.detector.opinion(member).state is Liveness.ALIVE
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

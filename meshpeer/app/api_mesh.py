@@ -236,7 +236,7 @@ class MeshAnswers:
 
     def _seeds_for_invite(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Returns addresses for an invite, best first, and what a person should know about them."""
-        record = self._agent.node.own.record
+        record = self._agent.node.presence.record
         seeds = record.control_endpoints[:3] if record else ()
         if self._agent.state.node.endpoint:
             return seeds, ()

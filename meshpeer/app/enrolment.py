@@ -37,7 +37,7 @@ from meshpeer.core.identity.certificates import SERIAL_BYTES, make_provisional_l
 from meshpeer.core.identity.invites import Invite, decode_invite
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import NodeId
-from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal, Sight
+from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal
 from meshpeer.core.node.gossip import Gossip, Outcome
 from meshpeer.core.node.rows import row_of_chains, rows_of
 from meshpeer.core.node.codec import CODEC

@@ -87,7 +87,7 @@ def next_steps_of(agent: Agent) -> tuple[str, ...]:
 
 
 def _for_those_elsewhere(agent: Agent) -> tuple[str, ...]:
-    record = agent.node.own.record
+    record = agent.node.presence.record
     if agent.state.node.endpoint or record is None or not local_only(record.control_endpoints):
         return ()
     ports = ports_to_open(agent.transport.port, agent.node.config.wireguard_port)

@@ -52,7 +52,7 @@ def count_members(node: Node) -> MemberCounts:
 
 def state_of(node: Node, who: NodeId) -> str:
     opinion = node.detector.opinion(who)
-    return opinion.state.value if opinion else State.SUSPECT.value
+    return opinion.state.value
 
 
 def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
@@ -72,8 +72,8 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         roles=one.record.roles,
         ipv4=one.ipv4,
         ipv6=one.ipv6,
-        state=opinion.state.value if opinion else State.SUSPECT.value,
-        since=rfc3339(opinion.since_unix_s) if opinion else "",
+        state=opinion.state.value,
+        since=rfc3339(opinion.since_unix_s) if opinion.since_unix_s else "",
         because=_because(node, opinion, handshake),
         link="up" if linked else "down",
         path="direct"
@@ -81,7 +81,7 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         else "link"
         if linked
         else "none",
-        via=name_of(node, opinion.voucher) if opinion and opinion.voucher else "",
+        via=name_of(node, opinion.voucher) if opinion.voucher else "",
         endpoint=(observed.endpoint or "") if observed else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
@@ -187,9 +187,7 @@ def _try_view(node: Node, one: Try) -> TaskTry:
     )
 
 
-def _because(node: Node, opinion: Opinion | None, handshake_s: float | None) -> str:
-    if opinion is None:
-        return "nothing is known of it yet"
+def _because(node: Node, opinion: Opinion, handshake_s: float | None) -> str:
     if opinion.state is State.ALIVE and opinion.voucher:
         return f"{name_of(node, opinion.voucher)} has a link to it"
     if opinion.state is not State.ALIVE and handshake_s is not None and handshake_s < HANDSHAKE_FRESH_S:

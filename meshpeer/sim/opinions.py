@@ -108,9 +108,4 @@ class Opinions:
 
 def dead_of(node: Node) -> frozenset[NodeId]:
     """Returns whom a node holds dead."""
-    liveness = node.liveness
-    return frozenset(
-        one.node
-        for one in node.roster.members
-        if (opinion := liveness.opinion(one.node)) is not None and opinion.state == _DEAD
-    )
+    return frozenset(node.detector.dead)

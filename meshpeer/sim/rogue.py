@@ -21,7 +21,7 @@ from meshpeer.core.membership.messages import (
     LinkOpened,
 )
 from meshpeer.core.node.messages import FrameReceived, SendFrame
-from meshpeer.core.node.node import CODEC
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.sim.host import Host

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from meshpeer.core.effects import Put, Table
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest
-from meshpeer.core.node.gossip import CHARTER_KEY, rows_of
+from meshpeer.core.node.rows import CHARTER_KEY, rows_of
 from meshpeer.core.node.messages import EndpointsChanged, Started
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
@@ -82,11 +82,7 @@ def _wake(world: World, host: Host, life: int, record: MemberRecord) -> None:
 def _resume_own(world: World, host: Host, record: MemberRecord) -> None:
     """Makes a node take the record that all hold of it for what it published last in this very run."""
     assert host.node is not None
-    own = host.node.own
-    own.record = record
-    own._published = host.node._profile()
-    own._published_at_s = world.now_s - UP_FOR_S
-    own._incarnation, own._sequence = record.incarnation, record.sequence
+    host.node.presence.resume(record, published_at_s=world.now_s - UP_FOR_S)
 
 
 def _record(world: World, host: Host, network: ipaddress.IPv4Network) -> MemberRecord:

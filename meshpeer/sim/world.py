@@ -11,13 +11,15 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from meshpeer.core.deadline import Instant
+from meshpeer.core.counters import Counters
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.messages import CloseLink, Dial
 from meshpeer.core.node.config import NodeConfig
-from meshpeer.core.node.gossip import CHARTER_KEY, Gossip
+from meshpeer.core.node.gossip import Gossip
+from meshpeer.core.node.rows import CHARTER_KEY
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeliverToSelf,
@@ -167,7 +169,7 @@ class World:
         """Boots a host from what its disk holds."""
         ledger = Ledger(self.mesh, (self.root.certificate,), self.judge)
         rows = sorted(host.disk.items())
-        Gossip(ledger, linked=list, jitter=self.random).restore(
+        Gossip(ledger, linked=list, jitter=self.random, counters=Counters()).restore(
             [value for (table, _), value in rows if table is Table.CERTIFICATES],
             [value for (table, _), value in rows if table is Table.RECORDS],
             host.disk.get((Table.META, CHARTER_KEY)),

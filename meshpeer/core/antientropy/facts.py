@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.ids import NodeId
-from meshpeer.core.records.ledger import Chain, Ledger, Member
+from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member
 
 FACTS_BYTES_MAX = 48 * 1024
-CHARTER_ID = NodeId(bytes(32))
-"""Stands for the charter among the ids of members: nobody holds a key for it (a point of small order)."""
 _HEAD_BYTES = 3
 """The CBOR head of a byte string or array of up to 64 KiB."""
 

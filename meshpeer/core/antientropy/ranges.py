@@ -13,7 +13,7 @@ fingerprint each way at any size.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,7 +38,15 @@ _SUMS = 1 << 256
 
 
 class ItemSource(Protocol):
-    def item_of(self, node: NodeId) -> bytes | None: ...
+    """A ledger, as far as it matters here."""
+
+    def item_of(self, node: NodeId) -> bytes | None:
+        """Returns the hash of all that is held under an id."""
+        ...
+
+    def watch(self, watcher: Callable[[NodeId, bytes | None, bytes | None], None]) -> None:
+        """Tells of every step under an id, what was held and what is, beginning with all that is held."""
+        ...
 
 
 @dataclass(slots=True)
@@ -111,10 +119,7 @@ class Reconciler:
     def __init__(self, source: ItemSource) -> None:
         self._source = source
         self._sums = Fingerprints(source)
-
-    def replace(self, node: NodeId, held: bytes | None, now: bytes | None) -> None:
-        """Takes one step of one member: what its item was, what it is."""
-        self._sums.replace(node, held, now)
+        source.watch(self._sums.replace)
 
     def open(self) -> Compare:
         """Begins a round."""

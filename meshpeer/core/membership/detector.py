@@ -258,11 +258,16 @@ class Detector:
         link = self._links.pop(peer, None)
         if not self._links:
             self._alone_since = now
-        if link is None or reason == ENOUGH_LINKS:
+        if link is None:
             return []
-        effects = self._answer_favours(peer, reached=False)
+        effects: list[DetectorEffect] = []
         if peer in self._cases:
+            # It lived up to now, whatever others said meanwhile.
+            self._cases[peer].opened_at_s = now.mono_s
             effects += self._judge(peer, now)
+        if reason == ENOUGH_LINKS:
+            return effects
+        effects += self._answer_favours(peer, reached=False)
         if self.rings.entitled(self.me, peer):
             self._doubts.begin(peer, f"link closed: {reason}", now)
         return effects

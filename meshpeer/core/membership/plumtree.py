@@ -88,8 +88,10 @@ class Plumtree:
         self._eager[peer] = None
 
     def peer_down(self, peer: NodeId) -> None:
-        for peers in (self._eager, self._lazy, self._to_announce, self._pruned_at_s):
-            peers.pop(peer, None)  # type: ignore[attr-defined]
+        self._eager.pop(peer, None)
+        self._lazy.pop(peer, None)
+        self._to_announce.pop(peer, None)
+        self._pruned_at_s.pop(peer, None)
         for missing in self._missing.values():
             if peer in missing.announcers:
                 missing.announcers.remove(peer)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from meshpeer.core.antientropy.facts import CHARTER_ID, Group, facts_about, in_frames
+from meshpeer.core.antientropy.facts import Group, facts_about, in_frames
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
 from meshpeer.core.antientropy.ranges import Answer, Reconciler
 from meshpeer.core.counters import Counter, Counters
@@ -30,7 +30,7 @@ from meshpeer.core.membership.rates import Buckets
 from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, unpack_chains
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, MemberRecord, Record, SuspectRecord
-from meshpeer.core.records.ledger import Chain, Ledger, Member, Verdict
+from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member, Verdict
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
 RECONCILE_INTERVAL_S = 10.0
@@ -100,7 +100,7 @@ class Gossip:
         self._linked = linked
         self._jitter = jitter
         self._counters = counters
-        self._reconciler = Reconciler(self)
+        self._reconciler = Reconciler(ledger)
         self._subjects: dict[bytes, NodeId] = {}
         self._per_link: Buckets[NodeId] = Buckets(LINK_RECORDS_PER_S, LINK_RECORDS_BURST)
         self._per_origin: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
@@ -108,17 +108,6 @@ class Gossip:
         self._reconcile_at_s = 0.0
         self._forgot_at_s = float("-inf")
         self._synced = False
-        self._charter_item: bytes | None = None
-        if ledger.charter_digest:
-            self._charter_item = ledger.charter_digest
-            self._reconciler.replace(CHARTER_ID, None, ledger.charter_digest)
-        ledger.watch(self._on_step)
-
-    def item_of(self, node: NodeId) -> bytes | None:
-        """Returns the hash of all that is held under an id, the charter's included."""
-        if node == CHARTER_ID:
-            return self.ledger.charter_digest or None
-        return self.ledger.item_of(node)
 
     # --- start ----------------------------------------------------------------------------------------------
 
@@ -307,8 +296,6 @@ class Gossip:
         self._counters.add(Counter.RECORDS_ACCEPTED)
         self._note(news, digest, subject, (self._chains_behind(record, before), (data,)))
         if isinstance(record, CharterRecord):
-            self._reconciler.replace(CHARTER_ID, self._charter_item, digest)
-            self._charter_item = digest
             outcome.charter = True
             outcome.changes.append(row_of_charter(data))
         elif isinstance(record, SuspectRecord):
@@ -369,9 +356,6 @@ class Gossip:
             del self._subjects[next(iter(self._subjects))]
         self._subjects[news_id] = node
         news.fresh.append((news_id, group))
-
-    def _on_step(self, node: NodeId, held: Member | None, now: Member | None) -> None:
-        self._reconciler.replace(node, held.item if held else None, now.item if now else None)
 
     def _forget_due(self, now: Instant) -> bool:
         return now.unix_s >= self.ledger.next_expiry_s and now.mono_s >= self._forgot_at_s + FORGET_PAUSE_S

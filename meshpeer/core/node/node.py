@@ -10,7 +10,7 @@ then after a pause that grows with the mesh: a thousand joiners are a thousand p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -468,7 +468,7 @@ class Node:
 
     # --- admission ------------------------------------------------------------------------------------------
 
-    def _admit(self, chain: Chain, now: Instant) -> NodeId:
+    def _admit(self, chain: Sequence[bytes], now: Instant) -> NodeId:
         """Judges a greeting's chain and merges it, as if it had been gossiped."""
         self.ledger.admit(chain, now.unix_s)
         return self.ledger.identify(chain, now.unix_s).node

@@ -98,6 +98,11 @@ class OwnRecord:
         self._refuting = False
         return envelope.sign(self._key, self._mesh, record)
 
+    def resume(self, record: MemberRecord, profile: Profile, published_at_s: float) -> None:
+        """Goes on from a record of this very run."""
+        self._incarnation, self._sequence = record.incarnation, record.sequence
+        self._published, self._published_at_s, self.record = profile, published_at_s, record
+
     def refute(self) -> None:
         """Makes a new record due although nothing changed: whatever was said of the one before is void then
         (SWIM, section 4.2: only the member itself raises its incarnation)."""

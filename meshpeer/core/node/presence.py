@@ -13,6 +13,7 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.own import OwnRecord, Profile
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 
 AWAY_MAX_S = 7 * 86_400
@@ -67,6 +68,17 @@ class Presence:
         held = self._ledger.get(self._config.key.public)
         if held and held.current:
             self._own.overtake(held.current, contradicted=held.proof is not None)
+
+    @property
+    def record(self) -> MemberRecord | None:
+        """What this node published last in this run."""
+        return self._own.record
+
+    def resume(self, record: MemberRecord, *, published_at_s: float) -> None:
+        """Takes a record that all hold of this node for what it published last: for a simulated node that was
+        up for days."""
+        self._profile = self._profile_now(None)
+        self._own.resume(record, self._profile, published_at_s)
 
     def next_deadline(self) -> Deadline | None:
         return self._own.next_deadline(self._profile) if self._profile and not self.has_left else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpeer.core.effects import Note, Persist, Persisted, Tick
+from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Tick
 from meshpeer.core.membership.messages import (
     CloseLink,
     Dial,
@@ -32,6 +32,7 @@ from meshpeer.core.scheduler import messages as jobs
 NodeEvent = (
     Started
     | Tick
+    | LagMeasured
     | Persisted
     | LinkOpened
     | LinkClosed

@@ -52,8 +52,10 @@ _SUMS = 1 << 256
 Limit = Callable[[Record], None]
 """Called with a record that passed all cheap checks, before its signature is looked at; raises ``PeerFault`` to
 put it off."""
-Watcher = Callable[[NodeId, Member | None, Member | None], None]
-"""Told of every step of a member: what was held, what is."""
+Watcher = Callable[[NodeId, bytes | None, bytes | None], None]
+"""Told of every step under an id: the hash of what was held, and of what is."""
+CHARTER_ID = NodeId(bytes(32))
+"""Stands for the charter among the ids of members: nobody can hold this key (a point of small order)."""
 
 
 class Ledger:
@@ -89,7 +91,9 @@ class Ledger:
         return self._members.get(node)
 
     def item_of(self, node: NodeId) -> bytes | None:
-        """Returns the hash of all that is held of a node."""
+        """Returns the hash of all that is held of a node, or of the charter."""
+        if node == CHARTER_ID:
+            return self.charter_digest or None
         member = self._members.get(node)
         return member.item if member else None
 
@@ -127,10 +131,12 @@ class Ledger:
         return admission.chain if admission else None
 
     def watch(self, watcher: Watcher) -> None:
-        """Tells ``watcher`` of every step of a member from now on, and of those that are held."""
+        """Tells ``watcher`` of every step from now on, and of all that is held."""
         self._watchers.append(watcher)
         for node, member in self._members.items():
-            watcher(node, None, member)
+            watcher(node, None, member.item)
+        if self.charter:
+            watcher(CHARTER_ID, None, self.charter_digest)
 
     # --- merging --------------------------------------------------------------------------------------------
 
@@ -247,6 +253,8 @@ class Ledger:
         if limit is not None:
             limit(charter)
         self.judge.verify(data, charter.author, self.mesh)
+        for watcher in self._watchers:
+            watcher(CHARTER_ID, self.charter_digest or None, digest)
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
 
@@ -280,7 +288,7 @@ class Ledger:
             self._in = (self._in + (1 if is_in else -1) * int.from_bytes(node)) % _SUMS
             self._ids = None
         for watcher in self._watchers:
-            watcher(node, held, now)
+            watcher(node, held.item if held else None, now.item if now else None)
 
     def _note_expiry(self, member: Member) -> None:
         ends = [one.identity.not_after for one in member.admissions.values()]

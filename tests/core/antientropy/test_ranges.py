@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -32,8 +33,11 @@ class Side:
     def __init__(self, held: Held) -> None:
         self.held = dict(held)
         self.reconciler = Reconciler(self)
-        for node, item in held.items():
-            self.reconciler.replace(node, None, item)
+
+    def watch(self, watcher: Callable[[NodeId, bytes | None, bytes | None], None]) -> None:
+        self.tell = watcher
+        for node, item in self.held.items():
+            watcher(node, None, item)
 
     def item_of(self, node: NodeId) -> bytes | None:
         return self.held.get(node)
@@ -42,7 +46,7 @@ class Side:
         before = self.held.get(node)
         if before is None or item > before:
             self.held[node] = item
-            self.reconciler.replace(node, before, item)
+            self.tell(node, before, item)
 
 
 class Round:
@@ -131,7 +135,7 @@ def test_kept_sums_are_the_sums_of_what_is_held(steps: list[tuple[int, bytes | N
         if item is not None:
             side.held[nodes[number]] = item
         if before is not None or item is not None:
-            side.reconciler.replace(nodes[number], before, item)
+            side.tell(nodes[number], before, item)
     fresh = Fingerprints(side)
     for node, held in side.held.items():
         fresh.replace(node, None, held)

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from meshpeer.core.antientropy import messages as antientropy
-from meshpeer.core.antientropy import reconcile
+from meshpeer.core.antientropy.facts import facts_about
+from meshpeer.core.antientropy.ranges import Reconciler
+from meshpeer.core.counters import Counters
 from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.effects import Persist
 from meshpeer.core.identity.certificates import make_durable_leaf
@@ -22,10 +24,10 @@ from meshpeer.core.membership.messages import CloseLink, Hello, LinkClosed, Link
 from meshpeer.core.node import messages as own_messages
 from meshpeer.core.node.gossip import Gossip
 from meshpeer.core.node.messages import ApplyDevice, FrameReceived, RenameAsked, SendFrame
-from meshpeer.core.node.node import CODEC
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
-from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
@@ -59,8 +61,8 @@ def test_no_altered_frame_stops_a_node() -> None:
     dice = random.Random(22)
     liar = Liar(World(22))
     honest: list[msgspec.Struct] = [
-        *reconcile.digests(liar.node.ledger),
-        *reconcile.facts_about(liar.node.ledger, [liar.alpha.id], charter=True),
+        Reconciler(liar.node.ledger).open(),
+        *facts_about(liar.node.ledger, [liar.alpha.id, CHARTER_ID]),
         liar.hello(),
     ]
     for _ in range(300):
@@ -236,8 +238,10 @@ def test_bare_records_of_many_members_travel_on_in_frames_that_fit() -> None:
         ledger.admit(chain, NOW)
         records.append(envelope.sign(key, world.mesh, long_record(key, chain)))
     source, other = SigningKey(b"s" * 32).public, SigningKey(b"o" * 32).public
-    gossip = Gossip(ledger, linked=lambda: [source, other], jitter=world.random)
-    outcome = gossip.on_facts(source, Facts(records=tuple(records)), world.instant(world.found("alpha")))
+    gossip = Gossip(ledger, linked=lambda: [source, other], jitter=world.random, counters=Counters())
+    for peer in (source, other):
+        gossip.on_up(peer, opens=False)
+    outcome = gossip.on_facts(source, Facts(records=tuple(records), push=True), world.instant(world.found("alpha")))
     assert {peer for peer, _ in outcome.sends} == {other}
     frames = [CODEC.encode(message) for _, message in outcome.sends]
     assert max(map(len, frames)) <= FRAME_BYTES_MAX
@@ -346,8 +350,8 @@ def links_of(host: Host) -> list[bytes]:
 
 def own_record(host: Host) -> MemberRecord:
     assert host.node is not None
-    assert host.node.own.record is not None
-    return host.node.own.record
+    assert host.node.presence.record is not None
+    return host.node.presence.record
 
 
 def record_of(host: Host, of: Host) -> MemberRecord | None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from meshpeer.core.membership.liveness import State
+from meshpeer.core.membership.detector import State
 from meshpeer.core.node.messages import LeaveAsked
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
@@ -38,7 +38,7 @@ def sends(host: Host) -> bool:
 
 def opinion(host: Host, of: Host) -> State | None:
     assert host.node is not None
-    held = host.node.liveness.opinion(of.id)
+    held = host.node.detector.opinion(of.id)
     return held.state if held else None
 
 
@@ -128,7 +128,7 @@ def test_node_that_one_cannot_reach_is_alive_by_another_ones_word() -> None:
     world.cut([alpha], [gamma])
     world.run(30)
     assert alpha.node is not None
-    held = alpha.node.liveness.opinion(gamma.id)
+    held = alpha.node.detector.opinion(gamma.id)
     assert held is not None
     assert held.state is State.ALIVE
     assert held.voucher == beta.id
@@ -244,7 +244,7 @@ hosts = [founder, *(world.join(f"n{number}", founder) for number in range(5))]
 world.run(5); world.crash(hosts[3]); world.run(10); world.start(hosts[3]); world.run(10)
 for host in hosts:
     rows = [(one.name, one.ipv4, one.record, one.identity.admitted_at) for one in host.node.roster.members]
-    print(rows, host.effects, host.node.own.record, world.steps, world.now_s)
+    print(rows, host.effects, host.node.presence.record, world.steps, world.now_s)
 """
 
 

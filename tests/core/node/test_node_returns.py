@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshpeer.core.effects import Table
-from meshpeer.core.membership.liveness import State
+from meshpeer.core.membership.detector import State
 from meshpeer.core.node.messages import RenameAsked
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.sim.host import Host
@@ -125,7 +125,7 @@ def names(host: Host) -> dict[bytes, str]:
 
 
 def state(host: Host, of: Host) -> State | None:
-    held = host.node.liveness.opinion(of.id) if host.node else None
+    held = host.node.detector.opinion(of.id) if host.node else None
     return held.state if held else None
 
 

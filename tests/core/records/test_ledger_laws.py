@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshpeer.core.antientropy import reconcile
-from meshpeer.core.antientropy.messages import Facts
+from meshpeer.core.antientropy.facts import facts_about
+from meshpeer.core.antientropy.messages import Compare, Facts, Synced
+from meshpeer.core.antientropy.ranges import Reconciler
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import (
     make_durable_leaf,
@@ -239,7 +240,7 @@ def test_expired_record_is_forgotten_and_offered_to_nobody() -> None:
     offer_all(ledger, [short, member(OTHER, durable(OTHER), NOW, 1)])
     assert ledger.forget_expired(NOW + 99) == []
     assert ledger.forget_expired(NOW + 100) == [FOUNDER.public]
-    frames = list(reconcile.facts_about(ledger, [FOUNDER.public, OTHER.public]))
+    frames = list(facts_about(ledger, [FOUNDER.public, OTHER.public]))
     assert [record for frame in frames for record in frame.records] == [ledger.get(OTHER.public).envelope]  # type: ignore[union-attr]
     assert ledger.merge(short, NOW + 100) is Verdict.STALE
 
@@ -252,7 +253,7 @@ def test_ghost_does_not_come_back_from_a_node_that_has_not_forgotten() -> None:
     quick.forget_expired(NOW + 100)
     for digest in reconcile.digests(quick):
         push, _ = reconcile.compare(slow, digest)
-        for frame in reconcile.facts_about(slow, push):
+        for frame in facts_about(slow, push):
             for record in frame.records:
                 assert quick.merge(record, NOW + 100) is Verdict.STALE
     assert quick.present(NOW + 100) == slow.present(NOW + 100) == []
@@ -405,17 +406,15 @@ def reconcile_until_still(left: Ledger, right: Ledger) -> int:
 
 
 def exchange(asker: Ledger, answerer: Ledger) -> int:
-    """One digest of ``asker``, what it brings, and what is wanted in return; returns the frames of facts."""
-    frames = 0
-    for digest in reconcile.digests(asker):
-        push, want = reconcile.compare(answerer, digest)
-        mine = answerer.charter.version if answerer.charter else 0
-        owed = mine > digest.charter_version or (
-            mine == digest.charter_version and want is not None and want.charter
-        )
-        frames += deliver(asker, list(reconcile.facts_about(answerer, push, charter=owed)))
-        if want is not None:
-            frames += deliver(answerer, list(reconcile.facts_about(asker, want.nodes, charter=want.charter)))
+    """One round that ``asker`` begins; returns the frames of facts."""
+    sides = [(asker, Reconciler(asker)), (answerer, Reconciler(answerer))]
+    message: Compare | Synced = sides[0][1].open()
+    frames, turn = 0, 1
+    while isinstance(message, Compare):
+        ledger, reconciler = sides[turn]
+        answer = reconciler.on_compare(message)
+        frames += deliver(sides[1 - turn][0], list(facts_about(ledger, answer.push)))
+        message, turn = answer.reply, 1 - turn
     return frames
 
 

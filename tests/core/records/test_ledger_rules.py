@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshpeer.core.antientropy import reconcile
+from meshpeer.core.antientropy.facts import facts_about
+from meshpeer.core.antientropy.messages import Compare, Synced
+from meshpeer.core.antientropy.ranges import Reconciler
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import (
     make_durable_leaf,
@@ -320,17 +322,21 @@ def test_two_ledgers_are_equal_after_they_reconcile(seed: int) -> None:
         exchange(right, left)
     assert content(left) == content(right)
     # And equal ledgers have nothing more to say to each other.
-    for digest in reconcile.digests(left):
-        assert reconcile.compare(right, digest) == ([], None)
+    assert exchange(left, right) == 0
 
 
-def exchange(asker: Ledger, answerer: Ledger) -> None:
-    """One digest, what it brings, and what is wanted in return."""
-    for digest in reconcile.digests(asker):
-        push, want = reconcile.compare(answerer, digest)
-        deliver(asker, reconcile.facts_about(answerer, push, charter=True))
-        if want is not None:
-            deliver(answerer, reconcile.facts_about(asker, want.nodes, charter=want.charter))
+def exchange(asker: Ledger, answerer: Ledger) -> int:
+    """One round that ``asker`` begins; returns how many members were pushed."""
+    sides = [(asker, Reconciler(asker)), (answerer, Reconciler(answerer))]
+    message: Compare | Synced = sides[0][1].open()
+    pushed, turn = 0, 1
+    while isinstance(message, Compare):
+        ledger, reconciler = sides[turn]
+        answer = reconciler.on_compare(message)
+        deliver(sides[1 - turn][0], facts_about(ledger, answer.push))
+        pushed += len(answer.push)
+        message, turn = answer.reply, 1 - turn
+    return pushed
 
 
 def deliver(ledger: Ledger, frames: object) -> None:
