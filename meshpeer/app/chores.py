@@ -15,7 +15,6 @@ from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.views import count_members
-from meshpeer.core.counters import Counters
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
@@ -120,10 +119,9 @@ class Chores:
         """Returns this node's figures of now."""
         node = self._agent.node
         counts = count_members(node)
-        counters = getattr(node, "counters", None)
         return Snapshot(
             version=__version__,
-            counters=counters if isinstance(counters, Counters) else Counters(),
+            counters=self._agent.counters,
             members={
                 "alive": counts.alive,
                 "suspect": counts.suspect,
