@@ -165,11 +165,16 @@ class Node:
             self.overlay.next_deadline(),
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
-            self.derived.deadline,
-            self.presence.next_deadline() if self._started else None,
-            Deadline(self._step_at_s, "facts changed") if self._started and self._stale else None,
+            self._next_step() if self._started else None,
             self.scheduler.next_deadline(),
         )
+
+    def _next_step(self) -> Deadline | None:
+        """Returns when derived state is brought in step next: not before the pause is over, whatever is due."""
+        if self._stale:
+            return Deadline(self._step_at_s, "facts changed")
+        due = earliest(self.derived.deadline, self.presence.next_deadline())
+        return Deadline(max(due.at_s, self._step_at_s), due.reason) if due else None
 
     # --- the one door ---------------------------------------------------------------------------------------
 

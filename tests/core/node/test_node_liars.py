@@ -25,6 +25,7 @@ from meshpeer.core.node import messages as own_messages
 from meshpeer.core.node.gossip import Gossip
 from meshpeer.core.node.messages import ApplyDevice, FrameReceived, RenameAsked, SendFrame
 from meshpeer.core.node.codec import CODEC
+from meshpeer.core.node.node import BAN_S
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
 from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger
@@ -304,6 +305,8 @@ class Liar:
             self.world._perform(self.alpha, effect)
         self.world.post(self.alpha, LinkClosed(link=link, reason="the liar is done"))
         self.world.run(0.05)
+        if self.id in self.node.links.banned(self.world.instant(self.alpha)):
+            self.world.run(BAN_S)
         return list(effects)
 
     def tell(self, body: object, *, key: SigningKey | None = None) -> list[object]:
