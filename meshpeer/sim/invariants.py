@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.overlay import DEGREE_MAX, FULL_MESH_MAX
 from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.kinds import LeaveRecord, MemberRecord, expires_at, precedence
 from meshpeer.sim.host import Host
 from meshpeer.sim.network import QUEUE_FRAMES_MAX
 
-LINKS_MAX = 16
-"""The hard cap of the overlay, beyond the sizes at which all are linked."""
-FULL_MESH_MAX = 9
 
 
 @dataclass(slots=True)
@@ -70,18 +69,16 @@ class Invariants:
         for told in self._told.values():
             told.discard(host.index)
 
-    def check_links(self, host: Host, members: int) -> None:
+    def check_links(self, host: Host, members: int, now: Instant) -> None:
         """Raises ``InvariantBroken`` where a host has more links, or longer queues, than it may."""
         if host.node is None:
             return
         if (
             members > FULL_MESH_MAX
-            and hasattr(host.node, "overlay")
-            and len(host.node.links.peers) > LINKS_MAX
+            and len(host.node.links.peers) > DEGREE_MAX
+            and (settled := host.node.overlay.settled(now)) > DEGREE_MAX
         ):
-            raise InvariantBroken(
-                f"{host.name} has {len(host.node.links.peers)} links, {LINKS_MAX} is the cap"
-            )
+            raise InvariantBroken(f"{host.name} has {settled} settled links, {DEGREE_MAX} is the cap")
         for lane in host.lanes.values():
             if lane.waiting is not None and len(lane.waiting) > QUEUE_FRAMES_MAX + 1:
                 raise InvariantBroken(f"{len(lane.waiting)} frames wait on a link of {host.name}")

@@ -181,11 +181,11 @@ def test_actions_of_one_moment_run_in_the_order_in_which_they_were_put() -> None
 
 
 def test_kind_of_a_frame_is_read_without_decoding_it() -> None:
-    from meshpeer.core.membership.messages import Ping, Sight
-    from meshpeer.core.node.node import CODEC
+    from meshpeer.core.membership.messages import Ping, Pong
+    from meshpeer.core.node.codec import CODEC
 
     assert kind_of(CODEC.encode(Ping(number=5))) == "ping"
-    assert kind_of(CODEC.encode(Sight(linked=()))) == "sight"
+    assert kind_of(CODEC.encode(Pong(number=5))) == "pong"
     assert kind_of(b"\0\xff") == kind_of(b"") == "other"
 
 

@@ -180,6 +180,8 @@ class Detector:
     _favours: dict[NodeId, list[_Favour]] = field(default_factory=dict)
     _synced_unix_s: float | None = None
     _alone_since: Instant | None = None
+    _look_at_s: float = 0.0
+    """No link has to be looked at before; whatever is heard only puts it off."""
     _asked_s: float | None = None
     """The deadline last returned."""
 
@@ -228,7 +230,7 @@ class Detector:
 
     def next_deadline(self) -> Deadline | None:
         deadline = earliest(
-            *(Deadline(self._probe_at(peer, link), "ping a silent peer") for peer, link in self._links.items()),
+            Deadline(self._look_at_s, "ping a silent peer") if self._links else None,
             self._doubts.next_deadline(),
             *(
                 Deadline(case.dead_at_s, "a suspicion runs out")
@@ -249,6 +251,8 @@ class Detector:
 
     def on_up(self, peer: NodeId, now: Instant) -> list[DetectorEffect]:
         self._alone_since = None
+        if not self._links:
+            self._look_at_s = now.mono_s + PING_AFTER_LOWER_S
         self._links[peer] = _Link(now.unix_s, now.mono_s)
         effects = self._proved(peer, now, "linked")
         return [*effects, self._ping(peer, self._links[peer], now)]
@@ -303,7 +307,8 @@ class Detector:
             return []
         _measure(link, now.mono_s - link.ping_at_s)
         link.ping_at_s = 0.0
-        self.health.better()
+        if self.health.better():
+            self._look_again()
         return []
 
     def on_probe_asked(self, peer: NodeId, asked: ProbeAsked, now: Instant) -> list[DetectorEffect]:
@@ -368,6 +373,7 @@ class Detector:
         for link in self._links.values():
             link.ping_at_s = 0.0
             link.heard_at_s = max(link.heard_at_s, now.mono_s - PING_AFTER_LOWER_S)
+        self._look_again()
         self._doubts.postpone(lag_s)
         for case in self._open.values():
             case.opened_at_s += lag_s
@@ -387,9 +393,11 @@ class Detector:
         late_s = now.mono_s - self._asked_s if self._asked_s is not None else 0.0
         self._asked_s = None
         effects = self.on_lag(late_s, now) if late_s > 0 else []
-        for peer, link in list(self._links.items()):
-            if now.mono_s >= self._probe_at(peer, link):
-                effects += self._probe(peer, link, now)
+        if now.mono_s >= self._look_at_s:
+            for peer, link in list(self._links.items()):
+                if now.mono_s >= self._probe_at(peer, link):
+                    effects += self._probe(peer, link, now)
+            self._look_again()
         for node in self._doubts.due(now):
             effects += self._run_out(node, now)
         for node, case in list(self._open.items()):
@@ -402,6 +410,9 @@ class Detector:
             if not self._favours[subject]:
                 del self._favours[subject]
         return effects
+
+    def _look_again(self) -> None:
+        self._look_at_s = min((self._probe_at(*one) for one in self._links.items()), default=0.0)
 
     # --- pings ----------------------------------------------------------------------------------------------
 
@@ -428,6 +439,7 @@ class Detector:
     def _ping(self, peer: NodeId, link: _Link, now: Instant) -> SendTo:
         link.ping_number += 1
         link.ping_at_s = now.mono_s
+        self._look_at_s = min(self._look_at_s, self._probe_at(peer, link))
         self.counters.add(Counter.PINGS_SENT)
         return SendTo(peer=peer, message=Ping(number=link.ping_number))
 

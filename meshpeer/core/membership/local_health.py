@@ -30,8 +30,10 @@ class LocalHealth:
     def worse(self, by: int = 1) -> None:
         self.score = min(SCORE_MAX, self.score + by)
 
-    def better(self) -> None:
-        self.score = max(0, self.score - 1)
+    def better(self) -> bool:
+        """Says whether that changed anything."""
+        before, self.score = self.score, max(0, self.score - 1)
+        return self.score != before
 
     def on_lag(self, lag_s: float) -> bool:
         """Takes a measured lag; says whether it was so long that what is awaited must be awaited anew."""

@@ -27,6 +27,8 @@ DEGREE_MAX = 16
 """Links beyond it are closed, unless an end wants them or asked for them lately."""
 YOUNG_S = 10.0
 """A link younger than this is left alone: who dialled a seed needs it until it has others."""
+CLOSING_S = 2.0
+"""How long it takes at most until a link that may be closed is."""
 NEEDED_S = 60.0
 """A link on demand is kept so long after its last use."""
 NEEDED_MAX = 64
@@ -84,6 +86,11 @@ class Overlay:
 
     def entitled(self, observer: NodeId, subject: NodeId) -> bool:
         return self._rings.entitled(observer, subject)
+
+    def settled(self, now: Instant) -> int:
+        """Counts the links that the cap is about: past their youth, and not kept for anybody's sake."""
+        late_s = now.mono_s - YOUNG_S - CLOSING_S
+        return sum(1 for peer, since_s in self._up.items() if since_s <= late_s and peer not in self._needed)
 
     def next_deadline(self) -> Deadline | None:
         return earliest(

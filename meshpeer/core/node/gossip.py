@@ -24,7 +24,7 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Delete, Note, Table
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, key_text
-from meshpeer.core.membership.plumtree import Plumtree
+from meshpeer.core.membership.plumtree import NEWS_ID_BYTES, Plumtree
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.rates import Buckets
 from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, unpack_chains
@@ -44,7 +44,8 @@ ORIGIN_CHANGES_BURST = 5.0
 OBSERVER_SUSPICIONS_PER_S = 2.0
 OBSERVER_SUSPICIONS_BURST = 64.0
 """Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
-NEWS_ID_BYTES = 16
+PUSH_PAUSE_S = 0.02
+"""Between two pushes: a storm of joins travels in a few full frames, a single change at once."""
 SUBJECTS_MAX = 10_000
 """Pieces of news that a GRAFT can still ask for."""
 
@@ -105,6 +106,9 @@ class Gossip:
         self._per_link: Buckets[NodeId] = Buckets(LINK_RECORDS_PER_S, LINK_RECORDS_BURST)
         self._per_origin: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
         self._per_observer: Buckets[NodeId] = Buckets(OBSERVER_SUSPICIONS_PER_S, OBSERVER_SUSPICIONS_BURST)
+        self._waiting: dict[tuple[NodeId, ...], list[Group]] = {}
+        """News that waits to be pushed together, by whom to."""
+        self._push_at_s = float("-inf")
         self._reconcile_at_s = 0.0
         self._forgot_at_s = float("-inf")
         self._synced = False
@@ -190,6 +194,8 @@ class Gossip:
 
     def tick(self, now: Instant) -> Outcome:
         outcome = Outcome(sends=[*self.plumtree.tick(now)])
+        if self._waiting and now.mono_s >= self._push_at_s:
+            self._flush(outcome, now)
         if now.mono_s >= self._reconcile_at_s:
             self._reconcile_at_s = now.mono_s + RECONCILE_INTERVAL_S * (0.75 + 0.5 * self._jitter.random())
             linked = self._linked()
@@ -209,18 +215,25 @@ class Gossip:
         return earliest(
             Deadline(self._reconcile_at_s, "reconcile with a neighbour"),
             Deadline(max(expiry_s, self._forgot_at_s + FORGET_PAUSE_S), "forget what expired"),
+            Deadline(self._push_at_s, "push news") if self._waiting else None,
             self.plumtree.next_deadline(),
         )
 
     # --- passing on -----------------------------------------------------------------------------------------
 
     def _push(self, news: _News, outcome: Outcome, source: NodeId | None, now: Instant) -> None:
-        """Pushes news along the tree: one set of frames for all links that get the same."""
-        by_targets: dict[tuple[NodeId, ...], list[Group]] = {}
+        """Pushes news along the tree. The first goes at once; what follows within a moment goes together."""
         for news_id, group in news.fresh:
-            targets = self.plumtree.on_news(news_id, source, now)
-            by_targets.setdefault(tuple(targets), []).append(group)
-        for eager, groups in by_targets.items():
+            targets = tuple(self.plumtree.on_news(news_id, source, now))
+            self._waiting.setdefault(targets, []).append(group)
+        if self._waiting and now.mono_s >= self._push_at_s:
+            self._flush(outcome, now)
+
+    def _flush(self, outcome: Outcome, now: Instant) -> None:
+        """Sends what waits: one set of frames for all links that get the same."""
+        waiting, self._waiting = self._waiting, {}
+        self._push_at_s = now.mono_s + PUSH_PAUSE_S
+        for eager, groups in waiting.items():
             for frame in in_frames(groups, push=True):
                 outcome.sends += [(peer, frame) for peer in eager]
                 self._counters.add(Counter.EAGER_PUSHES, len(eager) * len(frame.records or frame.chains))
@@ -238,12 +251,16 @@ class Gossip:
 
     def _take(self, facts: Facts, now: Instant, source: NodeId | None) -> tuple[Outcome, _News]:
         outcome, news = Outcome(), _News()
+        digest = self.ledger.judge.digest
         for chain in facts.chains:
-            self._admit(chain, outcome, news, now)
+            if not (chain and self.plumtree.knows(digest(chain[0])[:NEWS_ID_BYTES])):
+                self._admit(chain, outcome, news, now)
         for record in facts.records:
-            if self._merge(record, outcome, news, now, source):
-                continue
-            if outcome.fault:
+            news_id = digest(record)[:NEWS_ID_BYTES]
+            if self.plumtree.knows(news_id):
+                self._counters.add(Counter.RECORDS_KNOWN)
+                news.known.append(news_id)
+            elif not self._merge(record, outcome, news, now, source) and outcome.fault:
                 break
         return outcome, news
 

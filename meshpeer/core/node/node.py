@@ -119,6 +119,7 @@ class Node:
         self._stale = False
         """Facts changed since the derived state was last brought in step."""
         self._step_at_s = now.mono_s
+        self._encoded: tuple[msgspec.Struct | None, bytes] = (None, b"")
         self._remembered: set[str] = set()
         self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
         self.links = Links(
@@ -280,7 +281,7 @@ class Node:
                 self._stale = True
                 return []
             case _:
-                if peer != self.me:
+                if peer != self.me and isinstance(message, jobs.Grant | jobs.Offer):
                     self.overlay.need(peer, now)
                 return self._from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
@@ -412,8 +413,8 @@ class Node:
                     done.append(DeliverToSelf(message=effect.message, after=effect.after))
                 else:
                     done += self._send(effect.peer, effect.message, after=effect.after)
-                    if self.links.link_to(effect.peer) is None:
-                        # Protocols repeat themselves: the link is there next time.
+                    if isinstance(effect.message, jobs.Offer) and not self.links.link_to(effect.peer):
+                        # A result has to go home; it is offered again, and the link is there then.
                         self.overlay.need(effect.peer, now)
                         self._stale = True
             else:
@@ -425,7 +426,10 @@ class Node:
         return [] if link is None else [self._frame(link, message, after)]
 
     def _frame(self, link: LinkId, message: msgspec.Struct, after: Ticket | None = None) -> SendFrame:
-        frame = self._codec.encode(message)
+        if message is not self._encoded[0]:
+            # News goes to many links at once, one after the other.
+            self._encoded = (message, self._codec.encode(message))
+        frame = self._encoded[1]
         self.counters.add_kind("out", type(message).__name__, len(frame))
         return SendFrame(link=link, frame=frame, after=after)
 
