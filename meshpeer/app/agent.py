@@ -258,7 +258,7 @@ class Agent:
         await self._serve_control(nursery)
         await self._until_ready()
         self._on_ready(self._report())
-        nursery.start_soon(self.chores.serve_pages)
+        await self.chores.open_pages()
         await self.stopping.wait()
         nursery.cancel_scope.cancel()
 

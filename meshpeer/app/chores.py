@@ -33,6 +33,8 @@ class Chores:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._endpoints = EndpointsChanged(control=(), wireguard=())
+        self.pages_port = 0
+        """Where this machine's pages are, once they are; 0 where there are none."""
         self.pages_fault: EnvironmentFault | None = None
         """Why there are no pages although a port for them is set."""
 
@@ -100,9 +102,9 @@ class Chores:
             addresses=literal,
         )
 
-    async def serve_pages(self) -> None:
-        """Serves ``/metrics`` where a port is set for it. An agent whose port another holds goes on without:
-        several agents may share a machine.
+    async def open_pages(self) -> None:
+        """Starts to serve ``/metrics`` where a port is set for it. An agent whose port another holds goes on
+        without: several agents may share a machine.
         """
         port = self._agent.settings.file.control.web_port
         if not port:
@@ -110,7 +112,7 @@ class Chores:
         from meshpeer.adapters.web.server import serve_pages
 
         try:
-            await serve_pages(self.take_snapshot, port)
+            self.pages_port = await self._agent.nursery.start(serve_pages, self.take_snapshot, port)
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))

@@ -3,8 +3,8 @@
 A link is a TCP connection: what is sent arrives whole and in order, or the connection ends. A lost segment
 holds back all that follows it until a retransmission gets through: the first after RFC 6298's time-out
 (srtt + 4 rttvar, at least 200 ms as on Linux), each further one after twice the time of the one before
-(section 5.5), until TCP gives up (RFC 1122, section 4.2.3.5: not before 100 s). So a partition that heals early
-breaks no connection, and a host that vanished is not told of by the network.
+(section 5.5), until TCP gives up (RFC 1122, section 4.2.3.5: not before 100 s). So a partition that heals
+early breaks no connection, and a host that vanished is not told of by the network.
 
 Left out: bandwidth, and the acknowledgements' own way back. In a one-way partition a real connection would
 stop
@@ -166,7 +166,8 @@ class Network:
         """Sends a frame; one on a link that is closed is lost."""
         lane = host.lanes.get(link)
         if lane is not None:
-            self.meter.sent(host.index, frame)
+            if host.rogue is None:
+                self.meter.sent(host.index, frame)
             self._send(lane, frame)
 
     def close(self, host: Host, link: LinkId, reason: str) -> None:

@@ -102,11 +102,10 @@ class Run:
     def _live(self) -> None:
         """Runs the events; who knows everything after the boot is noted before anything else happens."""
         scenario, world, heap = self.scenario, self.world, self.world.heap
-        self.happenings.schedule()
         first_s = min((event.at_s for event in scenario.events), default=scenario.duration_s)
-        heap.after(min(first_s, scenario.duration_s), self._note_boot)
-        settle_s = min(scenario.settle_s, scenario.duration_s / 2)
-        heap.after(settle_s, self._measure)
+        heap.after(first_s, self._note_boot)
+        heap.after(min(scenario.settle_s, scenario.duration_s / 2), self._measure)
+        self.happenings.schedule()
         world.run(scenario.duration_s)
         self._measured_to_s = world.now_s
 

@@ -172,7 +172,8 @@ def test_latency_is_that_of_the_pair_of_regions() -> None:
 
 
 def test_actions_of_one_moment_run_in_the_order_in_which_they_were_put() -> None:
-    heap, done = EventHeap(), []
+    heap = EventHeap()
+    done: list[int] = []
     for number in range(50):
         heap.at(1.0, done.append, number)
     heap.run(2.0)
