@@ -15,7 +15,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -38,9 +38,9 @@ from meshpeer.core.identity.invites import Invite, decode_invite
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.gossip import Gossip, Outcome
 from meshpeer.core.node.rows import row_of_chains, rows_of
-from meshpeer.core.node.codec import CODEC
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
@@ -268,9 +268,7 @@ def _choose_name(asked: str, contact: _Contact, say: Callable[[str], None]) -> s
     """Returns the name to claim. One that was asked for and that a live node has is refused; the host's own
     name gets a number."""
     live = {
-        one.record.name
-        for one in contact.ledger
-        if one.record and one.leave is None and not one.suspicions
+        one.record.name for one in contact.ledger if one.record and one.leave is None and not one.suspicions
     }
     if asked:
         if asked in live:

@@ -6,8 +6,8 @@ import collections
 import random
 
 from meshpeer.adapters.store import SqliteStore
-from meshpeer.core.deadline import Instant
 from meshpeer.core.counters import Counters
+from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Note, Table
 from meshpeer.core.ids import Digest, JobId
 from meshpeer.core.jobs.model import JobRecord

@@ -20,7 +20,6 @@ from meshpeer.sim.host import Host
 from meshpeer.sim.network import QUEUE_FRAMES_MAX
 
 
-
 @dataclass(slots=True)
 class Invariants:
     """Remembers what subjects signed, and holds all others to it."""

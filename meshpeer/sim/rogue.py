@@ -20,8 +20,8 @@ from meshpeer.core.membership.messages import (
     LinkClosed,
     LinkOpened,
 )
-from meshpeer.core.node.messages import FrameReceived, SendFrame
 from meshpeer.core.node.codec import CODEC
+from meshpeer.core.node.messages import FrameReceived, SendFrame
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.sim.host import Host

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from meshpeer.core.effects import Put, Table
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest
-from meshpeer.core.node.rows import CHARTER_KEY, rows_of
 from meshpeer.core.node.messages import EndpointsChanged, Started
+from meshpeer.core.node.rows import CHARTER_KEY, rows_of
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger

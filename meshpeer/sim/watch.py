@@ -97,9 +97,7 @@ class Watch:
         hosts = self.running
         if hosts:
             self._turn = (self._turn + 1) % len(hosts)
-            self.invariants.check_links(
-                hosts[self._turn], len(hosts), self.world.instant(hosts[self._turn])
-            )
+            self.invariants.check_links(hosts[self._turn], len(hosts), self.world.instant(hosts[self._turn]))
             self.invariants.check_ledger(hosts[self._turn], self.opinions.hosts)
 
     def _sample(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from meshpeer.core.deadline import Instant
 from meshpeer.core.counters import Counters
+from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
@@ -19,7 +19,6 @@ from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.messages import CloseLink, Dial
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.gossip import Gossip
-from meshpeer.core.node.rows import CHARTER_KEY
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeliverToSelf,
@@ -32,6 +31,7 @@ from meshpeer.core.node.messages import (
     Started,
 )
 from meshpeer.core.node.node import Node
+from meshpeer.core.node.rows import CHARTER_KEY
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger

@@ -6,10 +6,9 @@ import msgspec
 
 from meshpeer.core.ids import NodeId
 
-
 Range = tuple[bytes, bytes, tuple[tuple[NodeId, bytes], ...]]
-"""A prefix of ids (``ranges.pack_prefix``), then either the fingerprint of all below it, or an empty one and the
-list of all below it: ids, each with 8 bytes of the hash of what is held of it."""
+"""A prefix of ids (``ranges.pack_prefix``), then either the fingerprint of all below it, or an empty one
+and the list of all below it: ids, each with 8 bytes of the hash of what is held of it."""
 
 
 class Compare(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="compare"):

@@ -1,10 +1,10 @@
 """Range-based set reconciliation: two ledgers find out in which members they differ.
 
-The scheme is that of A. Meyer, "Range-Based Set Reconciliation" (SRDS 2023), with the fingerprint of negentropy (a
-sum of hashes, then a hash of the sum and the count). Where they split a sorted list in equal parts, this splits the
-space of ids by its next four bits: ids are public keys, spread evenly, so the parts are as good as equal, both sides
-cut at the same places, and a range is named by its prefix. So nothing is kept between two messages: whatever gets
-lost, the next round starts anew and finds what is left.
+The scheme is that of A. Meyer, "Range-Based Set Reconciliation" (SRDS 2023), with the fingerprint of
+negentropy (a sum of hashes, then a hash of the sum and the count). Where they split a sorted list in equal
+parts, this splits the space of ids by its next four bits: ids are public keys, spread evenly, so the parts
+are as good as equal, both sides cut at the same places, and a range is named by its prefix. So nothing is
+kept between two messages: whatever gets lost, the next round starts anew and finds what is left.
 
 A range whose fingerprints differ is split in 16; one of at most 16 members is listed. Identical sets cost one
 fingerprint each way at any size.
@@ -27,7 +27,8 @@ LEAF_MAX = 16
 RANGES_MAX = 512
 """Ranges of one message: about 24 B each, and what they list."""
 LISTED_MAX = 384
-"""Members that one message lists, and members that it asks for: about 45 B and 35 B each; all fits a frame."""
+"""Members that one message lists, and members that it asks for: about 45 B and 35 B each; all fits a
+frame."""
 PUSH_MAX = 2_048
 """Members whose facts one message brings on their way; a larger mesh syncs by several."""
 FINGERPRINT_BYTES = 16
@@ -151,7 +152,9 @@ class Reconciler:
                 else:
                     # A list costs twice a fingerprint for each member: parts are listed where they are empty.
                     parts = [prefix + digit for digit in "0123456789abcdef"]
-                    ranges += [self._print(one) if self._sums.count(one) else self._list(one) for one in parts]
+                    ranges += [
+                        self._print(one) if self._sums.count(one) else self._list(one) for one in parts
+                    ]
         ranges = ranges[:RANGES_MAX]
         if ranges or want:
             return Answer(reply=Compare(ranges=tuple(ranges), want=tuple(want)), push=list(push))

@@ -1,17 +1,17 @@
 """The failure detector: who seems alive, as opinions with reasons and named observers.
 
-Any frame proves life. Of a linked pair the lower id pings after 4 s of silence and the higher after 6 s. A ping without
-an answer, or a lost link whose redial fails, puts the peer in doubt (``doubts``): three helpers are asked to reach it,
-and if none does, this node signs a suspicion, provided that it is among the subject's observers. Suspicions held for
-the exact record that a member shows make it dead when enough observers agree, or after a while (``suspicions``). A node
-that has a link to the suspected member, and hears it, tells it, so that it refutes (the buddy system of Lifeguard).
+Any frame proves life. Of a linked pair the lower id pings after 4 s of silence and the higher after 6 s. A
+ping without an answer, or a lost link whose redial fails, puts the peer in doubt (``doubts``): three
+helpers are asked to reach it, and if none does, this node signs a suspicion, provided that it is among the
+subject's observers. Suspicions held for the exact record that a member shows make it dead when enough
+observers agree, or after a while (``suspicions``). A node that has a link to the suspected member, and
+hears it, tells it, so that it refutes (the buddy system of Lifeguard).
 
-Opinions are kept where they are unusual. Of anybody else the answer is: nobody reports it gone. What can't be known is
-said to be unknown: before the first sync, and while this node has no link at all.
+Opinions are kept where they are unusual. Of anybody else the answer is: nobody reports it gone. What can't
+be known is said to be unknown: before the first sync, and while this node has no link at all.
 
-An opinion changes hubs, relays and steal victims. It never removes a WireGuard peer: only leave, expiry and revocation
-do.
-"""
+An opinion changes hubs, relays and steal victims. It never removes a WireGuard peer: only leave, expiry and
+revocation do."""
 
 from __future__ import annotations
 
@@ -282,7 +282,9 @@ class Detector:
         if node in self._links or not self.rings.entitled(self.me, node):
             return effects
         because = "its host refuses the link" if refused else "its addresses do not answer"
-        if self.opinion(node).state is State.DEAD or not self._doubts.dial_failed(node, because, refused, now):
+        if self.opinion(node).state is State.DEAD or not self._doubts.dial_failed(
+            node, because, refused, now
+        ):
             return effects
         return [*effects, *self._ask_helpers(node, now)]
 
@@ -463,7 +465,9 @@ class Detector:
 
     def _ask_helpers(self, subject: NodeId, now: Instant) -> list[DetectorEffect]:
         candidates = [one for one in sorted(self._links) if one != subject and not self._links[one].in_doubt]
-        number, helpers = self._doubts.ask(subject, candidates, self.dice, ask_deadline(now, self.health.factor))
+        number, helpers = self._doubts.ask(
+            subject, candidates, self.dice, ask_deadline(now, self.health.factor)
+        )
         if not helpers:
             return self._suspect(subject, now)
         self.counters.add(Counter.HELP_ASKED, len(helpers))

@@ -1,10 +1,9 @@
 """Doubts: what this node does about a member that it can't reach, before it says so to others.
 
-    redial  the link was lost: whoever keeps links dials again; if that tells nothing in time, helpers are asked
-    asked   up to three linked peers try to reach it (SWIM's ping-req): one that does settles it
-    given   nobody reached it: a suspicion was signed, and there is nothing left to do but to hear of it
-    settled somebody reached it: its own failing links say nothing new for a while
-"""
+redial  the link was lost: whoever keeps links dials again; if that tells nothing in time, helpers are asked
+asked   up to three linked peers try to reach it (SWIM's ping-req): one that does settles it given   nobody
+reached it: a suspicion was signed, and there is nothing left to do but to hear of it settled somebody
+reached it: its own failing links say nothing new for a while"""
 
 from __future__ import annotations
 
@@ -18,7 +17,8 @@ from meshpeer.core.ids import NodeId
 
 HELPERS = 3
 REDIAL_WAIT_S = 5.0
-"""A redial that has said nothing by then counts as failed: an address that drops packets says nothing for long."""
+"""A redial that has said nothing by then counts as failed: an address that drops packets says nothing for
+long."""
 ANSWER_WAIT_S = 1.5
 """Helpers try for a second; half a one is left for the way."""
 SETTLED_S = 30.0
@@ -139,9 +139,7 @@ class Doubts:
         )
 
     def next_deadline(self) -> Deadline | None:
-        waits = [
-            held.until_s for held in self._held.values() if held.phase in (Phase.REDIAL, Phase.ASKED)
-        ]
+        waits = [held.until_s for held in self._held.values() if held.phase in (Phase.REDIAL, Phase.ASKED)]
         return Deadline(min(waits), "a doubt runs out") if waits else None
 
 

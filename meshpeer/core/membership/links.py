@@ -312,7 +312,9 @@ class Links:
         if not hello.chain or hello.chain[0] != state.leaf:
             return self._refuse(state, "the greeting's certificate is not the handshake's", now)
         if self._banned.get(state.peer, 0.0) > now.mono_s:
-            return self._refuse(state, "this node has shut you out for a while: you passed on what is forged", now)
+            return self._refuse(
+                state, "this node has shut you out for a while: you passed on what is forged", now
+            )
         try:
             node = self._admit(hello.chain, now)
         except PeerFault as fault:

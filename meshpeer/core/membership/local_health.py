@@ -1,9 +1,9 @@
 """Local health: how far this node should trust its own eyes.
 
-Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness for More Accurate Failure Detection",
-DSN-W 2018) found that most false suspicions come from observers that are slow themselves. So what speaks against this
-node raises a score, what speaks for it lowers it, and every interval and time-out is multiplied by it.
-"""
+Lifeguard (A. Dadgar, J. Phillips, J. Currey, "Lifeguard: Local Health Awareness for More Accurate Failure
+Detection", DSN-W 2018) found that most false suspicions come from observers that are slow themselves. So
+what speaks against this node raises a score, what speaks for it lowers it, and every interval and time-out
+is multiplied by it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The overlay: which links to keep. Links are few, the ledger is whole.
 
-Up to nine nodes everybody is linked to everybody. Above that a node wants its first living neighbour on either side of
-each ring, and two random members that change slowly: degree 8 to 10, which keeps a thousand nodes within four hops. A
-neighbour that can't be dialled or is dead is stepped over, and tried again later: it may dial itself. Both ends of a
-ring link derive it, so nobody closes what the other end wants.
+Up to nine nodes everybody is linked to everybody. Above that a node wants its first living neighbour on
+either side of each ring, and two random members that change slowly: degree 8 to 10, which keeps a thousand
+nodes within four hops. A neighbour that can't be dialled or is dead is stepped over, and tried again later:
+it may dial itself. Both ends of a ring link derive it, so nobody closes what the other end wants.
 
-Links outside this are kept for whoever asked lately (jobs, probes on behalf of others), and cost no place. What is
-beyond the cap and wanted by neither end is closed once it is not young any more: a seed is dialled by everyone.
-"""
+Links outside this are kept for whoever asked lately (jobs, probes on behalf of others), and cost no place.
+What is beyond the cap and wanted by neither end is closed once it is not young any more: a seed is dialled
+by everyone."""
 
 from __future__ import annotations
 
@@ -235,9 +235,9 @@ class Overlay:
         while len(self._random) < RANDOM_LINKS and usable > FULL_MESH_MAX and tries < 16:
             tries += 1
             node = self._members[int(self.dice.random() * len(self._members))]
-            if node != self.me and node not in self._random and node not in self._dead:
-                if node not in self._skips:
-                    self._random.append(node)
+            taken = (self.me, *self._random)
+            if node not in taken and node not in self._dead and node not in self._skips:
+                self._random.append(node)
 
     def _heal(self) -> bool:
         """Picks a dead member to dial with probability min(1, dead/alive): a partition that ended is found

@@ -1,13 +1,13 @@
 """Plumtree: news along a tree of links, announcements on the rest, which repair the tree.
 
-After J. Leitao, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees" (SRDS 2007). Every new link is eager: it gets
-news at once. Who gets a piece of news twice asks the later one to announce only (PRUNE), so what stays eager is a
-tree. An announcement (IHAVE) whose news does not come in time is answered by GRAFT: the news is sent, and the link
-is part of the tree again. Where the paper caches messages, a GRAFT here is answered from the ledger, and whatever is
-lost all the same is found by reconciliation.
+After J. Leitao, J. Pereira, L. Rodrigues, "Epidemic Broadcast Trees" (SRDS 2007). Every new link is eager:
+it gets news at once. Who gets a piece of news twice asks the later one to announce only (PRUNE), so what
+stays eager is a tree. An announcement (IHAVE) whose news does not come in time is answered by GRAFT: the
+news is sent, and the link is part of the tree again. Where the paper caches messages, a GRAFT here is
+answered from the ledger, and whatever is lost all the same is found by reconciliation.
 
-A tree is kept for all origins together. So a link is eager or lazy, nothing else, and the cost is two sets per node.
-"""
+A tree is kept for all origins together. So a link is eager or lazy, nothing else, and the cost is two sets
+per node."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How often somebody may: token buckets (the leaky bucket as a meter, ITU-T I.371), one per name, kept only while
-they are not full."""
+"""How often somebody may: token buckets (the leaky bucket as a meter, ITU-T I.371), one per name, kept only
+while they are not full."""
 
 from __future__ import annotations
 

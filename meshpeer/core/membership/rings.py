@@ -1,10 +1,9 @@
 """The rings: who is to be linked to whom, and who may say that somebody is dead.
 
-Four orders of all members, each by a hash that the mesh id salts. A node keeps links to its neighbours on each, as in
-Rapid (L. Suresh et al., "Stable and Consistent Membership at Scale with Rapid", USENIX ATC 2018): the graph is an
-expander, so it stays connected when half of it dies at once, and everybody can check who observes whom, since the
-rings follow from the member list alone.
-"""
+Four orders of all members, each by a hash that the mesh id salts. A node keeps links to its neighbours on
+each, as in Rapid (L. Suresh et al., "Stable and Consistent Membership at Scale with Rapid", USENIX ATC
+2018): the graph is an expander, so it stays connected when half of it dies at once, and everybody can check
+who observes whom, since the rings follow from the member list alone."""
 
 from __future__ import annotations
 
@@ -33,9 +32,7 @@ class Rings:
     def __init__(self, mesh: MeshId, members: Sequence[NodeId]) -> None:
         self._mesh = mesh
         self._size = len(members)
-        ordered = [
-            sorted((position(mesh, ring, node), node) for node in members) for ring in range(RINGS)
-        ]
+        ordered = [sorted((position(mesh, ring, node), node) for node in members) for ring in range(RINGS)]
         self._positions = [[place for place, _ in ring] for ring in ordered]
         self._observers: dict[NodeId, tuple[NodeId, ...]] = {}
         self._nodes = [[node for _, node in ring] for ring in ordered]

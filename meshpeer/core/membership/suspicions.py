@@ -1,8 +1,8 @@
 """When suspicions make a member dead: how many observers, or how long.
 
-SWIM (A. Das, I. Gupta, A. Motivala, 2002) suspects before it confirms; Lifeguard shortens the time as independent
-observers confirm. Here observers sign, and only the subject's ring observers count, so a count can't be forged.
-"""
+SWIM (A. Das, I. Gupta, A. Motivala, 2002) suspects before it confirms; Lifeguard shortens the time as
+independent observers confirm. Here observers sign, and only the subject's ring observers count, so a count
+can't be forged."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def needed_observers(others_alive: int) -> int:
 
 
 def timeout_s(observers: int, needed: int, *, closed: bool) -> float:
-    """Returns how long a suspicion lasts (Lifeguard, section 4.2): from the full time with one observer down to
-    the floor with ``needed``, by the logarithm of those that confirm."""
+    """Returns how long a suspicion lasts (Lifeguard, section 4.2): from the full time with one observer
+    down to the floor with ``needed``, by the logarithm of those that confirm."""
     full, floor = (CLOSED_FULL_S, CLOSED_FLOOR_S) if closed else (SILENT_FULL_S, SILENT_FLOOR_S)
     if needed <= 1:
         return full

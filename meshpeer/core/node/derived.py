@@ -1,4 +1,5 @@
-"""What follows from the facts and opinions of the moment: names and addresses, whom to be linked to, the interface.
+"""What follows from the facts and opinions of the moment: names and addresses, whom to be linked to, the
+interface.
 
 Readings only: nothing here decides who is in or alive, and every value can be made anew at any time.
 """
@@ -65,8 +66,8 @@ class Derived:
         return {node: self._addresses_of(node) for node in self.overlay.wanted(now)}
 
     def views(self) -> tuple[PeerView, ...]:
-        """Returns whom the scheduler hears of: those that it can talk to, and those that may hold work and are
-        gone."""
+        """Returns whom the scheduler hears of: those that it can talk to, and those that may hold work and
+        are gone."""
         nodes = sorted({*self.links.peers, *self.detector.unusual})
         return tuple(
             PeerView(

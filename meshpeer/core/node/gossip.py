@@ -1,9 +1,9 @@
 """Gossip: merges facts into the ledger, keeps them on disk, passes news on, and makes losses good.
 
-News is pushed along Plumtree's tree: what the ledger accepts goes eagerly to some links and is announced on the
-rest; what it knows goes nowhere. Range-based reconciliation on every new link, and with one neighbour every 10 s,
-finds whatever a push lost. What came by reconciliation is announced, not pushed: most of the mesh knows it, and
-whoever does not asks.
+News is pushed along Plumtree's tree: what the ledger accepts goes eagerly to some links and is announced on
+the rest; what it knows goes nowhere. Range-based reconciliation on every new link, and with one neighbour
+every 10 s, finds whatever a push lost. What came by reconciliation is announced, not pushed: most of the
+mesh knows it, and whoever does not asks.
 
 Checks go from cheap to dear, and what a link or an author may ask for in a second is bounded.
 """
@@ -281,9 +281,7 @@ class Gossip:
             outcome.changes.append(row_of_chains_of(member))
             self._note(news, self.ledger.judge.digest(chain[0]), node, ((chain,), ()))
 
-    def _merge(
-        self, data: bytes, outcome: Outcome, news: _News, now: Instant, source: NodeId | None
-    ) -> bool:
+    def _merge(self, data: bytes, outcome: Outcome, news: _News, now: Instant, source: NodeId | None) -> bool:
         try:
             record = self.ledger.judge.open(data)
             before = self.ledger.get(_subject_of(record)) if record is not None else None
@@ -355,8 +353,8 @@ class Gossip:
                 raise RateLimited("its node changes too often", Counter.ORIGINS_RATE_LIMITED)
 
     def _chains_behind(self, record: Record, before: Member | None) -> list[Chain]:
-        """Returns the chains that a member's record stands on, for whoever hears of it for the first time; none
-        where the record before it stood on the same."""
+        """Returns the chains that a member's record stands on, for whoever hears of it for the first time;
+        none where the record before it stood on the same."""
         if not isinstance(record, MemberRecord):
             return []
         if before is not None and before.record and before.record.certificate == record.certificate:

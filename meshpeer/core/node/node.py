@@ -1,12 +1,12 @@
 """The node: every machine of one agent, behind two doors.
 
-``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back. Inside, an
-event goes to the machines that care; what they want is turned into frames on links, rows in the journal and a
-desired interface.
+``handle`` takes one event and returns all that is to be done; ``next_deadline`` says when to come back.
+Inside, an event goes to the machines that care; what they want is turned into frames on links, rows in the
+journal and a desired interface.
 
-What follows from the facts (own record, links to keep, roster, tunnels) is brought in step with them at once, and
-then after a pause that grows with the mesh: a thousand joiners are a thousand pieces of news, and one plan.
-"""
+What follows from the facts (own record, links to keep, roster, tunnels) is brought in step with them at
+once, and then after a pause that grows with the mesh: a thousand joiners are a thousand pieces of news, and
+one plan."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ class Node:
         )
 
     def _next_step(self) -> Deadline | None:
-        """Returns when derived state is brought in step next: not before the pause is over, whatever is due."""
+        """Returns when derived state is brought in step next: not before the pause is over, whatever is
+        due."""
         if self._stale:
             return Deadline(self._step_at_s, "facts changed")
         due = earliest(self.derived.deadline, self.presence.next_deadline())
@@ -398,7 +399,10 @@ class Node:
         member = self.ledger.get(node)
         if member is None or not member.is_in:
             return self._from_detector(self.detector.forget(node), now)
-        said = [SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at) for one in member.suspicions]
+        said = [
+            SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at)
+            for one in member.suspicions
+        ]
         return self._from_detector(self.detector.on_suspicions(node, said, now), now)
 
     def _from_scheduler(

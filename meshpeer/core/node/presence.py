@@ -1,5 +1,5 @@
-"""What this node shows of itself: its chain, its name and endpoints, the address it claims, and the record that says
-so."""
+"""What this node shows of itself: its chain, its name and endpoints, the address it claims, and the record
+that says so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Presence:
         self.has_left = False
 
     def adopt_chain(self) -> Chain | None:
-        """Shows the best certificate that the mesh holds for this node; returns it where that is a new one."""
+        """Shows the best certificate that the mesh holds for this node; returns it where that is a new
+        one."""
         member = self._ledger.get(self._config.key.public)
         best = member.best if member else None
         if best is None or best.chain == self.chain:

@@ -103,6 +103,4 @@ def ipv6_of(mesh: MeshId, node: NodeId) -> str:
 def _claim(member: Member, value: str) -> Claim:
     assert member.best is not None
     identity = member.best.identity
-    return Claim(
-        node=member.node, value=value, durable=identity.durable, admitted_at=identity.admitted_at
-    )
+    return Claim(node=member.node, value=value, durable=identity.durable, admitted_at=identity.admitted_at)

@@ -50,8 +50,8 @@ NEVER_S = float("inf")
 _SUMS = 1 << 256
 
 Limit = Callable[[Record], None]
-"""Called with a record that passed all cheap checks, before its signature is looked at; raises ``PeerFault`` to
-put it off."""
+"""Called with a record that passed all cheap checks, before its signature is looked at; raises
+``PeerFault`` to put it off."""
 Watcher = Callable[[NodeId, bytes | None, bytes | None], None]
 """Told of every step under an id: the hash of what was held, and of what is."""
 CHARTER_ID = NodeId(bytes(32))
@@ -233,9 +233,7 @@ class Ledger:
             self._replace(self.judge.suspected(held, record, data, self.mesh))
         return verdict
 
-    def _merge_charter(
-        self, charter: CharterRecord, data: bytes, now: float, limit: Limit | None
-    ) -> Verdict:
+    def _merge_charter(self, charter: CharterRecord, data: bytes, now: float, limit: Limit | None) -> Verdict:
         digest = self.judge.digest(data)
         if digest == self.charter_digest:
             return Verdict.KNOWN

@@ -11,9 +11,9 @@ import pytest
 
 from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.antientropy.facts import facts_about
+from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.antientropy.ranges import Reconciler
 from meshpeer.core.counters import Counters
-from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.effects import Persist
 from meshpeer.core.identity.certificates import make_durable_leaf
 from meshpeer.core.identity.constraints import ALL, Capability
@@ -22,9 +22,9 @@ from meshpeer.core.ids import Digest, LinkId
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.messages import CloseLink, Hello, LinkClosed, LinkOpened, Refusal
 from meshpeer.core.node import messages as own_messages
+from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.gossip import Gossip
 from meshpeer.core.node.messages import ApplyDevice, FrameReceived, RenameAsked, SendFrame
-from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.node import BAN_S
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
@@ -242,7 +242,9 @@ def test_bare_records_of_many_members_travel_on_in_frames_that_fit() -> None:
     gossip = Gossip(ledger, linked=lambda: [source, other], jitter=world.random, counters=Counters())
     for peer in (source, other):
         gossip.on_up(peer, opens=False)
-    outcome = gossip.on_facts(source, Facts(records=tuple(records), push=True), world.instant(world.found("alpha")))
+    outcome = gossip.on_facts(
+        source, Facts(records=tuple(records), push=True), world.instant(world.found("alpha"))
+    )
     assert {peer for peer, _ in outcome.sends} == {other}
     frames = [CODEC.encode(message) for _, message in outcome.sends]
     assert max(map(len, frames)) <= FRAME_BYTES_MAX
