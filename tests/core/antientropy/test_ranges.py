@@ -105,9 +105,11 @@ def test_newcomer_gets_everything_in_a_few_messages() -> None:
 @given(st.data())
 def test_two_sides_end_with_the_union_whatever_is_lost(data: st.DataObject) -> None:
     universe = sorted(held_of(data.draw(st.integers(1, 120))))
-    items = st.integers(0, 3).map(lambda number: hashlib.sha256(bytes([number])).digest())
-    some = st.dictionaries(st.sampled_from(universe), items)
-    left, right = Side(data.draw(some)), Side(data.draw(some))
+    some = st.dictionaries(st.sampled_from(universe), st.integers(0, 3))
+    left, right = (
+        Side({node: hashlib.sha256(node + bytes([version])).digest() for node, version in one.items()})
+        for one in (data.draw(some), data.draw(some))
+    )
     expected = {
         node: max(filter(None, (left.held.get(node), right.held.get(node))))
         for node in {**left.held, **right.held}
