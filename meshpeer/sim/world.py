@@ -38,6 +38,7 @@ from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.wire import cbor
 from meshpeer.sim import warm
+from meshpeer.sim.codec import SharedCodec
 from meshpeer.sim.heap import Action, EventHeap
 from meshpeer.sim.host import NEVER_S, Disk, Host
 from meshpeer.sim.issuing import DAYS_S, DEFAULT_USES, Office
@@ -84,6 +85,7 @@ class World:
         self.hosts: dict[str, Host] = {}
         self.watchers: list[Watcher] = []
         self.judge = SharedJudge()
+        self.codec = SharedCodec()
         self.wireguard_port = wireguard_port
         self.office = Office(self.entropy, founded_unix_s=int(EPOCH_S))
         self.root, self.issuer, self.mesh = self.office.root, self.office.issuer, self.office.mesh
@@ -208,6 +210,7 @@ class World:
             jitter=dice,
             entropy=self.entropy,
             now=self.instant(host),
+            codec=self.codec,
         )
 
     def wake(self, host: Host, *, seeds: Iterable[str] = ()) -> None:

@@ -26,6 +26,8 @@ GRAFT_NEXT_S = 0.1
 """How long a GRAFT may take before the next announcer is asked."""
 ANNOUNCE_AFTER_S = 0.05
 """Announcements wait for each other: one frame for all that came in one go."""
+EAGER_MAX = 8
+"""A new link is lazy where so many are eager: the overlay's degree."""
 SEEN_MAX = 10_000
 MISSING_MAX = 2_048
 """News that was announced and has not come; more is left to reconciliation."""
@@ -83,9 +85,12 @@ class Plumtree:
     # --- links ----------------------------------------------------------------------------------------------
 
     def peer_up(self, peer: NodeId) -> None:
-        """A new link is eager: where it is not needed, the first news that comes twice says so."""
-        self._lazy.pop(peer, None)
-        self._eager[peer] = None
+        """A new link is eager, as long as those are few: where it is not needed, the first news that comes twice
+        says so. A seed that a whole mesh dials announces, and whoever lacks something grafts."""
+        if len(self._eager) < EAGER_MAX:
+            self._eager[peer] = None
+        else:
+            self._lazy[peer] = None
 
     def peer_down(self, peer: NodeId) -> None:
         self._eager.pop(peer, None)

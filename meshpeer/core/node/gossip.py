@@ -44,7 +44,8 @@ ORIGIN_CHANGES_BURST = 5.0
 OBSERVER_SUSPICIONS_PER_S = 2.0
 OBSERVER_SUSPICIONS_BURST = 64.0
 """Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
-PUSH_PAUSE_S = 0.02
+PUSH_PAUSE_MIN_S = 0.02
+PUSH_PAUSE_PER_MEMBER_S = 0.0002
 """Between two pushes: a storm of joins travels in a few full frames, a single change at once."""
 SUBJECTS_MAX = 10_000
 """Pieces of news that a GRAFT can still ask for."""
@@ -143,7 +144,7 @@ class Gossip:
         nodes."""
         outcome, news = self._take(facts, now, peer)
         if facts.push:
-            if news.known and not news.fresh:
+            if len(news.known) > len(news.fresh):
                 self._counters.add(Counter.DUPLICATES, len(news.known))
                 outcome.sends += self.plumtree.on_duplicate(peer, now)
             if news.lacking:
@@ -232,7 +233,7 @@ class Gossip:
     def _flush(self, outcome: Outcome, now: Instant) -> None:
         """Sends what waits: one set of frames for all links that get the same."""
         waiting, self._waiting = self._waiting, {}
-        self._push_at_s = now.mono_s + PUSH_PAUSE_S
+        self._push_at_s = now.mono_s + max(PUSH_PAUSE_MIN_S, PUSH_PAUSE_PER_MEMBER_S * len(self.ledger))
         for eager, groups in waiting.items():
             for frame in in_frames(groups, push=True):
                 outcome.sends += [(peer, frame) for peer in eager]
