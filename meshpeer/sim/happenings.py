@@ -179,11 +179,11 @@ class Happenings:
 
     def _join(self) -> None:
         name = f"n{len(self.world.hosts)}"
-        host = self.world.make_joiner(name, next(iter(self.world.hosts.values())))
+        founder = next(iter(self.world.hosts.values()))
+        host = self.world.make_joiner(name)
         self.settle(host)
-        self.watch.made(host)
-        self.watch.started(host)
-        self.world.enter(host)
+        self.watch.joins(host, founder)
+        self.world.enter(host, founder)
 
     def _leave(self, host: Host) -> None:
         self.world.post(host, LeaveAsked())
@@ -198,6 +198,8 @@ class Happenings:
 
     def _go_rogue(self, event: kinds.Rogue) -> None:
         (host,) = self._drawn(1)
+        assert host.node is not None
+        known = host.node.ledger
         self.watch.opinions.excuse([host], float("inf"))
         self.watch.invariants.rogues.add(host.index)
         self.watch.stopped(host)
@@ -205,7 +207,7 @@ class Happenings:
         self.world.crash(host)
         victims = [one for one in self.watch.running if one.nat is None]
         self._dice.shuffle(victims)
-        rogue = Rogue(self.world, host, victims, kind=event.kind, per_s=event.per_s)
+        rogue = Rogue(self.world, host, known, victims, kind=event.kind, per_s=event.per_s)
         self.rogues.append(rogue)
         host.rogue = rogue
         host.reads = event.kind != "slow"

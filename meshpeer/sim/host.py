@@ -89,8 +89,6 @@ class Host:
     region: int = 0
     nat: int | None = None
     """Behind which NAT it stands; nobody outside can dial it."""
-    seed: str = ""
-    """The address that it was told to join through."""
     clock_skew_s: float = 0.0
     disk: MutableMapping[Row, bytes] = field(default_factory=Disk)
     node: Node | None = None

@@ -9,9 +9,9 @@ import msgspec
 
 from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import Table, Tick
+from meshpeer.core.effects import Tick
 from meshpeer.core.identity.keys import SigningKey
-from meshpeer.core.ids import LinkId, key_text
+from meshpeer.core.ids import LinkId
 from meshpeer.core.membership.messages import (
     PROTOCOL_VERSIONS,
     Dial,
@@ -24,6 +24,7 @@ from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.messages import FrameReceived, SendFrame
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
+from meshpeer.core.records.ledger import Ledger
 from meshpeer.sim.host import Host
 
 if TYPE_CHECKING:
@@ -40,7 +41,17 @@ _BIG = b"\0" + bytes(BIG_FRAME_BYTES)
 class Rogue:
     """Dials some members, greets them as one should, and says ``kind`` of rubbish so often a second."""
 
-    def __init__(self, world: World, host: Host, victims: Sequence[Host], *, kind: str, per_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        host: Host,
+        known: Ledger,
+        victims: Sequence[Host],
+        *,
+        kind: str,
+        per_s: float,
+    ) -> None:
+        """``known`` is what it had learned while it was honest."""
         self.kind = kind
         self.sent = 0
         self._world = world
@@ -51,12 +62,9 @@ class Rogue:
         self._redial_s = dict.fromkeys(self._victims, world.now_s)
         self._dialling: set[str] = set()
         self._links: dict[LinkId, str] = {}
-        self._heard: list[bytes] = [
-            value for (table, _), value in sorted(host.disk.items()) if table is Table.RECORDS
-        ]
-        row = host.disk.get((Table.RECORDS, key_text(host.id)))
-        record = world.judge.open(row) if row else None
-        self._own = record if isinstance(record, MemberRecord) else None
+        self._heard: list[bytes] = [member.envelope for member in known if member.record]
+        member = known.get(host.id)
+        self._own = member.record if member else None
 
     # --- the two doors --------------------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ def copy_of(ledger: Ledger) -> Ledger:
     for name, value in vars(ledger).items():
         if isinstance(value, dict | list | set):
             setattr(made, name, value.copy())
+    # Whoever watches the one does not watch the other.
+    made._watchers = []
     return made
 
 

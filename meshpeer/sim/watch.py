@@ -47,8 +47,15 @@ class Watch:
         self.opinions.hosts[host.id] = host
 
     def started(self, host: Host) -> None:
+        """A host is about to start from its disk."""
         rows = [value for (table, _), value in host.disk.items() if table is Table.RECORDS]
         self.knowledge.started(host, rows, self.world.now_s)
+
+    def joins(self, host: Host, seed: Host) -> None:
+        """A host is about to enter, with all that a seed knows."""
+        self.made(host)
+        assert seed.node is not None
+        self.knowledge.started(host, [member.envelope for member in seed.node.ledger], self.world.now_s)
 
     def grown(self, hosts: list[Host]) -> None:
         """Hosts of a warm start."""

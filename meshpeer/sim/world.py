@@ -56,6 +56,8 @@ TICK_MIN_S = 1e-6
 WIREGUARD_PORT = 51820
 CONTROL_PORT = 51821
 
+CHARTER_ROW = (Table.META, CHARTER_KEY)
+
 Watcher = Callable[[Host, object, Sequence[object]], None]
 """Told of every step: whose, the event, and the effects."""
 
@@ -111,31 +113,31 @@ class World:
         charter = CharterRecord(
             version=1, issued_at=self.unix_s(), author=key.public, mesh_name="sim", subnet=subnet
         )
-        host.disk[Table.META, CHARTER_KEY] = envelope.sign(key, self.mesh, charter)
+        host.disk[CHARTER_ROW] = envelope.sign(key, self.mesh, charter)
         host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])
         return host
 
     def join(self, name: str, seed: Host, *, invite: Authority | None = None) -> Host:
         """Makes and starts a host that knows the charter and one seed, as ``meshpeer join`` leaves it."""
-        host = self.make_joiner(name, seed, invite=invite)
-        self.enter(host)
+        host = self.make_joiner(name, invite=invite)
+        self.enter(host, seed)
         return host
 
-    def make_joiner(self, name: str, seed: Host, *, invite: Authority | None = None) -> Host:
-        """Makes a host that has seen a seed's facts and its own invite, and has not started."""
+    def make_joiner(self, name: str, *, invite: Authority | None = None) -> Host:
+        """Makes a host that has an invite, and has not started."""
         key = SigningKey(self.entropy(32))
         chain = self.office.provisional(key, invite or self.invite, now_unix_s=self.unix_s())
-        host = self.make_host(name, key, chain)
-        for row, value in seed.disk.items():
-            if row[0] in (Table.CERTIFICATES, Table.RECORDS) or row == (Table.META, CHARTER_KEY):
-                host.disk[row] = value
-        host.seed = seed.address
-        return host
+        return self.make_host(name, key, chain)
 
-    def enter(self, host: Host) -> None:
-        """Starts a host that joins: it dials the seed that it was made with."""
-        self.start(host)
-        self.post(host, SeedFound(address=host.seed))
+    def enter(self, host: Host, seed: Host) -> None:
+        """Starts a host that has learned all that a seed knows, and dials it."""
+        assert seed.node is not None
+        if self._keep_disks:
+            for (table, key), value in seed.disk.items():
+                if table in (Table.CERTIFICATES, Table.RECORDS) or (table, key) == CHARTER_ROW:
+                    host.disk[table, key] = value
+        self.install(host, warm.copy_of(seed.node.ledger))
+        self.wake(host, seeds=[seed.address])
 
     def grow(self, count: int, *, subnet: str = "10.0.0.0/16") -> list[Host]:
         """Makes hosts that know each other already, as a mesh that was up for days; they wake within
@@ -174,7 +176,7 @@ class World:
         Gossip(ledger, linked=list, jitter=self.random, counters=Counters()).restore(
             [value for (table, _), value in rows if table is Table.CERTIFICATES],
             [value for (table, _), value in rows if table is Table.RECORDS],
-            host.disk.get((Table.META, CHARTER_KEY)),
+            host.disk.get(CHARTER_ROW),
             self.instant(host),
         )
         self.install(host, ledger)
@@ -238,11 +240,11 @@ class World:
 
     def wipe(self, host: Host) -> None:
         """Empties the disk of a host that is down, but for its keys and what it joined with."""
-        charter = host.disk.get((Table.META, CHARTER_KEY))
+        charter = host.disk.get(CHARTER_ROW)
         seeds = [row for row in host.disk if row[0] is Table.SEEDS]
         host.disk = Disk()
         if charter is not None:
-            host.disk[Table.META, CHARTER_KEY] = charter
+            host.disk[CHARTER_ROW] = charter
         for row in seeds:
             host.disk[row] = b""
 
