@@ -85,8 +85,8 @@ class Plumtree:
     # --- links ----------------------------------------------------------------------------------------------
 
     def peer_up(self, peer: NodeId) -> None:
-        """A new link is eager, as long as those are few: where it is not needed, the first news that comes twice
-        says so. A seed that a whole mesh dials announces, and whoever lacks something grafts."""
+        """A new link is eager, as long as those are few: where it is not needed, the first news that comes
+        twice says so. A seed that a whole mesh dials announces, and whoever lacks something grafts."""
         if len(self._eager) < EAGER_MAX:
             self._eager[peer] = None
         else:
