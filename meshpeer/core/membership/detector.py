@@ -26,7 +26,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.doubts import Doubts, ask_deadline
 from meshpeer.core.membership.local_health import LocalHealth
 from meshpeer.core.membership.messages import ENOUGH_LINKS, Ping, Pong, ProbeAnswered, ProbeAsked
-from meshpeer.core.membership.suspicions import Case, SuspicionSeen, needed_observers
+from meshpeer.core.membership.suspicions import QUORUM_MAX, Case, SuspicionSeen, needed_observers
 
 PING_AFTER_LOWER_S = 4.0
 PING_AFTER_HIGHER_S = 6.0
@@ -491,7 +491,10 @@ class Detector:
             effects.append(LinkIsSilent(peer=subject))
         if not self.rings.entitled(self.me, subject):
             return effects
-        if self.opinion(subject).state is State.ALIVE or not self._cases.get(subject):
+        case = self._cases.get(subject)
+        if case is not None and len(case.observers) >= QUORUM_MAX:
+            return effects  # Enough have said so; one more would only cost the mesh its spreading.
+        if self.opinion(subject).state is State.ALIVE or case is None:
             effects += self._set(subject, State.SUSPECT, now, because)
         return [*effects, Suspect(subject=subject, closed=closed)]
 

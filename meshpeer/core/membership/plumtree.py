@@ -20,11 +20,11 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 
 NEWS_ID_BYTES = 16
-GRAFT_AFTER_S = 0.25
+GRAFT_AFTER_S = 0.15
 """How long announced news may take to come by the tree."""
 GRAFT_NEXT_S = 0.1
 """How long a GRAFT may take before the next announcer is asked."""
-ANNOUNCE_AFTER_S = 0.05
+ANNOUNCE_AFTER_S = 0.1
 """Announcements wait for each other: one frame for all that came in one go."""
 EAGER_MAX = 8
 """A new link is lazy where so many are eager: the overlay's degree."""
