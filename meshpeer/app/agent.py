@@ -209,7 +209,14 @@ class Agent:
             issuer=state.issuer,
         )
         self.node = Node(
-            config, ledger, scheduler, tickets=tickets, jitter=random.Random(), entropy=os.urandom, now=now
+            config,
+            ledger,
+            scheduler,
+            tickets=tickets,
+            jitter=random.Random(),
+            entropy=os.urandom,
+            now=now,
+            counters=self.counters,
         )
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored

@@ -51,6 +51,11 @@ def notices_of(agent: Agent) -> list[str]:
             notices.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
         if one.name != one.record.name:
             notices.append(f"{one.name} asked for the name {one.record.name}, which another member has")
+    banned = node.links.banned(agent.clock.now())
+    for who, offence in node.offences.items():
+        shut_out = ", and is shut out for a while" if who in banned else ""
+        at = rfc3339(offence.unix_s)[11:19]
+        notices.append(f"{name_of(node, who)} broke the protocol at {at} UTC: {offence.what}{shut_out}")
     for who, spent in node.spent_invites.items():
         notices.append(
             f"{name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): "

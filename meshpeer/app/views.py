@@ -75,6 +75,7 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         state=opinion.state.value,
         since=rfc3339(opinion.since_unix_s) if opinion.since_unix_s else "",
         because=_because(node, opinion, handshake),
+        observers=tuple(name_of(node, one) for one in opinion.observers),
         link="up" if linked else "down",
         path="direct"
         if handshake is not None and handshake < HANDSHAKE_FRESH_S

@@ -81,6 +81,8 @@ class Peer(Doc, frozen=True, kw_only=True):
     since: str
     """When this node's opinion took its present value."""
     because: str
+    observers: tuple[str, ...] = ()
+    """Names of the members that suspect it, by their signature."""
     link: str
     """``up`` or ``down``."""
     path: str

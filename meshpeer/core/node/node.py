@@ -11,6 +11,7 @@ one plan."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -89,7 +90,18 @@ STEP_PAUSE_PER_MEMBER_S = 0.0005
 BAN_S = 600.0
 """How long an identity that passed on a bad signature is shut out."""
 
+OFFENDERS_MAX = 64
+
 _CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offence:
+    """How a member broke the protocol last, and how often it did."""
+
+    what: str
+    unix_s: float
+    times: int
 
 
 class Node:
@@ -106,12 +118,15 @@ class Node:
         entropy: Callable[[int], bytes],
         now: Instant,
         codec: Codec = CODEC,
+        counters: Counters | None = None,
     ) -> None:
         self.config = config
         self.me = config.key.public
         self.ledger = ledger
         self.scheduler = scheduler
-        self.counters = Counters()
+        self.counters = counters or Counters()
+        self.offences: dict[NodeId, Offence] = {}
+        """Who broke the protocol, and how, last; for the operator."""
         self._codec = codec
         self._tickets = tickets
         self._now = now
@@ -261,6 +276,7 @@ class Node:
             return done + self._on_message(peer, message, now)
         except PeerFault as fault:
             self.counters.add(Counter.FRAMES_REFUSED)
+            self._note_offence(self.links.peer_of(link), fault.what, now)
             return self._from_links(self.links.on_fault(link, fault.what, now), now)
 
     def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[NodeEffect]:
@@ -287,6 +303,12 @@ class Node:
                 return self._from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
+
+    def _note_offence(self, peer: NodeId | None, what: str, now: Instant) -> None:
+        if peer is None or (peer not in self.offences and len(self.offences) >= OFFENDERS_MAX):
+            return
+        times = self.offences[peer].times + 1 if peer in self.offences else 1
+        self.offences[peer] = Offence(what=what, unix_s=now.unix_s, times=times)
 
     # --- what machines want ---------------------------------------------------------------------------------
 
@@ -389,6 +411,7 @@ class Node:
             done.append(FirstSyncDone(peer=source or self.me))
         if outcome.fault and source is not None:
             self.counters.add(Counter.PEERS_BANNED)
+            self._note_offence(source, outcome.fault, now)
             done += self._from_links(self.links.ban(source, BAN_S, outcome.fault, now), now)
         for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
             done += self._weigh(node, now)
