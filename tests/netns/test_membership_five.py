@@ -23,6 +23,9 @@ CLOSED_PATIENCE_S = 20.0
 SILENT_PATIENCE_S = 40.0
 """The rule says 8 s of doubt, which begins with a ping that is not answered."""
 
+ALONE_PATIENCE_S = 90.0
+"""Whose pings all fail trusts itself less and less: it asks eight times as slowly before it says anything."""
+
 
 @pytest.fixture(scope="module")
 def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
@@ -63,7 +66,11 @@ def test_silent_host_is_dead_for_every_survivor_and_loses_no_tunnel(lab: Lab) ->
         assert meshkit.peers(lab.node(name))["alpha"].because
         assert_alive(lab, name, survivors)
     # Who is alone can't know: it calls nobody alive, and takes its time before it calls anybody dead.
-    assert {meshkit.peers(lab.node("alpha"))[name].state for name in survivors} <= {"suspect", "dead"}
+    meshkit.until(
+        lambda: {meshkit.peers(lab.node("alpha"))[name].state for name in survivors} <= {"suspect", "dead"},
+        "alpha calls nobody alive",
+        ALONE_PATIENCE_S,
+    )
     assert meshkit.status(lab.node("alpha")).health == "alone"
     lab.heal()
     meshkit.wait_until_whole(lab, *NAMES)
