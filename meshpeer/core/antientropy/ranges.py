@@ -45,7 +45,9 @@ class ItemSource(Protocol):
         """Returns the hash of all that is held under an id."""
         ...
 
-    def watch(self, watcher: Callable[[NodeId, bytes | None, bytes | None], None]) -> None:
+    def watch(
+        self, watcher: Callable[[NodeId, bytes | None, bytes | None], None], *, from_now: bool = False
+    ) -> None:
         """Tells of every step under an id, what was held and what is, beginning with all that is held."""
         ...
 
@@ -69,6 +71,13 @@ class Fingerprints:
         self._sums: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._buckets: dict[str, list[NodeId]] = {}
+
+    def copy(self, source: ItemSource) -> Fingerprints:
+        """Returns the same sums, to go their own way with another source that holds the same."""
+        made = Fingerprints(source)
+        made._sums, made._counts = dict(self._sums), dict(self._counts)
+        made._buckets = {prefix: list(bucket) for prefix, bucket in self._buckets.items()}
+        return made
 
     def replace(self, node: NodeId, held: bytes | None, now: bytes | None) -> None:
         """Takes one step of one member: what its item was, what it is."""
@@ -117,10 +126,11 @@ class Reconciler:
     ``Synced``, and both know that they are.
     """
 
-    def __init__(self, source: ItemSource) -> None:
+    def __init__(self, source: ItemSource, sums: Fingerprints | None = None) -> None:
+        """``sums``: of what the source holds now, where somebody has them already."""
         self._source = source
-        self._sums = Fingerprints(source)
-        source.watch(self._sums.replace)
+        self._sums = sums or Fingerprints(source)
+        source.watch(self._sums.replace, from_now=sums is not None)
 
     def open(self) -> Compare:
         """Begins a round."""

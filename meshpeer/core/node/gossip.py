@@ -18,7 +18,7 @@ import msgspec
 
 from meshpeer.core.antientropy.facts import Group, facts_about, in_frames
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
-from meshpeer.core.antientropy.ranges import Answer, Reconciler
+from meshpeer.core.antientropy.ranges import Answer, Fingerprints, Reconciler
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Delete, Note, Table
@@ -102,7 +102,8 @@ class Gossip:
         self._linked = linked
         self._jitter = jitter
         self._counters = counters
-        self._reconciler = Reconciler(ledger)
+        sums = ledger.judge.shared(("sums", ledger.mesh, ledger.fingerprint), lambda: _sums_of(ledger))
+        self._reconciler = Reconciler(ledger, sums.copy(ledger))
         self._subjects: dict[bytes, NodeId] = {}
         self._per_link: Buckets[NodeId] = Buckets(LINK_RECORDS_PER_S, LINK_RECORDS_BURST)
         self._per_origin: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
@@ -375,6 +376,13 @@ class Gossip:
 
     def _forget_due(self, now: Instant) -> bool:
         return now.unix_s >= self.ledger.next_expiry_s and now.mono_s >= self._forgot_at_s + FORGET_PAUSE_S
+
+
+def _sums_of(ledger: Ledger) -> Fingerprints:
+    sums = Fingerprints(ledger)
+    for node in (*(member.node for member in ledger), CHARTER_ID):
+        sums.replace(node, None, ledger.item_of(node))
+    return sums
 
 
 def _subject_of(record: Record) -> NodeId:

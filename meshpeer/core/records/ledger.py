@@ -130,9 +130,11 @@ class Ledger:
         admission = member.admissions.get(record.certificate) if member else None
         return admission.chain if admission else None
 
-    def watch(self, watcher: Watcher) -> None:
-        """Tells ``watcher`` of every step from now on, and of all that is held."""
+    def watch(self, watcher: Watcher, *, from_now: bool = False) -> None:
+        """Tells ``watcher`` of every step from now on, and first of all that is held."""
         self._watchers.append(watcher)
+        if from_now:
+            return
         for node, member in self._members.items():
             watcher(node, None, member.item)
         if self.charter:

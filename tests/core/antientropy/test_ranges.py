@@ -34,7 +34,10 @@ class Side:
         self.held = dict(held)
         self.reconciler = Reconciler(self)
 
-    def watch(self, watcher: Callable[[NodeId, bytes | None, bytes | None], None]) -> None:
+    def watch(
+        self, watcher: Callable[[NodeId, bytes | None, bytes | None], None], *, from_now: bool = False
+    ) -> None:
+        assert not from_now
         self.tell = watcher
         for node, item in self.held.items():
             watcher(node, None, item)
