@@ -240,13 +240,8 @@ class World:
 
     def wipe(self, host: Host) -> None:
         """Empties the disk of a host that is down, but for its keys and what it joined with."""
-        charter = host.disk.get(CHARTER_ROW)
-        seeds = [row for row in host.disk if row[0] is Table.SEEDS]
-        host.disk = Disk()
-        if charter is not None:
-            host.disk[CHARTER_ROW] = charter
-        for row in seeds:
-            host.disk[row] = b""
+        kept = {row: value for row, value in host.disk.items() if row == CHARTER_ROW or row[0] is Table.SEEDS}
+        host.disk = Disk(kept)
 
     def pause(self, host: Host) -> None:
         """Stops the host's agent as SIGSTOP does: what comes for it waits."""
