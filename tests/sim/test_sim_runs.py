@@ -222,8 +222,8 @@ def test_sweep_runs_once_for_every_value() -> None:
 
 
 @pytest.mark.slow
-def test_thirty_hosts_boot_through_one_seed() -> None:
-    result = ran("size = 30\nduration_s = 12\n[expect]\nall_know_within_s = 10\nno_false_dead = true")
+def test_hundred_hosts_boot_through_one_seed() -> None:
+    result = ran("size = 100\nduration_s = 12\n[expect]\nall_know_within_s = 10\nno_false_dead = true")
     assert result.failures == ()
 
 
