@@ -54,7 +54,8 @@ class Knowledge:
     _mute: int = 0
     """Running hosts that have not published yet."""
     _whole: int = 0
-    _whole_since: dict[int, float] = field(default_factory=dict)
+    _first_whole: dict[int, float] = field(default_factory=dict)
+    """By host index: when it first held everything since ``mark``."""
     _pending: dict[int, Spread] = field(default_factory=dict)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -69,15 +70,21 @@ class Knowledge:
         return self._whole / len(self._lacks) if self._lacks else 1.0
 
     def times(self, since_s: float) -> list[float]:
-        """Returns, for every running host that holds everything, how long after a moment it came to;
-        sorted."""
-        return sorted(max(0.0, at - since_s) for at in self._whole_since.values())
+        """Returns how long after a moment each running host first held everything, since ``mark``; sorted.
+
+        Changes that come later (a refutation, a new certificate) are no part of a boot: nobody waits for them.
+        """
+        return sorted(max(0.0, at - since_s) for at in self._first_whole.values())
 
     def lacking(self) -> list[int]:
         """Returns the running hosts that lack something."""
         return [index for index, lacks in self._lacks.items() if lacks]
 
     # --- what happens ---------------------------------------------------------------------------------------
+
+    def mark(self, now_s: float) -> None:
+        """The boot is over: from now on it counts when a host comes to hold everything."""
+        self._first_whole = {index: now_s for index, lacks in self._lacks.items() if not lacks}
 
     def started(self, host: Host, held: Iterable[bytes], now_s: float) -> None:
         """A host runs; ``held`` are the records on its disk."""
@@ -109,9 +116,8 @@ class Knowledge:
             return
         own = self._subjects.get(host.index)
         self._mute -= own is not None and not own.record
-        if not lacks:
-            self._whole -= 1
-            self._whole_since.pop(host.index, None)
+        self._first_whole.pop(host.index, None)
+        self._whole -= not lacks
         for number, subject in self._subjects.items():
             if (
                 subject.lacking is not None
@@ -157,7 +163,6 @@ class Knowledge:
             if before is None or index >= len(before) or not before[index]:
                 if not lacks:
                     self._whole -= 1
-                    self._whole_since.pop(index, None)
                 self._lacks[index] = lacks + 1
         if not subject.missing:
             subject.lacking = None
@@ -199,7 +204,7 @@ class Knowledge:
 
     def _now_whole(self, index: int, now_s: float) -> None:
         self._whole += 1
-        self._whole_since[index] = now_s
+        self._first_whole.setdefault(index, now_s)
 
     def _note(self, now_s: float) -> None:
         point = (now_s, self.share)

@@ -83,6 +83,7 @@ class Run:
                 self._settle(host)
             self.watch.grown(hosts)
             self._booted_s = world.now_s
+            self.watch.knowledge.mark(world.now_s)
             return
         founder = world.make_founder("n0", subnet=SUBNET)
         self._settle(founder)
@@ -96,6 +97,7 @@ class Run:
             world.heap.after(moment, self._join, f"n{number}", founder)
         world.run(moments[-1])
         self._booted_s = world.now_s
+        self.watch.knowledge.mark(world.now_s)
 
     def _join(self, name: str, founder: Host) -> None:
         host = self.world.make_joiner(name)
@@ -115,7 +117,7 @@ class Run:
 
     def _note_boot(self) -> None:
         self._know_all = self.watch.knowledge.times(self._booted_s)
-        self._knew_all = self.watch.knowledge.complete
+        self._knew_all = len(self._know_all) == len(self.watch.running)
 
     def _measure(self) -> None:
         self.world.meter.clear()

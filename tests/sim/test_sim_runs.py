@@ -12,6 +12,7 @@ from meshpeer.sim.host import Host
 from meshpeer.sim.result import Result
 from meshpeer.sim.runner import Run, sweep
 from meshpeer.sim.scenario import Scenario, parse_scenario
+from meshpeer.sim.watch import Watch
 from meshpeer.sim.world import World
 
 pytestmark = pytest.mark.sim
@@ -50,6 +51,21 @@ def test_warm_hosts_share_their_rows_and_write_their_own() -> None:
 
 def test_judge_that_remembers_changes_nothing() -> None:
     assert traced(World(5)) == traced(world_without_memory(5))
+
+
+def test_change_after_a_boot_is_not_counted_as_the_boot() -> None:
+    world = World(3, wireguard_port=0)
+    watched = Watch(world, check_every=1_000)
+    hosts = world.grow(3)
+    watched.grown(hosts)
+    knowledge = watched.knowledge
+    knowledge.mark(world.now_s)
+    knowledge.published(hosts[0], b"newer", 4.0)
+    assert sorted(knowledge.lacking()) == [1, 2]
+    for host in hosts[1:]:
+        knowledge.learned(host, hosts[0], b"newer", 5.0)
+    assert knowledge.lacking() == []
+    assert knowledge.times(0.0) == [0.0] * 3
 
 
 # --- what happens -------------------------------------------------------------------------------------------
