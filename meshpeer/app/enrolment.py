@@ -228,7 +228,7 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
         message = CODEC.decode(await link.receive())
         match message:
             case Hello(chain=theirs, observed=observed):
-                ledger.admit(theirs, time.time())
+                ledger.admit(theirs, SystemClock().now().unix_s)
                 contact.observed_me = observed
                 _answer(link, gossip.on_up(link.peer, opens=True))
             case Refusal(reason=reason):
@@ -241,7 +241,11 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
             case Facts():
                 _answer(link, gossip.on_facts(link.peer, message, SystemClock().now()))
             case Compare() | Want():
-                _answer(link, gossip.on_message(link.peer, message, SystemClock().now()))
+                outcome = gossip.on_message(link.peer, message, SystemClock().now())
+                _answer(link, outcome)
+                if outcome.synced:
+                    # The member asked last: nothing is left that it holds and this node lacks.
+                    return contact
 
 
 def _answer(link: Link, outcome: Outcome) -> None:
