@@ -96,6 +96,6 @@ class Member:
         return True
 
     async def receive(self) -> bytes:
-        while not self._inbox:
-            await trio.sleep(1)
+        if not self._inbox:
+            await trio.sleep_forever()
         return self._inbox.pop(0)
