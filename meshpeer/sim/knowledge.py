@@ -72,8 +72,8 @@ class Knowledge:
     def times(self, since_s: float) -> list[float]:
         """Returns how long after a moment each running host first held everything, since ``mark``; sorted.
 
-        Changes that come later (a refutation, a new certificate) are no part of a boot: nobody waits for them.
-        """
+        What changes later (a refutation, a new certificate) is no part of a boot: nobody waits for
+        them."""
         return sorted(max(0.0, at - since_s) for at in self._first_whole.values())
 
     def lacking(self) -> list[int]:
