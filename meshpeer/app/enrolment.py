@@ -236,11 +236,11 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
                     f"{link.dialled} does not let this node in: {reason}",
                     "ask for a new invite, and check the clocks of both machines (timedatectl)",
                 )
-            case Synced():
+            case Synced(more=False):
                 return contact
             case Facts():
                 _answer(link, gossip.on_facts(link.peer, message, SystemClock().now()))
-            case Compare() | Want():
+            case Compare() | Want() | Synced():
                 outcome = gossip.on_message(link.peer, message, SystemClock().now())
                 _answer(link, outcome)
                 if outcome.synced:

@@ -52,6 +52,8 @@ def main() -> None:
         "backend": "none",
         "control_port": options.port,
         "web_port": 0,
+        # A user of its own per slot: there are 64 on a machine.
+        "slots": 1,
     }
     settings = load_settings(flags, {})
     if options.invite:

@@ -34,6 +34,9 @@ from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member, Verd
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
 RECONCILE_INTERVAL_S = 10.0
+ROUNDS_AT_ONCE_MAX = 16
+"""Rounds of reconciliation that are opened because one before was cut, between two that are due: enough for
+the largest ledger, and an end with a peer that says so for ever."""
 FORGET_PAUSE_S = 60.0
 """Between two looks for what has expired."""
 LINK_RECORDS_PER_S = 200.0
@@ -114,6 +117,7 @@ class Gossip:
         self._reconcile_at_s = 0.0
         self._forgot_at_s = float("-inf")
         self._synced = False
+        self._rounds_left = ROUNDS_AT_ONCE_MAX
 
     # --- start ----------------------------------------------------------------------------------------------
 
@@ -163,6 +167,8 @@ class Gossip:
                 return self._on_compare(peer, self._reconciler.on_compare(message))
             case Want(nodes=nodes):
                 return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
+            case Synced(more=True):
+                return self._on_cut(peer)
             case Synced():
                 return Outcome(synced=self._first_sync())
             case IHave():
@@ -184,6 +190,14 @@ class Gossip:
         outcome.synced = answer.in_sync and self._first_sync()
         return outcome
 
+    def _on_cut(self, peer: NodeId) -> Outcome:
+        """Goes on at once where a round did not hold all; what is refused every time waits for the next that
+        is due."""
+        if self._rounds_left <= 0:
+            return Outcome()
+        self._rounds_left -= 1
+        return Outcome(sends=[(peer, self._reconciler.open())])
+
     def _first_sync(self) -> bool:
         first, self._synced = not self._synced, True
         return first
@@ -200,6 +214,7 @@ class Gossip:
             self._flush(outcome, now)
         if now.mono_s >= self._reconcile_at_s:
             self._reconcile_at_s = now.mono_s + RECONCILE_INTERVAL_S * (0.75 + 0.5 * self._jitter.random())
+            self._rounds_left = ROUNDS_AT_ONCE_MAX
             linked = self._linked()
             if linked:
                 peer = linked[int(self._jitter.random() * len(linked))]
