@@ -232,7 +232,7 @@ class Node:
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
-                return [effect for node, word in self.tunnels.words() for effect in self._send(node, word)]
+                return [effect for node, word in self.tunnels.words(now) for effect in self._send(node, word)]
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
@@ -326,7 +326,7 @@ class Node:
                     done += self._from_detector(self.detector.on_up(peer, now), now)
                     done += self._from_gossip(self.gossip.on_up(peer, opens=dialled), None, now)
                     self.tunnels.on_link(peer)
-                    done += [one for node, word in self.tunnels.words() for one in self._send(node, word)]
+                    done += [one for node, word in self.tunnels.words(now) for one in self._send(node, word)]
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
                     done.append(MembersChanged())
                 case PeerDown(peer=peer, reason=reason):

@@ -97,12 +97,17 @@ class Tunnels:
             if tunnel.node == node:
                 tunnel.told = False
 
-    def words(self) -> list[tuple[NodeId, Applied]]:
-        """Returns what to tell peers whose keys the interface holds and who have not been told."""
+    def words(self, now: Instant) -> list[tuple[NodeId, Applied]]:
+        """Returns what to tell peers whose keys the interface holds and who have not been told.
+
+        Who goes second waits from its own word on, too: the first begins when it hears that word, however
+        late this interface was."""
         words: list[tuple[NodeId, Applied]] = []
         for key, tunnel in sorted(self._tunnels.items()):
             if key in self._held and not tunnel.told:
                 tunnel.told = True
+                if tunnel.choice.chosen is None and self._me > tunnel.node:
+                    tunnel.ready_at_s = max(tunnel.ready_at_s, now.mono_s + SECOND_WAITS_S)
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
         return words
 
