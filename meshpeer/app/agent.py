@@ -286,10 +286,11 @@ class Agent:
             with trio.move_on_after(READY_WITHOUT_PEERS_S):
                 await self.reconciler.applied_once.wait()
             self._mark("applying the interface")
-            with trio.move_on_after(READY_WITHOUT_TUNNELS_S):
+            with trio.move_on_after(READY_WITHOUT_TUNNELS_S) as agreeing:
                 while not self._tunnels_have_ends():  # noqa: ASYNC110 - an interface does not tell
                     await trio.sleep(TUNNELS_LOOK_S)
-            self._mark("agreeing on tunnels")
+            in_vain = agreeing.cancelled_caught
+            self._mark("waiting in vain for tunnels to lead somewhere" if in_vain else "agreeing on tunnels")
             # Whoever is told that the node is ready may use a member's name at once.
             self.chores.write_hosts()
 
@@ -310,7 +311,7 @@ class Agent:
         )
 
     def _is_expected(self, member: NodeId) -> bool:
-        return self.node.detector.opinion(member).state is Liveness.ALIVE
+        return member != self.node.me and self.node.detector.opinion(member).state is Liveness.ALIVE
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

@@ -96,3 +96,17 @@ def start_join(node: Node, seed: Node, text: str, *, name: str = "") -> subproce
     where = [f"{seed.address()}:51821", "--invite", text]
     argv = ["meshpeer", "join", *where, "--name", name or node.name, "--detach"]
     return node.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_join_ends_admitted_and_waits_for_nothing_in_vain(make_lab: MakeLab) -> None:
+    """Whoever joins finds its issuer by the invite's address and by mDNS at once: a pair of links that opens
+    in one moment. One join in five was provisional for 8 s; and every one waited 2 s for a tunnel to itself."""
+    for _ in range(3):
+        lab = make_lab(meshkit.lan("alpha", "bravo"))
+        meshkit.found(lab.node("alpha"))
+        text = meshkit.invite(lab.node("alpha"))
+        done = lab.node("bravo").run(["meshpeer", "-v", "join", text, "--name", "bravo", "--detach"])
+        assert "agreeing on tunnels" in done.stdout, done.stdout
+        assert "warning" not in done.stdout, done.stdout
+        assert meshkit.status(lab.node("bravo")).node.admission == "durable"
+        lab.close()

@@ -325,7 +325,7 @@ class Links:
         rival = self._by_peer.get(state.peer)
         return self._use(state) if rival is None else self._settle(state, self._links[rival], now)
 
-    def _use(self, state: _Link) -> list[LinkEffect]:
+    def _use(self, state: _Link, *, replaces: bool = False) -> list[LinkEffect]:
         self._by_peer[state.peer] = state.link
         state.spare_since_s = None
         return [
@@ -335,6 +335,7 @@ class Links:
                 remote=state.remote,
                 dialled=bool(state.dialled),
                 observed_me=state.observed_me,
+                replaces=replaces,
             )
         ]
 
@@ -345,7 +346,7 @@ class Links:
         if not self._beats(newer, rival):
             newer.spare_since_s = now.mono_s
             return self._drop(newer, ANOTHER_IN_USE, now) if closes else []
-        effects = self._use(newer)
+        effects = self._use(newer, replaces=True)
         rival.spare_since_s = now.mono_s
         return [*self._drop(rival, "a newer link replaces this one", now), *effects] if closes else effects
 
@@ -381,7 +382,7 @@ class Links:
             del self._by_peer[state.peer]
             spares = [one for one in self._links.values() if one.greeted and one.peer == state.peer]
             if spares:
-                return self._use(max(spares, key=lambda one: (one.opened_at_s, one.link)))
+                return self._use(max(spares, key=lambda one: (one.opened_at_s, one.link)), replaces=True)
         if state.peer not in self._by_peer:
             settled = settled and state.greeted and now.mono_s >= state.opened_at_s + SETTLED_S
             seeds = [one for one in self._seeds.values() if one.answered_by == state.peer]

@@ -131,6 +131,8 @@ class PeerUp:
     dialled: bool
     observed_me: str
     """This node's address as the peer sees it."""
+    replaces: bool = False
+    """It takes the place of another link: what was said on that one, either way, may be lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,8 +88,9 @@ class Plumtree:
         """A new link is eager, as long as those are few: where it is not needed, the first news that comes
         twice says so. A seed that a whole mesh dials announces, and whoever lacks something grafts."""
         if len(self._eager) < EAGER_MAX:
+            self._lazy.pop(peer, None)
             self._eager[peer] = None
-        else:
+        elif peer not in self._eager:
             self._lazy[peer] = None
 
     def peer_down(self, peer: NodeId) -> None:

@@ -136,7 +136,11 @@ class Gossip:
     # --- events ---------------------------------------------------------------------------------------------
 
     def on_up(self, peer: NodeId, *, opens: bool) -> Outcome:
-        """Begins a reconciliation from the end that ``opens``: one is enough for both."""
+        """Begins a reconciliation from the end that ``opens``: one is enough for both.
+
+        Where one link takes the place of another, both ends open: either may have spoken on the one that the
+        other had closed, and a round that is lost that way would come back only with the next that is due.
+        """
         self.plumtree.peer_up(peer)
         self._per_link.forget(peer)
         return Outcome(sends=[(peer, self._reconciler.open())] if opens else [])

@@ -318,13 +318,13 @@ class Node:
             match effect:
                 case SendOnLink(link=link, message=message):
                     done.append(self._frame(link, message))
-                case PeerUp(peer=peer, remote=remote, dialled=dialled):
+                case PeerUp(peer=peer, remote=remote, dialled=dialled, replaces=replaces):
                     self._stale = True
                     self.counters.add(Counter.LINKS_OPENED)
                     self.overlay.on_up(peer, now)
                     done += self._remember(remote) if dialled else []
                     done += self._from_detector(self.detector.on_up(peer, now), now)
-                    done += self._from_gossip(self.gossip.on_up(peer, opens=dialled), None, now)
+                    done += self._from_gossip(self.gossip.on_up(peer, opens=dialled or replaces), None, now)
                     self.tunnels.on_link(peer)
                     done += [one for node, word in self.tunnels.words(now) for one in self._send(node, word)]
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)

@@ -1,4 +1,5 @@
-"""Two ends, any timing: of all links that a pair opens, both keep one, and the same one."""
+"""Two ends, any timing: of all links that a pair opens, both keep one, and the same one, and a question asked
+where the links say so is answered on it."""
 
 from __future__ import annotations
 
@@ -48,6 +49,20 @@ def test_both_ends_keep_one_and_the_same_link(openings: list[tuple[bool, float, 
     assert len(pair.wires_open) == 1
 
 
+@given(openings=OPENINGS)
+@settings(max_examples=300, deadline=None)
+def test_a_question_of_who_dialled_or_changed_links_is_answered(
+    openings: list[tuple[bool, float, float, float]],
+) -> None:
+    """A joiner asked on a link that the other end had in use no more, and was answered on one that it had
+    closed itself: it waited 10 s for the next round of reconciliation, one join in five."""
+    pair = Pair()
+    for low_dials, at_s, there_s, back_s in openings:
+        pair.open(low_dials=low_dials, at_s=at_s, there_s=there_s, back_s=back_s)
+    pair.run(QUIET_S)
+    assert any(end.answered for end in pair.ends)
+
+
 # --- a wire pair in virtual time ----------------------------------------------------------------------------
 
 
@@ -56,6 +71,7 @@ class End:
     me: NodeId
     links: Links
     open: set[LinkId] = field(default_factory=set)
+    answered: bool = False
 
 
 class Half:
@@ -114,7 +130,10 @@ class Pair:
                 case CloseLink(link=link):
                     end.open.discard(link)
                     self._to_other(end, link, lambda other, link=link: self._closed(other, link))
-                case PeerUp() | PeerDown():
+                case PeerUp(link=link, dialled=dialled, replaces=replaces):
+                    if dialled or replaces:
+                        self._to_other(end, link, lambda other, link=link: self._asked(other, link))
+                case PeerDown():
                     pass
                 case _:
                     raise AssertionError(f"nothing else was to happen: {effect}")
@@ -133,6 +152,16 @@ class Pair:
             end.open.discard(link)
             event = LinkClosed(link=link, reason="closed there")
             self._perform(end, end.links.on_closed(event, Instant(self._now_s, self._now_s)))
+
+    def _asked(self, end: End, link: LinkId) -> None:
+        """What comes on a spare is read; answers go on the link in use."""
+        peer = end.links.peer_of(link) if link in end.open else None
+        in_use = end.links.link_to(peer) if peer is not None else None
+        if in_use is not None:
+            self._to_other(end, in_use, lambda other: self._answered(other, in_use))
+
+    def _answered(self, end: End, link: LinkId) -> None:
+        end.answered = end.answered or (link in end.open and end.links.peer_of(link) is not None)
 
     def _at(self, at_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (at_s, next(self._order), action))

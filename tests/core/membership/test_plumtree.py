@@ -43,6 +43,13 @@ def test_who_pushes_what_is_known_is_pruned_once() -> None:
     assert (tree.eager, tree.lazy) == ([B], [A])
 
 
+def test_a_link_that_replaces_another_is_eager_or_lazy_and_not_both() -> None:
+    tree = tree_with(A, B)
+    tree.on_prune(B)
+    tree.peer_up(B)
+    assert (tree.eager, tree.lazy) == ([A, B], [])
+
+
 def test_lazy_links_hear_of_news_together_and_a_moment_later() -> None:
     tree = tree_with(A, B)
     tree.on_prune(B)
