@@ -111,7 +111,8 @@ def founded(world: World, count: int) -> list[Host]:
         return all(
             host.node is not None
             and len(host.node.roster.members) == count
-            and len(host.node.links.peers) >= min(count, FULL_MESH_MAX) - 1
+            and set(host.node.overlay.observers(host.node.me)) <= set(host.node.links.peers)
+            and (count > FULL_MESH_MAX or len(host.node.links.peers) == count - 1)
             and all(one.ipv4 and one.identity.durable for one in host.node.roster.members)
             for host in hosts
         )
