@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from meshpeer.core.effects import Table
 from meshpeer.core.membership.detector import State
-from meshpeer.core.membership.overlay import FULL_MESH_MAX
 from meshpeer.core.node.messages import RenameAsked
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.sim.host import Host
@@ -111,8 +110,7 @@ def founded(world: World, count: int) -> list[Host]:
         return all(
             host.node is not None
             and len(host.node.roster.members) == count
-            and set(host.node.overlay.observers(host.node.me)) <= set(host.node.links.peers)
-            and (count > FULL_MESH_MAX or len(host.node.links.peers) == count - 1)
+            and set(host.node.overlay.wanted(world.instant(host))) <= set(host.node.links.peers)
             and all(one.ipv4 and one.identity.durable for one in host.node.roster.members)
             for host in hosts
         )
