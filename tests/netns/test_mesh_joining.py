@@ -99,8 +99,8 @@ def start_join(node: Node, seed: Node, text: str, *, name: str = "") -> subproce
 
 
 def test_a_join_ends_admitted_and_waits_for_nothing_in_vain(make_lab: MakeLab) -> None:
-    """Whoever joins finds its issuer by the invite's address and by mDNS at once, so several links open in one
-    moment. One join in five was provisional for 8 s; and each waited 2 s for a tunnel to itself."""
+    """Whoever joins finds its issuer by the invite's address and by mDNS at once, so several links open in
+    one moment. One join in five was provisional for 8 s; and each waited 2 s for a tunnel to itself."""
     for _ in range(3):
         lab = make_lab(meshkit.lan("alpha", "bravo"))
         meshkit.found(lab.node("alpha"))
