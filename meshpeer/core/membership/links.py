@@ -55,6 +55,10 @@ HIGHER_ID_WAITS_S = 1.0
 """Of a pair that learn of each other at once, the higher id lets the lower one dial first."""
 SEED_REDIAL_S = 60.0
 """A seed that we have no link to is tried again this often while there are other links."""
+SEEDS_APART_S = 0.5
+"""Seeds are often addresses of one node, or of nodes that know each other: the next is dialled where the one
+before has not answered by then (cf. RFC 8305, section 5). A founder whom fifty dial at once has work enough
+with one handshake from each."""
 
 BANNED_MAX = 1_024
 """Identities that are shut out at once; each one had a certificate of this mesh."""
@@ -92,6 +96,8 @@ class _Target:
     next_at_s: float
     failures: int = 0
     dialling: bool = False
+    since_s: float = float("-inf")
+    """When it was dialled last."""
     answered_by: NodeId | None = field(default=None)
 
 
@@ -189,8 +195,9 @@ class Links:
             elif state.spare_since_s is not None and now.mono_s >= state.spare_since_s + SPARE_MAX_S:
                 effects += self._drop(state, ANOTHER_IN_USE, now)
         for target in (*self._targets.values(), *self._seeds.values()):
-            if self._due(target, now):
-                target.dialling = True
+            at_s = self._dials_at(target)
+            if at_s is not None and at_s <= now.mono_s:
+                target.dialling, target.since_s = True, now.mono_s
                 effects.append(Dial(target=target.node, addresses=target.addresses))
         return effects
 
@@ -202,9 +209,9 @@ class Links:
             if link.spare_since_s is not None
         ]
         dials = [
-            target.next_at_s
+            at_s
             for target in (*self._targets.values(), *self._seeds.values())
-            if not target.dialling and target.addresses and not self._satisfied(target)
+            if (at_s := self._dials_at(target)) is not None
         ]
         return earliest(
             *(Deadline(at, "dial") for at in dials),
@@ -322,6 +329,10 @@ class Links:
         if node != state.peer:
             return self._refuse(state, "the greeting's certificate is another node's", now)
         state.greeted, state.observed_me = True, hello.observed
+        if not self._by_peer:
+            for seed in self._seeds.values():
+                if seed.answered_by is None and not seed.dialling:
+                    seed.next_at_s = max(seed.next_at_s, now.mono_s + SEED_REDIAL_S)
         rival = self._by_peer.get(state.peer)
         return self._use(state) if rival is None else self._settle(state, self._links[rival], now)
 
@@ -409,13 +420,20 @@ class Links:
             return False
         return who == self._me or who in self._by_peer or (target.node is None and self._reached(who))
 
-    def _due(self, target: _Target, now: Instant) -> bool:
-        return (
-            bool(target.addresses)
-            and not target.dialling
-            and target.next_at_s <= now.mono_s
-            and not self._satisfied(target)
-        )
+    def _dials_at(self, target: _Target) -> float | None:
+        """Returns when to dial somebody; None where there is no need, or something under way comes first."""
+        if target.dialling or not target.addresses or self._satisfied(target):
+            return None
+        if target.node is not None:
+            at_seeds = any(one.dialling and one.addresses[0] in target.addresses for one in self._seeds.values())
+            return None if at_seeds else target.next_at_s
+        address = target.addresses[0]
+        if any(one.dialling and address in one.addresses for one in self._targets.values()):
+            return None
+        if any(one.dialled and not one.greeted for one in self._links.values()):
+            return None
+        last_s = max((one.since_s for one in self._seeds.values() if one.dialling), default=float("-inf"))
+        return max(target.next_at_s, last_s + SEEDS_APART_S)
 
     def _back_off(self, target: _Target, now: Instant) -> None:
         ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**target.failures)
