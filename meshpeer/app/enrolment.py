@@ -230,7 +230,7 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
             case Hello(chain=theirs, observed=observed):
                 ledger.admit(theirs, SystemClock().now().unix_s)
                 contact.observed_me = observed
-                _answer(link, gossip.on_up(link.peer, opens=True))
+                _answer(link, gossip.on_up(link.peer, SystemClock().now(), opens=True))
             case Refusal(reason=reason):
                 raise Refused(
                     f"{link.dialled} does not let this node in: {reason}",

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 4.0
 HANDSHAKE_TIMEOUT_S = 5.0
 STAGGER_S = 0.25
 """Pause before the next address is tried beside the one that has not answered (RFC 8305, section 5)."""
+ANSWERED_STAGGER_S = 2.0
+"""The same where it took the connection and is busy with the handshake: another would only add to that."""
 
 Secured = trio.SSLStream[trio.SocketStream]
 
@@ -32,11 +34,12 @@ async def race(identity: TlsIdentity, addresses: Sequence[str]) -> tuple[str, Se
     won: list[tuple[str, Secured]] = []
     faults: list[DialFault] = []
 
-    async def attempt(address: str, failed: trio.Event) -> None:
+    async def attempt(address: str, answered: trio.Event, failed: trio.Event) -> None:
         try:
-            stream = await _connect(identity, address)
+            stream = await _connect(identity, address, answered)
         except DialFault as fault:
             faults.append(fault)
+            answered.set()
             failed.set()
             return
         if won:
@@ -47,10 +50,13 @@ async def race(identity: TlsIdentity, addresses: Sequence[str]) -> tuple[str, Se
 
     async with trio.open_nursery() as nursery:
         for address in addresses:
-            failed = trio.Event()
-            nursery.start_soon(attempt, address, failed)
+            answered, failed = trio.Event(), trio.Event()
+            nursery.start_soon(attempt, address, answered, failed)
             with trio.move_on_after(STAGGER_S):
-                await failed.wait()
+                await answered.wait()
+            if answered.is_set():
+                with trio.move_on_after(ANSWERED_STAGGER_S):
+                    await failed.wait()
     if won:
         return won[0]
     if len(faults) == 1:
@@ -113,7 +119,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def _connect(identity: TlsIdentity, address: str) -> Secured:
+async def _connect(identity: TlsIdentity, address: str, answered: trio.Event) -> Secured:
     host, port = split_address(address)
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
@@ -133,6 +139,7 @@ async def _connect(identity: TlsIdentity, address: str) -> Secured:
         raise DialFault(
             what, "is meshpeer running there, and is this its control port?", refused=refused
         ) from error
+    answered.set()
     secured: Secured = trio.SSLStream(plain, identity.client, server_hostname=None, https_compatible=True)
     try:
         with trio.fail_after(HANDSHAKE_TIMEOUT_S):

@@ -51,6 +51,10 @@ SETTLED_S = 10.0
 """A link that lasted this long is dialled anew at once when it closes."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
+CHOICE_SETTLES_S = 0.5
+"""Whoever has links already waits so long, and up to twice that, before it dials a member that is new to its
+choice: while many join, the choice changes with each of them."""
+LINKS_ENOUGH_TO_WAIT = 2
 HIGHER_ID_WAITS_S = 1.0
 """Of a pair that learn of each other at once, the higher id lets the lower one dial first."""
 SEED_REDIAL_S = 60.0
@@ -174,6 +178,8 @@ class Links:
             known = self._targets.get(node)
             if known is None:
                 wait = 0.0 if self._me < node else HIGHER_ID_WAITS_S
+                if len(self._by_peer) >= LINKS_ENOUGH_TO_WAIT:
+                    wait += CHOICE_SETTLES_S * (1.0 + self._jitter.random())
                 first_s = max(now.mono_s + wait, self._banned.get(node, 0.0))
                 self._targets[node] = _Target(node, addresses, first_s)
             elif known.addresses != addresses:
@@ -425,8 +431,8 @@ class Links:
         if target.dialling or not target.addresses or self._satisfied(target):
             return None
         if target.node is not None:
-            at_seeds = any(one.dialling and one.addresses[0] in target.addresses for one in self._seeds.values())
-            return None if at_seeds else target.next_at_s
+            seeds = [one.addresses[0] for one in self._seeds.values() if one.dialling]
+            return None if any(one in target.addresses for one in seeds) else target.next_at_s
         address = target.addresses[0]
         if any(one.dialling and address in one.addresses for one in self._targets.values()):
             return None

@@ -21,6 +21,9 @@ from meshpeer.core.membership.rings import RINGS, Rings, rings_of
 FULL_MESH_MAX = 9
 """Nodes, this one included, that are all linked to each other."""
 RANDOM_LINKS = 2
+RANDOM_FIRST_S = 10.0
+"""Random members are drawn once this node has had time to hear of all: those that it hears of first are the
+same few for everybody."""
 RANDOM_EVERY_S = 300.0
 """One random link is exchanged for another this often."""
 DEGREE_MAX = 16
@@ -32,6 +35,8 @@ CLOSING_S = 2.0
 NEEDED_S = 60.0
 """A link on demand is kept so long after its last use."""
 NEEDED_MAX = 64
+DECLINED_S = 120.0
+"""Who closed a link because it has enough is not drawn again for this long."""
 SKIP_FIRST_S = 5.0
 SKIP_MAX_S = 300.0
 """A neighbour that can't be dialled is stepped over for this long at first, and at most."""
@@ -67,6 +72,8 @@ class Overlay:
     _skips: dict[NodeId, _Skip] = field(default_factory=dict)
     _needed: dict[NodeId, float] = field(default_factory=dict)
     _random: list[NodeId] = field(default_factory=list)
+    _declined: dict[NodeId, float] = field(default_factory=dict)
+    _draw_from_s: float | None = None
     _exchange_at_s: float | None = None
     _heal_at_s: float | None = None
     _healing: NodeId | None = None
@@ -115,6 +122,7 @@ class Overlay:
         if self._heal_at_s is None:
             self._heal_at_s = now.mono_s + HEAL_EVERY_S * self.dice.random()
             self._exchange_at_s = now.mono_s + RANDOM_EVERY_S * (0.5 + self.dice.random())
+            self._draw_from_s = now.mono_s + RANDOM_FIRST_S * (0.75 + 0.5 * self.dice.random())
 
     def on_up(self, peer: NodeId, now: Instant) -> None:
         self._up[peer] = now.mono_s
@@ -125,6 +133,12 @@ class Overlay:
 
     def on_down(self, peer: NodeId) -> None:
         self._up.pop(peer, None)
+
+    def on_declined(self, peer: NodeId, now: Instant) -> None:
+        """The other end has enough links: another random member takes its place."""
+        if peer in self._random:
+            self._random.remove(peer)
+            self._declined[peer] = now.mono_s + DECLINED_S
 
     def on_unreachable(self, node: NodeId, now: Instant) -> None:
         """A dial failed: the next on the ring takes its place for a while."""
@@ -180,7 +194,7 @@ class Overlay:
         """Returns whom to keep or open links to, in id order."""
         self._needed = {node: until for node, until in self._needed.items() if until > now.mono_s}
         self._expire_skips(now)
-        self._draw()
+        self._draw(now)
         chosen = {**self._neighbours(now), **dict.fromkeys(self._random), **self._needed}
         if self._healing is not None:
             chosen[self._healing] = None
@@ -228,14 +242,17 @@ class Overlay:
             if now.mono_s >= skip.until_s + SKIP_MAX_S or node in self._up:
                 del self._skips[node]
 
-    def _draw(self) -> None:
+    def _draw(self, now: Instant) -> None:
+        if self._draw_from_s is None or now.mono_s < self._draw_from_s:
+            return
+        self._declined = {node: until for node, until in self._declined.items() if until > now.mono_s}
         self._random = [one for one in self._random if one not in self._dead and one not in self._skips]
         usable = len(self._members) - len(self._dead)
         tries = 0
         while len(self._random) < RANDOM_LINKS and usable > FULL_MESH_MAX and tries < 16:
             tries += 1
             node = self._members[int(self.dice.random() * len(self._members))]
-            taken = (self.me, *self._random)
+            taken = (self.me, *self._random, *self._declined)
             if node not in taken and node not in self._dead and node not in self._skips:
                 self._random.append(node)
 
@@ -256,6 +273,8 @@ class Overlay:
     def _plan_look(self, now: Instant) -> None:
         waits = [skip.until_s for skip in self._skips.values() if skip.until_s > now.mono_s]
         waits += self._needed.values()
+        if self._draw_from_s is not None and now.mono_s < self._draw_from_s:
+            waits.append(self._draw_from_s)
         if len(self._up) > DEGREE_MAX and len(self._members) > FULL_MESH_MAX:
             young = [since_s + YOUNG_S for since_s in self._up.values() if since_s + YOUNG_S > now.mono_s]
             waits += young

@@ -34,6 +34,8 @@ from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member, Verd
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
 RECONCILE_INTERVAL_S = 10.0
+ROUND_MAX_S = 3.0
+"""A round that has not ended by then lets the next begin."""
 ROUNDS_AT_ONCE_MAX = 16
 """Rounds of reconciliation that are opened because one before was cut, between two that are due: enough for
 the largest ledger, and an end with a peer that says so for ever."""
@@ -48,8 +50,10 @@ OBSERVER_SUSPICIONS_PER_S = 2.0
 OBSERVER_SUSPICIONS_BURST = 64.0
 """Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
 PUSH_PAUSE_MIN_S = 0.02
+PUSH_PAUSE_MAX_S = 0.32
 PUSH_PAUSE_PER_MEMBER_S = 0.0002
-"""Between two pushes: a storm of joins travels in a few full frames, a single change at once."""
+"""Between two pushes, doubled from one to the next while news keeps coming: a storm of joins travels in a few
+full frames, a single change at once."""
 SUBJECTS_MAX = 10_000
 """Pieces of news that a GRAFT can still ask for."""
 
@@ -114,6 +118,12 @@ class Gossip:
         self._waiting: dict[tuple[NodeId, ...], list[Group]] = {}
         """News that waits to be pushed together, by whom to."""
         self._push_at_s = float("-inf")
+        self._push_pause_s = 0.0
+        self._round_with: NodeId | None = None
+        """Whom this node compares with on a link that came up. One at a time: who boots opens ten links at
+        once, and each of ten peers would send it all that the others do."""
+        self._round_since_s = 0.0
+        self._rounds_due: dict[NodeId, None] = {}
         self._reconcile_at_s = 0.0
         self._forgot_at_s = float("-inf")
         self._synced = False
@@ -135,18 +145,41 @@ class Gossip:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def on_up(self, peer: NodeId, *, opens: bool) -> Outcome:
-        """Begins a reconciliation from the end that ``opens``: one is enough for both.
+    def on_up(self, peer: NodeId, now: Instant, *, opens: bool) -> Outcome:
+        """Begins a reconciliation from the end that ``opens``, or puts it off until the one under way ends.
 
-        Where one link takes the place of another, both ends open: either may have spoken on the one that the
-        other had closed, and a round that is lost that way would come back only with the next that is due.
+        One end is enough for both. Where one link takes the place of another, both open: either may have
+        spoken on the one that the other had closed, and a round that is lost that way would come back only
+        with the next that is due.
         """
         self.plumtree.peer_up(peer)
         self._per_link.forget(peer)
-        return Outcome(sends=[(peer, self._reconciler.open())] if opens else [])
+        if not opens:
+            return Outcome()
+        if self._round_with == peer:
+            self._round_with = None
+        self._rounds_due[peer] = None
+        return Outcome(sends=self._next_round(now))
 
-    def on_down(self, peer: NodeId) -> None:
+    def on_down(self, peer: NodeId, now: Instant) -> Outcome:
         self.plumtree.peer_down(peer)
+        self._rounds_due.pop(peer, None)
+        return self._round_ended(peer, now)
+
+    def _next_round(self, now: Instant) -> list[tuple[NodeId, msgspec.Struct]]:
+        if not self._rounds_due or (
+            self._round_with is not None and now.mono_s < self._round_since_s + ROUND_MAX_S
+        ):
+            return []
+        self._round_with, self._round_since_s = next(iter(self._rounds_due)), now.mono_s
+        del self._rounds_due[self._round_with]
+        return [(self._round_with, self._reconciler.open())]
+
+    def _round_ended(self, peer: NodeId, now: Instant) -> Outcome:
+        if self._round_with != peer:
+            return Outcome()
+        self._round_with = None
+        return Outcome(sends=self._next_round(now))
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
         """Merges what holds; what does not is refused one by one, since clocks differ between honest
@@ -168,13 +201,15 @@ class Gossip:
         """Takes what reconciliation and the tree say to each other; raises ``PeerFault`` for broken form."""
         match message:
             case Compare():
-                return self._on_compare(peer, self._reconciler.on_compare(message))
+                return self._on_compare(peer, self._reconciler.on_compare(message), now)
             case Want(nodes=nodes):
                 return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
             case Synced(more=True):
                 return self._on_cut(peer)
             case Synced():
-                return Outcome(synced=self._first_sync())
+                outcome = self._round_ended(peer, now)
+                outcome.synced = self._first_sync()
+                return outcome
             case IHave():
                 self._counters.add(Counter.IHAVES_IN, len(message.ids))
                 self.plumtree.on_ihave(peer, message, now)
@@ -186,12 +221,14 @@ class Gossip:
                 self.plumtree.on_prune(peer)
         return Outcome()
 
-    def _on_compare(self, peer: NodeId, answer: Answer) -> Outcome:
+    def _on_compare(self, peer: NodeId, answer: Answer, now: Instant) -> Outcome:
         """Facts go first: who reads the reply holds them."""
         self._counters.add(Counter.RECONCILE_DIFFERENCES, len(answer.push))
         outcome = Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, answer.push)])
         outcome.sends.append((peer, answer.reply))
-        outcome.synced = answer.in_sync and self._first_sync()
+        if answer.in_sync:
+            outcome.synced = self._first_sync()
+            outcome.sends += self._round_ended(peer, now).sends
         return outcome
 
     def _on_cut(self, peer: NodeId) -> Outcome:
@@ -213,7 +250,7 @@ class Gossip:
         return outcome
 
     def tick(self, now: Instant) -> Outcome:
-        outcome = Outcome(sends=[*self.plumtree.tick(now)])
+        outcome = Outcome(sends=[*self.plumtree.tick(now), *self._next_round(now)])
         if self._waiting and now.mono_s >= self._push_at_s:
             self._flush(outcome, now)
         if now.mono_s >= self._reconcile_at_s:
@@ -237,6 +274,7 @@ class Gossip:
             Deadline(self._reconcile_at_s, "reconcile with a neighbour"),
             Deadline(max(expiry_s, self._forgot_at_s + FORGET_PAUSE_S), "forget what expired"),
             Deadline(self._push_at_s, "push news") if self._waiting else None,
+            Deadline(self._round_since_s + ROUND_MAX_S, "a round is late") if self._rounds_due else None,
             self.plumtree.next_deadline(),
         )
 
@@ -253,7 +291,11 @@ class Gossip:
     def _flush(self, outcome: Outcome, now: Instant) -> None:
         """Sends what waits: one set of frames for all links that get the same."""
         waiting, self._waiting = self._waiting, {}
-        self._push_at_s = now.mono_s + max(PUSH_PAUSE_MIN_S, PUSH_PAUSE_PER_MEMBER_S * len(self.ledger))
+        least_s = max(PUSH_PAUSE_MIN_S, PUSH_PAUSE_PER_MEMBER_S * len(self.ledger))
+        storm = now.mono_s < self._push_at_s + self._push_pause_s
+        most_s = max(least_s, PUSH_PAUSE_MAX_S)
+        self._push_pause_s = min(most_s, 2.0 * self._push_pause_s) if storm else least_s
+        self._push_at_s = now.mono_s + self._push_pause_s
         for eager, groups in waiting.items():
             for frame in in_frames(groups, push=True):
                 outcome.sends += [(peer, frame) for peer in eager]

@@ -324,7 +324,8 @@ class Node:
                     self.overlay.on_up(peer, now)
                     done += self._remember(remote) if dialled else []
                     done += self._from_detector(self.detector.on_up(peer, now), now)
-                    done += self._from_gossip(self.gossip.on_up(peer, opens=dialled or replaces), None, now)
+                    compared = self.gossip.on_up(peer, now, opens=dialled or replaces)
+                    done += self._from_gossip(compared, None, now)
                     self.tunnels.on_link(peer)
                     done += [one for node, word in self.tunnels.words(now) for one in self._send(node, word)]
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
@@ -332,7 +333,9 @@ class Node:
                 case PeerDown(peer=peer, reason=reason):
                     self._stale = True
                     self.overlay.on_down(peer)
-                    self.gossip.on_down(peer)
+                    if reason == ENOUGH_LINKS:
+                        self.overlay.on_declined(peer, now)
+                    done += self._from_gossip(self.gossip.on_down(peer, now), None, now)
                     done += self._from_detector(self.detector.on_down(peer, reason, now), now)
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerDown(peer=peer), now), now)
                     done += self._from_links(self.links.tick(now), now)

@@ -14,6 +14,7 @@ from meshpeer.core.antientropy.facts import facts_about
 from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.antientropy.ranges import Reconciler
 from meshpeer.core.counters import Counters
+from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Persist
 from meshpeer.core.identity.certificates import make_durable_leaf
 from meshpeer.core.identity.constraints import ALL, Capability
@@ -241,7 +242,7 @@ def test_bare_records_of_many_members_travel_on_in_frames_that_fit() -> None:
     source, other = SigningKey(b"s" * 32).public, SigningKey(b"o" * 32).public
     gossip = Gossip(ledger, linked=lambda: [source, other], jitter=world.random, counters=Counters())
     for peer in (source, other):
-        gossip.on_up(peer, opens=False)
+        gossip.on_up(peer, Instant(0.0, 0.0), opens=False)
     outcome = gossip.on_facts(
         source, Facts(records=tuple(records), push=True), world.instant(world.found("alpha"))
     )
