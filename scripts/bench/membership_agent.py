@@ -13,6 +13,7 @@ Commands come as lines: "go", "watch WHAT", "rest", "value NAME" (this node asks
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -63,6 +64,8 @@ def main() -> None:
     else:
         found(InitOptions(name=options.name), settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # An agent reads these while it starts. What is measured begins after that, on both sides.
+    importlib.import_module("meshpeer.adapters.control.server")
     say("enrolled")
     wait_for_go()
     ready = trio.Event()

@@ -41,6 +41,8 @@ from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX
 
 _SIGNATURES_REMEMBERED = 256
+SIGNERS_REMEMBERED = 64
+"""Invites and issuers are few, and stand in the chains of all whom they let in."""
 """Authorities whose signature was checked; a mesh of thousands hangs from a handful."""
 
 
@@ -204,7 +206,7 @@ def _judge(
     oversized = [len(one) for one in chain if len(one) > CERTIFICATE_BYTES_MAX]
     if oversized:
         raise ChainFault(Rule.SIZE, f"certificate of {oversized[0]} bytes exceeds {CERTIFICATE_BYTES_MAX}")
-    path = [_read(one, mesh) for one in reversed(chain)]
+    path = [*(_read_signer(one, mesh) for one in reversed(chain[1:])), _read(chain[0], mesh)]
     path.insert(0, _root_above(path[0], roots, mesh))
     if path[-1].kind is not ends_in:
         raise ChainFault(Rule.ORDER, f"the chain ends in a {path[-1].kind.value}, not in a {ends_in.value}")
@@ -258,6 +260,9 @@ def _read(der: bytes, mesh: MeshId) -> _Certificate:
     if subject != profile.subject(kind, public) or identifier != profile.subject_key_id(public):
         raise ChainFault(Rule.NAMES, f"a {kind.value} certificate is not named after its key")
     return _Certificate(der, certificate, subject, issuer, constraints, public, not_before, not_after)
+
+
+_read_signer = functools.lru_cache(maxsize=SIGNERS_REMEMBERED)(_read)
 
 
 def _read_constraints(extensions: x509.Extensions, mesh: MeshId) -> Constraints:

@@ -20,14 +20,16 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 
 NEWS_ID_BYTES = 16
-GRAFT_AFTER_S = 0.15
-"""How long announced news may take to come by the tree."""
-GRAFT_NEXT_S = 0.1
+GRAFT_AFTER_S = 0.4
+"""How long announced news may take to come by the tree: longer than a push waits on two busy hops. Who asks
+too early gets it twice, and prunes a link of the tree for it."""
+GRAFT_NEXT_S = 0.2
 """How long a GRAFT may take before the next announcer is asked."""
 ANNOUNCE_AFTER_S = 0.1
 """Announcements wait for each other: one frame for all that came in one go."""
-EAGER_MAX = 8
-"""A new link is lazy where so many are eager: the overlay's degree."""
+EAGER_MAX = 4
+"""A new link is lazy where so many are eager. Random graphs of degree 3 and more are connected; a tree needs
+less, and whoever is left out asks."""
 SEEN_MAX = 10_000
 MISSING_MAX = 2_048
 """News that was announced and has not come; more is left to reconciliation."""

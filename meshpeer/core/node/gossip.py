@@ -289,17 +289,25 @@ class Gossip:
             self._flush(outcome, now)
 
     def _flush(self, outcome: Outcome, now: Instant) -> None:
-        """Sends what waits: one set of frames for all links that get the same."""
+        """Sends what waits: to each peer all of it together, in frames that are made once for all who get the
+        same."""
         waiting, self._waiting = self._waiting, {}
         least_s = max(PUSH_PAUSE_MIN_S, PUSH_PAUSE_PER_MEMBER_S * len(self.ledger))
         storm = now.mono_s < self._push_at_s + self._push_pause_s
         most_s = max(least_s, PUSH_PAUSE_MAX_S)
         self._push_pause_s = min(most_s, 2.0 * self._push_pause_s) if storm else least_s
         self._push_at_s = now.mono_s + self._push_pause_s
-        for eager, groups in waiting.items():
-            for frame in in_frames(groups, push=True):
-                outcome.sends += [(peer, frame) for peer in eager]
-                self._counters.add(Counter.EAGER_PUSHES, len(eager) * len(frame.records or frame.chains))
+        batches: dict[NodeId, list[tuple[NodeId, ...]]] = {}
+        for eager in waiting:
+            for peer in eager:
+                batches.setdefault(peer, []).append(eager)
+        alike: dict[tuple[tuple[NodeId, ...], ...], list[NodeId]] = {}
+        for peer, keys in batches.items():
+            alike.setdefault(tuple(keys), []).append(peer)
+        for batch, peers in alike.items():
+            for frame in in_frames([group for key in batch for group in waiting[key]], push=True):
+                outcome.sends += [(peer, frame) for peer in peers]
+                self._counters.add(Counter.EAGER_PUSHES, len(peers) * len(frame.records or frame.chains))
 
     def _announce(self, news: _News, outcome: Outcome, source: NodeId, now: Instant) -> None:
         for news_id, _ in news.fresh:

@@ -218,7 +218,16 @@ def _view(roster: Roster, charter: CharterRecord) -> MeshView:
                 ipv4=one.ipv4,
                 ipv6=one.ipv6,
             )
-            for one in roster.members
-            if one.record.wireguard_port
+            for one in _first_of_each_key(roster)
         ),
     )
+
+
+def _first_of_each_key(roster: Roster) -> list[Listed]:
+    """Leaves out whoever shows a WireGuard key that a member admitted earlier shows too: WireGuard knows
+    peers by key alone, and a node id that sorts first is soon found."""
+    first: dict[WireGuardKey, Listed] = {}
+    for one in sorted(roster.members, key=lambda one: one.rank):
+        if one.record.wireguard_port:
+            first.setdefault(one.record.wireguard_key, one)
+    return [one for one in roster.members if first.get(one.record.wireguard_key) is one]
