@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from meshpeer.core.deadline import Instant
+from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.effects import Note
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
@@ -14,9 +14,12 @@ from meshpeer.core.membership.links import (
     ANOTHER_IN_USE,
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
+    CHOICE_SETTLES_S,
     HELLO_TIMEOUT_S,
     HIGHER_ID_WAITS_S,
+    LINKS_ENOUGH_TO_WAIT,
     SEED_REDIAL_S,
+    SEEDS_APART_S,
     SETTLED_S,
     SIMULTANEOUS_S,
     SPARE_MAX_S,
@@ -41,7 +44,7 @@ from meshpeer.core.membership.messages import (
 
 MESH = MeshId(b"m" * 16)
 LOW, ME, HIGH = (NodeId(bytes([byte]) * 32) for byte in (1, 5, 9))
-REMOTE, SEED = "192.0.2.9:40000", "192.0.2.1:51821"
+REMOTE, SEED, OTHER_SEED = "192.0.2.9:40000", "192.0.2.1:51821", "[2001:db8::1]:51821"
 EPOCH_S = 1_800_000_000
 JITTER_MOST = 1.0 - 2**-53
 
@@ -344,6 +347,42 @@ def test_seed_that_does_not_answer_is_dialled_for_ever(links: Links) -> None:
         now_s = deadline.at_s
 
 
+def test_seeds_are_dialled_one_after_the_other_and_not_beside_whoever_answers(links: Links) -> None:
+    """They are mostly one node's addresses. Fifty joiners dialled their founder three times each, at once."""
+    for seed in (SEED, OTHER_SEED):
+        links.seed(seed, at(0))
+    assert links.tick(at(0)) == [Dial(target=None, addresses=(SEED,))]
+    assert links.next_deadline() == Deadline(SEEDS_APART_S, "dial")
+    assert links.tick(at(SEEDS_APART_S)) == [Dial(target=None, addresses=(OTHER_SEED,))]
+    links.on_opened(opened(1, HIGH, dialled=SEED), at(1))
+    links.on_dial_failed(dial_failed(None, OTHER_SEED), at(1))
+    assert links.tick(at(1 + BACKOFF_FIRST_S)) == []
+    greet(links, 1, HIGH, at(2))
+    assert links.tick(at(1.9 + SEED_REDIAL_S)) == []
+    assert links.tick(at(2 + SEED_REDIAL_S)) == [Dial(target=None, addresses=(OTHER_SEED,))]
+
+
+def test_a_member_is_not_dialled_while_a_seed_at_its_address_is(links: Links) -> None:
+    links.seed(SEED, at(0))
+    links.tick(at(0))
+    links.want({HIGH: (REMOTE, SEED)}, at(0))
+    assert links.tick(at(9)) == []
+    links.on_dial_failed(dial_failed(None), at(9))
+    assert links.tick(at(9)) == [Dial(target=HIGH, addresses=(REMOTE, SEED))]
+    assert links.tick(at(9 + BACKOFF_MAX_S)) == []
+
+
+def test_who_has_links_lets_its_choice_settle_before_it_dials(links: Links) -> None:
+    for number in range(LINKS_ENOUGH_TO_WAIT):
+        up(links, number, NodeId(bytes([50 + number]) * 32), at(0))
+    links.want({HIGH: (REMOTE,)}, at(0))
+    assert links.tick(at(CHOICE_SETTLES_S)) == []
+    links.want({}, at(CHOICE_SETTLES_S))
+    assert links.tick(at(9)) == []
+    links.want({HIGH: (REMOTE,)}, at(9))
+    assert links.tick(at(9 + 2 * CHOICE_SETTLES_S)) == [Dial(target=HIGH, addresses=(REMOTE,))]
+
+
 def test_refusal_of_a_link_in_use_is_no_reason_to_dial_at_once(links: Links) -> None:
     links.want({HIGH: (REMOTE,)}, at(0))
     links.tick(at(0))
@@ -412,8 +451,8 @@ def refusal_of(number: int, peer: NodeId, reason: str, now: Instant) -> list[Lin
     ]
 
 
-def dial_failed(target: NodeId | None) -> DialFailed:
-    addresses = (SEED,) if target is None else (REMOTE,)
+def dial_failed(target: NodeId | None, seed: str = "") -> DialFailed:
+    addresses = (seed or SEED,) if target is None else (REMOTE,)
     return DialFailed(target=target, addresses=addresses, reason="refused", refused=True)
 
 

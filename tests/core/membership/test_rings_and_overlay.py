@@ -18,6 +18,7 @@ from meshpeer.core.membership.overlay import (
     HEAL_EVERY_S,
     NEEDED_MAX,
     NEEDED_S,
+    RANDOM_FIRST_S,
     RANDOM_LINKS,
     SKIP_FIRST_S,
     YOUNG_S,
@@ -107,6 +108,31 @@ def test_links_on_demand_are_bounded_and_end() -> None:
         overlay.need(node, at(0))
     assert len(overlay.wanted(at(1))) <= NEEDED_MAX + 2 * RINGS + RANDOM_LINKS
     assert len(overlay.wanted(at(NEEDED_S + 1))) <= 2 * RINGS + RANDOM_LINKS
+
+
+def test_random_members_are_drawn_once_all_are_known() -> None:
+    """A mesh that boots knows few at first, and the same few: every joiner drew its random links from them."""
+    overlay = overlay_of(nodes(200))
+    assert len(overlay.wanted(at(1))) <= 2 * RINGS
+    deadline = overlay.next_deadline()
+    assert deadline is not None
+    assert deadline.at_s <= 1.25 * RANDOM_FIRST_S
+    assert len(overlay.wanted(at(1.25 * RANDOM_FIRST_S))) == 2 * RINGS + RANDOM_LINKS
+
+
+def test_who_has_enough_links_is_not_drawn_again_for_a_while() -> None:
+    """A member that many had drawn closed their links every ten seconds, and was dialled again each time."""
+    overlay = overlay_of(nodes(200))
+    ring = set(overlay.wanted(at(0)))
+    drawn = set(overlay.wanted(at(20))) - ring
+    for node in drawn:
+        overlay.on_declined(node, at(20))
+    others = set(overlay.wanted(at(20))) - ring
+    assert len(others) == RANDOM_LINKS
+    assert not others & drawn
+    for node in ring:
+        overlay.on_declined(node, at(20))
+    assert ring < set(overlay.wanted(at(20)))
 
 
 def test_surplus_spares_who_is_wanted_young_or_needed() -> None:
