@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import msgspec
@@ -14,7 +15,6 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.node.gossip import (
     PUSH_PAUSE_MAX_S,
     PUSH_PAUSE_MIN_S,
-    RECONCILE_INTERVAL_S,
     ROUND_MAX_S,
     Gossip,
     Outcome,
@@ -97,7 +97,7 @@ def test_single_news_goes_at_once_and_a_storm_in_few_pushes() -> None:
         note(gossip.spread((), [news(now_s)], at(now_s)), now_s)
         now_s += 0.01
         note(gossip.tick(at(now_s)), now_s)
-    gaps = [after - before for before, after in zip(pushes, pushes[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(pushes)]
     assert pushes[0] == 1.0
     assert max(gaps) <= PUSH_PAUSE_MAX_S + 0.02
     assert len(pushes) < 3 * 3.0 / PUSH_PAUSE_MAX_S
