@@ -111,7 +111,7 @@ def test_links_on_demand_are_bounded_and_end() -> None:
 
 
 def test_random_members_are_drawn_once_all_are_known() -> None:
-    """A mesh that boots knows few at first, and the same few: all joiners drew their random links from them."""
+    """Joiners of a mesh that boots know few at first, and the same few: all drew random links from those."""
     overlay = overlay_of(nodes(200))
     assert len(overlay.wanted(at(1))) <= 2 * RINGS
     deadline = overlay.next_deadline()
