@@ -133,6 +133,9 @@ class Links:
         self._targets: dict[NodeId, _Target] = {}
         self._seeds: dict[str, _Target] = {}
         self._banned: dict[NodeId, float] = {}
+        self._due: Deadline | None = None
+        self._due_known = False
+        """Whether ``_due`` holds: frames of greeted links, the bulk of all events, change no deadline."""
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -172,6 +175,7 @@ class Links:
 
     def want(self, targets: dict[NodeId, tuple[str, ...]], now: Instant) -> None:
         """Sets the members to keep links to, with their addresses, best first."""
+        self._due_known = False
         for node in [node for node in self._targets if node not in targets]:
             del self._targets[node]
         for node, addresses in targets.items():
@@ -191,6 +195,7 @@ class Links:
 
     def seed(self, address: str, now: Instant) -> None:
         """Adds an address where some member may answer."""
+        self._due_known = False
         self._seeds.setdefault(address, _Target(None, (address,), now.mono_s))
 
     def tick(self, now: Instant) -> list[LinkEffect]:
@@ -204,10 +209,16 @@ class Links:
             at_s = self._dials_at(target)
             if at_s is not None and at_s <= now.mono_s:
                 target.dialling, target.since_s = True, now.mono_s
+                self._due_known = False
                 effects.append(Dial(target=target.node, addresses=target.addresses))
         return effects
 
     def next_deadline(self) -> Deadline | None:
+        if not self._due_known:
+            self._due, self._due_known = self._work_out_deadline(), True
+        return self._due
+
+    def _work_out_deadline(self) -> Deadline | None:
         hellos = [link.opened_at_s + HELLO_TIMEOUT_S for link in self._links.values() if not link.greeted]
         spares = [
             link.spare_since_s + SPARE_MAX_S
@@ -228,6 +239,7 @@ class Links:
     # --- what happens to links ------------------------------------------------------------------------------
 
     def on_opened(self, event: LinkOpened, now: Instant) -> list[LinkEffect]:
+        self._due_known = False
         state = _Link(event.link, event.peer, event.leaf, event.remote, event.dialled, now.mono_s)
         self._links[event.link] = state
         for target in self._targets_of(event):
@@ -247,6 +259,7 @@ class Links:
         return [SendOnLink(link=event.link, message=hello)]
 
     def on_dial_failed(self, event: DialFailed, now: Instant) -> list[LinkEffect]:
+        self._due_known = False
         targets = (
             [self._targets.get(event.target)]
             if event.target is not None
@@ -259,6 +272,7 @@ class Links:
         return []
 
     def on_closed(self, event: LinkClosed, now: Instant) -> list[LinkEffect]:
+        self._due_known = False
         state = self._links.pop(event.link, None)
         if state is None:
             return []
@@ -289,6 +303,7 @@ class Links:
 
         The identity is shut out, not the address: others live behind the same NAT.
         """
+        self._due_known = False
         self._banned = {one: until for one, until in self._banned.items() if until > now.mono_s}
         if len(self._banned) < BANNED_MAX:
             self._banned[peer] = now.mono_s + for_s
@@ -312,6 +327,7 @@ class Links:
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _on_hello(self, state: _Link, hello: Hello, now: Instant) -> list[LinkEffect]:
+        self._due_known = False
         if state.greeted:
             return self._refuse(state, "a second greeting on one link", now)
         if not set(hello.versions) & set(PROTOCOL_VERSIONS):
@@ -384,6 +400,7 @@ class Links:
         return [fact, SendOnLink(link=state.link, message=refusal), *dropped]
 
     def _drop(self, state: _Link, reason: str, now: Instant, *, settled: bool = True) -> list[LinkEffect]:
+        self._due_known = False
         self._links.pop(state.link, None)
         return [
             CloseLink(link=state.link, reason=reason),

@@ -20,10 +20,10 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 
 NEWS_ID_BYTES = 16
-GRAFT_AFTER_S = 0.4
+GRAFT_AFTER_S = 0.25
 """How long announced news may take to come by the tree: longer than a push waits on two busy hops. Who asks
 too early gets it twice, and prunes a link of the tree for it."""
-GRAFT_NEXT_S = 0.2
+GRAFT_NEXT_S = 0.15
 """How long a GRAFT may take before the next announcer is asked."""
 ANNOUNCE_AFTER_S = 0.1
 """Announcements wait for each other: one frame for all that came in one go."""
