@@ -294,6 +294,8 @@ class Detector:
         if link is None:
             return []
         link.heard_at_s = now.mono_s
+        if self.health.on_heard(now.mono_s):
+            self._look_again()
         if link.in_doubt or peer in self._opinions or peer in self._favours:
             return self._proved(peer, now, "linked")
         return []
@@ -348,7 +350,7 @@ class Detector:
         if subject == self.me:
             if not seen:
                 return []
-            self.health.worse()
+            self.health.worse(now.mono_s)
             return [Refute()]
         entitled = [one for one in seen if self.rings.entitled(one.observer, subject)]
         self.counters.add(Counter.SUSPICIONS_REFUSED, len(seen) - len(entitled))
@@ -370,7 +372,7 @@ class Detector:
 
     def on_lag(self, lag_s: float, now: Instant) -> list[DetectorEffect]:
         """This node itself was late: whatever it awaits may be among what it has not read yet."""
-        if not self.health.on_lag(lag_s):
+        if not self.health.on_lag(lag_s, now.mono_s):
             return []
         for link in self._links.values():
             link.ping_at_s = 0.0
@@ -433,7 +435,7 @@ class Detector:
         effects: list[DetectorEffect] = [self._ping(peer, link, now)]
         if link.in_doubt:
             return effects
-        self.health.worse()
+        self.health.worse(now.mono_s)
         link.in_doubt = True
         self._doubts.begin(peer, "a ping went unanswered", now)
         return [*effects, *self._ask_helpers(peer, now)]
@@ -481,7 +483,7 @@ class Detector:
             return self._ask_helpers(subject, now)
         if silent:
             self.counters.add(Counter.NACKS_MISSED, silent)
-            self.health.worse()
+            self.health.worse(now.mono_s)
         return self._suspect(subject, now)
 
     def _suspect(self, subject: NodeId, now: Instant) -> list[DetectorEffect]:

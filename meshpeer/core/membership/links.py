@@ -27,6 +27,7 @@ from meshpeer.core.effects import Note
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
 from meshpeer.core.membership.messages import (
+    ENOUGH_LINKS,
     PROTOCOL_VERSIONS,
     CloseLink,
     Dial,
@@ -418,7 +419,8 @@ class Links:
             if spares:
                 return self._use(max(spares, key=lambda one: (one.opened_at_s, one.link)), replaces=True)
         if state.peer not in self._by_peer:
-            settled = settled and state.greeted and now.mono_s >= state.opened_at_s + SETTLED_S
+            lasted = state.greeted and now.mono_s >= state.opened_at_s + SETTLED_S
+            settled = settled and lasted and reason != ENOUGH_LINKS
             seeds = [one for one in self._seeds.values() if one.answered_by == state.peer]
             target = self._targets.get(state.peer)
             for one in [*([target] if target else []), *seeds]:

@@ -127,6 +127,7 @@ class Overlay:
     def on_up(self, peer: NodeId, now: Instant) -> None:
         self._up[peer] = now.mono_s
         self._skips.pop(peer, None)
+        self._declined.pop(peer, None)
         self._dead.pop(peer, None)
         if self._healing == peer:
             self._healing = None
@@ -135,10 +136,16 @@ class Overlay:
         self._up.pop(peer, None)
 
     def on_declined(self, peer: NodeId, now: Instant) -> None:
-        """The other end has enough links: another random member takes its place."""
+        """The other end has enough links, and does not want this one: another random member takes its place.
+
+        A neighbour closes no link unless it has nearer ones: whoever was stepped over for it is tried again.
+        """
+        self._declined[peer] = now.mono_s + DECLINED_S
         if peer in self._random:
             self._random.remove(peer)
-            self._declined[peer] = now.mono_s + DECLINED_S
+            return
+        for skip in self._skips.values():
+            skip.until_s = min(skip.until_s, now.mono_s)
 
     def on_unreachable(self, node: NodeId, now: Instant) -> None:
         """A dial failed: the next on the ring takes its place for a while."""
@@ -193,6 +200,7 @@ class Overlay:
     def wanted(self, now: Instant) -> tuple[NodeId, ...]:
         """Returns whom to keep or open links to, in id order."""
         self._needed = {node: until for node, until in self._needed.items() if until > now.mono_s}
+        self._declined = {node: until for node, until in self._declined.items() if until > now.mono_s}
         self._expire_skips(now)
         self._draw(now)
         chosen = {**self._neighbours(now), **dict.fromkeys(self._random), **self._needed}
@@ -233,6 +241,8 @@ class Overlay:
     def _is_usable(self, node: NodeId, now: Instant) -> bool:
         if node in self._up:
             return True
+        if self._declined.get(node, now.mono_s) > now.mono_s:
+            return False
         skip = self._skips.get(node)
         return node not in self._dead and (skip is None or now.mono_s >= skip.until_s)
 
@@ -245,7 +255,6 @@ class Overlay:
     def _draw(self, now: Instant) -> None:
         if self._draw_from_s is None or now.mono_s < self._draw_from_s:
             return
-        self._declined = {node: until for node, until in self._declined.items() if until > now.mono_s}
         self._random = [one for one in self._random if one not in self._dead and one not in self._skips]
         usable = len(self._members) - len(self._dead)
         tries = 0
@@ -272,7 +281,7 @@ class Overlay:
 
     def _plan_look(self, now: Instant) -> None:
         waits = [skip.until_s for skip in self._skips.values() if skip.until_s > now.mono_s]
-        waits += self._needed.values()
+        waits += (*self._needed.values(), *self._declined.values())
         if self._draw_from_s is not None and now.mono_s < self._draw_from_s:
             waits.append(self._draw_from_s)
         if len(self._up) > DEGREE_MAX and len(self._members) > FULL_MESH_MAX:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from meshpeer.core.ids import NodeId
 
 QUORUM_MAX = 3
+QUORUM_FACTOR_MAX = 2.0
 CLOSED_FULL_S = 3.0
 """How long a member lives on under suspicion where its host refused a link: the agent is gone."""
 SILENT_FULL_S = 8.0
@@ -45,7 +46,14 @@ class Case:
         self.closed = 2 * sum(one.closed for one in seen) >= len(seen)
 
     def weigh(self, needed: int, factor: float) -> None:
-        """Says anew when it is dead, ``needed`` observers ending the wait; ``factor``: this node's health."""
+        """Says anew when it is dead, ``needed`` observers ending the wait; ``factor``: this node's health.
+
+        Where a quorum of others agrees, this node's own health matters only for when it hears of a
+        refutation: that bounds the factor, or the sickest of fifty would hold a dead member alive for eight
+        times as long as the rest.
+        """
+        if len(self.observers) >= needed >= QUORUM_MAX:
+            factor = min(factor, QUORUM_FACTOR_MAX)
         self.dead_at_s = self.opened_at_s + factor * timeout_s(
             len(self.observers), needed, closed=self.closed
         )

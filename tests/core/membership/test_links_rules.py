@@ -27,6 +27,7 @@ from meshpeer.core.membership.links import (
     Links,
 )
 from meshpeer.core.membership.messages import (
+    ENOUGH_LINKS,
     PROTOCOL_VERSIONS,
     CloseLink,
     Dial,
@@ -300,6 +301,14 @@ def test_peer_that_we_get_no_further_with_is_not_dialled_in_a_circle(links: Link
                 fail_in_the_way(links, 2 * number + dials, how, now_s)
     assert now_s >= 600
     assert dials < 80
+
+
+def test_a_link_that_the_peer_has_no_room_for_is_not_dialled_anew_at_once(links: Links) -> None:
+    links.want({HIGH: (REMOTE,)}, at(0))
+    links.tick(at(0))
+    up(links, 1, HIGH, at(0), dialled=REMOTE)
+    links.on_closed(LinkClosed(link=LinkId(1), reason=ENOUGH_LINKS), at(100))
+    assert links.tick(at(100)) == []
 
 
 def test_changed_addresses_are_tried_soon(links: Links) -> None:

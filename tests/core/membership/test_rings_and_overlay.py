@@ -130,9 +130,21 @@ def test_who_has_enough_links_is_not_drawn_again_for_a_while() -> None:
     others = set(overlay.wanted(at(20))) - ring
     assert len(others) == RANDOM_LINKS
     assert not others & drawn
-    for node in ring:
-        overlay.on_declined(node, at(20))
-    assert ring < set(overlay.wanted(at(20)))
+
+
+def test_a_neighbour_that_declines_has_nearer_ones_and_so_has_this_node() -> None:
+    """Whoever could not be dialled was stepped over for minutes, and the next on the ring closed the link
+    that it had not asked for, again and again."""
+    overlay = overlay_of(nodes(200))
+    ring = set(overlay.wanted(at(0)))
+    nearest = min(ring)
+    overlay.on_unreachable(nearest, at(0))
+    (instead,) = set(overlay.wanted(at(1))) - ring
+    overlay.on_declined(instead, at(1))
+    assert set(overlay.wanted(at(1))) == ring
+    overlay.on_up(instead, at(2))
+    overlay.on_unreachable(nearest, at(2))
+    assert instead in overlay.wanted(at(3))
 
 
 def test_surplus_spares_who_is_wanted_young_or_needed() -> None:
