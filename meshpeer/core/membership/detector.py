@@ -32,6 +32,9 @@ PING_AFTER_LOWER_S = 4.0
 PING_AFTER_HIGHER_S = 6.0
 PING_IN_DOUBT_S = 1.0
 TIMEOUT_MIN_S = 0.5
+TIMEOUT_MAX_S = 3.0
+"""Longer than any path takes; a round trip that was measured while this node or the other was starved is not
+the path's. How well this node is, counts by itself."""
 TIMEOUT_FIRST_S = 1.0
 """Time-out before the first round trip is measured (RFC 6298, section 2.1)."""
 TELL_PAUSE_S = 1.0
@@ -141,7 +144,9 @@ class _Link:
 
     @property
     def timeout_s(self) -> float:
-        return max(TIMEOUT_MIN_S, self.srtt_s + 4 * self.rttvar_s) if self.srtt_s else TIMEOUT_FIRST_S
+        if not self.srtt_s:
+            return TIMEOUT_FIRST_S
+        return min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, self.srtt_s + 4 * self.rttvar_s))
 
     @property
     def awaited(self) -> bool:
@@ -266,8 +271,9 @@ class Detector:
             return []
         effects: list[DetectorEffect] = []
         if peer in self._cases:
-            # It lived up to now, whatever others said meanwhile.
-            self._cases[peer].opened_at_s = now.mono_s
+            # It lived while it was heard, whatever others said meanwhile.
+            case = self._cases[peer]
+            case.opened_at_s = max(case.opened_at_s, link.heard_at_s)
             effects += self._judge(peer, now)
         if reason == ENOUGH_LINKS:
             return effects
@@ -438,6 +444,10 @@ class Detector:
         self.health.worse(now.mono_s)
         link.in_doubt = True
         self._doubts.begin(peer, "a ping went unanswered", now)
+        case = self._cases.get(peer)
+        if case is not None and len(case.observers) >= QUORUM_MAX:
+            # A quorum does not reach it either: helpers would tell nothing new.
+            return [*effects, *self._suspect(peer, now)]
         return [*effects, *self._ask_helpers(peer, now)]
 
     def _ping(self, peer: NodeId, link: _Link, now: Instant) -> SendTo:

@@ -34,6 +34,8 @@ CLOSING_S = 2.0
 """How long it takes at most until a link that may be closed is."""
 NEEDED_S = 60.0
 """A link on demand is kept so long after its last use."""
+TRIED_S = 5.0
+"""The same where it only serves to see whether somebody answers."""
 NEEDED_MAX = 64
 DECLINED_S = 120.0
 """Who closed a link because it has enough is not drawn again for this long."""
@@ -164,10 +166,10 @@ class Overlay:
         else:
             self._dead.pop(node, None)
 
-    def need(self, node: NodeId, now: Instant) -> None:
+    def need(self, node: NodeId, now: Instant, for_s: float = NEEDED_S) -> None:
         """Keeps (or opens) a link for a while, outside the degree."""
         if node != self.me and (node in self._needed or len(self._needed) < NEEDED_MAX):
-            self._needed[node] = now.mono_s + NEEDED_S
+            self._needed[node] = max(self._needed.get(node, 0.0), now.mono_s + for_s)
 
     def workers(self) -> list[NodeId]:
         """Returns the members that an owner of jobs links to, nearest on the first ring first: another owner

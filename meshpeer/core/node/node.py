@@ -48,7 +48,7 @@ from meshpeer.core.membership.messages import (
     SendOnLink,
     WeWereRefused,
 )
-from meshpeer.core.membership.overlay import Overlay
+from meshpeer.core.membership.overlay import TRIED_S, Overlay
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.suspicions import SuspicionSeen
 from meshpeer.core.node.codec import CODEC
@@ -368,7 +368,7 @@ class Node:
                     self.presence.refute()
                     self._stale = True
                 case DialFor(subject=subject):
-                    self.overlay.need(subject, now)
+                    self.overlay.need(subject, now, TRIED_S)
                     self._stale = True
         return done
 

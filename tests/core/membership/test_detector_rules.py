@@ -12,6 +12,9 @@ from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.detector import (
+    PING_AFTER_HIGHER_S,
+    TIMEOUT_FIRST_S,
+    TIMEOUT_MAX_S,
     Detector,
     DetectorEffect,
     DialFor,
@@ -178,6 +181,38 @@ def test_linked_and_heard_peer_stays_alive_and_is_told() -> None:
     detector.on_heard(B, at(0.6))
     detector.tick(at(1.0))
     assert detector.opinion(B).state is State.ALIVE
+
+
+def test_silent_peer_that_a_quorum_suspects_is_dead_as_soon_as_its_ping_runs_out() -> None:
+    """Who held a link to a stopped host was the last to call it dead, by twelve seconds: it asked helpers who
+    knew already, and counted the quorum's time from the link's end."""
+    detector = linked(A, B, C, D, E)
+    answer_all(detector, 0.1)
+    for peer in (A, C, D, E):
+        detector.on_heard(peer, at(5.0))
+    assert pinged(detector.on_suspicions(B, said(A, C, D), at(5.0))) == [B]
+    effects = detector.tick(at(5.0 + TIMEOUT_FIRST_S))
+    assert LinkIsSilent(peer=B) in effects
+    assert not [one for one in effects if isinstance(one, SendTo) and isinstance(one.message, ProbeAsked)]
+    detector.on_down(B, "silent", at(6.0))
+    detector.tick(at(5.0 + SILENT_FLOOR_S))
+    assert detector.opinion(B).state is State.DEAD
+
+
+def test_ping_timeout_has_an_end_however_late_answers_came() -> None:
+    """Round trips of a starved boot were seconds long, and stayed in the estimate for minutes."""
+    detector = linked(A)
+    for number in range(1, 9):
+        begin_s = 20.0 * number
+        detector.on_pong(A, Pong(number=number), at(begin_s + 9.0))
+        detector.on_heard(A, at(begin_s + 9.0))
+        detector.health.score = 0
+        detector.tick(at(begin_s + 9.0 + PING_AFTER_HIGHER_S))
+    detector.health.score = 0
+    detector.on_heard(A, at(200.0))
+    detector.on_suspicions(A, said(B, C, D), at(201.0))
+    effects = detector.tick(at(201.0 + TIMEOUT_MAX_S))
+    assert LinkIsSilent(peer=A) in effects
 
 
 def test_suspicion_of_this_node_is_refuted_and_believed_a_little() -> None:
