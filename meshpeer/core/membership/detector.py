@@ -441,13 +441,13 @@ class Detector:
         effects: list[DetectorEffect] = [self._ping(peer, link, now)]
         if link.in_doubt:
             return effects
-        self.health.worse(now.mono_s)
         link.in_doubt = True
         self._doubts.begin(peer, "a ping went unanswered", now)
         case = self._cases.get(peer)
         if case is not None and len(case.observers) >= QUORUM_MAX:
-            # A quorum does not reach it either: helpers would tell nothing new.
+            # A quorum does not reach it either: helpers would tell nothing new, and it is not this node.
             return [*effects, *self._suspect(peer, now)]
+        self.health.worse(now.mono_s)
         return [*effects, *self._ask_helpers(peer, now)]
 
     def _ping(self, peer: NodeId, link: _Link, now: Instant) -> SendTo:
