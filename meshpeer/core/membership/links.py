@@ -52,6 +52,8 @@ SETTLED_S = 10.0
 """A link that lasted this long is dialled anew at once when it closes."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
+BACKOFF_ALONE_S = 8.0
+"""The same where nobody answers and this node has no link at all: nobody else would find what heals."""
 CHOICE_SETTLES_S = 0.5
 """Whoever has links already waits so long, and up to twice that, before it dials a member that is new to its
 choice: while many join, the choice changes with each of them."""
@@ -269,7 +271,7 @@ class Links:
         for target in targets:
             if target is not None:
                 target.dialling = False
-                self._back_off(target, now)
+                self._back_off(target, now, BACKOFF_MAX_S if self._by_peer else BACKOFF_ALONE_S)
         return []
 
     def on_closed(self, event: LinkClosed, now: Instant) -> list[LinkEffect]:
@@ -460,7 +462,7 @@ class Links:
         last_s = max((one.since_s for one in self._seeds.values() if one.dialling), default=float("-inf"))
         return max(target.next_at_s, last_s + SEEDS_APART_S)
 
-    def _back_off(self, target: _Target, now: Instant) -> None:
-        ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**target.failures)
+    def _back_off(self, target: _Target, now: Instant, most_s: float = BACKOFF_MAX_S) -> None:
+        ceiling = min(most_s, BACKOFF_FIRST_S * 2.0**target.failures)
         target.failures = min(target.failures + 1, 16)
         target.next_at_s = now.mono_s + ceiling * (0.5 + 0.5 * self._jitter.random())

@@ -12,6 +12,7 @@ from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
 from meshpeer.core.membership.links import (
     ANOTHER_IN_USE,
+    BACKOFF_ALONE_S,
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     CHOICE_SETTLES_S,
@@ -258,9 +259,13 @@ def test_member_without_an_address_is_not_dialled(links: Links) -> None:
     assert links.tick(at(100 + BACKOFF_FIRST_S)) == [Dial(target=HIGH, addresses=(REMOTE,))]
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("jitter", [0.0, JITTER_MOST])
-def test_back_off_doubles_between_its_bounds_and_never_ends(jitter: float) -> None:
+def test_back_off_doubles_between_its_bounds_and_never_ends(jitter: float, alone: bool) -> None:
+    """A node without any link dials more often: a mesh of two that was cut needed 18 s to find itself."""
     links, now_s, waits = make_links(jitter), 0.0, []
+    if not alone:
+        up(links, 1, LOW, at(0))
     links.want({HIGH: (REMOTE,)}, at(now_s))
     for _ in range(40):
         assert links.tick(at(now_s)) == [Dial(target=HIGH, addresses=(REMOTE,))]
@@ -271,7 +276,8 @@ def test_back_off_doubles_between_its_bounds_and_never_ends(jitter: float) -> No
         assert links.tick(at(deadline.at_s - 0.001)) == []
         waits.append(deadline.at_s - now_s)
         now_s = deadline.at_s
-    ceilings = [min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**number) for number in range(40)]
+    most_s = BACKOFF_ALONE_S if alone else BACKOFF_MAX_S
+    ceilings = [min(most_s, BACKOFF_FIRST_S * 2**number) for number in range(40)]
     assert waits == pytest.approx([ceiling * (0.5 + jitter / 2) for ceiling in ceilings])
 
 
