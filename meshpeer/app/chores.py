@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshpeer import __version__
-from meshpeer.adapters.discovery import MdnsDiscovery, NoDiscovery
+from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
@@ -18,6 +18,7 @@ from meshpeer.app.views import count_members
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
+from meshpeer.runtime.ports import Discovery
 
 if TYPE_CHECKING:
     from meshpeer.app.agent import Agent
@@ -83,7 +84,7 @@ class Chores:
         return True
 
     async def discover(self) -> None:
-        discovery = MdnsDiscovery() if self._agent.settings.file.mesh.mdns else NoDiscovery()
+        discovery = open_discovery(mdns=self._agent.settings.file.mesh.mdns)
         fingerprint = key_text(self._agent.state.mesh)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, discovery, fingerprint)
@@ -92,7 +93,7 @@ class Chores:
                     for address in found.addresses:
                         self._agent.driver.post(SeedFound(address=address))
 
-    async def _announce(self, discovery: MdnsDiscovery | NoDiscovery, fingerprint: str) -> None:
+    async def _announce(self, discovery: Discovery, fingerprint: str) -> None:
         hosts = [one.rpartition(":")[0].strip("[]") for one in self._endpoints.control]
         literal = [one for one in hosts if ":" in one or one.replace(".", "").isdigit()]
         await discovery.announce(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import trio
 
-from meshpeer.adapters.discovery import MdnsDiscovery
+from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import Settings
@@ -153,7 +153,7 @@ async def _browse(invite: Invite, say: Callable[[str], None]) -> tuple[str, ...]
     """Looks for members of the invite's mesh on the local network."""
     say("looking for members on the local network")
     with trio.move_on_after(LAN_S):
-        async for found in MdnsDiscovery().browse():
+        async for found in open_discovery(mdns=True).browse():
             if found.mesh_hint == invite.fingerprint and found.addresses:
                 return found.addresses
     raise EnvironmentFault(

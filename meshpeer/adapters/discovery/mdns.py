@@ -76,18 +76,6 @@ class MdnsDiscovery:
                 await trio.to_thread.run_sync(daemon.close)
 
 
-class NoDiscovery:
-    """Implements ``runtime.ports.Discovery`` for a node that is told not to look around."""
-
-    async def browse(self) -> AsyncIterator[FoundNode]:
-        _never, nothing = trio.open_memory_channel[FoundNode](0)
-        async for found in nothing:
-            yield found
-
-    async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:
-        await trio.sleep_forever()
-
-
 def _open() -> zeroconf.Zeroconf | None:
     try:
         return zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.All)
