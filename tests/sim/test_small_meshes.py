@@ -27,7 +27,7 @@ def test_silence_takes_longer_and_longest_for_a_lone_witness(size: int, within_s
 @pytest.mark.parametrize("seed", [*SEEDS, 7, 9])
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_partition_heals_within_ten_seconds(size: int, seed: int) -> None:
-    """A mesh of two needed 18.5 s (seed 9): both waited out a back-off made for those who have other links."""
+    """A mesh of two needed 18.5 s (seed 9): both waited out a back-off for those who have other links."""
     expect_of(size, seed, 'do = "partition"\nshares = [0.5, 0.5]\nfor_s = 90', "heal_within_s = 10")
 
 
