@@ -12,7 +12,7 @@ import trio
 from meshpeer import __version__
 from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
-from meshpeer.adapters.network import observe_network
+from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.views import count_members
 from meshpeer.core.errors import EnvironmentFault
@@ -23,7 +23,6 @@ from meshpeer.runtime.ports import Discovery
 if TYPE_CHECKING:
     from meshpeer.app.agent import Agent
 
-NETWORK_LOOK_S = 5.0
 HOSTS_PAUSE_S = 0.2
 """Changes that come together are written together."""
 
@@ -40,9 +39,15 @@ class Chores:
         """Why there are no pages although a port for them is set."""
 
     async def watch_network(self) -> None:
-        while True:
-            await trio.sleep(NETWORK_LOOK_S)
+        changes = NetworkChanges()
+        try:
+            # What changed between the first look and this.
             await self.look_at_network()
+            while True:
+                await changes.wait()
+                await self.look_at_network()
+        finally:
+            changes.close()
 
     async def look_at_network(self) -> None:
         network = await observe_network(self._agent.settings.file.wireguard.interface)

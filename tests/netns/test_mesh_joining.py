@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -110,3 +111,19 @@ def test_a_join_ends_admitted_and_waits_for_nothing_in_vain(make_lab: MakeLab) -
         assert "warning" not in done.stdout, done.stdout
         assert meshkit.status(lab.node("bravo")).node.admission == "durable"
         lab.close()
+
+
+def test_an_address_that_comes_or_goes_is_offered_or_not_at_once(make_lab: MakeLab) -> None:
+    """The kernel tells; looking every minute is for what it could not."""
+    alpha = make_lab(meshkit.lan("alpha")).node("alpha")
+    meshkit.found(alpha)
+
+    def is_offered() -> bool:
+        made = json.loads(alpha.run(["meshpeer", "invite", "--json"]).stdout)
+        return "192.168.77.211:51821" in made["seeds"]
+
+    assert not is_offered()
+    alpha.run(["ip", "address", "add", "192.168.77.211/24", "dev", "lan0"])
+    meshkit.until(is_offered, "the new address is offered")
+    alpha.run(["ip", "address", "del", "192.168.77.211/24", "dev", "lan0"])
+    meshkit.until(lambda: not is_offered(), "the old address is offered no more")
