@@ -47,6 +47,8 @@ class Happenings:
     rogues: list[Rogue] = field(default_factory=list)
     _dice: random.Random = field(init=False)
     _made: int = 0
+    _parted_until_s: float = 0.0
+    """When no partition is a reason any more to hold a host dead."""
 
     def __post_init__(self) -> None:
         self._dice = random.Random(f"{self.scenario.seed} happenings")
@@ -94,9 +96,8 @@ class Happenings:
                 end = start + share * len(hosts)
                 groups.append(hosts[round(start) : round(end)])
                 start = end
-        self.watch.opinions.excuse(
-            [host for group in groups for host in group], self.world.now_s + event.for_s + GRACE_S
-        )
+        self._parted_until_s = max(self._parted_until_s, self.world.now_s + event.for_s + GRACE_S)
+        self.watch.opinions.excuse([host for group in groups for host in group], self._parted_until_s)
         made = self.world.network.part(groups, one_way=event.one_way)
         self.world.heap.after(event.for_s, self._mend, made)
 
@@ -179,11 +180,14 @@ class Happenings:
 
     def _join(self) -> None:
         name = f"n{len(self.world.hosts)}"
-        founder = next(iter(self.world.hosts.values()))
+        running = [one for one in self.watch.running if not one.paused and one.node is not None]
+        seed = self._dice.choice(running)
         host = self.world.make_joiner(name)
         self.settle(host)
-        self.watch.joins(host, founder)
-        self.world.enter(host, founder)
+        self.world.network.follow(host, seed)
+        self.watch.opinions.excuse([host], self._parted_until_s)
+        self.watch.joins(host, seed)
+        self.world.enter(host, seed)
 
     def _leave(self, host: Host) -> None:
         self.world.post(host, LeaveAsked())

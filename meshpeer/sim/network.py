@@ -129,6 +129,12 @@ class Network:
         self.partitions.append(made)
         return made
 
+    def follow(self, host: Host, other: Host) -> None:
+        """Puts a host that is new on the side of another, wherever the network is parted."""
+        for one in self.partitions:
+            if other.index in one.group_of:
+                one.group_of[host.index] = one.group_of[other.index]
+
     def heal(self, partition: Partition) -> None:
         self.partitions.remove(partition)
 

@@ -103,6 +103,24 @@ def test_partition_heals_and_removes_nobody() -> None:
     assert [one.what for one in result.measures] == ["heal"]
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_who_joins_a_parted_mesh_is_on_one_side_until_it_heals(seed: int) -> None:
+    """Joiners belonged to no side, and carried news across."""
+    made = Run(
+        scenario(
+            f"size = 6\nseed = {seed}\nduration_s = 60\nlatency_ms = 10\n"
+            + event("partition", "for_s = 40", "shares = [0.5, 0.5]", at_s=5)
+            + event("join", "count = 6", at_s=15)
+            + "[expect]\nheal_within_s = 10\nno_false_dead = true"
+        )
+    )
+    apart: list[int] = []
+    hosts = made.world.hosts
+    made.world.heap.after(44.0, lambda: apart.append(len({ledger_of(one) for one in hosts.values()})))
+    assert made.run().failures == ()
+    assert apart == [2]
+
+
 def test_change_reaches_everybody_and_is_timed() -> None:
     result = ran(f"{WARM}{event('change')}[expect]\nchange_known_within_s = 1")
     assert result.failures == ()
