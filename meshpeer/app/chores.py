@@ -138,6 +138,7 @@ class Chores:
             },
             links=len(node.links.peers),
             event_loop_lag_s=self._agent.driver.lag_s,
+            local_health=node.detector.health.score,
         )
 
     async def remove_interface(self) -> None:

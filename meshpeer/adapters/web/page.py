@@ -59,6 +59,11 @@ class _Node(Collector):
             "How late the node ran at worst in the last 10 s",
             value=look.event_loop_lag_s,
         )
+        yield GaugeMetricFamily(
+            "meshpeer_local_health",
+            "How far this node mistrusts its own eyes, 0 (not at all) to 7: time-outs are so many times longer",
+            value=look.local_health,
+        )
 
     def _by_kind(self) -> Iterator[Metric]:
         labels = ["direction", "kind"]

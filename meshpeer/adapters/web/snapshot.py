@@ -18,3 +18,5 @@ class Snapshot:
     """By state: alive (this node included), suspect, dead, left."""
     links: int
     event_loop_lag_s: float
+    local_health: int
+    """0 (well) to 7."""

@@ -39,6 +39,7 @@ async def test_the_page_has_what_was_counted() -> None:
     assert figures["meshpeer_members", (("state", "dead"),)] == 1
     assert figures["meshpeer_links", ()] == 4
     assert figures["meshpeer_event_loop_lag_seconds", ()] == 0.25
+    assert figures["meshpeer_local_health", ()] == 3
     assert figures["meshpeer_build_info", (("version", "1.2.3"),)] == 1
 
 
@@ -146,6 +147,7 @@ def make_snapshot(counters: Counters | None = None) -> Snapshot:
         members={"alive": 5, "suspect": 0, "dead": 1, "left": 2},
         links=4,
         event_loop_lag_s=0.25,
+        local_health=3,
     )
 
 
