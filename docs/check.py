@@ -138,7 +138,9 @@ def _control() -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     page = DOCS / "reference" / "metrics.md"
     said = dict(_METRIC_ROW.findall(page.read_text("utf-8")))
-    look = Snapshot(version="", counters=Counters(), members={}, links=0, event_loop_lag_s=0.0, local_health=0)
+    look = Snapshot(
+        version="", counters=Counters(), members={}, links=0, event_loop_lag_s=0.0, local_health=0
+    )
     served = dict(_METRIC_ON_PAGE.findall(render(look)[0].decode("utf-8")))
     for name in sorted(served.keys() ^ said.keys()):
         verb = "does not name" if name in served else "names an unknown metric"
