@@ -61,7 +61,7 @@ class _Node(Collector):
         )
         yield GaugeMetricFamily(
             "meshpeer_local_health",
-            "How far this node mistrusts its own eyes, 0 (not at all) to 7: time-outs are so many times longer",
+            "How far this node mistrusts its own eyes, 0 (not at all) to 7; it stretches time-outs",
             value=look.local_health,
         )
 
