@@ -1,9 +1,11 @@
 """Doubts: what this node does about a member that it can't reach, before it says so to others.
 
-redial  the link was lost: whoever keeps links dials again; if that tells nothing in time, helpers are asked
-asked   up to three linked peers try to reach it (SWIM's ping-req): one that does settles it given   nobody
-reached it: a suspicion was signed, and there is nothing left to do but to hear of it settled somebody
-reached it: its own failing links say nothing new for a while"""
+- *redial*: the link was lost. Whoever keeps links dials again; if that tells nothing in time, helpers are
+  asked.
+- *asked*: up to three linked peers try to reach it (SWIM's ping-req). One that does settles it.
+- *given*: nobody reached it. A suspicion was signed, and there is nothing left to do but to hear of it.
+- *settled*: somebody reached it. Its own failing links say nothing new for a while.
+"""
 
 from __future__ import annotations
 

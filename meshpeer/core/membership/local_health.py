@@ -13,6 +13,7 @@ SCORE_MAX = 7
 LAG_STEPS = ((2.0, 4), (0.5, 2), (0.1, 1))
 """How much a lag of the event loop (seconds) adds: it is measured, not guessed."""
 CALM_S = 2.0
+"""Between two steps back to health, and after anything that speaks against it."""
 RESTART_LAG_S = 0.5
 """After a lag of this much, what came meanwhile is still unread: whatever is awaited is awaited anew."""
 
