@@ -15,6 +15,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshpeer.core.addressing.claims import Claim, winners
 from meshpeer.core.addressing.ula import mesh_prefix
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.keys import WireGuardPrivateKey
@@ -226,8 +227,14 @@ def _view(roster: Roster, charter: CharterRecord) -> MeshView:
 def _first_of_each_key(roster: Roster) -> list[Listed]:
     """Leaves out whoever shows a WireGuard key that a member admitted earlier shows too: WireGuard knows
     peers by key alone, and a node id that sorts first is soon found."""
-    first: dict[WireGuardKey, Listed] = {}
-    for one in sorted(roster.members, key=lambda one: one.rank):
-        if one.record.wireguard_port:
-            first.setdefault(one.record.wireguard_key, one)
-    return [one for one in roster.members if first.get(one.record.wireguard_key) is one]
+    shown = [one for one in roster.members if one.record.wireguard_port]
+    holders = winners(
+        Claim(
+            node=one.node,
+            value=one.record.wireguard_key.hex(),
+            durable=one.identity.durable,
+            admitted_at=one.identity.admitted_at,
+        )
+        for one in shown
+    )
+    return [one for one in shown if holders[one.record.wireguard_key.hex()] == one.node]
