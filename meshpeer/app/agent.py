@@ -250,7 +250,7 @@ class Agent:
         for effect in restored:
             self.performer.perform(effect)
         nursery.start_soon(self.performer.watch_journal)
-        await self.chores.look_at_network()
+        await nursery.start(self.chores.watch_network)
         post(Started())
         for address in self._seeds():
             post(SeedFound(address=address))
@@ -258,7 +258,6 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
-        nursery.start_soon(self.chores.watch_network)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_hosts)
         nursery.start_soon(self.chores.discover)

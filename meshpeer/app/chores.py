@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 import trio
+from trio import TaskStatus
 
 from meshpeer import __version__
 from meshpeer.adapters.discovery import open_discovery
@@ -38,11 +39,12 @@ class Chores:
         self.pages_fault: EnvironmentFault | None = None
         """Why there are no pages although a port for them is set."""
 
-    async def watch_network(self) -> None:
+    async def watch_network(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Has started once it has looked; the kernel's news is on from before that."""
         changes = NetworkChanges()
         try:
-            # What changed between the first look and this.
             await self.look_at_network()
+            task_status.started()
             while True:
                 await changes.wait()
                 await self.look_at_network()
