@@ -113,6 +113,7 @@ class Agent:
         self.take_down = False
         self.synced = trio.Event()
         self.members_changed = trio.Event()
+        self.farewell_over = trio.Event()
         self.refusals: dict[NodeId, str] = {}
         self.counters = Counters()
         self.performer = Performer(self)

@@ -19,6 +19,7 @@ from meshpeer.core.identity.certificates import SERIAL_BYTES, make_invite
 from meshpeer.core.identity.constraints import INVITE_DEFAULT, Capability, describe
 from meshpeer.core.identity.invites import Invite, encode_invite
 from meshpeer.core.ids import key_text, wireguard_key_text
+from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.messages import LeaveAsked
 from meshpeer.core.scheduler.views import job_state
 from meshpeer.core.wgconf.render import render_wg_quick
@@ -43,6 +44,8 @@ MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
 DRIFT_SHOWN_S = 600.0
+FAREWELL_MAX_S = 5.0
+"""How long a node that leaves waits for its peers to confirm that they have read so."""
 
 
 class MeshAnswers:
@@ -222,14 +225,21 @@ class MeshAnswers:
                 "this node is the mesh's last issuer: without it nobody can be admitted or renewed",
                 "leave all the same with --force; members stay connected until their certificates end",
             )
+        if agent.node.presence.has_left:
+            raise Refused("this node is leaving already", "it ends in a moment")
         agent.driver.step_now(LeaveAsked())
         agent.take_down = True
         (agent.settings.state_dir / "node.json").rename(
             agent.settings.state_dir / f"left-{int(time.time())}.json"
         )
-        self._stop_soon()
+        try:
+            with trio.move_on_after(FAREWELL_MAX_S):
+                await agent.farewell_over.wait()
+        finally:
+            self._stop_soon()
         return (
-            "this node has left the mesh; its keys are kept in the state folder, and are of no use any more"
+            f"this node has left the mesh; {_who_heard(agent.node.farewell, bool(others))}. "
+            "Its keys are kept in the state folder, and are of no use any more"
         )
 
     # --- helpers --------------------------------------------------------------------------------------------
@@ -253,6 +263,18 @@ class MeshAnswers:
             self._agent.stopping.set()
 
         self._agent.spawn(stop)
+
+
+def _who_heard(farewell: Farewell, others: bool) -> str:
+    told, addressed = len(farewell.told), farewell.addressed
+    if not others:
+        return "nobody else was in it"
+    if not told:
+        return "no member could be told: they drop it when its last record expires"
+    if told < addressed:
+        return f"{told} of {addressed} linked members confirmed it, and the mesh hears it from them"
+    members = "one member" if told == 1 else f"{told} members"
+    return f"{members} confirmed it, and the mesh hears it from them"
 
 
 def _capabilities(names: tuple[str, ...]) -> frozenset[Capability]:

@@ -17,6 +17,7 @@ from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeliverToSelf,
+    FarewellOver,
     FirstSyncDone,
     MembersChanged,
     SelfMessage,
@@ -76,6 +77,8 @@ class Performer:
                 self._agent.members_changed.set()
             case FirstSyncDone():
                 self._agent.synced.set()
+            case FarewellOver():
+                self._agent.farewell_over.set()
             case StoreBlob(data=data):
                 self._agent.nursery.start_soon(self._store_blob, data)
             case WeWereRefused(peer=peer, reason=reason):

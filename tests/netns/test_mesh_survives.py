@@ -110,7 +110,8 @@ def test_a_partition_removes_no_tunnel_and_heals(lab: Lab) -> None:
 def test_a_member_that_leaves_is_gone_everywhere_and_may_join_anew(lab: Lab) -> None:
     alpha, bravo, charlie = (lab.node(name) for name in NAMES)
     before = meshkit.status(charlie).node
-    meshkit.meshpeer(charlie, "leave")
+    said = meshkit.meshpeer(charlie, "leave")
+    assert "2 members confirmed it" in said
     meshkit.until(lambda: not charlie.pgrep("."), "everything of charlie has ended")
     assert not meshkit.has_interface(charlie)
     for node in (alpha, bravo):

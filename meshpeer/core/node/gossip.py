@@ -10,7 +10,7 @@ Checks go from cheap to dear, and what a link or an author may ask for in a seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -247,6 +247,14 @@ class Gossip:
         """Merges facts of this node's own making and pushes them."""
         outcome, news = self._take(Facts(chains=tuple(chains), records=tuple(records)), now, None)
         self._push(news, outcome, None, now)
+        return outcome
+
+    def tell(self, record: bytes, peers: Sequence[NodeId], now: Instant) -> Outcome:
+        """Merges a record of this node's own making and sends it to these peers in this very step, whatever
+        the tree says; they pass it on."""
+        outcome, news = self._take(Facts(records=(record,)), now, None)
+        for frame in in_frames([group for _, group in news.fresh], push=True):
+            outcome.sends += [(peer, frame) for peer in peers]
         return outcome
 
     def tick(self, now: Instant) -> Outcome:

@@ -120,3 +120,8 @@ class FirstSyncDone:
     """A member has sent all that this node lacked."""
 
     peer: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarewellOver:
+    """Every peer that this node was linked to when it left has read so, or is linked no more."""

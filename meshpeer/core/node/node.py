@@ -54,6 +54,7 @@ from meshpeer.core.membership.suspicions import SuspicionSeen
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
+from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.gossip import Gossip, Jitter, Outcome
 from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.messages import (
@@ -62,6 +63,7 @@ from meshpeer.core.node.messages import (
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
+    FarewellOver,
     FirstSyncDone,
     FrameReceived,
     LeaveAsked,
@@ -150,6 +152,7 @@ class Node:
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
         self.gossip = Gossip(ledger, linked=lambda: self.links.peers, jitter=jitter, counters=self.counters)
         self.presence = Presence(config, ledger, now)
+        self.farewell = Farewell()
         self.tunnels = Tunnels(
             mesh=ledger.mesh,
             me=self.me,
@@ -236,7 +239,7 @@ class Node:
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
-                return self._spread((), [self.presence.leave(now)], now)
+                return self._leave(now)
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
@@ -284,6 +287,8 @@ class Node:
             case membership.Ping():
                 return self._from_detector(self.detector.on_ping(peer, message), now)
             case membership.Pong():
+                if self.farewell.on_pong(peer, message):
+                    return [FarewellOver()]
                 return self._from_detector(self.detector.on_pong(peer, message, now), now)
             case membership.ProbeAsked():
                 return self._from_detector(self.detector.on_probe_asked(peer, message, now), now)
@@ -332,6 +337,7 @@ class Node:
                     done.append(MembersChanged())
                 case PeerDown(peer=peer, reason=reason):
                     self._stale = True
+                    done += [FarewellOver()] if self.farewell.on_down(peer) else []
                     self.overlay.on_down(peer)
                     if reason == ENOUGH_LINKS:
                         self.overlay.on_declined(peer, now)
@@ -388,6 +394,12 @@ class Node:
         )
         self.counters.add(Counter.SUSPICIONS_SENT)
         return self._spread((), [envelope.sign(self.config.key, self.ledger.mesh, record)], now)
+
+    def _leave(self, now: Instant) -> list[NodeEffect]:
+        peers = self.links.peers
+        told = self.gossip.tell(self.presence.leave(now), peers, now)
+        told.sends += self.farewell.begin(peers)
+        return [*self._from_gossip(told, None, now), *([FarewellOver()] if self.farewell.is_over else [])]
 
     def _tell(self, subject: NodeId) -> list[NodeEffect]:
         """Shows a suspected peer what is said of it, so that it refutes (Lifeguard's buddy system)."""

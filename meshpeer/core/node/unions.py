@@ -16,6 +16,7 @@ from meshpeer.core.node.messages import (
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
+    FarewellOver,
     FirstSyncDone,
     FrameReceived,
     LeaveAsked,
@@ -56,6 +57,7 @@ NodeEffect = (
     | ShowChain
     | MembersChanged
     | FirstSyncDone
+    | FarewellOver
     | WeWereRefused
     | Note
     | jobs.SchedulerEffect

@@ -215,6 +215,35 @@ def test_node_that_leaves_is_gone_everywhere() -> None:
         assert host.node.ledger.get(gamma.id).leave is not None  # type: ignore[union-attr]
 
 
+def test_node_that_leaves_has_told_all_its_peers_before_it_goes() -> None:
+    world = World(12)
+    alpha, beta, gamma = mesh_of(world, 3)
+    assert gamma.node is not None
+    # The tree may lead past a link, and then news is only announced there: this must arrive all the same.
+    for peer in (alpha, beta):
+        gamma.node.gossip.plumtree.on_prune(peer.id)
+    world.post(gamma, LeaveAsked())
+    assert world.run_until(lambda: gamma.node.farewell.is_over, within_s=0.3)  # type: ignore[union-attr]
+    assert gamma.node.farewell.told == {alpha.id, beta.id}
+    world.crash(gamma)
+    for host in (alpha, beta):
+        assert host.node is not None
+        assert host.node.ledger.get(gamma.id).leave is not None  # type: ignore[union-attr]
+
+
+def test_node_that_leaves_counts_no_peer_that_went_away_before_it_heard() -> None:
+    world = World(12)
+    alpha, beta, gamma = mesh_of(world, 3)
+    assert gamma.node is not None
+    world.cut([gamma], [alpha])
+    world.post(gamma, LeaveAsked())
+    world.run(1)
+    assert not gamma.node.farewell.is_over
+    world.crash(alpha)
+    assert world.run_until(lambda: gamma.node.farewell.is_over, within_s=60)  # type: ignore[union-attr]
+    assert gamma.node.farewell.told == {beta.id}
+
+
 def test_lost_news_is_made_good_by_reconciliation() -> None:
     world = World(13)
     alpha, beta, gamma = mesh_of(world, 3)
