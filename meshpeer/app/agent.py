@@ -43,7 +43,7 @@ from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.jobs.problems import InvalidJob
-from meshpeer.core.membership.detector import State as Liveness
+from meshpeer.core.membership.opinions import State as Liveness
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
     SeedFound,

@@ -27,9 +27,11 @@ def troubles_of(agent: Agent) -> list[str]:
     best = member.best if member else None
     if best is not None and not best.identity.durable:
         minutes = int((best.identity.not_after - agent.clock.now().unix_s) / 60)
-        troubles.append(
-            f"this node is provisional: no issuer has admitted it yet, and its invite ends in {minutes} min"
-        )
+        why = "no issuer has admitted it yet, and its invite ends"
+        if node.ledger.places.all_given(best.identity):
+            uses = best.identity.invite_uses
+            why = f"its invite has admitted the {uses} it may (join with another one); it ends"
+        troubles.append(f"this node is provisional: {why} in {minutes} min")
     if len(node.roster.members) > 1 and not node.links.peers:
         troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
     troubles += [
@@ -56,11 +58,9 @@ def notices_of(agent: Agent) -> list[str]:
         shut_out = ", and is shut out for a while" if who in banned else ""
         at = rfc3339(offence.unix_s)[11:19]
         notices.append(f"{name_of(node, who)} broke the protocol at {at} UTC: {offence.what}{shut_out}")
-    for who, spent in node.spent_invites.items():
-        notices.append(
-            f"{name_of(node, who)} used invite {spent.invite.hex()} beyond its {spent.uses} use(s): "
-            "it stays provisional"
-        )
+    for invite, nodes in node.ledger.places.excess.items():
+        whose = ", ".join(name_of(node, one) for one in nodes)
+        notices.append(f"invite {invite.hex()} was used more often than it allows: refused {whose}")
     pages = agent.chores.pages_fault
     if pages is not None:
         notices.append(f"{pages.what} ({pages.hint})")

@@ -7,7 +7,7 @@ import collections
 
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
-from meshpeer.core.membership.detector import Opinion, State
+from meshpeer.core.membership.opinions import Opinion, State
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.records.kinds import LeaveRecord

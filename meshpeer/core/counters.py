@@ -55,6 +55,10 @@ class Counter(enum.StrEnum):
     RECORDS_EXPIRED = "records_expired", "Facts refused because their time to live had passed"
     RECORDS_RATE_LIMITED = "records_rate_limited", "Facts put off because their link sent too many a second"
     ORIGINS_RATE_LIMITED = "origins_rate_limited", "Facts put off because their origin changed too often"
+    INVITES_FULL = (
+        "invites_full",
+        "Certificates put off because as many nodes as may stood on their invite, unjudged by any issuer",
+    )
     RECORDS_TOO_LARGE = "records_too_large", "Facts refused because they exceeded a record's bytes"
     MEMBERS_OVERFLOW = "members_overflow", "Facts refused because the ledger held as many members as it may"
     SIGNATURES_CHECKED = "signatures_checked", "Signatures verified, the dearest check"

@@ -211,7 +211,7 @@ class Happenings:
         self.world.crash(host)
         victims = [one for one in self.watch.running if one.nat is None]
         self._dice.shuffle(victims)
-        rogue = Rogue(self.world, host, known, victims, kind=event.kind, per_s=event.per_s)
+        rogue = Rogue(self.world, host, known, victims, kind=event.kind, per_s=event.per_s, uses=event.uses)
         self.rogues.append(rogue)
         host.rogue = rogue
         host.reads = event.kind != "slow"

@@ -40,6 +40,7 @@ QUEUE_FRAMES_MAX = 256
 """Frames that wait at a sender; what overflows is dropped, as the transport does."""
 REFUSED_S = 0.002
 SILENT_DIAL_S = 4.0
+"""Whoever dials gives up after so long, whether nobody is there or too much was lost."""
 
 RESET = "connection reset"
 TIMED_OUT = "connection timed out"
@@ -159,6 +160,9 @@ class Network:
             elif other.runs:
                 latency_s = self._latency(host, other)
                 delay_s = sum(self._delay(latency_s) for _ in range(HANDSHAKE_TRIPS)) + self._dial_losses()
+                if delay_s > SILENT_DIAL_S:
+                    silent = True
+                    continue
                 self._heap.after(
                     delay_s, self._connect, host, host.life, other, other.life, target, address, addresses
                 )

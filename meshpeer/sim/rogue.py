@@ -11,7 +11,7 @@ from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.effects import Tick
 from meshpeer.core.identity.keys import SigningKey
-from meshpeer.core.ids import LinkId
+from meshpeer.core.ids import Digest, LinkId, WireGuardKey
 from meshpeer.core.membership.messages import (
     PROTOCOL_VERSIONS,
     Dial,
@@ -50,12 +50,14 @@ class Rogue:
         *,
         kind: str,
         per_s: float,
+        uses: int = 1,
     ) -> None:
         """``known`` is what it had learned while it was honest."""
         self.kind = kind
         self.sent = 0
         self._world = world
         self._host = host
+        self._invite = world.make_invite(uses=uses)
         self._victims = {victim.address: victim for victim in victims[:VICTIMS]}
         self._pause_s = 1.0 / per_s
         self._next_s = world.now_s
@@ -166,10 +168,24 @@ class Rogue:
         return self._facts(msgspec.structs.replace(record, incarnation=record.incarnation + 1, name="mine"))
 
     def _identity(self, unix_s: int) -> bytes:
-        """Admits one more key of its own with the invite that it has."""
+        """Admits one more key of its own with an invite that it was given, and speaks for it."""
         key = SigningKey(self._world.entropy(32))
-        chain = self._world.office.provisional(key, self._world.invite, now_unix_s=unix_s)
-        return CODEC.encode(Facts(chains=(chain,)))
+        chain = self._world.office.provisional(key, self._invite, now_unix_s=unix_s)
+        if self._own is None:
+            return b""
+        said = msgspec.structs.replace(
+            self._own,
+            node=key.public,
+            incarnation=unix_s,
+            sequence=1,
+            issued_at=unix_s,
+            name=f"fresh-{self.sent}",
+            ipv4="",
+            wireguard_key=WireGuardKey(key.public),
+            certificate=Digest(envelope.digest_of(chain[0])),
+        )
+        record = envelope.sign(key, self._world.mesh, said)
+        return CODEC.encode(Facts(chains=(chain,), records=(record,), push=True))
 
     def _facts(self, body: MemberRecord) -> bytes:
         return CODEC.encode(Facts(records=(envelope.sign(self._host.key, self._world.mesh, body),)))

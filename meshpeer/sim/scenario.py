@@ -105,6 +105,8 @@ class Rogue(_Event, tag="rogue", frozen=True, kw_only=True):
     for_s: Some = 30.0
     per_s: Annotated[float, msgspec.Meta(gt=0.0, le=10_000.0)] = 10.0
     """Messages a second to every host that it has a link to."""
+    uses: Count = 1
+    """Of the invite whose key it has, for ``identities``."""
 
 
 Event = Partition | Pause | Crash | Churn | Change | Join | Leave | Rogue

@@ -21,6 +21,7 @@ from meshpeer.core.node.rows import CHARTER_KEY, rows_of
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger
+from meshpeer.core.records.places import Places
 from meshpeer.sim.host import Disk, Host, Row
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def grow(world: World, count: int, *, subnet: str) -> list[Host]:
 
 def copy_of(ledger: Ledger) -> Ledger:
     """Returns a ledger that holds the same values and goes its own way from here: what a ledger holds of a
-    member
-    is never changed, only replaced."""
+    member is never changed, only replaced."""
     made = copy.copy(ledger)
     for name, value in vars(ledger).items():
-        if isinstance(value, dict | list | set):
+        if isinstance(value, dict | list | set | Places):
             setattr(made, name, value.copy())
     # Whoever watches the one does not watch the other.
     made._watchers = []
+    made.me = None
     return made
 
 

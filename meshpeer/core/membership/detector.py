@@ -1,119 +1,41 @@
-"""The failure detector: who seems alive, as opinions with reasons and named observers.
+"""The failure detector: who seems alive, as opinions (``opinions``) with reasons and named observers.
 
-Any frame proves life. Of a linked pair the lower id pings after 4 s of silence and the higher after 6 s. A
-ping without an answer, or a lost link whose redial fails, puts the peer in doubt (``doubts``): three
-helpers are asked to reach it, and if none does, this node signs a suspicion, provided that it is among the
-subject's observers. Suspicions held for the exact record that a member shows make it dead when enough
-observers agree, or after a while (``suspicions``). A node that has a link to the suspected member, and
-hears it, tells it, so that it refutes (the buddy system of Lifeguard).
-
-Opinions are kept where they are unusual. Of anybody else the answer is: nobody reports it gone. What can't
-be known is said to be unknown: before the first sync, and while this node has no link at all.
+A linked peer is pinged after a silence (``pulse``). A ping without an answer, or a lost link whose redial
+fails, puts the peer in doubt (``doubts``): three helpers are asked to reach it (``favours``), and if none
+does, this node signs a suspicion, provided that it is among the subject's observers. Suspicions held for the
+exact record that a member shows make it dead when enough observers agree, or after a while (``suspicions``).
+A node that has a link to the suspected member, and hears it, tells it, so that it refutes (the buddy system
+of Lifeguard).
 
 An opinion changes hubs, relays and steal victims. It never removes a WireGuard peer: only leave, expiry and
 revocation do."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.detector_effects import (
+    DetectorEffect,
+    DialFor,
+    LinkIsSilent,
+    OpinionChanged,
+    Refute,
+    SendTo,
+    Suspect,
+    Tell,
+)
 from meshpeer.core.membership.doubts import Doubts, ask_deadline
+from meshpeer.core.membership.favours import Favours
 from meshpeer.core.membership.local_health import LocalHealth
 from meshpeer.core.membership.messages import ENOUGH_LINKS, Ping, Pong, ProbeAnswered, ProbeAsked
+from meshpeer.core.membership.opinions import Opinion, Opinions, State
+from meshpeer.core.membership.pulse import PING_AFTER_LOWER_S, Pulse
 from meshpeer.core.membership.suspicions import QUORUM_MAX, Case, SuspicionSeen, needed_observers
-
-PING_AFTER_LOWER_S = 4.0
-PING_AFTER_HIGHER_S = 6.0
-PING_IN_DOUBT_S = 1.0
-TIMEOUT_MIN_S = 0.5
-TIMEOUT_MAX_S = 3.0
-"""Longer than any path takes; a round trip that was measured while this node or the other was starved is not
-the path's. How well this node is, counts by itself."""
-TIMEOUT_FIRST_S = 1.0
-"""Time-out before the first round trip is measured (RFC 6298, section 2.1)."""
-TELL_PAUSE_S = 1.0
-"""Between two times that a suspected peer is told: it refutes at most once a second."""
-HELD_MAX_S = 1.0
-"""How long a helper waits for a sign of life before it says no."""
-HELP_MAX = 64
-"""Probes on behalf of others that are open at once."""
-
-
-class State(enum.StrEnum):
-    ALIVE = "alive"
-    SUSPECT = "suspect"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opinion:
-    """What this node thinks of a member, since when, why, and who says so."""
-
-    state: State
-    since_unix_s: float
-    because: str
-    voucher: NodeId | None = None
-    """The helper that reached it."""
-    observers: tuple[NodeId, ...] = ()
-    """Who suspects it, in id order."""
-
-
-# --- effects ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendTo:
-    peer: NodeId
-    message: Ping | Pong | ProbeAsked | ProbeAnswered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpinionChanged:
-    peer: NodeId
-    opinion: Opinion
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkIsSilent:
-    """The peer of this link answers nothing: close it and dial anew."""
-
-    peer: NodeId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
-    """Sign that this node can't reach the subject, and spread it."""
-
-    subject: NodeId
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tell:
-    """Show a linked peer what is said of it."""
-
-    subject: NodeId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refute:
-    """Publish a newer record of this node."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialFor:
-    """Try to open a link to a member on another's behalf."""
-
-    subject: NodeId
-
-
-DetectorEffect = SendTo | OpinionChanged | LinkIsSilent | Suspect | Tell | Refute | DialFor
 
 
 class RingsPort(Protocol):
@@ -129,42 +51,6 @@ class Dice(Protocol):
 
 
 @dataclass(slots=True)
-class _Link:
-    """A linked peer, and how it answers."""
-
-    since_unix_s: float
-    heard_at_s: float
-    ping_at_s: float = 0.0
-    """When the ping was sent that has no answer yet; 0 for none."""
-    ping_number: int = 0
-    srtt_s: float = 0.0
-    rttvar_s: float = 0.0
-    in_doubt: bool = False
-    told_at_s: float = float("-inf")
-
-    @property
-    def timeout_s(self) -> float:
-        if not self.srtt_s:
-            return TIMEOUT_FIRST_S
-        return min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, self.srtt_s + 4 * self.rttvar_s))
-
-    @property
-    def awaited(self) -> bool:
-        """Nothing at all was heard since the ping: under a bulk transfer its answer comes late, other frames
-        don't."""
-        return self.ping_at_s > 0 and self.ping_at_s >= self.heard_at_s
-
-
-@dataclass(slots=True)
-class _Favour:
-    """A probe on another's behalf."""
-
-    asker: NodeId
-    number: int
-    until_s: float
-
-
-@dataclass(slots=True)
 class Detector:
     """Holds what is unusual about members, and the pulse of linked peers. Sans-IO."""
 
@@ -173,56 +59,38 @@ class Detector:
     dice: Dice
     counters: Counters
     health: LocalHealth = field(default_factory=LocalHealth)
-    _links: dict[NodeId, _Link] = field(default_factory=dict)
+    _links: dict[NodeId, Pulse] = field(default_factory=dict)
     _doubts: Doubts = field(default_factory=Doubts)
     _cases: dict[NodeId, Case] = field(default_factory=dict)
     """Of everybody of whom something is said now."""
     _open: dict[NodeId, Case] = field(default_factory=dict)
     """Those that have not made their subject dead yet."""
-    _opinions: dict[NodeId, Opinion] = field(default_factory=dict)
-    """Of suspects, dead ones, and those that only a helper reaches."""
-    _unusual: dict[NodeId, None] = field(default_factory=dict)
-    _favours: dict[NodeId, list[_Favour]] = field(default_factory=dict)
-    _synced_unix_s: float | None = None
-    _alone_since: Instant | None = None
+    _opinions: Opinions = field(init=False)
+    _favours: Favours = field(default_factory=Favours)
     _look_at_s: float = 0.0
     """No link has to be looked at before; whatever is heard only puts it off."""
     _asked_s: float | None = None
     """The deadline last returned."""
 
+    def __post_init__(self) -> None:
+        self._opinions = Opinions(self.counters)
+
     # --- reading --------------------------------------------------------------------------------------------
 
     def opinion(self, node: NodeId) -> Opinion:
         """Returns what this node thinks of a member."""
-        unusual = self._opinions.get(node)
-        if unusual is not None:
-            return unusual
         link = self._links.get(node)
-        if link is not None:
-            return Opinion(state=State.ALIVE, since_unix_s=link.since_unix_s, because="linked")
-        if self._synced_unix_s is None:
-            return Opinion(
-                state=State.SUSPECT, since_unix_s=0.0, because="not heard of since this agent started"
-            )
-        if self._alone_since is not None and not self._links:
-            return Opinion(
-                state=State.SUSPECT,
-                since_unix_s=self._alone_since.unix_s,
-                because="this node has no link to anybody",
-            )
-        return Opinion(
-            state=State.ALIVE, since_unix_s=self._synced_unix_s, because="no member reports it gone"
-        )
+        return self._opinions.of(node, link.since_unix_s if link is not None else None)
 
     @property
     def unusual(self) -> Collection[NodeId]:
         """Members that are suspect or dead."""
-        return self._unusual.keys()
+        return self._opinions.unusual
 
     @property
     def dead(self) -> list[NodeId]:
         """Members that this node holds dead, in id order."""
-        return sorted(one for one in self._unusual if self._opinions[one].state is State.DEAD)
+        return self._opinions.dead
 
     def rtt_s(self, node: NodeId) -> float | None:
         """Returns the smoothed round trip of the link, or None before the first measure."""
@@ -242,7 +110,7 @@ class Detector:
                 for node, case in self._open.items()
                 if node not in self._links
             ),
-            *(Deadline(one.until_s, "answer a probe") for open_ in self._favours.values() for one in open_),
+            *(Deadline(at_s, "answer a probe") for at_s in self._favours.ends_s()),
         )
         self._asked_s = deadline.at_s if deadline else None
         return deadline
@@ -251,14 +119,14 @@ class Detector:
 
     def synced(self, now: Instant) -> list[DetectorEffect]:
         """A member has told all it knows: from now on, no news is good news."""
-        self._synced_unix_s = now.unix_s
+        self._opinions.synced(now)
         return []
 
     def on_up(self, peer: NodeId, now: Instant) -> list[DetectorEffect]:
-        self._alone_since = None
+        self._opinions.alone(None)
         if not self._links:
             self._look_at_s = now.mono_s + PING_AFTER_LOWER_S
-        self._links[peer] = _Link(now.unix_s, now.mono_s)
+        self._links[peer] = Pulse(now.unix_s, now.mono_s)
         effects = self._proved(peer, now, "linked")
         return [*effects, self._ping(peer, self._links[peer], now)]
 
@@ -266,7 +134,7 @@ class Detector:
         """A link ended: it is redialled at once by others, and what comes of that decides."""
         link = self._links.pop(peer, None)
         if not self._links:
-            self._alone_since = now
+            self._opinions.alone(now)
         if link is None:
             return []
         effects: list[DetectorEffect] = []
@@ -277,14 +145,14 @@ class Detector:
             effects += self._judge(peer, now)
         if reason == ENOUGH_LINKS:
             return effects
-        effects += self._answer_favours(peer, reached=False)
+        effects += _sends(self._favours.answer(peer, reached=False))
         if self.rings.entitled(self.me, peer):
             self._doubts.begin(peer, f"link closed: {reason}", now)
         return effects
 
     def on_dial_failed(self, node: NodeId, refused: bool, now: Instant) -> list[DetectorEffect]:
         """Nobody is there: a refusal says that the host is, and the agent is not."""
-        effects = self._answer_favours(node, reached=False)
+        effects = _sends(self._favours.answer(node, reached=False))
         if node in self._links or not self.rings.entitled(self.me, node):
             return effects
         because = "its host refuses the link" if refused else "its addresses do not answer"
@@ -313,11 +181,7 @@ class Detector:
 
     def on_pong(self, peer: NodeId, pong: Pong, now: Instant) -> list[DetectorEffect]:
         link = self._links.get(peer)
-        if link is None or pong.number != link.ping_number or not link.ping_at_s:
-            return []
-        _measure(link, now.mono_s - link.ping_at_s)
-        link.ping_at_s = 0.0
-        if self.health.better():
+        if link is not None and link.answered(pong.number, now.mono_s) and self.health.better():
             self._look_again()
         return []
 
@@ -325,14 +189,13 @@ class Detector:
         """Tries to reach a member for a peer; says no where it can't within a second."""
         subject = asked.subject
         if subject == self.me:
-            return [SendTo(peer=peer, message=_answer(asked.number, subject, reached=True))]
-        too_many = sum(map(len, self._favours.values())) >= HELP_MAX
-        if too_many:
+            return [SendTo(peer=peer, message=_answer(asked, reached=True))]
+        if self._favours.full:
             self.counters.add(Counter.HELP_REFUSED)
-        if too_many or self.opinion(subject).state is State.DEAD:
-            return [SendTo(peer=peer, message=_answer(asked.number, subject, reached=False))]
+        if self._favours.full or self.opinion(subject).state is State.DEAD:
+            return [SendTo(peer=peer, message=_answer(asked, reached=False))]
         self.counters.add(Counter.HELP_GIVEN)
-        self._favours.setdefault(subject, []).append(_Favour(peer, asked.number, now.mono_s + HELD_MAX_S))
+        self._favours.begin(peer, asked, now)
         link = self._links.get(subject)
         return [self._ping(subject, link, now)] if link is not None else [DialFor(subject=subject)]
 
@@ -393,7 +256,7 @@ class Detector:
     def forget(self, node: NodeId) -> list[DetectorEffect]:
         """The member is in no more."""
         self._drop_case(node)
-        self._drop_opinion(node)
+        self._opinions.drop(node)
         self._doubts.drop(node)
         return []
 
@@ -413,12 +276,7 @@ class Detector:
         for node, case in list(self._open.items()):
             if node not in self._links and now.mono_s >= case.dead_at_s:
                 effects += self._judge(node, now)
-        for subject in list(self._favours):
-            for one in [one for one in self._favours[subject] if now.mono_s >= one.until_s]:
-                self._favours[subject].remove(one)
-                effects.append(SendTo(peer=one.asker, message=_answer(one.number, subject, reached=False)))
-            if not self._favours[subject]:
-                del self._favours[subject]
+        effects += _sends(self._favours.due(now))
         return effects
 
     def _look_again(self) -> None:
@@ -426,15 +284,10 @@ class Detector:
 
     # --- pings ----------------------------------------------------------------------------------------------
 
-    def _probe_at(self, peer: NodeId, link: _Link) -> float:
-        if link.awaited:
-            return link.ping_at_s + link.timeout_s * self.health.factor
-        after_s = PING_AFTER_LOWER_S if self.me < peer else PING_AFTER_HIGHER_S
-        if link.in_doubt:
-            after_s = PING_IN_DOUBT_S
-        return max(link.heard_at_s, link.ping_at_s) + after_s * self.health.factor
+    def _probe_at(self, peer: NodeId, link: Pulse) -> float:
+        return link.look_at_s(lower=self.me < peer, factor=self.health.factor)
 
-    def _probe(self, peer: NodeId, link: _Link, now: Instant) -> list[DetectorEffect]:
+    def _probe(self, peer: NodeId, link: Pulse, now: Instant) -> list[DetectorEffect]:
         if not link.awaited:
             return [self._ping(peer, link, now)]
         self.counters.add(Counter.PINGS_FAILED)
@@ -450,7 +303,7 @@ class Detector:
         self.health.worse(now.mono_s)
         return [*effects, *self._ask_helpers(peer, now)]
 
-    def _ping(self, peer: NodeId, link: _Link, now: Instant) -> SendTo:
+    def _ping(self, peer: NodeId, link: Pulse, now: Instant) -> SendTo:
         link.ping_number += 1
         link.ping_at_s = now.mono_s
         self._look_at_s = min(self._look_at_s, self._probe_at(peer, link))
@@ -462,16 +315,13 @@ class Detector:
         link = self._links[peer]
         link.in_doubt = False
         self._doubts.drop(peer)
-        effects = self._answer_favours(peer, reached=True)
-        if self._drop_opinion(peer):
+        effects = _sends(self._favours.answer(peer, reached=True))
+        if self._opinions.drop(peer):
             effects.append(OpinionChanged(peer=peer, opinion=self.opinion(peer)))
         return [*effects, *(self._tell(peer, link, now) if peer in self._cases else ())]
 
-    def _tell(self, peer: NodeId, link: _Link, now: Instant) -> list[DetectorEffect]:
-        if now.mono_s < link.told_at_s + TELL_PAUSE_S:
-            return []
-        link.told_at_s = now.mono_s
-        return [Tell(subject=peer)]
+    def _tell(self, peer: NodeId, link: Pulse, now: Instant) -> list[DetectorEffect]:
+        return [Tell(subject=peer)] if link.may_tell(now.mono_s) else []
 
     # --- doubts ---------------------------------------------------------------------------------------------
 
@@ -520,19 +370,11 @@ class Detector:
             return effects
         return [*effects, *self._set(subject, State.ALIVE, now, "another member reaches it", voucher=helper)]
 
-    def _answer_favours(self, subject: NodeId, *, reached: bool) -> list[DetectorEffect]:
-        return [
-            SendTo(peer=one.asker, message=_answer(one.number, subject, reached=reached))
-            for one in self._favours.pop(subject, ())
-        ]
-
     # --- opinions -------------------------------------------------------------------------------------------
 
     def _needed(self, subject: NodeId) -> int:
         alive = [
-            one
-            for one in self.rings.observers(subject)
-            if one != subject and (one not in self._opinions or self._opinions[one].state is State.ALIVE)
+            one for one in self.rings.observers(subject) if one != subject and self._opinions.is_alive(one)
         ]
         return needed_observers(len(alive))
 
@@ -551,19 +393,13 @@ class Detector:
         if not self._drop_case(subject):
             return []
         self._doubts.settle(subject, now)
-        if not self._drop_opinion(subject):
+        if not self._opinions.drop(subject):
             return []
         return [OpinionChanged(peer=subject, opinion=self.opinion(subject))]
 
     def _drop_case(self, subject: NodeId) -> bool:
         self._open.pop(subject, None)
         return self._cases.pop(subject, None) is not None
-
-    def _drop_opinion(self, subject: NodeId) -> bool:
-        if subject in self._unusual:
-            del self._unusual[subject]
-            self.counters.add(Counter.OPINIONS_REVIVED)
-        return self._opinions.pop(subject, None) is not None
 
     def _set(
         self,
@@ -575,34 +411,22 @@ class Detector:
         voucher: NodeId | None = None,
         observers: tuple[NodeId, ...] = (),
     ) -> list[DetectorEffect]:
-        held = self._opinions.get(subject)
-        before = held or self.opinion(subject)
-        since = before.since_unix_s if before.state is state else now.unix_s
+        before = self.opinion(subject)
         opinion = Opinion(
-            state=state, since_unix_s=since, because=because, voucher=voucher, observers=observers
+            state=state,
+            since_unix_s=before.since_unix_s if before.state is state else now.unix_s,
+            because=because,
+            voucher=voucher,
+            observers=observers,
         )
-        if opinion == held:
+        if not self._opinions.hold(subject, before, opinion):
             return []
-        if before.state is not state and state is not State.ALIVE:
-            counter = Counter.OPINIONS_DEAD if state is State.DEAD else Counter.OPINIONS_SUSPECT
-            self.counters.add(counter)
-        self._opinions[subject] = opinion
-        if state is State.ALIVE:
-            self._unusual.pop(subject, None)
-        else:
-            self._unusual[subject] = None
         return [OpinionChanged(peer=subject, opinion=opinion)]
 
 
-def _answer(number: int, subject: NodeId, *, reached: bool) -> ProbeAnswered:
-    return ProbeAnswered(number=number, subject=subject, reached=reached)
+def _answer(asked: ProbeAsked, *, reached: bool) -> ProbeAnswered:
+    return ProbeAnswered(number=asked.number, subject=asked.subject, reached=reached)
 
 
-def _measure(link: _Link, sample_s: float) -> None:
-    """Smooths the round trip as RFC 6298, section 2 does."""
-    sample_s = max(sample_s, 1e-6)
-    if not link.srtt_s:
-        link.srtt_s, link.rttvar_s = sample_s, sample_s / 2
-        return
-    link.rttvar_s += (abs(link.srtt_s - sample_s) - link.rttvar_s) / 4
-    link.srtt_s += (sample_s - link.srtt_s) / 8
+def _sends(answers: Iterable[tuple[NodeId, ProbeAnswered]]) -> list[DetectorEffect]:
+    return [SendTo(peer=peer, message=answer) for peer, answer in answers]

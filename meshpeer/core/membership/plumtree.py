@@ -111,7 +111,7 @@ class Plumtree:
 
         The link that it came on is part of the tree from now on.
         """
-        self._see(news_id)
+        self.see(news_id)
         if source in self._lazy:
             self._lazy.pop(source)
             self._eager[source] = None
@@ -120,7 +120,7 @@ class Plumtree:
 
     def on_found(self, news_id: bytes, source: NodeId, now: Instant) -> None:
         """Takes a fact that reconciliation brought: most of the mesh knows it, so nobody is pushed to."""
-        self._see(news_id)
+        self.see(news_id)
         self._announce(news_id, [one for one in (*self._eager, *self._lazy) if one != source], now)
 
     def on_duplicate(self, source: NodeId, now: Instant) -> Sends:
@@ -191,7 +191,8 @@ class Plumtree:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _see(self, news_id: bytes) -> None:
+    def see(self, news_id: bytes) -> None:
+        """Takes a fact that need not be passed on."""
         self._missing.pop(news_id, None)
         if len(self._seen) >= SEEN_MAX:
             del self._seen[next(iter(self._seen))]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.ids import NodeId
-from meshpeer.core.membership.detector import Detector, State
+from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.links import Links
+from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels

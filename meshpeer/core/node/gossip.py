@@ -12,62 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
 from meshpeer.core.antientropy.facts import Group, facts_about, in_frames
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
 from meshpeer.core.antientropy.ranges import Answer, Fingerprints, Reconciler
+from meshpeer.core.antientropy.rounds import Jitter, Rounds
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Delete, Note, Table
 from meshpeer.core.errors import PeerFault
+from meshpeer.core.identity.chains import ChainFault, Rule
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.membership.plumtree import NEWS_ID_BYTES, Plumtree
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
-from meshpeer.core.membership.rates import Buckets
-from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, unpack_chains
+from meshpeer.core.node.gate import Gate, RateLimited
+from meshpeer.core.node.pushes import Pushes
+from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, rows_gone, unpack_chains
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, MemberRecord, Record, SuspectRecord
-from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member, Verdict
-from meshpeer.core.wire.limits import MEMBERS_MAX
+from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Limit, Member, Verdict
 
-RECONCILE_INTERVAL_S = 10.0
-ROUND_MAX_S = 3.0
-"""A round that has not ended by then lets the next begin."""
-ROUNDS_AT_ONCE_MAX = 16
-"""Rounds of reconciliation that are opened because one before was cut, between two that are due: enough for
-the largest ledger, and an end with a peer that says so for ever."""
 FORGET_PAUSE_S = 60.0
 """Between two looks for what has expired."""
-LINK_RECORDS_PER_S = 200.0
-LINK_RECORDS_BURST = float(MEMBERS_MAX)
-"""A first sync brings the whole table at once."""
-ORIGIN_CHANGES_PER_S = 1.0
-ORIGIN_CHANGES_BURST = 5.0
-OBSERVER_SUSPICIONS_PER_S = 2.0
-OBSERVER_SUSPICIONS_BURST = 64.0
-"""Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
-PUSH_PAUSE_MIN_S = 0.02
-PUSH_PAUSE_MAX_S = 0.32
-PUSH_PAUSE_PER_MEMBER_S = 0.0002
-"""Between two pushes, doubled from one to the next while news keeps coming: a storm of joins travels in a few
-full frames, a single change at once."""
 SUBJECTS_MAX = 10_000
 """Pieces of news that a GRAFT can still ask for."""
-
-
-class Jitter(Protocol):
-    def random(self) -> float: ...
-
-
-class RateLimited(PeerFault):
-    """Put off, not refused: reconciliation brings it once there is room."""
-
-    def __init__(self, what: str, counter: Counter) -> None:
-        super().__init__(what)
-        self.counter = counter
 
 
 @dataclass(slots=True)
@@ -96,6 +66,8 @@ class _News:
     known: list[bytes] = field(default_factory=list)
     lacking: list[NodeId] = field(default_factory=list)
     """Members whose facts stand on something that is not held."""
+    put_off: bool = False
+    """Some of it came too early: what stands on that is not asked for."""
 
 
 class Gossip:
@@ -106,28 +78,15 @@ class Gossip:
     ) -> None:
         self.ledger = ledger
         self.plumtree = Plumtree(counters)
-        self._linked = linked
-        self._jitter = jitter
         self._counters = counters
         sums = ledger.judge.shared(("sums", ledger.mesh, ledger.fingerprint), lambda: _sums_of(ledger))
         self._reconciler = Reconciler(ledger, sums.copy(ledger))
         self._subjects: dict[bytes, NodeId] = {}
-        self._per_link: Buckets[NodeId] = Buckets(LINK_RECORDS_PER_S, LINK_RECORDS_BURST)
-        self._per_origin: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
-        self._per_observer: Buckets[NodeId] = Buckets(OBSERVER_SUSPICIONS_PER_S, OBSERVER_SUSPICIONS_BURST)
-        self._waiting: dict[tuple[NodeId, ...], list[Group]] = {}
-        """News that waits to be pushed together, by whom to."""
-        self._push_at_s = float("-inf")
-        self._push_pause_s = 0.0
-        self._round_with: NodeId | None = None
-        """Whom this node compares with on a link that came up. One at a time: who boots opens ten links at
-        once, and each of ten peers would send it all that the others do."""
-        self._round_since_s = 0.0
-        self._rounds_due: dict[NodeId, None] = {}
-        self._reconcile_at_s = 0.0
+        self.gate = Gate(ledger)
+        self._rounds = Rounds(linked, jitter)
+        self._pushes = Pushes()
         self._forgot_at_s = float("-inf")
         self._synced = False
-        self._rounds_left = ROUNDS_AT_ONCE_MAX
 
     # --- start ----------------------------------------------------------------------------------------------
 
@@ -138,7 +97,7 @@ class Gossip:
         outcome, news = Outcome(), _News()
         for packed in chains:
             for chain in unpack_chains(packed):
-                self._admit(chain, outcome, news, now)
+                self._admit(chain, outcome, news, now, None)
         for record in (*records, *([charter] if charter else [])):
             self._merge(record, outcome, news, now, None)
         return outcome.notes
@@ -153,33 +112,15 @@ class Gossip:
         with the next that is due.
         """
         self.plumtree.peer_up(peer)
-        self._per_link.forget(peer)
-        if not opens:
-            return Outcome()
-        if self._round_with == peer:
-            self._round_with = None
-        self._rounds_due[peer] = None
-        return Outcome(sends=self._next_round(now))
+        self.gate.on_up(peer)
+        return Outcome(sends=self._open(self._rounds.on_up(peer, now))) if opens else Outcome()
 
     def on_down(self, peer: NodeId, now: Instant) -> Outcome:
         self.plumtree.peer_down(peer)
-        self._rounds_due.pop(peer, None)
-        return self._round_ended(peer, now)
+        return Outcome(sends=self._open(self._rounds.on_down(peer, now)))
 
-    def _next_round(self, now: Instant) -> list[tuple[NodeId, msgspec.Struct]]:
-        if not self._rounds_due or (
-            self._round_with is not None and now.mono_s < self._round_since_s + ROUND_MAX_S
-        ):
-            return []
-        self._round_with, self._round_since_s = next(iter(self._rounds_due)), now.mono_s
-        del self._rounds_due[self._round_with]
-        return [(self._round_with, self._reconciler.open())]
-
-    def _round_ended(self, peer: NodeId, now: Instant) -> Outcome:
-        if self._round_with != peer:
-            return Outcome()
-        self._round_with = None
-        return Outcome(sends=self._next_round(now))
+    def _open(self, peer: NodeId | None) -> list[tuple[NodeId, msgspec.Struct]]:
+        return [(peer, self._reconciler.open())] if peer is not None else []
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
         """Merges what holds; what does not is refused one by one, since clocks differ between honest
@@ -189,12 +130,17 @@ class Gossip:
             if len(news.known) > len(news.fresh):
                 self._counters.add(Counter.DUPLICATES, len(news.known))
                 outcome.sends += self.plumtree.on_duplicate(peer, now)
-            if news.lacking:
+            if news.lacking and not news.put_off:
                 # Answered by facts that are no push: one question, never a circle.
                 outcome.sends.append((peer, Want(nodes=tuple(dict.fromkeys(news.lacking)))))
             self._push(news, outcome, peer, now)
         elif self._synced:
-            self._announce(news, outcome, peer, now)
+            for news_id, _ in news.fresh:
+                self.plumtree.on_found(news_id, peer, now)
+        else:
+            # A first sync is nobody's news; but what several peers bring need be looked at once.
+            for news_id, _ in news.fresh:
+                self.plumtree.see(news_id)
         return outcome
 
     def on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> Outcome:
@@ -205,9 +151,9 @@ class Gossip:
             case Want(nodes=nodes):
                 return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
             case Synced(more=True):
-                return self._on_cut(peer)
+                return Outcome(sends=self._open(peer if self._rounds.on_cut() else None))
             case Synced():
-                outcome = self._round_ended(peer, now)
+                outcome = Outcome(sends=self._open(self._rounds.on_ended(peer, now)))
                 outcome.synced = self._first_sync()
                 return outcome
             case IHave():
@@ -228,16 +174,8 @@ class Gossip:
         outcome.sends.append((peer, answer.reply))
         if answer.in_sync:
             outcome.synced = self._first_sync()
-            outcome.sends += self._round_ended(peer, now).sends
+            outcome.sends += self._open(self._rounds.on_ended(peer, now))
         return outcome
-
-    def _on_cut(self, peer: NodeId) -> Outcome:
-        """Goes on at once where a round did not hold all; what is refused every time waits for the next that
-        is due."""
-        if self._rounds_left <= 0:
-            return Outcome()
-        self._rounds_left -= 1
-        return Outcome(sends=[(peer, self._reconciler.open())])
 
     def _first_sync(self) -> bool:
         first, self._synced = not self._synced, True
@@ -253,22 +191,19 @@ class Gossip:
         """Merges a record of this node's own making and sends it to these peers in this very step, whatever
         the tree says; they pass it on."""
         outcome, news = self._take(Facts(records=(record,)), now, None)
+        for news_id, _ in news.fresh:
+            self.plumtree.see(news_id)
         for frame in in_frames([group for _, group in news.fresh], push=True):
             outcome.sends += [(peer, frame) for peer in peers]
         return outcome
 
     def tick(self, now: Instant) -> Outcome:
-        outcome = Outcome(sends=[*self.plumtree.tick(now), *self._next_round(now)])
-        if self._waiting and now.mono_s >= self._push_at_s:
-            self._flush(outcome, now)
-        if now.mono_s >= self._reconcile_at_s:
-            self._reconcile_at_s = now.mono_s + RECONCILE_INTERVAL_S * (0.75 + 0.5 * self._jitter.random())
-            self._rounds_left = ROUNDS_AT_ONCE_MAX
-            linked = self._linked()
-            if linked:
-                peer = linked[int(self._jitter.random() * len(linked))]
-                self._counters.add(Counter.RECONCILE_ROUNDS)
-                outcome.sends.append((peer, self._reconciler.open()))
+        outcome = Outcome(sends=[*self.plumtree.tick(now), *self._open(self._rounds.next(now))])
+        self._flush(outcome, now)
+        regular = self._rounds.regular(now)
+        if regular is not None:
+            self._counters.add(Counter.RECONCILE_ROUNDS)
+            outcome.sends += self._open(regular)
         if self._forget_due(now):
             self._forgot_at_s = now.mono_s
             for node in self.ledger.forget_expired(now.unix_s):
@@ -279,47 +214,26 @@ class Gossip:
     def next_deadline(self, now: Instant) -> Deadline | None:
         expiry_s = now.mono_s + (self.ledger.next_expiry_s - now.unix_s)
         return earliest(
-            Deadline(self._reconcile_at_s, "reconcile with a neighbour"),
             Deadline(max(expiry_s, self._forgot_at_s + FORGET_PAUSE_S), "forget what expired"),
-            Deadline(self._push_at_s, "push news") if self._waiting else None,
-            Deadline(self._round_since_s + ROUND_MAX_S, "a round is late") if self._rounds_due else None,
+            self._pushes.next_deadline(),
+            self._rounds.next_deadline(),
             self.plumtree.next_deadline(),
         )
 
     # --- passing on -----------------------------------------------------------------------------------------
 
     def _push(self, news: _News, outcome: Outcome, source: NodeId | None, now: Instant) -> None:
-        """Pushes news along the tree. The first goes at once; what follows within a moment goes together."""
+        """Pushes news along the tree, at once or with what follows within a moment."""
         for news_id, group in news.fresh:
-            targets = tuple(self.plumtree.on_news(news_id, source, now))
-            self._waiting.setdefault(targets, []).append(group)
-        if self._waiting and now.mono_s >= self._push_at_s:
-            self._flush(outcome, now)
+            self._pushes.add(group, tuple(self.plumtree.on_news(news_id, source, now)))
+        self._flush(outcome, now)
 
     def _flush(self, outcome: Outcome, now: Instant) -> None:
-        """Sends what waits: to each peer all of it together, in frames that are made once for all who get the
-        same."""
-        waiting, self._waiting = self._waiting, {}
-        least_s = max(PUSH_PAUSE_MIN_S, PUSH_PAUSE_PER_MEMBER_S * len(self.ledger))
-        storm = now.mono_s < self._push_at_s + self._push_pause_s
-        most_s = max(least_s, PUSH_PAUSE_MAX_S)
-        self._push_pause_s = min(most_s, 2.0 * self._push_pause_s) if storm else least_s
-        self._push_at_s = now.mono_s + self._push_pause_s
-        batches: dict[NodeId, list[tuple[NodeId, ...]]] = {}
-        for eager in waiting:
-            for peer in eager:
-                batches.setdefault(peer, []).append(eager)
-        alike: dict[tuple[tuple[NodeId, ...], ...], list[NodeId]] = {}
-        for peer, keys in batches.items():
-            alike.setdefault(tuple(keys), []).append(peer)
-        for batch, peers in alike.items():
-            for frame in in_frames([group for key in batch for group in waiting[key]], push=True):
-                outcome.sends += [(peer, frame) for peer in peers]
-                self._counters.add(Counter.EAGER_PUSHES, len(peers) * len(frame.records or frame.chains))
-
-    def _announce(self, news: _News, outcome: Outcome, source: NodeId, now: Instant) -> None:
-        for news_id, _ in news.fresh:
-            self.plumtree.on_found(news_id, source, now)
+        if not self._pushes.is_due(now):
+            return
+        for peers, frame in self._pushes.take(len(self.ledger), now):
+            outcome.sends += [(peer, frame) for peer in peers]
+            self._counters.add(Counter.EAGER_PUSHES, len(peers) * len(frame.records or frame.chains))
 
     def _on_graft(self, peer: NodeId, ids: Iterable[bytes]) -> Outcome:
         """Answers a GRAFT from what is held now: what is newer than the news asked for serves as well."""
@@ -333,7 +247,9 @@ class Gossip:
         digest = self.ledger.judge.digest
         for chain in facts.chains:
             if not (chain and self.plumtree.knows(digest(chain[0])[:NEWS_ID_BYTES])):
-                self._admit(chain, outcome, news, now)
+                self._admit(chain, outcome, news, now, source)
+                if outcome.fault:
+                    return outcome, news
         for record in facts.records:
             news_id = digest(record)[:NEWS_ID_BYTES]
             if self.plumtree.knows(news_id):
@@ -343,10 +259,26 @@ class Gossip:
                 break
         return outcome, news
 
-    def _admit(self, chain: Chain, outcome: Outcome, news: _News, now: Instant) -> None:
+    def _admit(
+        self, chain: Chain, outcome: Outcome, news: _News, now: Instant, source: NodeId | None
+    ) -> None:
         try:
+            if source is not None:
+                self.gate.pass_chain(chain, source, now)
             node = self.ledger.identify(chain, now.unix_s).node
             verdict = self.ledger.admit(chain, now.unix_s)
+        except RateLimited as fault:
+            self._counters.add(fault.counter)
+            news.put_off = True
+            return
+        except ChainFault as fault:
+            self._counters.add(Counter.RECORDS_REFUSED)
+            outcome.notes.append(_refused("certificate", fault))
+            if fault.rule is Rule.SIGNATURE:
+                # Nobody honest passes on what it could not check.
+                self._counters.add(Counter.SIGNATURES_BAD)
+                outcome.fault = fault.what
+            return
         except PeerFault as fault:
             self._counters.add(Counter.RECORDS_REFUSED)
             outcome.notes.append(_refused("certificate", fault))
@@ -354,8 +286,9 @@ class Gossip:
         if verdict is not Verdict.ACCEPTED:
             return
         self._counters.add(Counter.RECORDS_ACCEPTED)
+        self._note_dropped(outcome)
         member = self.ledger.get(node)
-        if member is not None:
+        if member is not None and member.item:
             outcome.touched.append(node)
             outcome.changes.append(row_of_chains_of(member))
             self._note(news, self.ledger.judge.digest(chain[0]), node, ((chain,), ()))
@@ -364,7 +297,7 @@ class Gossip:
         try:
             record = self.ledger.judge.open(data)
             before = self.ledger.get(_subject_of(record)) if record is not None else None
-            verdict = self.ledger.merge(data, now.unix_s, lambda one: self._limit(one, source, now))
+            verdict = self.ledger.merge(data, now.unix_s, self._limit(source, now))
         except envelope.BadSignature as fault:
             self._counters.add(Counter.SIGNATURES_BAD)
             outcome.fault = fault.what
@@ -398,6 +331,18 @@ class Gossip:
             self._note_own(subject, verdict, outcome)
         return True
 
+    def _note_dropped(self, outcome: Outcome) -> None:
+        for node in self.ledger.take_dropped():
+            outcome.touched.append(node)
+            outcome.changes += rows_gone(node)
+            outcome.notes.append(
+                Note(
+                    level="warning",
+                    fact="an invite was used more often than it allows",
+                    fields=(("refused", key_text(node)),),
+                )
+            )
+
     def _note_own(self, node: NodeId, verdict: Verdict, outcome: Outcome) -> None:
         member = self.ledger.get(node)
         if member is None:
@@ -417,19 +362,8 @@ class Gossip:
                 )
             )
 
-    def _limit(self, record: Record, source: NodeId | None, now: Instant) -> None:
-        """Bounds what one link and one author may make this node check, and everybody else pass on."""
-        if source is None:
-            return
-        if not self._per_link.take(source, now):
-            raise RateLimited("its link sends too many records", Counter.RECORDS_RATE_LIMITED)
-        if isinstance(record, SuspectRecord):
-            if not self._per_observer.take(record.observer, now):
-                raise RateLimited("its observer suspects too many at once", Counter.ORIGINS_RATE_LIMITED)
-        elif isinstance(record, MemberRecord):
-            held = self.ledger.get(record.node)
-            if held is not None and held.record is not None and not self._per_origin.take(record.node, now):
-                raise RateLimited("its node changes too often", Counter.ORIGINS_RATE_LIMITED)
+    def _limit(self, source: NodeId | None, now: Instant) -> Limit | None:
+        return None if source is None else lambda record: self.gate.pass_record(record, source, now)
 
     def _chains_behind(self, record: Record, before: Member | None) -> list[Chain]:
         """Returns the chains that a member's record stands on, for whoever hears of it for the first time;

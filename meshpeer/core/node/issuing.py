@@ -10,42 +10,35 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Note
-from meshpeer.core.identity.admission import UsesSpent, issue_durable, judge_admission
+from meshpeer.core.identity.admission import issue_durable, judge_admission
 from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority
-from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.ids import NodeId
 from meshpeer.core.records.ledger import Chain, Ledger
 
 
 class Issuing:
-    """Holds the issuer's key of this node, and what it has refused."""
+    """Holds the issuer's key of this node."""
 
     def __init__(self, issuer: Authority, entropy: Callable[[int], bytes]) -> None:
         self._issuer = issuer
         self._entropy = entropy
-        self.refused: dict[NodeId, UsesSpent] = {}
-        """Nodes whose invite had no use left, and who had them."""
 
-    def judge(self, node: NodeId, ledger: Ledger, now: Instant) -> tuple[Chain | None, Note | None]:
-        """Returns the durable chain to spread for a node, or what to tell the operator, or neither.
+    def judge(self, node: NodeId, ledger: Ledger, now: Instant) -> Chain | None:
+        """Returns the durable chain to spread for a node that has a place on its invite.
 
-        One node at a time: what is issued must be in the ledger before the next use is counted.
+        One node at a time: what is issued must be in the ledger before the next use is counted. With the last
+        place the ledger drops whoever waited in vain.
         """
         member = ledger.get(node)
         best = member.best if member else None
         if best is None or best.identity.durable or member is None or member.record is None:
-            return None, None
+            return None
         if best.leaf != member.record.certificate:
             # Whoever holds the invite's key can sign a leaf for this node; only its record says which it
             # shows.
-            return None, None
+            return None
         durable = [one.best.identity for one in ledger if one.best and one.best.identity.durable]
-        spent = judge_admission(best.identity, durable)
-        if spent is None:
-            serial = self._entropy(SERIAL_BYTES)
-            return issue_durable(self._issuer, best.identity, now_unix_s=int(now.unix_s), serial=serial), None
-        if node in self.refused:
-            return None, None
-        self.refused[node] = spent
-        fields = (("node", key_text(node)), ("invite", spent.invite.hex()), ("uses", str(spent.uses)))
-        return None, Note(level="warning", fact="an invite was used more often than it allows", fields=fields)
+        if judge_admission(best.identity, durable) is not None:
+            return None
+        serial = self._entropy(SERIAL_BYTES)
+        return issue_durable(self._issuer, best.identity, now_unix_s=int(now.unix_s), serial=serial)

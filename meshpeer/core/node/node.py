@@ -16,22 +16,21 @@ from dataclasses import dataclass
 import msgspec
 
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.antientropy.rounds import Jitter
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.identity.admission import UsesSpent
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
-from meshpeer.core.membership.detector import (
-    Detector,
+from meshpeer.core.membership.detector import Detector
+from meshpeer.core.membership.detector_effects import (
     DetectorEffect,
     DialFor,
     LinkIsSilent,
     OpinionChanged,
     Refute,
     SendTo,
-    State,
     Suspect,
     Tell,
 )
@@ -48,6 +47,7 @@ from meshpeer.core.membership.messages import (
     SendOnLink,
     WeWereRefused,
 )
+from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import TRIED_S, Overlay
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.suspicions import SuspicionSeen
@@ -55,7 +55,7 @@ from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.farewell import Farewell
-from meshpeer.core.node.gossip import Gossip, Jitter, Outcome
+from meshpeer.core.node.gossip import Gossip, Outcome
 from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.messages import (
     Applied,
@@ -125,6 +125,7 @@ class Node:
         self.config = config
         self.me = config.key.public
         self.ledger = ledger
+        ledger.me = self.me
         self.scheduler = scheduler
         self.counters = counters or Counters()
         self.offences: dict[NodeId, Offence] = {}
@@ -172,11 +173,6 @@ class Node:
     @property
     def desired(self) -> DesiredDevice | None:
         return self.derived.desired
-
-    @property
-    def spent_invites(self) -> dict[NodeId, UsesSpent]:
-        """Nodes that this issuer would not admit, and why."""
-        return self._issuing.refused if self._issuing else {}
 
     def next_deadline(self) -> Deadline | None:
         return earliest(
@@ -529,9 +525,8 @@ class Node:
             return []
         effects: list[NodeEffect] = []
         for node in dict.fromkeys(touched):
-            chain, note = self._issuing.judge(node, self.ledger, now)
+            chain = self._issuing.judge(node, self.ledger, now)
             effects += self._spread([chain], (), now) if chain else []
-            effects += [note] if note else []
         return effects
 
     def _spread(self, chains: Iterable[Chain], records: Iterable[bytes], now: Instant) -> list[NodeEffect]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshpeer.core.effects import Change, Put, Table
+from meshpeer.core.effects import Change, Delete, Put, Table
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.records.ledger import Chain, Ledger, Member
 from meshpeer.core.wire import cbor
@@ -37,6 +37,10 @@ def row_of_chains_of(member: Member) -> Put:
 
 def row_of_record(member: Member) -> Put:
     return Put(table=Table.RECORDS, key=key_text(member.node), value=member.envelope)
+
+
+def rows_gone(node: NodeId) -> list[Delete]:
+    return [Delete(table=table, key=key_text(node)) for table in (Table.CERTIFICATES, Table.RECORDS)]
 
 
 def row_of_charter(envelope: bytes) -> Put:

@@ -39,13 +39,11 @@ from meshpeer.core.records.member import (
     without_leaf,
     without_record,
 )
+from meshpeer.core.records.places import Places
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, MEMBERS_MAX
 
 __all__ = ["Chain", "Ledger", "Member", "Verdict"]
 
-PROVISIONAL_SPARE = 8
-"""An invite's key can certify any number of keys; so many beyond its uses get a place until an issuer has
-judged."""
 NEVER_S = float("inf")
 _SUMS = 1 << 256
 
@@ -66,8 +64,10 @@ class Ledger:
         self.roots = tuple(roots)
         self.judge = judge or Judge()
         self._members: dict[NodeId, Member] = {}
-        self._provisional: dict[bytes, int] = {}
-        """How many members stand on each invite whom no issuer has admitted yet."""
+        self.places = Places()
+        self.me: NodeId | None = None
+        """Whose facts are kept although no place was left for it: it must be able to say so."""
+        self._dropped: list[NodeId] = []
         self._sum = 0
         self._in = 0
         """Sum of the ids of those that are in: tells whether the cached ``ids`` still hold."""
@@ -94,8 +94,7 @@ class Ledger:
         """Returns the hash of all that is held of a node, or of the charter."""
         if node == CHARTER_ID:
             return self.charter_digest or None
-        member = self._members.get(node)
-        return member.item if member else None
+        return _item(self._members.get(node))
 
     @property
     def fingerprint(self) -> bytes:
@@ -136,7 +135,7 @@ class Ledger:
         if from_now:
             return
         for node, member in self._members.items():
-            watcher(node, None, member.item)
+            watcher(node, None, _item(member))
         if self.charter:
             watcher(CHARTER_ID, None, self.charter_digest)
 
@@ -157,10 +156,15 @@ class Ledger:
         held = self._members.get(identity.node)
         if held is not None and leaf in held.admissions:
             return Verdict.KNOWN
-        self._check_room(identity, held)
+        if identity.node != self.me:
+            self.places.take(chain, identity, held)
+        if held is None and len(self._members) >= MEMBERS_MAX:
+            raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
         member, lasts = self.judge.admitted(held, Admission(chain, leaf, identity))
         self._replace(member)
         self.next_expiry_s = min(self.next_expiry_s, identity.not_after)
+        if identity.durable and identity.invite and self.places.all_given(identity):
+            self._drop_those_without_a_place(identity.invite)
         return Verdict.ACCEPTED if lasts else Verdict.STALE
 
     def merge(self, data: bytes, now_unix_s: float, limit: Limit | None = None) -> Verdict:
@@ -193,6 +197,11 @@ class Ledger:
                 self._replace(member)
             self._note_expiry(member)
         return gone
+
+    def take_dropped(self) -> list[NodeId]:
+        """Returns who was dropped since the last call because issuers gave all places of its invite away."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     # --- rules ----------------------------------------------------------------------------------------------
 
@@ -258,15 +267,15 @@ class Ledger:
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
 
-    def _check_room(self, identity: VerifiedIdentity, held: Member | None) -> None:
-        if not identity.durable:
-            on_it = self._provisional.get(identity.invite, 0)
-            if held is not None and held.best is not None and _invite_of(held) == identity.invite:
-                on_it -= 1
-            if on_it >= identity.invite_uses + PROVISIONAL_SPARE:
-                raise PeerFault("more nodes than its uses stand on this invite")
-        if held is None and len(self._members) >= MEMBERS_MAX:
-            raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
+    def _drop_those_without_a_place(self, invite: bytes) -> None:
+        for member in list(self):
+            best = member.best
+            if best is None or best.identity.durable or best.identity.invite != invite:
+                continue
+            if member.node != self.me:
+                self.places.note_excess(best.identity)
+                self._replace(Member(member.node))
+                self._dropped.append(member.node)
 
     def _replace(self, member: Member) -> None:
         """Takes one step of one member; drops it where nothing is held of it any more."""
@@ -277,18 +286,14 @@ class Ledger:
         else:
             self._members[node] = now
         self._sum = (self._sum + _number(now) - _number(held)) % _SUMS
-        for one, by in ((held, -1), (now, 1)):
-            invite = _invite_of(one) if one else None
-            if invite is not None:
-                self._provisional[invite] = self._provisional.get(invite, 0) + by
-                if not self._provisional[invite]:
-                    del self._provisional[invite]
+        self.places.count(held, -1)
+        self.places.count(now, 1)
         was_in, is_in = held is not None and held.is_in, now is not None and now.is_in
         if was_in is not is_in:
             self._in = (self._in + (1 if is_in else -1) * int.from_bytes(node)) % _SUMS
             self._ids = None
         for watcher in self._watchers:
-            watcher(node, held.item if held else None, now.item if now else None)
+            watcher(node, _item(held), _item(now))
 
     def _note_expiry(self, member: Member) -> None:
         ends = [one.identity.not_after for one in member.admissions.values()]
@@ -297,14 +302,12 @@ class Ledger:
         self.next_expiry_s = min(self.next_expiry_s, *ends, NEVER_S)
 
 
+def _item(member: Member | None) -> bytes | None:
+    return (member.item or None) if member else None
+
+
 def _number(member: Member | None) -> int:
     return int.from_bytes(member.item) if member else 0
-
-
-def _invite_of(member: Member) -> bytes | None:
-    """Returns the invite that a provisional member stands on."""
-    best = member.best
-    return best.identity.invite if best is not None and not best.identity.durable else None
 
 
 def _inverted(digest: bytes) -> bytes:

@@ -84,7 +84,8 @@ class Member:
     Of provisional ones the one that the node's own record names comes first: whoever holds an invite can
     sign a leaf for anybody's key, but only the node can say which leaf it shows. """
     item: bytes = field(init=False, repr=False)
-    """The hash of all that others should hold of this node too; equal where they do."""
+    """The hash of all that others should hold of this node too; equal where they do. Empty for a provisional
+    leaf alone: it is told with the record that names it, or not at all."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "best", self._best())
@@ -115,6 +116,8 @@ class Member:
     def _item(self) -> bytes:
         """Hashes what reconciliation compares. Leaves that do not count are left out: which of them a node
         kept depends on the order in which they came."""
+        if self.current is None and self.durable is None:
+            return b""
         digest = hashlib.sha256(self.node)
         digest.update(self.digest.ljust(32, b"\0"))
         digest.update((self.best.leaf if self.best else b"").ljust(32, b"\0"))

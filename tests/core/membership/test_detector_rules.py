@@ -11,24 +11,22 @@ from hypothesis import strategies as st
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
-from meshpeer.core.membership.detector import (
-    PING_AFTER_HIGHER_S,
-    TIMEOUT_FIRST_S,
-    TIMEOUT_MAX_S,
-    Detector,
+from meshpeer.core.membership.detector import Detector
+from meshpeer.core.membership.detector_effects import (
     DetectorEffect,
     DialFor,
     LinkIsSilent,
     OpinionChanged,
     Refute,
     SendTo,
-    State,
     Suspect,
     Tell,
 )
 from meshpeer.core.membership.doubts import HELPERS
 from meshpeer.core.membership.local_health import SCORE_MAX
 from meshpeer.core.membership.messages import ENOUGH_LINKS, Ping, Pong, ProbeAnswered, ProbeAsked
+from meshpeer.core.membership.opinions import State
+from meshpeer.core.membership.pulse import PING_AFTER_HIGHER_S, TIMEOUT_FIRST_S, TIMEOUT_MAX_S
 from meshpeer.core.membership.suspicions import (
     CLOSED_FLOOR_S,
     CLOSED_FULL_S,

@@ -9,16 +9,12 @@ import msgspec
 import pytest
 
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced
+from meshpeer.core.antientropy.rounds import ROUND_MAX_S
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
-from meshpeer.core.node.gossip import (
-    PUSH_PAUSE_MAX_S,
-    PUSH_PAUSE_MIN_S,
-    ROUND_MAX_S,
-    Gossip,
-    Outcome,
-)
+from meshpeer.core.node.gossip import Gossip, Outcome
+from meshpeer.core.node.pushes import PUSH_PAUSE_MAX_S, PUSH_PAUSE_MIN_S
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.sim.world import World

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from meshpeer.core.membership.detector import State
+from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.messages import LeaveAsked
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
@@ -179,8 +179,31 @@ def test_invite_for_one_admits_one_for_good() -> None:
     assert founder.node is not None
     durable = {one.node: one.identity.durable for one in founder.node.roster.members}
     assert durable[first.id]
-    assert not durable[second.id]
-    assert list(founder.node.spent_invites) == [second.id]
+    assert second.id not in durable
+    assert [list(nodes) for nodes in founder.node.ledger.places.excess.values()] == [[second.id]]
+    assert second.node is not None
+    mine = second.node.ledger.get(second.id)
+    assert mine is not None
+    assert mine.best is not None
+    assert second.node.ledger.places.all_given(mine.best.identity), "it knows why"
+
+
+def test_of_too_many_on_one_invite_all_nodes_keep_the_same() -> None:
+    """Before an issuer has judged each node let in whom it heard of first."""
+    world = World(11)
+    hosts = mesh_of(world, 4)
+    founder = hosts[0]
+    invite = world.make_invite(uses=2)
+    world.cut([founder], hosts[1:])
+    joiners = [world.join(f"late-{number}", hosts[1 + number % 3], invite=invite) for number in range(16)]
+    world.run(10)
+    world.heal()
+    world.run(40)
+    rosters = {tuple(one.node for one in host.node.roster.members) for host in hosts if host.node}
+    assert len(rosters) == 1
+    in_it = set(rosters.pop())
+    assert len(in_it & {one.id for one in joiners}) == 2
+    assert {host.node.ledger.fingerprint for host in hosts if host.node} == {founder.node.ledger.fingerprint}  # type: ignore[union-attr]
 
 
 def test_leaf_that_an_invite_holder_signs_for_somebody_else_is_not_made_durable() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshpeer.core.effects import Table
-from meshpeer.core.membership.detector import State
+from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.messages import RenameAsked
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.sim.host import Host

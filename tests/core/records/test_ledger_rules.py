@@ -103,7 +103,7 @@ def charter_of(key: SigningKey, version: int, name: str = "m") -> bytes:
 
 
 def content(ledger: Ledger) -> list[object]:
-    members = [(one.node, sorted(one.admissions), one.envelope, one.proof) for one in ledger]
+    members = [(one.node, sorted(one.admissions), one.envelope, one.proof) for one in ledger if one.item]
     return [members, ledger.charter_envelope]
 
 

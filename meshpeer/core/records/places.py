@@ -1,0 +1,86 @@
+"""Places: how many nodes stand on each invite, and who wanted to beyond its uses.
+
+An invite's key can certify any number of keys. Issuers give its places to whom they admit first; until they
+have judged, so many as it has uses, and a few more, are let in provisionally. Once all places are given away
+nobody else stands on it, on any node: ledgers that held different ones of too many become equal again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.ids import NodeId
+from meshpeer.core.records.member import Member
+
+PROVISIONAL_SPARE = 8
+"""So many beyond an invite's uses are let in until an issuer has judged: nodes hear of them in any order."""
+INVITES_REMEMBERED = 1_024
+EXCESS_INVITES_MAX = 16
+EXCESS_NODES_MAX = 16
+"""Of each invite, so many nodes that came too late are remembered by name."""
+
+
+class Places:
+    """Counts of one ledger, kept in step by it."""
+
+    def __init__(self) -> None:
+        self._provisional: dict[bytes, int] = {}
+        """By invite: members that no issuer has admitted yet."""
+        self._durable: dict[bytes, int] = {}
+        self._firsts: dict[bytes, VerifiedIdentity] = {}
+        """By an invite's certificate: who stood on it first. What it allows can be read of that."""
+        self.excess: dict[bytes, dict[NodeId, None]] = {}
+        """By invite: nodes that came too late."""
+
+    def copy(self) -> Places:
+        """Returns counts that go their own way from here."""
+        made = Places()
+        made._provisional, made._durable = dict(self._provisional), dict(self._durable)
+        made._firsts = dict(self._firsts)
+        made.excess = {invite: dict(nodes) for invite, nodes in self.excess.items()}
+        return made
+
+    def count(self, member: Member | None, by: int) -> None:
+        best = member.best if member else None
+        if best is None or not best.identity.invite:
+            return
+        counts = self._durable if best.identity.durable else self._provisional
+        counts[best.identity.invite] = counts.get(best.identity.invite, 0) + by
+        if not counts[best.identity.invite]:
+            del counts[best.identity.invite]
+
+    def take(self, chain: Sequence[bytes], identity: VerifiedIdentity, held: Member | None) -> None:
+        """Raises ``PeerFault`` where a provisional identity finds no place on its invite."""
+        if identity.durable or (held is not None and held.durable is not None):
+            return
+        if self.all_given(identity):
+            self.note_excess(identity)
+            raise PeerFault(f"its invite has admitted as many nodes as it may ({identity.invite_uses})")
+        on_it = self._provisional.get(identity.invite, 0)
+        if held is not None and held.best is not None and held.best.identity.invite == identity.invite:
+            on_it -= 1
+        if on_it >= identity.invite_uses + PROVISIONAL_SPARE:
+            self.note_excess(identity)
+            raise PeerFault("more nodes than its uses stand on this invite")
+        if len(self._firsts) < INVITES_REMEMBERED:
+            self._firsts.setdefault(chain[1], identity)
+
+    def is_full(self, chain: Sequence[bytes]) -> bool:
+        """Says, before anything of a chain is checked, whether it is one too many on its invite."""
+        first = self._firsts.get(chain[1]) if len(chain) > 1 else None
+        if first is None:
+            return False
+        waiting = self._provisional.get(first.invite, 0)
+        return self.all_given(first) or waiting >= first.invite_uses + PROVISIONAL_SPARE
+
+    def all_given(self, identity: VerifiedIdentity) -> bool:
+        """Says whether issuers have given away all places of an identity's invite."""
+        return self._durable.get(identity.invite, 0) >= identity.invite_uses
+
+    def note_excess(self, identity: VerifiedIdentity) -> None:
+        if identity.invite in self.excess or len(self.excess) < EXCESS_INVITES_MAX:
+            nodes = self.excess.setdefault(identity.invite, {})
+            if len(nodes) < EXCESS_NODES_MAX:
+                nodes[identity.node] = None
