@@ -82,26 +82,33 @@ def shape(plain: object, kind: type[Shape]) -> Shape:
 def _check_structure(data: bytes) -> None:
     """Walks the heads only, to refuse what lies outside our world before cbor2 builds anything."""
     position, end = 0, len(data)
-    items_left, in_map = [1], [False]
-    while items_left:
-        if items_left[-1] == 0:
-            items_left.pop()
-            in_map.pop()
-            continue
-        is_key = in_map[-1] and items_left[-1] % 2 == 0
-        items_left[-1] -= 1
+    left, in_map = 1, False
+    outer: list[tuple[int, bool]] = []
+    while True:
+        while not left:
+            if not outer:
+                if position != end:
+                    raise PeerFault(
+                        "message is truncated" if position > end else "message has trailing bytes"
+                    )
+                return
+            left, in_map = outer.pop()
         if position >= end:
             raise PeerFault("message is truncated")
-        major, argument = data[position] >> 5, data[position] & 0x1F
+        head = data[position]
         position += 1
-        if is_key and major != _TEXT:
+        if in_map and not left & 1 and head >> 5 != _TEXT:
             raise PeerFault("message has a map key that is not text")
+        left -= 1
+        skip = _SKIPS[head]
+        if skip >= 0:
+            position += skip
+            continue
+        major, argument = head >> 5, head & 0x1F
         if major == _TAG:
             raise PeerFault("message uses CBOR tags")
         if major == _SIMPLE:
-            if argument not in (_FALSE, _TRUE, _NULL):
-                raise PeerFault("message uses floats or simple values other than false, true and null")
-            continue
+            raise PeerFault("message uses floats or simple values other than false, true and null")
         if argument > 27:
             raise PeerFault("message uses indefinite or reserved lengths")
         if argument >= 24:
@@ -110,12 +117,24 @@ def _check_structure(data: bytes) -> None:
             position += width
         if major in (_BYTES, _TEXT):
             position += argument
-        elif major in (_ARRAY, _MAP):
-            if argument > end - position:
-                raise PeerFault("message is truncated")
-            items_left.append(argument * 2 if major == _MAP else argument)
-            in_map.append(major == _MAP)
-            if len(items_left) > CBOR_DEPTH_MAX + 1:
-                raise PeerFault(f"message nests deeper than {CBOR_DEPTH_MAX}")
-    if position != end:
-        raise PeerFault("message is truncated" if position > end else "message has trailing bytes")
+            continue
+        if argument > end - position:
+            raise PeerFault("message is truncated")
+        outer.append((left, in_map))
+        if len(outer) > CBOR_DEPTH_MAX:
+            raise PeerFault(f"message nests deeper than {CBOR_DEPTH_MAX}")
+        left, in_map = (argument * 2, True) if major == _MAP else (argument, False)
+
+
+def _skip(head: int) -> int:
+    """Returns how many bytes follow a head that says so itself and opens nothing, else -1."""
+    major, argument = head >> 5, head & 0x1F
+    if major in (_UNSIGNED, _NEGATIVE) and argument <= 27:
+        return 0 if argument < 24 else _ARGUMENT_WIDTHS[argument]
+    if major in (_BYTES, _TEXT) and argument < 24:
+        return argument
+    return 0 if major == _SIMPLE and argument in (_FALSE, _TRUE, _NULL) else -1
+
+
+_SKIPS = tuple(map(_skip, range(256)))
+"""The common heads, looked up: this walk is run on every frame and every record."""
