@@ -30,7 +30,7 @@ class Places:
         """By invite: members that no issuer has admitted yet."""
         self._durable: dict[bytes, int] = {}
         self._firsts: dict[bytes, VerifiedIdentity] = {}
-        """By an invite's certificate: who stood on it first. What it allows can be read of that."""
+        """By an invite's certificate: who wanted to stand on it first. What it allows can be read of that."""
         self.excess: dict[bytes, dict[NodeId, None]] = {}
         """By invite: nodes that came too late."""
 
@@ -55,6 +55,8 @@ class Places:
         """Raises ``PeerFault`` where a provisional identity finds no place on its invite."""
         if identity.durable or (held is not None and held.durable is not None):
             return
+        if len(self._firsts) < INVITES_REMEMBERED:
+            self._firsts.setdefault(chain[1], identity)
         if self.all_given(identity):
             self.note_excess(identity)
             raise PeerFault(f"its invite has admitted as many nodes as it may ({identity.invite_uses})")
@@ -64,8 +66,6 @@ class Places:
         if on_it >= identity.invite_uses + PROVISIONAL_SPARE:
             self.note_excess(identity)
             raise PeerFault("more nodes than its uses stand on this invite")
-        if len(self._firsts) < INVITES_REMEMBERED:
-            self._firsts.setdefault(chain[1], identity)
 
     def is_full(self, chain: Sequence[bytes]) -> bool:
         """Says, before anything of a chain is checked, whether it is one too many on its invite."""

@@ -120,6 +120,15 @@ def test_whoever_is_left_when_all_places_are_given_is_dropped_and_named() -> Non
     assert mesh.bring(B, chains=chains[:2], at_s=2) == 0
 
 
+def test_a_node_that_hears_of_the_admitted_first_checks_one_more_of_the_invite_at_most() -> None:
+    mesh = Mesh(uses=1)
+    chains = [mesh.provisional(number) for number in range(20)]
+    invite = mesh.ledger.identify(chains[0], NOW).invite
+    mesh.bring(A, chains=[mesh.durable(SigningKey(bytes(32)), invite=invite, uses=1)], at_s=0)
+    mesh.bring(A, chains=chains, at_s=1)
+    assert mesh.counters.get(Counter.INVITES_FULL) == 19
+
+
 def test_a_provisional_leaf_alone_is_nobodys_news() -> None:
     """Whoever holds an invite makes as many as it likes: only what speaks for itself travels."""
     mesh = Mesh(uses=100)
