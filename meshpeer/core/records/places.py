@@ -53,10 +53,12 @@ class Places:
 
     def take(self, chain: Sequence[bytes], identity: VerifiedIdentity, held: Member | None) -> None:
         """Raises ``PeerFault`` where a provisional identity finds no place on its invite."""
-        if identity.durable or (held is not None and held.durable is not None):
+        if identity.durable:
             return
         if len(self._firsts) < INVITES_REMEMBERED:
             self._firsts.setdefault(chain[1], identity)
+        if held is not None and held.durable is not None:
+            return
         if self.all_given(identity):
             self.note_excess(identity)
             raise PeerFault(f"its invite has admitted as many nodes as it may ({identity.invite_uses})")
