@@ -28,7 +28,7 @@ from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
-from meshpeer.app.interface import Interface, open_interface
+from meshpeer.app.interface import Interface, forwarding_of, open_interface
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
@@ -56,6 +56,7 @@ from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.exchange import Exchange
+from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.reconciler import Reconciler
@@ -129,6 +130,7 @@ class Agent:
             self.blobs: FileBlobs = open_blobs(self.settings.state_dir / "blobs")
             self._mark("opening the journal")
             self.wireguard = await self._open_wireguard()
+            self.forwarding = forwarding_of(self.settings)
             self._mark("finding WireGuard")
             self.transport: TlsTransport = await stack.enter_async_context(
                 open_transport(self._tls(), self._control_port(), tally=self.counters)
@@ -205,7 +207,7 @@ class Agent:
             name=state.node.name,
             region=state.node.region,
             roles=state.node.roles,
-            hub=self.settings.file.node.hub,
+            hub=self._hub(),
             configured_endpoint=bool(state.node.endpoint),
             issuer=state.issuer,
         )
@@ -222,6 +224,16 @@ class Agent:
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored
 
+    def _hub(self) -> str:
+        """Returns what this node says of itself as a hub: a machine that can't forward never is one."""
+        if os.geteuid() != 0 or self.wireguard.backend not in ("kernel", "userspace"):
+            return "never"
+        try:
+            self.forwarding.check()
+        except EnvironmentFault:
+            return "never"
+        return self.settings.file.node.hub
+
     def accepts_work(self, ledger: Ledger) -> bool:
         """Says whether this node runs tasks: its own settings and its certificate must both allow it."""
         member = ledger.get(self.state.key.public)
@@ -236,6 +248,7 @@ class Agent:
         post = self.driver.post
         self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
+        self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
         self.attempts = Attempts(
             me=self.node.me,
@@ -259,6 +272,8 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
+        if self._hub() != "never":
+            nursery.start_soon(self.forwarder.run)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_hosts)
         nursery.start_soon(self.chores.discover)
@@ -301,12 +316,13 @@ class Agent:
         REKEY_TIMEOUT (5 s, section 6.1 of its paper) before it tries again: the first ping after ``join``
         would be lost.
         """
+        planned = {peer.node for peer in self.node.tunnels.plan.peers}
         return all(
             observed is not None and observed.endpoint
             for observed in (
                 self.node.tunnels.observed_peer(one.record.wireguard_key)
                 for one in self.node.roster.members
-                if one.record.wireguard_port and self._is_expected(one.node)
+                if one.node in planned and self._is_expected(one.node)
             )
         )
 

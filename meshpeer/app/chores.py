@@ -144,6 +144,8 @@ class Chores:
         )
 
     async def remove_interface(self) -> None:
+        with contextlib.suppress(EnvironmentFault):
+            await self._agent.forwarding.ensure(())
         await self._agent.wireguard.remove()
         if os.geteuid() == 0 and self._agent.settings.file.mesh.hosts_file:
             with contextlib.suppress(EnvironmentFault):

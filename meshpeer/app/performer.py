@@ -19,6 +19,7 @@ from meshpeer.core.node.messages import (
     DeliverToSelf,
     FarewellOver,
     FirstSyncDone,
+    Forward,
     MembersChanged,
     SelfMessage,
     SendFrame,
@@ -70,6 +71,8 @@ class Performer:
                 self._agent.keeper.close(effect)
             case ApplyDevice(device=device):
                 self._agent.reconciler.want(device)
+            case Forward(prefixes=prefixes):
+                self._agent.forwarder.want(prefixes)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

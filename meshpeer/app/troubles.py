@@ -23,6 +23,9 @@ def troubles_of(agent: Agent) -> list[str]:
     fault = agent.reconciler.fault
     if fault is not None:
         troubles.append(f"the interface is not as it should be: {fault.what} ({fault.hint})")
+    unable = agent.forwarder.fault
+    if unable is not None:
+        troubles.append(f"this node can't be a hub: {unable.what} ({unable.hint})")
     member = node.ledger.get(node.me)
     best = member.best if member else None
     if best is not None and not best.identity.durable:

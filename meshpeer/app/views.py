@@ -57,7 +57,10 @@ def state_of(node: Node, who: NodeId) -> str:
 
 def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
     opinion = node.detector.opinion(one.node)
-    observed = node.tunnels.observed_peer(one.record.wireguard_key)
+    carrier = node.tunnels.plan.carrier_of(one.ipv6)
+    over = carrier.public_key if carrier is not None else one.record.wireguard_key
+    direct = carrier is None or carrier.node == one.node
+    observed = node.tunnels.observed_peer(over)
     linked = node.links.link_to(one.node) is not None
     handshake = (
         now_unix_s - observed.latest_handshake_unix_s
@@ -65,6 +68,10 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         else None
     )
     rtt = node.detector.rtt_s(one.node)
+    path = "link" if linked else "none"
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S:
+        path = "direct" if direct else "hub"
+    voucher = name_of(node, opinion.voucher) if opinion.voucher else ""
     return Peer(
         id=key_text(one.node),
         name=one.name,
@@ -74,20 +81,16 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         ipv6=one.ipv6,
         state=opinion.state.value,
         since=rfc3339(opinion.since_unix_s) if opinion.since_unix_s else "",
-        because=_because(node, opinion, handshake),
+        because=_because(node, opinion, handshake if direct else None),
         observers=tuple(name_of(node, one) for one in opinion.observers),
         link="up" if linked else "down",
-        path="direct"
-        if handshake is not None and handshake < HANDSHAKE_FRESH_S
-        else "link"
-        if linked
-        else "none",
-        via=name_of(node, opinion.voucher) if opinion.voucher else "",
-        endpoint=(observed.endpoint or "") if observed else "",
+        path=path,
+        via=carrier.name if path == "hub" and carrier is not None else voucher,
+        endpoint=(observed.endpoint or "") if observed and direct else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
-        rx_bytes=observed.rx_bytes if observed else 0,
-        tx_bytes=observed.tx_bytes if observed else 0,
+        rx_bytes=observed.rx_bytes if observed and direct else 0,
+        tx_bytes=observed.tx_bytes if observed and direct else 0,
     )
 
 
@@ -120,8 +123,10 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
     steps = diff_device(node.tunnels.observed, desired, now_unix_s=now_unix_s) if desired else ()
     return Plan(
         mode=node.tunnels.plan.mode,
-        hub=None,
-        hubs=(),
+        hub=node.tunnels.plan.hub,
+        hubs=node.tunnels.plan.hubs,
+        standbys=node.tunnels.plan.standbys,
+        forwards=node.tunnels.plan.forwards,
         peers=tuple(
             PlanPeer(
                 name=names.get(peer.public_key, ""),

@@ -106,11 +106,17 @@ class PlanPeer(Doc, frozen=True, kw_only=True):
 class Plan(Doc, frozen=True, kw_only=True):
     mode: str
     hub: str | None
+    """Whose tunnel carries this node's traffic to whom it has none; None where all is direct."""
     hubs: tuple[str, ...]
+    """The active hub of each region, by name."""
     peers: tuple[PlanPeer, ...]
     routes: tuple[str, ...]
     changes: tuple[str, ...]
     """Steps that would be applied now; empty where the interface is as it should be."""
+    standbys: tuple[str, ...] = ()
+    """Hubs that take over where an active one is lost."""
+    forwards: bool = False
+    """This node is a hub or stands by: it passes on traffic between others."""
 
 
 class TaskCounts(Doc, frozen=True, kw_only=True):

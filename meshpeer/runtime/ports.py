@@ -115,6 +115,15 @@ class Blobs(Protocol):
 # --- WireGuard ----------------------------------------------------------------------------------------------
 
 
+class Forwarding(Protocol):
+    """What this machine passes on between the tunnels of one interface."""
+
+    async def ensure(self, prefixes: Sequence[str]) -> bool:
+        """Forwards within these prefixes and nowhere else, or (none) not at all; says whether anything had to
+        be done, raises ``EnvironmentFault``."""
+        ...
+
+
 class WireGuard(Protocol):
     """One interface of this machine; never touches one that meshpeer did not make."""
 

@@ -1,11 +1,13 @@
 """One WireGuard interface of this machine, through ``wg`` and ``ip``.
 
 ``calls`` (pure) turns steps into the fewest command lines, ``tools`` runs them, ``userspace`` keeps the
-process of a userspace implementation, ``backends`` has the port's implementations, ``choose`` picks one.
-None of it touches an interface that meshpeer did not make.
+process of a userspace implementation, ``backends`` has the port's implementations, ``choose`` picks one;
+``forwarding`` lets a hub pass on what is not its own. None of it touches an interface that meshpeer did not
+make.
 """
 
 from meshpeer.adapters.wireguard.backends import CommandWireGuard, DryRunWireGuard, NoWireGuard
 from meshpeer.adapters.wireguard.choose import open_wireguard
+from meshpeer.adapters.wireguard.forwarding import Forwarding
 
-__all__ = ["CommandWireGuard", "DryRunWireGuard", "NoWireGuard", "open_wireguard"]
+__all__ = ["CommandWireGuard", "DryRunWireGuard", "Forwarding", "NoWireGuard", "open_wireguard"]

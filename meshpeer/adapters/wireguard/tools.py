@@ -15,6 +15,7 @@ PACKAGES = {
     "wg": ("wireguard-tools", "wireguard-tools"),
     "ip": ("iproute2", "iproute"),
     "wireguard-go": ("wireguard-go", "wireguard-go"),
+    "nft": ("nftables", "nftables"),
 }
 """Program -> (Debian package, Fedora package)."""
 TOOL_S_MAX = 10.0

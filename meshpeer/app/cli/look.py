@@ -174,9 +174,14 @@ def _print_plan(found: Plan) -> None:
             show.line(f"  {show.clean(change)}")
     else:
         show.line(show.heading("The interface is as it should be."))
-    hub = f", hub {found.hub}" if found.hub else ""
+    if found.hubs:
+        mine = f"this node's is {found.hub}" if found.hub else "this node is direct to all, or a hub itself"
+        if found.forwards:
+            mine = "this node forwards for others"
+        standbys = f", standing by {', '.join(found.standbys)}" if found.standbys else ""
+        show.line(f"Hubs {', '.join(found.hubs)}{standbys}; {mine}")
     show.line(
-        f"Mode {found.mode}{hub}; {show.count(len(found.peers), 'peer')}, "
+        f"Mode {found.mode}; {show.count(len(found.peers), 'peer')}, "
         f"routes: {', '.join(found.routes) or 'none'}"
     )
     if found.peers:

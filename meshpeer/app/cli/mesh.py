@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.options import InitOptions, JoinOptions
-from meshpeer.core.errors import NotRunning
+from meshpeer.core.errors import EnvironmentFault, NotRunning
 
 if TYPE_CHECKING:
     from meshpeer.app.config import Settings
@@ -286,7 +287,7 @@ def _take_down(settings: Settings) -> bool:
         return False
     import trio
 
-    from meshpeer.app.interface import open_interface
+    from meshpeer.app.interface import forwarding_of, open_interface
     from meshpeer.app.state import load_state
 
     mesh = load_state(settings.state_dir).mesh
@@ -295,6 +296,8 @@ def _take_down(settings: Settings) -> bool:
         device = await open_interface(settings, mesh, lambda _: None)
         if await device.observe() is None:
             return False
+        with contextlib.suppress(EnvironmentFault):
+            await forwarding_of(settings).ensure(())
         await device.remove()
         return True
 

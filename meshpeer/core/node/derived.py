@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.links import Links
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
+from meshpeer.core.membership.suspicions import needed_observers
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
+from meshpeer.core.topology.plan import REGIONAL
 from meshpeer.core.wgconf.model import DesiredDevice
 
 DEFAULT_CONTROL_PORT = "51821"
+DOUBT_LASTS_S = 10.0
+"""How long a single observer's suspicion stands before it costs a member its place as a hub."""
 
 
 @dataclass(slots=True)
@@ -53,10 +57,12 @@ class Derived:
         """Returns what the interface shall hold where that is something new."""
         if self.ledger.charter is None:
             return None
+        regional = self.ledger.charter.topology == REGIONAL
+        doubted, again = self._doubted(now) if regional else (set(), None)
         device = self.tunnels.device(
-            self.roster, self.ledger.charter, link_remote=self.links.remote_of, now=now
+            self.roster, self.ledger.charter, link_remote=self.links.remote_of, doubted=doubted, now=now
         )
-        self.deadline = self.tunnels.next_deadline()
+        self.deadline = earliest(self.tunnels.next_deadline(), again)
         if device is None or device == self.desired:
             return None
         self.desired = device
@@ -89,6 +95,27 @@ class Derived:
         """Says whether the mesh reaches a member: this node is linked to somebody, and nobody reports the
         member gone."""
         return bool(self.links.peers) and self.ledger.is_in(node) and node not in self.detector.unusual
+
+    def _doubted(self, now: Instant) -> tuple[set[NodeId], Deadline | None]:
+        """Returns whose observers say that they are gone, from signed facts alone: enough of them, or one for
+        a while. What this node itself sees must not count, since plans would differ."""
+        doubted: set[NodeId] = set()
+        deadline: Deadline | None = None
+        for one in self.roster.members:
+            member = self.ledger.get(one.node)
+            said = [
+                suspicion.issued_at
+                for suspicion in (member.suspicions if member else ())
+                if self.overlay.entitled(suspicion.observer, one.node)
+            ]
+            if not said:
+                continue
+            left_s = min(said) + DOUBT_LASTS_S - now.unix_s
+            if left_s <= 0 or len(said) >= needed_observers(len(self.overlay.observers(one.node))):
+                doubted.add(one.node)
+            else:
+                deadline = earliest(deadline, Deadline(now.mono_s + left_s, "a member is doubted for long"))
+        return doubted, deadline
 
     def _addresses_of(self, node: NodeId) -> tuple[str, ...]:
         member = self.ledger.get(node)

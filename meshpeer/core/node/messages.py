@@ -75,6 +75,11 @@ class LeaveAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingFailed:
+    """This machine can't pass on what is not its own: it must not be a hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenameAsked:
     name: str
 
@@ -100,6 +105,13 @@ class ApplyDevice:
     """The interface shall hold exactly this from now on."""
 
     device: DesiredDevice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Pass packets on from tunnel to tunnel, within these prefixes and nowhere else; none: nothing at all."""
+
+    prefixes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

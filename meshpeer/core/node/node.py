@@ -65,6 +65,7 @@ from meshpeer.core.node.messages import (
     EndpointsChanged,
     FarewellOver,
     FirstSyncDone,
+    ForwardingFailed,
     FrameReceived,
     LeaveAsked,
     MembersChanged,
@@ -94,7 +95,7 @@ BAN_S = 600.0
 
 OFFENDERS_MAX = 64
 
-_CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked)
+_CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +237,9 @@ class Node:
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
                 return self._leave(now)
+            case ForwardingFailed():
+                self.presence.hub = "never"
+                return []
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
@@ -498,6 +502,8 @@ class Node:
         if self.config.wireguard_port and not self.presence.has_left:
             device = self.derived.device(now)
             effects += [ApplyDevice(device=device)] if device else []
+            forward = self.tunnels.forward_change()
+            effects += [forward] if forward else []
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

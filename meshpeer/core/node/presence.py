@@ -31,6 +31,7 @@ class Presence:
         self._previous_ipv4 = held.record.ipv4 if held and held.record else ""
         self._profile: Profile | None = None
         self.name = config.name
+        self.hub = config.hub
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -98,7 +99,7 @@ class Presence:
             wireguard_endpoints=self.wireguard if config.wireguard_port else (),
             ipv4=self._claim(roster) if roster else "",
             certificate=Digest(envelope.digest_of(self.chain[0])),
-            hub=config.hub,
+            hub=self.hub,
             configured_endpoint=config.configured_endpoint,
         )
 

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from meshpeer.core.addressing.claims import Claim, winners
 from meshpeer.core.addressing.ula import mesh_prefix
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
-from meshpeer.core.node.messages import Applied
+from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import EndpointChoice, rank_candidates
+from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
-from meshpeer.core.topology.plan import MeshPlan, plan_mesh
+from meshpeer.core.topology.plan import REGIONAL, MeshPlan, plan_mesh
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer
 
@@ -37,6 +38,8 @@ SECOND_WAITS_S = 0.3
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
 REKEY_TIMEOUT (the WireGuard paper, section 6.1; measured: 3 of 10 fresh tunnels on one LAN)."""
 
+YOUNG_S = 30.0
+"""A node that started less than this ago comes last among a region's hubs: it may lack tunnels yet."""
 RANKINGS_REMEMBERED = 1_024
 """Every change of any member asks for all rankings anew."""
 
@@ -69,6 +72,10 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
+        self._overlay: tuple[str, ...] = ()
+        self._forwarded: tuple[str, ...] | None = None
+        """What is passed on; None before the first plan: an agent before this one may have left it on."""
+        self._grown_at_s: float | None = None
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -115,14 +122,24 @@ class Tunnels:
     # --- derivation -----------------------------------------------------------------------------------------
 
     def device(
-        self, roster: Roster, charter: CharterRecord, *, link_remote: Callable[[NodeId], str], now: Instant
+        self,
+        roster: Roster,
+        charter: CharterRecord,
+        *,
+        link_remote: Callable[[NodeId], str],
+        doubted: Collection[NodeId] = (),
+        now: Instant,
     ) -> DesiredDevice | None:
-        """Returns what the interface shall hold now; None before this node is in the roster itself."""
+        """Returns what the interface shall hold now; None before this node is in the roster itself.
+
+        ``doubted`` are those whose observers say that they are gone.
+        """
         mine = roster.get(self._me)
         if mine is None:
             return None
-        self.plan = plan_mesh(_view(roster, charter), self._me)
-        overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
+        self.plan = plan_mesh(_view(roster, charter, doubted, now), self._me)
+        self._grown_at_s = _next_grown(roster, now) if charter.topology == REGIONAL else None
+        overlay = self._overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
@@ -135,6 +152,14 @@ class Tunnels:
             del self._tunnels[key]
         return device_from_plan(self.plan, self._local(charter, mine), endpoints)
 
+    def forward_change(self) -> Forward | None:
+        """Returns what to pass on from now on, where that is something new."""
+        wanted = self._overlay if self.plan.forwards else ()
+        if wanted == self._forwarded:
+            return None
+        self._forwarded = wanted
+        return Forward(prefixes=wanted)
+
     def next_deadline(self) -> Deadline | None:
         waits = [
             Deadline(tunnel.ready_at_s, "a peer is ready for an endpoint")
@@ -143,6 +168,7 @@ class Tunnels:
         ]
         return earliest(
             *waits,
+            Deadline(self._grown_at_s, "a node has been up for a while") if self._grown_at_s else None,
             *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
         )
 
@@ -204,7 +230,14 @@ class Tunnels:
         )
 
 
-def _view(roster: Roster, charter: CharterRecord) -> MeshView:
+def _next_grown(roster: Roster, now: Instant) -> float | None:
+    """Returns when the next young member is so no more, on this node's monotonic clock."""
+    ends = [one.record.incarnation + YOUNG_S for one in roster.members]
+    next_s = min((end for end in ends if end > now.unix_s), default=None)
+    return None if next_s is None else now.mono_s + next_s - now.unix_s
+
+
+def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId], now: Instant) -> MeshView:
     return MeshView(
         subnet=charter.subnet,
         topology=charter.topology,
@@ -218,6 +251,10 @@ def _view(roster: Roster, charter: CharterRecord) -> MeshView:
                 wireguard_key=one.record.wireguard_key,
                 ipv4=one.ipv4,
                 ipv6=one.ipv6,
+                hub=one.record.hub if Capability.HUB in one.identity.capabilities else "never",
+                public=one.record.configured_endpoint or any(map(is_public, one.record.wireguard_endpoints)),
+                doubted=one.node in doubted,
+                young=one.record.incarnation + YOUNG_S > now.unix_s,
             )
             for one in _first_of_each_key(roster)
         ),

@@ -18,6 +18,8 @@ from meshpeer.core.node.messages import (
     EndpointsChanged,
     FarewellOver,
     FirstSyncDone,
+    Forward,
+    ForwardingFailed,
     FrameReceived,
     LeaveAsked,
     MembersChanged,
@@ -44,6 +46,7 @@ NodeEvent = (
     | DeviceObserved
     | SelfMessage
     | LeaveAsked
+    | ForwardingFailed
     | RenameAsked
     | jobs.SchedulerEvent
 )
@@ -54,6 +57,7 @@ NodeEffect = (
     | CloseLink
     | Persist
     | ApplyDevice
+    | Forward
     | ShowChain
     | MembersChanged
     | FirstSyncDone

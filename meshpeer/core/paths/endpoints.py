@@ -70,6 +70,12 @@ def rank_candidates(
     return tuple(dict.fromkeys(endpoint for _, _, endpoint in sorted(scored)))
 
 
+def is_public(endpoint: str) -> bool:
+    """Says whether an endpoint has an address that can be reached from anywhere."""
+    address = _address(endpoint)
+    return address is not None and address.is_global and bool(_port(endpoint))
+
+
 @dataclass(slots=True)
 class EndpointChoice:
     """The endpoint in use for one peer. Two doors: ``update`` and ``next_deadline``."""

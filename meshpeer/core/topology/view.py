@@ -18,6 +18,14 @@ class MemberView:
     ipv4: str
     """Empty where it has none (yet)."""
     ipv6: str
+    hub: str = "allow"
+    """``prefer``, ``allow`` or ``never``: whether its owner wants it to carry others' traffic."""
+    public: bool = False
+    """It says that it can be reached from anywhere: a configured endpoint, or a public address of its own."""
+    doubted: bool = False
+    """Its observers say, in signed facts, that it is gone."""
+    young: bool = False
+    """It started a moment ago: it may not have all its tunnels yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,70 @@
+"""Regions: which hubs carry whose traffic. Pure; the same for equal views on every node.
+
+A region's hubs are drawn by rendezvous hashing (D. Thaler, C. Ravishankar, "Using Name-Based Mappings to
+Increase Hit Rates", 1998) among its members that are fit: so one member's coming or going moves few. First
+come those whose owners prefer it, then those that can be reached from anywhere, then those that have been up
+for a while. The first carries the traffic, the second stands by: it has all tunnels already, so failover
+moves addresses and nothing else.
+
+A region without a fit member is carried by another one's hubs. Members of such regions and of the one that
+carries them are one *cell*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from meshpeer.core.ids import NodeId
+from meshpeer.core.topology.view import MemberView
+
+ACTIVE = 1
+STANDBY = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Hubs, and the regions whose traffic they carry."""
+
+    active: tuple[MemberView, ...]
+    standby: tuple[MemberView, ...]
+
+    @property
+    def hubs(self) -> tuple[MemberView, ...]:
+        return (*self.active, *self.standby)
+
+    def home(self, node: NodeId) -> MemberView:
+        """Returns the hub that carries a member's traffic, both ways: WireGuard drops what comes from a
+        source by another tunnel than the one that leads to it."""
+        return max(self.active, key=lambda hub: _weight(node, hub.node))
+
+
+def cells_of(members: Iterable[MemberView]) -> dict[str, Cell]:
+    """Returns the cell of each region; empty where nobody at all is fit to be a hub."""
+    regions: dict[str, list[MemberView]] = {}
+    for member in members:
+        regions.setdefault(member.region, []).append(member)
+    cells: dict[str, Cell] = {}
+    for region, inside in regions.items():
+        ranked = sorted(
+            (one for one in inside if one.hub != "never" and not one.doubted),
+            key=lambda one: _rank(region, one),
+        )
+        if ranked:
+            cells[region] = Cell(tuple(ranked[:ACTIVE]), tuple(ranked[ACTIVE : ACTIVE + STANDBY]))
+    return {region: cells.get(region) or _carrier(region, cells) for region in regions} if cells else {}
+
+
+def _carrier(region: str, cells: Mapping[str, Cell]) -> Cell:
+    """Returns the cell that carries a region without hubs of its own."""
+    return cells[max(cells, key=lambda other: _weight(region.encode(), other.encode()))]
+
+
+def _rank(region: str, member: MemberView) -> tuple[bool, bool, bool, bytes]:
+    weight = _weight(region.encode(), member.node)
+    return (member.hub != "prefer", not member.public, member.young, bytes(255 - one for one in weight))
+
+
+def _weight(of: bytes, candidate: bytes) -> bytes:
+    return hashlib.sha256(len(of).to_bytes(2) + of + candidate).digest()

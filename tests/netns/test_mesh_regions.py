@@ -1,0 +1,106 @@
+"""Three regions of three machines: traffic between regions goes by hubs, which forward nothing else, and a hub
+that dies is replaced."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import meshkit
+import pytest
+from meshlab import Lab, Node
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+REGIONS = {
+    "eu": ("alpha", "bravo", "charlie"),
+    "us": ("delta", "echo", "foxtrot"),
+    "ap": ("golf", "hotel", "india"),
+}
+NAMES = tuple(itertools.chain.from_iterable(REGIONS.values()))
+TABLE = ["nft", "list", "table", "inet", "meshpeer_wg0"]
+
+
+@pytest.fixture(scope="module")
+def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with meshkit.shown_lab(request, meshkit.lan(*NAMES)) as lab:
+        founder = lab.node("alpha")
+        meshkit.found(founder, "--topology", "regional", "--region", "eu")
+        text = meshkit.invite(founder, "--uses", str(len(NAMES) - 1))
+        for region, names in REGIONS.items():
+            for name in names:
+                if name != "alpha":
+                    meshkit.join(lab.node(name), text, "--region", region)
+        yield lab
+
+
+@pytest.fixture
+def lab(shared_lab: Lab) -> Lab:
+    """The mesh with every region carried by one hub that all agree on, and every pair connected."""
+    meshkit.until(lambda: len(hubs_seen(shared_lab)) == 1, "all agree on the hubs", 90)
+    for one, other in itertools.permutations(NAMES, 2):
+        node = shared_lab.node(one)
+        meshkit.until(lambda: meshkit.pings(node, f"{other}.mesh"), f"{one} pings {other}", 30)  # noqa: B023
+    return shared_lab
+
+
+def test_traffic_between_regions_goes_by_hubs(lab: Lab) -> None:
+    (hubs,) = hubs_seen(lab)
+    assert len(hubs) == len(REGIONS)
+    for name in NAMES:
+        node = lab.node(name)
+        mine = region_of(name)
+        for other, peer in meshkit.peers(node).items():
+            direct = peer.region == mine or {name, other} <= {*hubs, *standbys(lab)}
+            home = {hub for hub in hubs if region_of(hub) in (mine, peer.region)}
+            if not direct and name not in home and other not in home:
+                assert peer.path == "hub", (name, other)
+                assert region_of(peer.via) == mine or name in standbys(lab), (name, other)
+            if direct:
+                assert peer.path == "direct", (name, other)
+
+
+def test_a_hub_forwards_within_the_mesh_and_nowhere_else(lab: Lab) -> None:
+    for name in NAMES:
+        node = lab.node(name)
+        plan = meshkit.plan(node)
+        assert plan.forwards is (name in plan.hubs or name in plan.standbys)
+        listed = node.run(TABLE, check=False)
+        assert (listed.returncode == 0) is plan.forwards, name
+        assert setting(node, "all") == "0", "no router for others"
+        wanted = "1" if plan.forwards else "0"
+        assert setting(node, "wg0") == wanted, name
+
+
+def test_a_hub_whose_machine_dies_is_replaced_and_comes_back_quietly(lab: Lab) -> None:
+    (hubs,) = hubs_seen(lab)
+    lost = next(hub for hub in hubs if region_of(hub) != "eu")
+    near = next(name for name in REGIONS[region_of(lost)] if name != lost)
+    far = next(name for name in REGIONS["eu"] if name not in hubs and name not in standbys(lab))
+    node = lab.node(near)
+    lab.unplug(lost)
+    meshkit.until(lambda: meshkit.pings(node, f"{far}.mesh"), f"{near} pings {far} again", 30)
+    others = tuple(name for name in NAMES if name != lost)
+    meshkit.until(lambda: lost not in next(iter(hubs_seen(lab, others))), "another hub has taken over", 30)
+    lab.plug(lost)
+    meshkit.until(lambda: meshkit.pings(lab.node(lost), f"{far}.mesh"), f"{lost} pings {far}", 60)
+
+
+# --- helpers ------------------------------------------------------------
+
+
+def region_of(name: str) -> str:
+    return next(region for region, names in REGIONS.items() if name in names)
+
+
+def hubs_seen(lab: Lab, names: tuple[str, ...] = NAMES) -> set[tuple[str, ...]]:
+    """Returns the sets of active hubs that members believe in: one where they agree."""
+    return {meshkit.plan(lab.node(name)).hubs for name in names}
+
+
+def standbys(lab: Lab) -> tuple[str, ...]:
+    return meshkit.plan(lab.node("alpha")).standbys
+
+
+def setting(node: Node, interface: str) -> str:
+    return node.run(["cat", f"/proc/sys/net/ipv4/conf/{interface}/forwarding"]).stdout.strip()
