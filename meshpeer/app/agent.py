@@ -273,7 +273,7 @@ class Agent:
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
         if self._hub() != "never":
-            nursery.start_soon(self.forwarder.run)
+            nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_hosts)
         nursery.start_soon(self.chores.discover)

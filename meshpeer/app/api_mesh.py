@@ -69,6 +69,7 @@ class MeshAnswers:
                 subnet=charter.subnet if charter else "",
                 topology=charter.topology if charter else "",
                 topology_mode=node.tunnels.plan.mode,
+                hubs=node.tunnels.plan.hubs,
             ),
             node=NodeInfo(
                 id=key_text(node.me),

@@ -25,6 +25,8 @@ class MeshInfo(Doc, frozen=True, kw_only=True):
     """As the charter says."""
     topology_mode: str
     """As it is applied now."""
+    hubs: tuple[str, ...] = ()
+    """The active hub of each region, by name; none in a full mesh."""
 
 
 class NodeInfo(Doc, frozen=True, kw_only=True):

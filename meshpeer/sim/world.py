@@ -99,19 +99,24 @@ class World:
     def make_invite(self, *, uses: int = 1, expires_s: int = 7 * DAYS_S) -> Authority:
         return self.office.invite(uses=uses, expires_s=expires_s, now_unix_s=self.unix_s())
 
-    def found(self, name: str, *, subnet: str = "10.10.0.0/24") -> Host:
+    def found(self, name: str, *, subnet: str = "10.10.0.0/24", topology: str = "auto") -> Host:
         """Makes and starts the founder."""
-        host = self.make_founder(name, subnet=subnet)
+        host = self.make_founder(name, subnet=subnet, topology=topology)
         self.start(host)
         return host
 
-    def make_founder(self, name: str, *, subnet: str) -> Host:
+    def make_founder(self, name: str, *, subnet: str, topology: str = "auto") -> Host:
         """Makes the founder, with the charter on its disk."""
         key = SigningKey(self.entropy(32))
         chain = self.office.durable(key, founder=True, now_unix_s=self.unix_s())
         host = self.make_host(name, key, chain, roles=("compute", "scheduler"), issuer=self.issuer)
         charter = CharterRecord(
-            version=1, issued_at=self.unix_s(), author=key.public, mesh_name="sim", subnet=subnet
+            version=1,
+            issued_at=self.unix_s(),
+            author=key.public,
+            mesh_name="sim",
+            subnet=subnet,
+            topology=topology,
         )
         host.disk[CHARTER_ROW] = envelope.sign(key, self.mesh, charter)
         host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])

@@ -1,5 +1,5 @@
-"""Three regions of three machines: traffic between regions goes by hubs, which forward nothing else, and a hub
-that dies is replaced."""
+"""Three regions of three machines: traffic between regions goes by hubs, which forward nothing else, and a
+hub that dies is replaced."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.faults import FAILED, tell
 
 if TYPE_CHECKING:
-    from meshpeer.runtime.control import Peer, Plan, Status
+    from meshpeer.runtime.control import MeshInfo, Peer, Plan, Status
 
 PANEL = "Looking at it"
 STATE_COLOURS = {
@@ -83,12 +83,7 @@ def _print_status(found: Status, verbose: int) -> None:
             ("links", f"TCP {node.control_port}"),
             ("region", node.region),
             ("roles", ", ".join(node.roles)),
-            (
-                "topology",
-                mesh.topology_mode
-                if mesh.topology == mesh.topology_mode
-                else f"{mesh.topology_mode} (asked for: {mesh.topology})",
-            ),
+            ("topology", _topology(mesh)),
             ("subnet", mesh.subnet),
             ("jobs", jobs),
             (
@@ -111,6 +106,12 @@ def _print_status(found: Status, verbose: int) -> None:
         )
     for warning in found.warnings:
         show.line(show.paint(f"warning: {show.clean(warning)}", "yellow"))
+
+
+def _topology(mesh: MeshInfo) -> str:
+    asked = "" if mesh.topology == mesh.topology_mode else f" (asked for: {mesh.topology})"
+    hubs = f", by {', '.join(mesh.hubs)}" if mesh.hubs else ""
+    return f"{mesh.topology_mode}{asked}{hubs}"
 
 
 def peers(asked: Asked) -> None:

@@ -79,7 +79,11 @@ def init(
     endpoint: Endpoint = "",
     topology: Annotated[
         Literal["auto", "full", "regional"],
-        typer.Option("--topology", metavar="auto|full|regional", help="Who has a tunnel with whom."),
+        typer.Option(
+            "--topology",
+            metavar="auto|full|regional",
+            help="Who has a tunnel with whom: all with all, or regions by hubs (auto: all with all).",
+        ),
     ] = "auto",
     mesh_name: Annotated[
         str, typer.Option("--mesh-name", metavar="NAME", help="The mesh's name.", show_default=False)

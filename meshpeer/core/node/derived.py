@@ -53,12 +53,16 @@ class Derived:
             self._roster_of = key
         return self._roster
 
+    @property
+    def depends_on_doubts(self) -> bool:
+        """Says whether what members say of each other decides who is a hub."""
+        return self.ledger.charter is not None and self.ledger.charter.topology == REGIONAL
+
     def device(self, now: Instant) -> DesiredDevice | None:
         """Returns what the interface shall hold where that is something new."""
         if self.ledger.charter is None:
             return None
-        regional = self.ledger.charter.topology == REGIONAL
-        doubted, again = self._doubted(now) if regional else (set(), None)
+        doubted, again = self._doubted(now) if self.depends_on_doubts else (set(), None)
         device = self.tunnels.device(
             self.roster, self.ledger.charter, link_remote=self.links.remote_of, doubted=doubted, now=now
         )

@@ -419,6 +419,8 @@ class Node:
         if outcome.touched or outcome.charter:
             self._stale = True
             done.append(MembersChanged())
+        if outcome.doubted and self.derived.depends_on_doubts:
+            self._stale = True
         if own_news and source is not None:
             self.presence.overtake()
         if outcome.synced:

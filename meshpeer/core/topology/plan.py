@@ -15,6 +15,7 @@ heals without anyone reconfiguring anything. What doubts change is who is a hub.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -71,28 +72,20 @@ def plan_mesh(view: MeshView, me: NodeId) -> MeshPlan:
     if mine is None:
         # Another node holds this one's key, or it is not in yet: whom it reaches, it reaches directly.
         shown = {one.wireguard_key for one in view.members if one.node == me}
-        members = [one for one in members if one.wireguard_key not in shown]
-        return MeshPlan(mode=FULL, peers=_peers({one: [one] for one in members}, view))
-    others = [one for one in members if one.node != me]
-    cells = cells_of(members) if view.topology == REGIONAL else {}
-    if not cells:
-        return MeshPlan(mode=FULL, peers=_peers({one: [one] for one in others}, view))
-    mesh = _Regional(members, cells)
-    carried: dict[MemberView, list[MemberView]] = {}
-    for other in others:
-        carried.setdefault(mesh.next_hop(mine, other), []).append(other)
-    for other in others:
-        if mesh.adjacent(mine, other):
-            carried.setdefault(other, [])
-    active = {hub.node: hub for cell in cells.values() for hub in cell.active}
-    standby = {hub.node: hub for cell in cells.values() for hub in cell.standby}
-    is_hub = me in active or me in standby
+        others = [one for one in members if one.wireguard_key not in shown]
+    else:
+        others = [one for one in members if one is not mine]
+    cells = cells_of(members) if mine is not None and view.topology == REGIONAL else {}
+    if mine is None or not cells:
+        return MeshPlan(mode=FULL, peers=_peers([(one, one) for one in others], view))
+    regional = _Regional(members, cells)
+    is_hub = me in regional.hubs
     return MeshPlan(
         mode=REGIONAL,
-        peers=_peers(carried, view),
+        peers=_peers([(regional.next_hop(mine, one), one) for one in others], view),
         hub=None if is_hub else cells[mine.region].home(me).name,
-        hubs=tuple(sorted(hub.name for hub in active.values())),
-        standbys=tuple(sorted(hub.name for hub in standby.values())),
+        hubs=tuple(sorted({hub.name for cell in cells.values() for hub in cell.active})),
+        standbys=tuple(sorted({hub.name for cell in cells.values() for hub in cell.standby})),
         forwards=is_hub,
     )
 
@@ -102,47 +95,46 @@ class _Regional:
 
     def __init__(self, members: Iterable[MemberView], cells: dict[str, Cell]) -> None:
         self._cells = cells
-        self._hubs = {hub.node for cell in cells.values() for hub in cell.hubs}
-        self._sizes: dict[str, int] = {}
-        for member in members:
-            self._sizes[member.region] = self._sizes.get(member.region, 0) + 1
-
-    def adjacent(self, one: MemberView, other: MemberView) -> bool:
-        if one.node in self._hubs and other.node in self._hubs:
-            return True
-        if one.node in self._hubs or other.node in self._hubs:
-            hub, edge = (one, other) if one.node in self._hubs else (other, one)
-            cell = self._cells[edge.region]
-            return hub.node == cell.home(edge.node).node or hub in cell.standby or self._near(one, other)
-        return self._near(one, other)
+        self.hubs = {hub.node for cell in cells.values() for hub in cell.hubs}
+        self._sizes = collections.Counter(member.region for member in members)
 
     def next_hop(self, here: MemberView, to: MemberView) -> MemberView:
+        """Returns whose tunnel at ``here`` leads to a member, and takes what comes from it."""
         if self.adjacent(here, to):
             return to
-        edge = to if here.node in self._hubs else here
+        edge = to if here.node in self.hubs else here
         return self._cells[edge.region].home(edge.node)
 
-    def _near(self, one: MemberView, other: MemberView) -> bool:
-        return one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX
+    def adjacent(self, one: MemberView, other: MemberView) -> bool:
+        """Says whether two members have a tunnel; the same from either end."""
+        if one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX:
+            return True
+        hubs = [member for member in (one, other) if member.node in self.hubs]
+        if len(hubs) != 1:
+            return len(hubs) == 2
+        edge = other if hubs[0] is one else one
+        return self._cells[edge.region].serves(hubs[0].node, edge.node)
 
 
-def _peers(carried: dict[MemberView, list[MemberView]], view: MeshView) -> tuple[PlannedPeer, ...]:
+def _peers(carried: Iterable[tuple[MemberView, MemberView]], view: MeshView) -> tuple[PlannedPeer, ...]:
+    """Returns the tunnels, given pairs of whose tunnel it is and whose addresses go through it."""
     owned: set[str] = set()
-    peers: list[PlannedPeer] = []
-    for peer, members in sorted(carried.items(), key=lambda item: item[0].node):
-        allowed = sorted(
-            address for member in members for address in _addresses(member) if address not in owned
+    tunnels: dict[NodeId, tuple[MemberView, list[str]]] = {}
+    for peer, member in sorted(carried, key=lambda pair: (pair[0].node, pair[1].node)):
+        _, allowed = tunnels.setdefault(peer.node, (peer, []))
+        fresh = [one for one in _addresses(member) if one not in owned]
+        owned.update(fresh)
+        allowed += fresh
+    peers = [
+        PlannedPeer(
+            node=peer.node,
+            name=peer.name,
+            public_key=peer.wireguard_key,
+            allowed_ips=tuple(sorted(allowed)),
+            keepalive_s=view.keepalive_s,
         )
-        owned.update(allowed)
-        peers.append(
-            PlannedPeer(
-                node=peer.node,
-                name=peer.name,
-                public_key=peer.wireguard_key,
-                allowed_ips=tuple(allowed),
-                keepalive_s=view.keepalive_s,
-            )
-        )
+        for peer, allowed in tunnels.values()
+    ]
     return tuple(sorted(peers, key=lambda peer: peer.public_key))
 
 

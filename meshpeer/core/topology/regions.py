@@ -37,7 +37,13 @@ class Cell:
     def home(self, node: NodeId) -> MemberView:
         """Returns the hub that carries a member's traffic, both ways: WireGuard drops what comes from a
         source by another tunnel than the one that leads to it."""
+        if len(self.active) == 1:
+            return self.active[0]
         return max(self.active, key=lambda hub: _weight(node, hub.node))
+
+    def serves(self, hub: NodeId, edge: NodeId) -> bool:
+        """Says whether a hub carries this member, or would if the one that does were lost."""
+        return hub == self.home(edge).node or any(one.node == hub for one in self.standby)
 
 
 def cells_of(members: Iterable[MemberView]) -> dict[str, Cell]:

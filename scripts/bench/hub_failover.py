@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""How long traffic between two regions stands still when their hub is lost, and when it is back.
+
+Makes a lab of three regions of three nodes with the commands that a user types, and pings across every 20 ms.
+Needs root.
+
+    .venv/bin/python scripts/bench/hub_failover.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
+
+from meshlab import Lab, Node
+
+REGIONS = {
+    "eu": ("alpha", "bravo", "charlie"),
+    "us": ("delta", "echo", "foxtrot"),
+    "ap": ("golf", "hotel", "india"),
+}
+REGION_OF = {name: region for region, names in REGIONS.items() for name in names}
+SETTLE_S, LOST_S, BACK_S = 35.0, 20.0, 45.0
+SHORTEST_GAP_S = 0.1
+
+
+def main() -> None:
+    nodes = "".join(f'[nodes.{name}]\nlans = ["lan0"]\n' for name in REGION_OF)
+    with Lab.from_toml(f'name = "hubs"\n[lans.lan0]\nipv4 = "192.168.77.0/24"\n{nodes}') as lab:
+        found(lab)
+        time.sleep(SETTLE_S)
+        plan = plan_of(lab.node("alpha"))
+        lost = next(name for name in plan["hubs"] if REGION_OF[name] != "eu")
+        spare = {*plan["hubs"], *plan["standbys"]}
+        near = next(name for name in REGIONS[REGION_OF[lost]] if name not in spare)
+        far = next(name for name in REGIONS["eu"] if name not in spare)
+        print(f"{near} pings {far} by {lost}, every 20 ms")
+        measure(lab, near, far, "machine lost", lambda: lab.unplug(lost), lambda: lab.plug(lost))
+        agent = lab.node(lost)
+        up = ["meshpeer", "up", "--detach"]
+        measure(lab, near, far, "agent killed", lambda: kill_agent(agent), lambda: agent.run(up))
+
+
+def measure(
+    lab: Lab, near: str, far: str, what: str, lose: Callable[[], object], mend: Callable[[], object]
+) -> None:
+    with tempfile.TemporaryFile("w+") as out:
+        ping = lab.node(near).popen(["ping", "-n", "-D", "-i", "0.02", f"{far}.mesh"], stdout=out)
+        time.sleep(3)
+        lost_at = time.time()
+        lose()
+        time.sleep(LOST_S)
+        back_at = time.time()
+        mend()
+        time.sleep(BACK_S)
+        ping.send_signal(signal.SIGINT)
+        ping.wait()
+        out.seek(0)
+        answered = [float(at) for at in re.findall(r"^\[([\d.]+)\].*time=", out.read(), re.MULTILINE)]
+    gaps = [(at, later - at) for at, later in itertools.pairwise(answered) if later - at > SHORTEST_GAP_S]
+    while_lost = [round(gap, 2) for at, gap in gaps if at < back_at]
+    once_back = [round(gap, 2) for at, gap in gaps if at >= back_at]
+    after = f"first {gaps[0][0] - lost_at:.1f} s after it" if while_lost else ""
+    print(f"{what:14} gaps {while_lost or 'none'} s {after}; back again: {once_back or 'none'} s", flush=True)
+
+
+def found(lab: Lab) -> None:
+    founder = lab.node("alpha")
+    init = ["meshpeer", "init", "--name", "alpha", "--region", "eu", "--topology", "regional"]
+    founder.run([*init, "--detach", "--quiet"])
+    invite = founder.run(["meshpeer", "invite", "--quiet", "--uses", "8"]).stdout.strip()
+    for name, region in REGION_OF.items():
+        if name != "alpha":
+            join = ["meshpeer", "join", invite, "--name", name, "--region", region]
+            lab.node(name).run([*join, "--detach", "--quiet"])
+
+
+def kill_agent(node: Node) -> None:
+    for pid in node.pgrep(r"meshpeer (init|join|up)\b"):
+        node.kill(pid, signal.SIGKILL)
+
+
+def plan_of(node: Node) -> dict[str, list[str]]:
+    plan: dict[str, list[str]] = json.loads(node.run(["meshpeer", "plan", "--json"]).stdout)
+    return plan
+
+
+if __name__ == "__main__":
+    main()
