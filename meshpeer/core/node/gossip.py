@@ -209,6 +209,7 @@ class Gossip:
             for node in self.ledger.forget_expired(now.unix_s):
                 outcome.touched.append(node)
                 outcome.changes.append(Delete(table=Table.RECORDS, key=key_text(node)))
+            self._note_dropped(outcome)
         return outcome
 
     def next_deadline(self, now: Instant) -> Deadline | None:
@@ -321,6 +322,7 @@ class Gossip:
         if verdict not in (Verdict.ACCEPTED, Verdict.EQUIVOCATION):
             return False
         self._counters.add(Counter.RECORDS_ACCEPTED)
+        self._note_dropped(outcome)
         self._note(news, digest, subject, (self._chains_behind(record, before), (data,)))
         if isinstance(record, CharterRecord):
             outcome.charter = True
@@ -332,6 +334,7 @@ class Gossip:
         return True
 
     def _note_dropped(self, outcome: Outcome) -> None:
+        outcome.doubted += self.ledger.take_undoubted()
         for node in self.ledger.take_dropped():
             outcome.touched.append(node)
             outcome.changes += rows_gone(node)

@@ -15,7 +15,7 @@ from meshpeer.core.ids import NodeId
 
 PUSH_PAUSE_MIN_S = 0.02
 PUSH_PAUSE_MAX_S = 0.32
-PUSH_PAUSE_PER_MEMBER_S = 0.0002
+PUSH_PAUSE_PER_MEMBER_S = 0.00003
 
 
 class Pushes:

@@ -37,6 +37,7 @@ from meshpeer.core.records.member import (
     judge_precedence,
     judge_suspicion,
     without_leaf,
+    without_observer,
     without_record,
 )
 from meshpeer.core.records.places import Places
@@ -68,6 +69,7 @@ class Ledger:
         self.me: NodeId | None = None
         """Whose facts are kept although no place was left for it: it must be able to say so."""
         self._dropped: list[NodeId] = []
+        self._undoubted: list[NodeId] = []
         self._sum = 0
         self._in = 0
         """Sum of the ids of those that are in: tells whether the cached ``ids`` still hold."""
@@ -203,6 +205,11 @@ class Ledger:
         dropped, self._dropped = self._dropped, []
         return dropped
 
+    def take_undoubted(self) -> list[NodeId]:
+        """Returns of whom less is said since the last call because an observer is in no more."""
+        undoubted, self._undoubted = self._undoubted, []
+        return undoubted
+
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _merge_own(
@@ -294,6 +301,15 @@ class Ledger:
             self._ids = None
         for watcher in self._watchers:
             watcher(node, _item(held), _item(now))
+        if was_in and not is_in:
+            self._forget_observer(node)
+
+    def _forget_observer(self, observer: NodeId) -> None:
+        """Drops what somebody said who is in no more: ledgers that hear of it later take it from nobody."""
+        for member in list(self._members.values()):
+            if any(one.observer == observer for one in member.suspicions):
+                self._replace(without_observer(member, observer))
+                self._undoubted.append(member.node)
 
     def _note_expiry(self, member: Member) -> None:
         ends = [one.identity.not_after for one in member.admissions.values()]

@@ -207,6 +207,8 @@ def with_contradiction(
     suspicions = member.suspicions
     if digest < member.digest:
         member = with_record(member, record, data, digest)
+    # Of who has left nobody says anything, in whatever order that came.
+    suspicions = suspicions if member.record is not None else ()
     return replace(member, proof=(lowest[0], lowest[1]), suspicions=suspicions)
 
 
@@ -238,6 +240,11 @@ def with_suspicion(member: Member, record: SuspectRecord, data: bytes, digest: D
     fresh = Suspicion(record.observer, digest, data, record.closed, record.issued_at)
     ordered = sorted([*others, fresh], key=lambda one: one.observer)
     return replace(member, suspicions=tuple(ordered[:SUSPICIONS_MAX]))
+
+
+def without_observer(member: Member, observer: NodeId) -> Member:
+    """Returns the member without what an observer said that is in no more."""
+    return replace(member, suspicions=tuple(one for one in member.suspicions if one.observer != observer))
 
 
 # --- rules --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from meshpeer.core.identity.constraints import ALL, INVITE_DEFAULT
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, WireGuardKey
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
+from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
 from meshpeer.core.records.ledger import Chain, Ledger, Verdict
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
@@ -96,6 +96,18 @@ def charter(key: SigningKey, version: int, name: str) -> bytes:
     return envelope.sign(key, MESH, body)
 
 
+def suspect(observer: SigningKey, subject: SigningKey, incarnation: int, sequence: int, at: int) -> bytes:
+    body = SuspectRecord(
+        observer=observer.public,
+        subject=subject.public,
+        incarnation=incarnation,
+        sequence=sequence,
+        issued_at=at,
+        closed=False,
+    )
+    return envelope.sign(observer, MESH, body)
+
+
 CHAINS: dict[bytes, list[Chain]] = {
     FOUNDER.public: [durable(FOUNDER)],
     OTHER.public: [durable(OTHER), durable(OTHER, now=NOW + 60), provisional(OTHER)],
@@ -113,6 +125,12 @@ FACTS: list[Fact] = [
     leave(FOUNDER, NOW, 2),
     leave(OTHER, NOW + 1, 1),
     leave(JOINER, NOW, 2),
+    *(
+        suspect(observer, subject, NOW + incarnation, sequence, NOW + at)
+        for observer, subject in ((FOUNDER, OTHER), (FOUNDER, JOINER), (OTHER, JOINER), (JOINER, OTHER))
+        for incarnation, sequence in ((0, 2), (1, 1))
+        for at in (0, 5)
+    ),
     *(charter(key, version, name) for key in (FOUNDER, OTHER) for version in (1, 2) for name in ("a", "b")),
 ]
 SOME_FACTS = st.lists(st.sampled_from(range(len(FACTS))), max_size=14)
@@ -170,6 +188,33 @@ def test_what_two_reconciled_nodes_hold_is_what_one_would_that_heard_it_all(
         # A record whose chain only the other side had was refused; its holder keeps the one before it.
         assert precedence_of(got.envelope) <= precedence_of(held.envelope)
         assert (got.best is None) == (held.best is None)
+
+
+@pytest.mark.parametrize(
+    ("said_of", "void"),
+    [
+        (suspect(OTHER, JOINER, NOW, 2, NOW), leave(OTHER, NOW + 2, 1)),
+        (suspect(OTHER, JOINER, NOW, 2, NOW), leave(JOINER, NOW, 2)),
+    ],
+    ids=["its observer left", "its subject left by a record of equal precedence"],
+)
+def test_a_suspicion_that_is_void_for_one_is_void_for_all_in_any_order(said_of: bytes, void: bytes) -> None:
+    """Two ledgers that differ in it exchange it for ever: one sends it, the other never takes it."""
+    records = [
+        member(OTHER, durable(OTHER), NOW + 1, 1),
+        member(JOINER, provisional(JOINER), NOW, 2),
+        said_of,
+        void,
+    ]
+    ledgers: list[Ledger] = []
+    for order in itertools.permutations(records):
+        ledger = with_chains(OTHER)
+        offer_all(ledger, CHAINS[JOINER.public])
+        offer_all(ledger, order)
+        ledgers.append(ledger)
+    for ledger in ledgers[1:]:
+        reconcile_until_still(ledgers[0], ledger)
+        assert content(ledger) == content(ledgers[0])
 
 
 # --- equivocation -------------------------------------------------------------------------------------------
@@ -387,7 +432,13 @@ def content(ledger: Ledger) -> list[object]:
     """All that counts: leaves kept in reserve may differ, which two of three bodies are the proof, and who
     showed a provisional leaf and has said nothing yet."""
     members = [
-        (one.node, one.best.leaf if one.best else None, one.envelope, one.proof is not None)
+        (
+            one.node,
+            one.best.leaf if one.best else None,
+            one.envelope,
+            one.proof is not None,
+            [suspicion.digest for suspicion in one.suspicions],
+        )
         for one in ledger
         if one.item
     ]
