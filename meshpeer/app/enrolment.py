@@ -234,7 +234,7 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
             case Refusal(reason=reason):
                 raise Refused(
                     f"{link.dialled} does not let this node in: {reason}",
-                    "ask for a new invite, and check the clocks of both machines (timedatectl)",
+                    "ask for a new invite (`meshpeer invite`), and check the clocks of both (timedatectl)",
                 )
             case Synced(more=False):
                 return contact

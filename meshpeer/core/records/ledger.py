@@ -45,6 +45,7 @@ from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, M
 
 __all__ = ["Chain", "Ledger", "Member", "Verdict"]
 
+HOLDERS_NAMED = 5
 NEVER_S = float("inf")
 _SUMS = 1 << 256
 
@@ -159,7 +160,7 @@ class Ledger:
         if held is not None and leaf in held.admissions:
             return Verdict.KNOWN
         if identity.node != self.me:
-            self.places.take(chain, identity, held)
+            self.places.take(chain, identity, held, self._holders)
         if held is None and len(self._members) >= MEMBERS_MAX:
             raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
         member, lasts = self.judge.admitted(held, Admission(chain, leaf, identity))
@@ -273,6 +274,14 @@ class Ledger:
             watcher(CHARTER_ID, self.charter_digest or None, digest)
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
+
+    def _holders(self, invite: bytes) -> str:
+        """Names members that issuers admitted on an invite, for somebody whom it admits no more."""
+        held = (one for one in self if one.best and one.best.identity.durable and one.record)
+        names = [
+            one.record.name for one in held if one.best and one.record and one.best.identity.invite == invite
+        ]
+        return ", ".join(names[:HOLDERS_NAMED]) + (" and others" if len(names) > HOLDERS_NAMED else "")
 
     def _drop_those_without_a_place(self, invite: bytes) -> None:
         for member in list(self):

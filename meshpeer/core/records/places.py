@@ -7,7 +7,7 @@ nobody else stands on it, on any node: ledgers that held different ones of too m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
@@ -51,8 +51,15 @@ class Places:
         if not counts[best.identity.invite]:
             del counts[best.identity.invite]
 
-    def take(self, chain: Sequence[bytes], identity: VerifiedIdentity, held: Member | None) -> None:
-        """Raises ``PeerFault`` where a provisional identity finds no place on its invite."""
+    def take(
+        self,
+        chain: Sequence[bytes],
+        identity: VerifiedIdentity,
+        held: Member | None,
+        holders: Callable[[bytes], str],
+    ) -> None:
+        """Raises ``PeerFault`` where a provisional identity finds no place on its invite; ``holders`` names
+        those who have one."""
         if identity.durable:
             return
         if len(self._firsts) < INVITES_REMEMBERED:
@@ -61,7 +68,8 @@ class Places:
             return
         if self.all_given(identity):
             self.note_excess(identity)
-            raise PeerFault(f"its invite has admitted as many nodes as it may ({identity.invite_uses})")
+            uses, who = identity.invite_uses, holders(identity.invite)
+            raise PeerFault(f"the invite was used {uses} of {uses} times already (by {who})")
         on_it = self._provisional.get(identity.invite, 0)
         if held is not None and held.best is not None and held.best.identity.invite == identity.invite:
             on_it -= 1
