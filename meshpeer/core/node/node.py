@@ -94,6 +94,7 @@ BAN_S = 600.0
 """How long an identity that passed on a bad signature is shut out."""
 
 OFFENDERS_MAX = 64
+NO_PLACE = "no certificate admits this node any more"
 
 _CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
 
@@ -438,7 +439,9 @@ class Node:
         """Tells the detector what is said of a member now, or that it is in no more."""
         member = self.ledger.get(node)
         if member is None or not member.is_in:
-            return self._from_detector(self.detector.forget(node), now)
+            # Who left may still have something to say; whom no certificate admits any more has not.
+            shut = self.links.close(node, NO_PLACE, now) if member is None else []
+            return [*self._from_links(shut, now), *self._from_detector(self.detector.forget(node), now)]
         said = [
             SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at)
             for one in member.suspicions

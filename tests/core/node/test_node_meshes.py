@@ -202,6 +202,7 @@ def test_of_too_many_on_one_invite_all_nodes_keep_the_same() -> None:
     rosters = {tuple(one.node for one in host.node.roster.members) for host in hosts if host.node}
     assert len(rosters) == 1
     in_it = set(rosters.pop())
+    assert all(set(host.node.links.peers) <= in_it for host in hosts if host.node), "nobody else is talked to"
     assert len(in_it & {one.id for one in joiners}) == 2
     assert {host.node.ledger.fingerprint for host in hosts if host.node} == {founder.node.ledger.fingerprint}  # type: ignore[union-attr]
 
