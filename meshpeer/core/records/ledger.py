@@ -277,9 +277,10 @@ class Ledger:
 
     def _holders(self, invite: bytes) -> str:
         """Names members that issuers admitted on an invite, for somebody whom it admits no more."""
-        held = (one for one in self if one.best and one.best.identity.durable and one.record)
         names = [
-            one.record.name for one in held if one.best and one.record and one.best.identity.invite == invite
+            one.current.name
+            for one in self
+            if one.durable and one.durable.identity.invite == invite and one.current is not None
         ]
         return ", ".join(names[:HOLDERS_NAMED]) + (" and others" if len(names) > HOLDERS_NAMED else "")
 
