@@ -63,7 +63,10 @@ def notices_of(agent: Agent) -> list[str]:
         notices.append(f"{name_of(node, who)} broke the protocol at {at} UTC: {offence.what}{shut_out}")
     for invite, nodes in node.ledger.places.excess.items():
         whose = ", ".join(name_of(node, one) for one in nodes)
-        notices.append(f"invite {invite.hex()} was used more often than it allows: refused {whose}")
+        notices.append(
+            f"invite {invite.hex()} was used more often than it allows: refused {whose}; "
+            f"its places are held by {node.ledger.holders_of(invite) or 'nobody yet'}"
+        )
     pages = agent.chores.pages_fault
     if pages is not None:
         notices.append(f"{pages.what} ({pages.hint})")

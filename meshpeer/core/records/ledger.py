@@ -132,6 +132,15 @@ class Ledger:
         admission = member.admissions.get(record.certificate) if member else None
         return admission.chain if admission else None
 
+    def holders_of(self, invite: bytes) -> str:
+        """Names members that issuers admitted on an invite: one of them has its key, or has passed it on."""
+        names = [
+            one.current.name
+            for one in self
+            if one.durable and one.durable.identity.invite == invite and one.current is not None
+        ]
+        return ", ".join(names[:HOLDERS_NAMED]) + (" and others" if len(names) > HOLDERS_NAMED else "")
+
     def watch(self, watcher: Watcher, *, from_now: bool = False) -> None:
         """Tells ``watcher`` of every step from now on, and first of all that is held."""
         self._watchers.append(watcher)
@@ -160,7 +169,7 @@ class Ledger:
         if held is not None and leaf in held.admissions:
             return Verdict.KNOWN
         if identity.node != self.me:
-            self.places.take(chain, identity, held, self._holders)
+            self.places.take(chain, identity, held, self.holders_of)
         if held is None and len(self._members) >= MEMBERS_MAX:
             raise PeerFault(f"the ledger holds {MEMBERS_MAX} members and takes no more")
         member, lasts = self.judge.admitted(held, Admission(chain, leaf, identity))
@@ -274,15 +283,6 @@ class Ledger:
             watcher(CHARTER_ID, self.charter_digest or None, digest)
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
-
-    def _holders(self, invite: bytes) -> str:
-        """Names members that issuers admitted on an invite, for somebody whom it admits no more."""
-        names = [
-            one.current.name
-            for one in self
-            if one.durable and one.durable.identity.invite == invite and one.current is not None
-        ]
-        return ", ".join(names[:HOLDERS_NAMED]) + (" and others" if len(names) > HOLDERS_NAMED else "")
 
     def _drop_those_without_a_place(self, invite: bytes) -> None:
         for member in list(self):
