@@ -104,12 +104,14 @@ def test_a_foreign_invite_is_refused(lab: Lab, bravo: Node) -> None:
     assert "mesh" in failure.what
 
 
-def test_a_spent_invite_is_refused(bravo: Node, spent: str) -> None:
+def test_a_spent_invite_is_refused_and_named(lab: Lab, bravo: Node, spent: str) -> None:
     failure = fails(bravo, REFUSED, "join", spent, "--detach")
     assert failure.what.endswith(
         "does not let this node in: the invite was used 1 of 1 times already (by charlie)"
     )
     assert "meshpeer invite" in failure.hint
+    (warning,) = [one for one in meshkit.status(lab.node("alpha")).warnings if "more often" in one]
+    assert warning.endswith("its places are held by charlie")
 
 
 def test_a_seed_without_an_invite_is_wrong_usage(bravo: Node) -> None:
