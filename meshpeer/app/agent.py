@@ -272,7 +272,7 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
-        if self._hub() != "never":
+        if os.geteuid() == 0 and self.wireguard.backend in ("kernel", "userspace"):
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_hosts)

@@ -18,6 +18,8 @@ REGIONS = {
     "ap": ("golf", "hotel", "india"),
 }
 NAMES = tuple(itertools.chain.from_iterable(REGIONS.values()))
+GROWN_UP_S = 32.0
+"""A little longer than a node is young."""
 TABLE = ["nft", "list", "table", "inet", "meshpeer_wg0"]
 
 
@@ -36,7 +38,15 @@ def shared_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Lab:
-    """The mesh with every region carried by one hub that all agree on, and every pair connected."""
+    """The mesh with every region carried by one hub that all agree on, and every pair connected.
+
+    Young nodes come last among hubs, so hubs change until all have been up for a while.
+    """
+    meshkit.until(
+        lambda: all(meshkit.status(shared_lab.node(name)).node.uptime_s > GROWN_UP_S for name in NAMES),
+        "all have been up for a while",
+        60,
+    )
     meshkit.until(lambda: len(hubs_seen(shared_lab)) == 1, "all agree on the hubs", 90)
     for one, other in itertools.permutations(NAMES, 2):
         node = shared_lab.node(one)

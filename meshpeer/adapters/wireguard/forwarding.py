@@ -4,8 +4,9 @@ A hub must not become an open router. So forwarding is switched on for the mesh'
 kernel can do that (IPv4 always; IPv6 since Linux 6.17), and a table of our own in nftables drops whatever
 comes out of a tunnel for anywhere but another tunnel. On older kernels IPv6 forwarding is one switch for the
 whole machine: then the table also drops what the machine did not forward before, and interfaces go on
-listening to router advertisements. What was changed outside the interface is written down before, and put
-back when the hub retires.
+listening to router advertisements. On a machine that routes already (for containers, say), answers to what it
+sent into the mesh still pass. What is changed is written down first, and put back when the hub retires; what
+was on before stays on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Forwarding:
         self._table = f"meshpeer_{interface.replace('-', '_').replace('.', '_')}"
         self._before = before
         self._settings = settings
+        self._own_ipv4 = f"ipv4/conf/{interface}/forwarding"
+        self._own_ipv6 = f"ipv6/conf/{interface}/force_forwarding"
 
     def check(self) -> None:
         """Raises ``EnvironmentFault`` where this machine can't be a hub."""
@@ -45,8 +48,8 @@ class Forwarding:
 
     async def _on(self, prefixes: Sequence[str]) -> bool:
         self.check()
-        closed = not self._has("ipv6") or await trio.to_thread.run_sync(self._ipv6_was_off)
-        rules = render_table(self._table, self._interface, prefixes, ipv6_closed=closed)
+        routed, ipv6_closed = await trio.to_thread.run_sync(self._before_us)
+        rules = render_table(self._table, self._interface, prefixes, answers=routed, ipv6_closed=ipv6_closed)
         changed = await self._listed() != rules
         if changed:
             # The table first: nothing is forwarded before it is known what must not be.
@@ -55,13 +58,7 @@ class Forwarding:
 
     async def _off(self) -> bool:
         held = await self._listed()
-        for name in (
-            f"ipv4/conf/{self._interface}/forwarding",
-            f"ipv6/conf/{self._interface}/force_forwarding",
-        ):
-            if self._read(name) == "1":
-                self._write(name, "0")
-        self._put_back()
+        await trio.to_thread.run_sync(self._put_back)
         if not held:
             return False
         await run_tool("nft", "delete", "table", "inet", self._table)
@@ -72,32 +69,34 @@ class Forwarding:
     def _has(self, family: str) -> bool:
         return (self._settings / family / "conf" / self._interface).is_dir()
 
-    def _ipv6_was_off(self) -> bool:
-        """Says whether the machine did not forward IPv6 before meshpeer made it."""
-        held = self._kept().get(ALL_IPV6)
-        return (held if held is not None else self._read(ALL_IPV6)) == "0"
+    def _before_us(self) -> tuple[bool, bool]:
+        """Says whether the machine routed packets before meshpeer made it, and whether the one switch that
+        makes it forward IPv6 had to be turned."""
+        kept = self._kept()
+        ipv4 = kept.get(self._own_ipv4, self._read(self._own_ipv4)) == "1"
+        ipv6 = kept.get(ALL_IPV6, self._read(ALL_IPV6)) == "1"
+        has_own_switch = not self._has("ipv6") or (self._settings / self._own_ipv6).exists()
+        return ipv4 or ipv6, not ipv6 and not has_own_switch
 
     def _switch_on(self) -> bool:
         if not self._has("ipv4"):
             raise EnvironmentFault(f"there is no interface {self._interface} to forward on")
-        changed = self._set(f"ipv4/conf/{self._interface}/forwarding", "1")
-        if not self._has("ipv6"):
-            return changed
-        own = f"ipv6/conf/{self._interface}/force_forwarding"
-        if (self._settings / own).exists():
-            return self._set(own, "1") or changed
-        if self._read(ALL_IPV6) == "1":
-            return changed
-        listening = [
-            f"ipv6/conf/{folder.name}/accept_ra"
-            for folder in sorted((self._settings / "ipv6/conf").iterdir())
-            if self._read(f"ipv6/conf/{folder.name}/accept_ra") == "1"
-        ]
-        self._keep({name: self._read(name) for name in (ALL_IPV6, *listening)})
-        for name in listening:
-            self._write(name, "2")
-        self._write(ALL_IPV6, "1")
-        return True
+        wanted = {self._own_ipv4: "1"}
+        if self._has("ipv6") and (self._settings / self._own_ipv6).exists():
+            wanted[self._own_ipv6] = "1"
+        elif self._has("ipv6") and self._read(ALL_IPV6) != "1":
+            names = [
+                f"ipv6/conf/{folder.name}/accept_ra"
+                for folder in sorted((self._settings / "ipv6/conf").iterdir())
+            ]
+            wanted |= {name: "2" for name in names if self._read(name) == "1"}
+            wanted[ALL_IPV6] = "1"
+        before = {name: self._read(name) for name in wanted}
+        changed = {name: value for name, value in wanted.items() if before[name] != value}
+        self._keep({name: before[name] for name in changed})
+        for name, value in changed.items():
+            self._write(name, value)
+        return bool(changed)
 
     def _put_back(self) -> None:
         for name, value in self._kept().items():
@@ -113,14 +112,14 @@ class Forwarding:
         return {str(name): str(value) for name, value in kept.items()} if isinstance(kept, dict) else {}
 
     def _keep(self, values: dict[str, str]) -> None:
-        if not self._before.exists():
-            self._before.write_text(json.dumps(values))
-
-    def _set(self, name: str, value: str) -> bool:
-        if self._read(name) == value:
-            return False
-        self._write(name, value)
-        return True
+        """Writes down what settings were. The first word counts: what is found later may be our own."""
+        kept = self._kept()
+        if values.keys() <= kept.keys():
+            return
+        try:
+            self._before.write_text(json.dumps(values | kept))
+        except OSError as error:
+            raise EnvironmentFault(f"{self._before} can't be written: {error.strerror}") from error
 
     def _read(self, name: str) -> str:
         try:
@@ -149,8 +148,14 @@ class Forwarding:
             return ""
 
 
-def render_table(table: str, interface: str, prefixes: Sequence[str], *, ipv6_closed: bool) -> str:
-    """Returns the table in the very form in which ``nft list table`` prints it."""
+def render_table(
+    table: str, interface: str, prefixes: Sequence[str], *, answers: bool, ipv6_closed: bool
+) -> str:
+    """Returns the table in the very form in which ``nft list table`` prints it.
+
+    ``answers``: let what belongs to a connection from outside the mesh leave it; ``ipv6_closed``: nothing
+    else of IPv6 was forwarded before.
+    """
     lines = [
         f"table inet {table} {{",
         "\tchain forward {",
@@ -160,6 +165,7 @@ def render_table(table: str, interface: str, prefixes: Sequence[str], *, ipv6_cl
             for one in prefixes
             for ip in (("ip6",) if ":" in one else ("ip",))
         ),
+        *([f'\t\tiifname "{interface}" ct state established,related accept'] if answers else []),
         f'\t\tiifname "{interface}" drop',
         *(["\t\tmeta nfproto ipv6 drop"] if ipv6_closed else []),
         "\t}",

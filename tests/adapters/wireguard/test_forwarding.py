@@ -86,6 +86,21 @@ async def test_a_machine_that_forwards_already_goes_on_to(sysctl: Path, nft: Pat
     assert text(sysctl / ALL_IPV6) == "1"
 
 
+async def test_a_machine_that_routes_already_is_left_to_and_gets_its_answers(
+    sysctl: Path, nft: Path, tmp_path: Path
+) -> None:
+    """Containers on a hub reach the mesh through it: that is their owner's will, not ours to end."""
+    own = sysctl / f"ipv4/conf/{INTERFACE}/forwarding"
+    put(own, "1")
+    forwarding = Forwarding(INTERFACE, tmp_path / "before.json", settings=sysctl)
+    assert not await forwarding.ensure(()), "no hub: nothing of it is ours"
+    assert text(own) == "1"
+    await forwarding.ensure(PREFIXES)
+    assert "ct state established,related accept" in text(nft)
+    await forwarding.ensure(())
+    assert text(own) == "1"
+
+
 async def test_rules_that_somebody_flushed_are_set_again(sysctl: Path, nft: Path, tmp_path: Path) -> None:
     forwarding = Forwarding(INTERFACE, tmp_path / "before.json", settings=sysctl)
     await forwarding.ensure(PREFIXES)
@@ -117,7 +132,7 @@ async def test_a_machine_without_nft_can_not_be_a_hub_and_needs_none_to_be_no_hu
 @pytest.mark.netns
 def test_nft_prints_the_table_as_it_is_written() -> None:
     """Else it would be set anew at each look."""
-    rules = render_table(TABLE, INTERFACE, PREFIXES, ipv6_closed=True)
+    rules = render_table(TABLE, INTERFACE, PREFIXES, answers=True, ipv6_closed=True)
     script = f"nft -f - && nft list table inet {TABLE}"
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", script],
