@@ -224,9 +224,12 @@ class Agent:
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored
 
+    def _owns_a_real_interface(self) -> bool:
+        return os.geteuid() == 0 and self.wireguard.backend in ("kernel", "userspace")
+
     def _hub(self) -> str:
         """Returns what this node says of itself as a hub: a machine that can't forward never is one."""
-        if os.geteuid() != 0 or self.wireguard.backend not in ("kernel", "userspace"):
+        if not self._owns_a_real_interface():
             return "never"
         try:
             self.forwarding.check()
@@ -272,7 +275,7 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
-        if os.geteuid() == 0 and self.wireguard.backend in ("kernel", "userspace"):
+        if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_hosts)

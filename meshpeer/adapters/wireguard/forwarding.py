@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from meshpeer.adapters.wireguard.tools import ToolFailed, require_tool, run_tool
+from meshpeer.adapters.wireguard.tools import require_tool, run_tool
 from meshpeer.core.errors import EnvironmentFault
 
 SETTINGS = Path("/proc/sys/net")
@@ -141,10 +141,8 @@ class Forwarding:
     async def _listed(self) -> str:
         try:
             return await run_tool("nft", "list", "table", "inet", self._table)
-        except ToolFailed:
-            return ""
         except EnvironmentFault:
-            # Without nft there is no table of ours.
+            # Nft says that there is no such table, or there is no nft, and so no table of ours.
             return ""
 
 

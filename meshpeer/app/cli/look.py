@@ -176,9 +176,7 @@ def _print_plan(found: Plan) -> None:
     else:
         show.line(show.heading("The interface is as it should be."))
     if found.hubs:
-        mine = f"this node's is {found.hub}" if found.hub else "this node is direct to all, or a hub itself"
-        if found.forwards:
-            mine = "this node forwards for others"
+        mine = "this node forwards for others" if found.forwards else f"this node's is {found.hub}"
         standbys = f", standing by {', '.join(found.standbys)}" if found.standbys else ""
         show.line(f"Hubs {', '.join(found.hubs)}{standbys}; {mine}")
     show.line(

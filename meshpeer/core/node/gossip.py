@@ -272,17 +272,13 @@ class Gossip:
             self._counters.add(fault.counter)
             news.put_off = True
             return
-        except ChainFault as fault:
-            self._counters.add(Counter.RECORDS_REFUSED)
-            outcome.notes.append(_refused("certificate", fault))
-            if fault.rule is Rule.SIGNATURE:
-                # Nobody honest passes on what it could not check.
-                self._counters.add(Counter.SIGNATURES_BAD)
-                outcome.fault = fault.what
-            return
         except PeerFault as fault:
             self._counters.add(Counter.RECORDS_REFUSED)
             outcome.notes.append(_refused("certificate", fault))
+            if isinstance(fault, ChainFault) and fault.rule is Rule.SIGNATURE:
+                # Nobody honest passes on what it could not check.
+                self._counters.add(Counter.SIGNATURES_BAD)
+                outcome.fault = fault.what
             return
         if verdict is not Verdict.ACCEPTED:
             return

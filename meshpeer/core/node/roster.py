@@ -31,10 +31,14 @@ class Listed:
     quarantined: bool
     """It signed two bodies for one precedence."""
 
+    def claim(self, value: str) -> Claim:
+        """Returns this member's claim to something that only one can have."""
+        return _claim_of(self.identity, value)
+
     @property
     def rank(self) -> tuple[bool, int, NodeId]:
         """Orders members as claims are: durable first, then by admission, then by id."""
-        return (not self.identity.durable, self.identity.admitted_at, self.node)
+        return self.claim("").rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +106,8 @@ def ipv6_of(mesh: MeshId, node: NodeId) -> str:
 
 def _claim(member: Member, value: str) -> Claim:
     assert member.best is not None
-    identity = member.best.identity
-    return Claim(node=member.node, value=value, durable=identity.durable, admitted_at=identity.admitted_at)
+    return _claim_of(member.best.identity, value)
+
+
+def _claim_of(identity: VerifiedIdentity, value: str) -> Claim:
+    return Claim(node=identity.node, value=value, durable=identity.durable, admitted_at=identity.admitted_at)

@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from meshpeer.core.addressing.claims import Claim, winners
+from meshpeer.core.addressing.claims import winners
 from meshpeer.core.addressing.ula import mesh_prefix
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.constraints import Capability
@@ -43,6 +43,7 @@ YOUNG_S = 30.0
 RANKINGS_REMEMBERED = 1_024
 """Every change of any member asks for all rankings anew."""
 
+_is_public = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(is_public)
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
 
 
@@ -252,7 +253,7 @@ def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId], n
                 ipv4=one.ipv4,
                 ipv6=one.ipv6,
                 hub=one.record.hub if Capability.HUB in one.identity.capabilities else "never",
-                public=one.record.configured_endpoint or any(map(is_public, one.record.wireguard_endpoints)),
+                public=one.record.configured_endpoint or any(map(_is_public, one.record.wireguard_endpoints)),
                 doubted=one.node in doubted,
                 young=one.record.incarnation + YOUNG_S > now.unix_s,
             )
@@ -265,13 +266,5 @@ def _first_of_each_key(roster: Roster) -> list[Listed]:
     """Leaves out whoever shows a WireGuard key that a member admitted earlier shows too: WireGuard knows
     peers by key alone, and a node id that sorts first is soon found."""
     shown = [one for one in roster.members if one.record.wireguard_port]
-    holders = winners(
-        Claim(
-            node=one.node,
-            value=one.record.wireguard_key.hex(),
-            durable=one.identity.durable,
-            admitted_at=one.identity.admitted_at,
-        )
-        for one in shown
-    )
+    holders = winners(one.claim(one.record.wireguard_key.hex()) for one in shown)
     return [one for one in shown if holders[one.record.wireguard_key.hex()] == one.node]

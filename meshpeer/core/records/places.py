@@ -73,7 +73,7 @@ class Places:
         on_it = self._provisional.get(identity.invite, 0)
         if held is not None and held.best is not None and held.best.identity.invite == identity.invite:
             on_it -= 1
-        if on_it >= identity.invite_uses + PROVISIONAL_SPARE:
+        if on_it >= _room(identity):
             self.note_excess(identity)
             raise PeerFault("more nodes than its uses stand on this invite")
 
@@ -83,7 +83,7 @@ class Places:
         if first is None:
             return False
         waiting = self._provisional.get(first.invite, 0)
-        return self.all_given(first) or waiting >= first.invite_uses + PROVISIONAL_SPARE
+        return self.all_given(first) or waiting >= _room(first)
 
     def all_given(self, identity: VerifiedIdentity) -> bool:
         """Says whether issuers have given away all places of an identity's invite."""
@@ -94,3 +94,8 @@ class Places:
             nodes = self.excess.setdefault(identity.invite, {})
             if len(nodes) < EXCESS_NODES_MAX:
                 nodes[identity.node] = None
+
+
+def _room(identity: VerifiedIdentity) -> int:
+    """Returns how many may stand on an identity's invite before an issuer has judged."""
+    return identity.invite_uses + PROVISIONAL_SPARE
