@@ -9,6 +9,7 @@ good ends the agent with its error.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import random
 import signal
@@ -20,8 +21,9 @@ from pathlib import Path
 import trio
 from trio import TaskStatus
 
-from meshpeer.adapters.executor import open_executor
+from meshpeer.adapters.executor import ClosedExecutor, open_executor
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
+from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
@@ -79,9 +81,13 @@ def run_agent(settings: Settings, on_ready: Callable[[ReadyReport], None]) -> No
     # The journal's thread waits for the interpreter lock: at the default of 5 ms a busy loop held commits up
     # for seconds.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    notifier = Notifier.take(os.environ)
+    if notifier.watchdog_s:
+        # Who is ended for having hung (SIGABRT) says where it hung.
+        faulthandler.enable()
     state = load_state(settings.state_dir)
     with lock_state(settings.state_dir):
-        agent = Agent(settings, state, on_ready)
+        agent = Agent(settings, state, on_ready, notifier)
         try:
             trio.run(agent.main)
         except* StoreFailed as failures:
@@ -101,8 +107,15 @@ def _first(group: BaseExceptionGroup[EnvironmentFault]) -> EnvironmentFault:
 class Agent:
     """One running node. Made, run once, thrown away."""
 
-    def __init__(self, settings: Settings, state: State, on_ready: Callable[[ReadyReport], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        on_ready: Callable[[ReadyReport], None],
+        notifier: Notifier | None = None,
+    ) -> None:
         self.settings = settings
+        self.notifier = notifier or Notifier()
         self.state = state
         self.clock = SystemClock()
         self.log = Log(settings.file.log.level, settings.file.log.format)
@@ -112,6 +125,7 @@ class Agent:
         self._marks_at = time.monotonic()
         self.stopping = trio.Event()
         self.take_down = False
+        self.ready = False
         self.synced = trio.Event()
         self.members_changed = trio.Event()
         self.farewell_over = trio.Event()
@@ -157,6 +171,8 @@ class Agent:
         )
 
     def _open_executor(self) -> contextlib.AbstractAsyncContextManager[Executor]:
+        if not self.settings.file.jobs.accept:
+            return contextlib.nullcontext(ClosedExecutor())
         root = os.geteuid() == 0
         return open_executor(
             slots=self.settings.slots,
@@ -278,13 +294,19 @@ class Agent:
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)
+        nursery.start_soon(self.chores.keep_manager_told)
         nursery.start_soon(self.chores.keep_hosts)
         nursery.start_soon(self.chores.discover)
         await self._serve_control(nursery)
         await self._until_ready()
         self._on_ready(self._report())
+        self.ready = True
+        await self.notifier.tell("READY=1", f"STATUS={self.chores.summary()}")
         await self.chores.open_pages()
         await self.stopping.wait()
+        await self.notifier.tell(
+            "STOPPING=1", "STATUS=stopping; tunnels " + ("go down" if self.take_down else "stay up")
+        )
         nursery.cancel_scope.cancel()
 
     async def _serve_control(self, nursery: trio.Nursery) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HOSTS_PAUSE_S = 0.2
 """Changes that come together are written together."""
+BEAT_S = 15.0
+"""How often a service manager hears how the node is, where it does not ask for more."""
 
 
 class Chores:
@@ -89,6 +91,27 @@ class Chores:
                 agent.log.write("warning", fault.what, (("hint", fault.hint),))
                 return False
         return True
+
+    async def keep_manager_told(self) -> None:
+        """Shows the service manager, where one listens, that this loop turns and how the node is.
+
+        Twice within the time after which it takes the agent for hung and starts it anew.
+        """
+        notifier = self._agent.notifier
+        while notifier.listens:
+            await notifier.tell("WATCHDOG=1", f"STATUS={self.summary()}")
+            await trio.sleep(min(BEAT_S, notifier.watchdog_s / 2 or BEAT_S))
+
+    def summary(self) -> str:
+        """Returns how the node is, in one line."""
+        node = self._agent.node
+        if not self._agent.ready:
+            return "waiting for the first membership sync and the interface"
+        mine, charter, counts = node.roster.get(node.me), node.ledger.charter, count_members(node)
+        name, mesh = mine.name if mine else "", charter.mesh_name if charter else ""
+        return (
+            f"{name} in {mesh}: {counts.alive} of {counts.total} members alive, {len(node.links.peers)} links"
+        )
 
     async def discover(self) -> None:
         discovery = open_discovery(mdns=self._agent.settings.file.mesh.mdns)

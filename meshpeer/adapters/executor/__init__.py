@@ -1,5 +1,7 @@
 """Runs attempts of commands on this machine: unprivileged, in a scratch folder, killed with the agent."""
 
 from meshpeer.adapters.executor.adapter import ProcessExecutor, check_passable, open_executor
+from meshpeer.adapters.executor.closed import ClosedExecutor
+from meshpeer.adapters.executor.helper import PROCESSES_MAX
 
-__all__ = ["ProcessExecutor", "check_passable", "open_executor"]
+__all__ = ["PROCESSES_MAX", "ClosedExecutor", "ProcessExecutor", "check_passable", "open_executor"]

@@ -37,10 +37,17 @@ class HostsFile:
             _swap(target, data)
         except OSError as error:
             raise EnvironmentFault(
-                f"{self._path} can't be written: {error.strerror}",
-                "run as root, or set hosts_file = false under [mesh] in meshpeer.toml to do without",
+                f"{self._path} can't be written: {error.strerror}", _hint(error)
             ) from error
         return True
+
+
+def _hint(error: OSError) -> str:
+    do_without = "set hosts_file = false under [mesh] in meshpeer.toml to do without"
+    if error.errno == errno.EROFS:
+        # Under systemd the file is writable in a folder that is not, until somebody puts another in its place.
+        return f"`systemctl restart meshpeer` where another program has replaced it, or {do_without}"
+    return f"run as root, or {do_without}"
 
 
 def _swap(target: Path, data: bytes) -> None:

@@ -9,5 +9,14 @@ make.
 from meshpeer.adapters.wireguard.backends import CommandWireGuard, DryRunWireGuard, NoWireGuard
 from meshpeer.adapters.wireguard.choose import open_wireguard
 from meshpeer.adapters.wireguard.forwarding import Forwarding
+from meshpeer.adapters.wireguard.userspace import UNIT_VARIABLE, UserspaceProcess
 
-__all__ = ["CommandWireGuard", "DryRunWireGuard", "Forwarding", "NoWireGuard", "open_wireguard"]
+__all__ = [
+    "UNIT_VARIABLE",
+    "CommandWireGuard",
+    "DryRunWireGuard",
+    "Forwarding",
+    "NoWireGuard",
+    "UserspaceProcess",
+    "open_wireguard",
+]

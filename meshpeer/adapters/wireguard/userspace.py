@@ -1,7 +1,9 @@
 """The process of a userspace WireGuard: started, found again, stopped.
 
 It runs in a session of its own and is nobody's child, so it outlives the agent and leaves no zombie; the
-next agent finds it by its file of the process id. ``wg`` reaches it by a socket named after the interface,
+next agent finds it by its file of the process id. Under systemd, which ends all that a service has started,
+that is not enough: there the agent asks for it by a file, and a unit of its own takes the file away, writes
+the file of the process id and becomes the program. ``wg`` reaches it by a socket named after the interface,
 in a folder that all programs share: a socket that somebody else answers is left alone.
 """
 
@@ -23,6 +25,8 @@ UAPI_FOLDER = Path("/var/run/wireguard")
 """Where ``wg`` looks (wireguard-tools, ipc-uapi-unix.h)."""
 STOP_S_MAX = 2.0
 POLL_S = 0.005
+UNIT_VARIABLE = "MESHPEER_WIREGUARD_UNIT"
+"""Names the unit that starts the program when asked, where there is one."""
 _DETACH = 'exec "$0" "$@" >/dev/null 2>"$MESHPEER_PROGRAM_LOG" </dev/null & echo $!'
 
 
@@ -35,6 +39,8 @@ class UserspaceProcess:
         self._socket = UAPI_FOLDER / f"{interface}.sock"
         self._pid_file = UAPI_FOLDER / f"{interface}.meshpeer.pid"
         self._log = UAPI_FOLDER / f"{interface}.meshpeer.log"
+        self._request = UAPI_FOLDER / f"{interface}.meshpeer.wanted"
+        self._unit = os.environ.get(UNIT_VARIABLE, "")
 
     def argv(self) -> list[str]:
         """Returns the command: words with ``{interface}`` filled in, or as wireguard-go takes it where none
@@ -78,22 +84,29 @@ class UserspaceProcess:
         argv = self.argv()
         argv[0] = require_tool(argv[0])
         try:
-            await self._detach(argv)
+            if self._unit:
+                self._request.touch()
+            else:
+                await self._detach(argv)
         except OSError as error:
             raise EnvironmentFault(f"`{argv[0]}` could not be started: {error}") from error
         with trio.move_on_after(TOOL_S_MAX):
-            while self.pid() is not None:
-                if self.answers():
+            while self._is_coming():
+                if self.pid() is not None and self.answers():
+                    self._request.unlink(missing_ok=True)
                     return
                 await trio.sleep(POLL_S)
         said = self._last_words()
         await self.stop()
         raise EnvironmentFault(
-            f"`{' '.join(argv)}` did not bring up {self._interface}: {said}", "run it by hand to see why"
+            f"`{' '.join(argv)}` did not bring up {self._interface}: {said}",
+            f"journalctl -u {self._unit} -n 20" if self._unit else "run it by hand to see why",
         )
 
     async def stop(self) -> None:
         """Ends the process, with force where asking is not enough; none is no error."""
+        # A request that is left would bring it back.
+        self._remove(self._request)
         for word in (signal.SIGTERM, signal.SIGKILL):
             pid = self.pid()
             if pid is None:
@@ -102,6 +115,10 @@ class UserspaceProcess:
                 os.kill(pid, word)
             await self._gone(pid)
         self._clear()
+
+    def _is_coming(self) -> bool:
+        # The unit writes the file of the process id before it takes the request away.
+        return (bool(self._unit) and self._request.exists()) or self.pid() is not None
 
     async def _gone(self, pid: int) -> None:
         with trio.move_on_after(STOP_S_MAX):
@@ -113,12 +130,16 @@ class UserspaceProcess:
         """Makes the folder, and takes away what a process that is gone left in it."""
         try:
             UAPI_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in (self._pid_file, self._log, *([] if self.answers() else [self._socket])):
+        except OSError as error:
+            raise _not_writable(error) from error
+        self._remove(self._pid_file, self._log, *([] if self.answers() else [self._socket]))
+
+    def _remove(self, *paths: Path) -> None:
+        try:
+            for path in paths:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise EnvironmentFault(
-                f"{UAPI_FOLDER} can't be written: {error.strerror}", "run as root"
-            ) from error
+            raise _not_writable(error) from error
 
     def _last_words(self) -> str:
         said = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []
@@ -141,3 +162,7 @@ class UserspaceProcess:
             env={**tool_environment(), **environment},
         )
         self._pid_file.write_bytes(done.stdout)
+
+
+def _not_writable(error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(f"{UAPI_FOLDER} can't be written: {error.strerror}", "run as root")

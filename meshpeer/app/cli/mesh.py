@@ -233,7 +233,7 @@ def down(asked: Asked) -> None:
     settings = asked.settings()
     try:
         said = asked.client(settings).stop(take_down=True)
-        _await_end(settings)
+        await_end(settings)
     except NotRunning:
         if not _take_down(settings):
             raise
@@ -248,7 +248,7 @@ def stop(asked: Asked) -> None:
     """
     settings = asked.settings()
     said = asked.client(settings).stop(take_down=False)
-    _await_end(settings)
+    await_end(settings)
     _say(asked, said, "`meshpeer up` runs this node again")
 
 
@@ -263,11 +263,11 @@ def leave(
     """
     settings = asked.settings()
     said = asked.client(settings).leave(force=force)
-    _await_end(settings)
+    await_end(settings)
     _say(asked, said, "to join again: `meshpeer join INVITE`, with a new invite")
 
 
-def _await_end(settings: Settings) -> None:
+def await_end(settings: Settings) -> None:
     """Waits until the agent is gone, its interface and its ports with it, so that the next command finds them
     free."""
     from meshpeer.adapters.store.lock import is_locked
