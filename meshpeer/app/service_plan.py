@@ -81,7 +81,7 @@ def plan_service(
     program: Sequence[str],
     environment: Mapping[str, str],
 ) -> ServicePlan:
-    """Derives it all; ``program`` is the command line before ``up``, ``environment`` comes from ``carried``."""
+    """Derives it all; ``program`` is the command line before ``up``, ``environment`` is ``carried``'s."""
     file, root = settings.file, owner.root
     tunnels = node.wireguard_port > 0 and file.wireguard.backend not in ("none", "dry-run")
     jobs = file.jobs.accept

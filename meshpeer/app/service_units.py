@@ -62,7 +62,11 @@ def _agent(plan: ServicePlan, systemd: int) -> Iterator[str]:
     yield from _life(plan, systemd)
     yield from _user(plan)
     yield from _folders(plan)
-    yield from _devices(plan)
+    yield ""
+    if plan.jobs:
+        yield "# Tasks stand within the same walls."
+    yield "PrivateDevices=yes"
+    yield "DevicePolicy=closed"
     yield from _walls(jobs=plan.jobs)
     yield ""
     yield "[Install]"
@@ -110,7 +114,7 @@ def _user(plan: ServicePlan) -> Iterator[str]:
         yield f"User={plan.owner.user}"
         yield f"Group={plan.owner.group}"
         if plan.jobs:
-            yield "# Tasks run as this user, too, who can read the keys: [jobs] accept = false keeps them out."
+            yield "# Tasks run as this user, too, and can read its keys; [jobs] accept = false: no tasks."
     if not plan.grants:
         yield "CapabilityBoundingSet="
     for grant in plan.grants:
@@ -126,6 +130,8 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
     yield ""
     yield "# The whole disk is read-only, but for:"
     yield "ProtectSystem=strict"
+    yield "# Said once more: some versions of systemd leave it writable beside a /proc of the service's own."
+    yield "ReadOnlyPaths=/run"
     yield f"# state{'' if len(plan.writable) < 2 else ' and control socket'}"
     yield f"ReadWritePaths={' '.join(_word(path) for path in plan.writable)}"
     if plan.runtime_folders:
@@ -134,7 +140,7 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
             "wireguard": "where `wg` finds a WireGuard program",
         }
         what = [said.get(name, "the control socket") for name in plan.runtime_folders]
-        yield f"# {', '.join(what)} (kept at a stop: others may use them)"
+        yield f"# {', '.join(what)} (kept at a stop)"
         yield f"RuntimeDirectory={' '.join(plan.runtime_folders)}"
         yield "RuntimeDirectoryMode=0755"
         yield "RuntimeDirectoryPreserve=yes"
@@ -158,19 +164,8 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
     yield "InaccessiblePaths=-/run/dbus -/run/systemd/private -/run/docker.sock -/run/containerd"
 
 
-def _devices(plan: ServicePlan) -> Iterator[str]:
-    if plan.userspace:
-        yield "# It looks whether there is a /dev/net/tun, which only the WireGuard program opens."
-        yield "PrivateDevices=yes"
-        yield "BindReadOnlyPaths=-/dev/net"
-    else:
-        yield "PrivateDevices=yes"
-    yield "DevicePolicy=closed"
-
-
 def _walls(*, jobs: bool) -> Iterator[str]:
     """Yields what neither an agent nor a task has any business with."""
-    yield ""
     yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"
     for name in (
         "ProtectClock",
@@ -223,12 +218,14 @@ def _tunnel(plan: ServicePlan) -> Iterator[str]:
     yield "DevicePolicy=closed"
     yield "DeviceAllow=/dev/net/tun rw"
     yield "ProtectSystem=strict"
+    yield "ReadOnlyPaths=/run"
     yield f"ProtectHome={'read-only' if plan.in_homes else 'yes'}"
     yield "PrivateTmp=yes"
     yield "RuntimeDirectory=wireguard"
     yield "RuntimeDirectoryMode=0755"
     yield "RuntimeDirectoryPreserve=yes"
     yield "InaccessiblePaths=-/run/dbus -/run/systemd/private -/run/docker.sock -/run/containerd"
+    yield ""
     yield from _walls(jobs=False)
 
 

@@ -45,7 +45,7 @@ class HostsFile:
 def _hint(error: OSError) -> str:
     do_without = "set hosts_file = false under [mesh] in meshpeer.toml to do without"
     if error.errno == errno.EROFS:
-        # Under systemd the file is writable in a folder that is not, until somebody puts another in its place.
+        # Under systemd the file can be written in a folder that can't, until another takes its place.
         return f"`systemctl restart meshpeer` where another program has replaced it, or {do_without}"
     return f"run as root, or {do_without}"
 

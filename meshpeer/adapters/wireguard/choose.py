@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from meshpeer.adapters.wireguard.backends import CommandWireGuard, NoWireGuard, read_link
 from meshpeer.adapters.wireguard.tools import ToolFailed, net_admin, require_tool, run_tool
+from meshpeer.adapters.wireguard.userspace import UNIT_VARIABLE
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 
 KINDS = ("auto", "kernel", "userspace", "none")
@@ -57,7 +58,8 @@ async def open_wireguard(
     else:
         why = "asked for"
     require_tool(program[0])
-    if not os.access(TUN_DEVICE, os.F_OK):
+    # A unit that opens it for the agent can see it, which the agent itself then does not.
+    if not os.environ.get(UNIT_VARIABLE) and not os.access(TUN_DEVICE, os.F_OK):
         raise EnvironmentFault(
             f"there is no {TUN_DEVICE}, which {program[0]} needs",
             "modprobe tun (in a container: --device /dev/net/tun), or join with --backend none",
