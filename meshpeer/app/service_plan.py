@@ -151,6 +151,7 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
     if users:
         grants += [
             Grant(capability="CAP_SETUID CAP_SETGID", reason="each slot's tasks run as a user of their own"),
+            Grant(capability="CAP_SETPCAP", reason="and can't ever hold any of these rights"),
             Grant(capability="CAP_CHOWN", reason="a task's folder and inputs are given to its user"),
             Grant(
                 capability="CAP_DAC_OVERRIDE",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from meshpeer.adapters.systemd.unit_files import MARK
-from meshpeer.adapters.wireguard import UNIT_VARIABLE
+from meshpeer.adapters.wireguard import UNIT_VARIABLE, request_file, unit_script
 from meshpeer.app.service_plan import ServicePlan
 
 AGENT = "meshpeer.service"
@@ -25,7 +25,8 @@ STOP_S_MAX = 30
 """Tasks have 5 s to end, and an interface that is taken down 10 s."""
 BACK_OFF_SINCE = 254
 """The first systemd that lets pauses between restarts grow."""
-SOCKETS = "/run/wireguard"
+SOCKETS = Path("/run/wireguard")
+"""The usual folder, by the name that systemd has for it."""
 
 
 def render_units(plan: ServicePlan, *, systemd: int) -> dict[str, str]:
@@ -195,8 +196,7 @@ def _walls(*, jobs: bool) -> Iterator[str]:
 
 
 def _tunnel(plan: ServicePlan) -> Iterator[str]:
-    at = f"{SOCKETS}/{plan.interface}.meshpeer"
-    becomes = f'echo $$ >{at}.pid && rm -f {at}.wanted && exec "$0" "$@" 2>{at}.log'
+    becomes = unit_script(plan.interface, SOCKETS)
     yield from _head(TUNNEL)
     yield "[Unit]"
     yield f"Description=meshpeer: WireGuard as a program, for {plan.interface}"
@@ -235,7 +235,7 @@ def _tunnel_path(plan: ServicePlan) -> Iterator[str]:
     yield "Description=meshpeer: starts WireGuard as a program when the agent asks for it"
     yield ""
     yield "[Path]"
-    yield f"PathExists={SOCKETS}/{plan.interface}.meshpeer.wanted"
+    yield f"PathExists={request_file(plan.interface, SOCKETS)}"
     yield f"Unit={TUNNEL}"
 
 
@@ -249,8 +249,8 @@ def _command(words: Sequence[str]) -> str:
 
 def _word(text: str | Path) -> str:
     """Returns one word (systemd.syntax(7)), in quotes where it has to be."""
-    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    plain = escaped and not any(letter.isspace() or letter in "\"'\\;" for letter in escaped)
+    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
+    plain = escaped and not any(letter.isspace() or letter in "\"'\\;#" for letter in escaped)
     return escaped if plain else f'"{escaped}"'
 
 

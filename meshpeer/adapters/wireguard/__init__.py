@@ -9,7 +9,7 @@ make.
 from meshpeer.adapters.wireguard.backends import CommandWireGuard, DryRunWireGuard, NoWireGuard
 from meshpeer.adapters.wireguard.choose import open_wireguard
 from meshpeer.adapters.wireguard.forwarding import Forwarding
-from meshpeer.adapters.wireguard.userspace import UNIT_VARIABLE, UserspaceProcess
+from meshpeer.adapters.wireguard.userspace import UNIT_VARIABLE, UserspaceProcess, request_file, unit_script
 
 __all__ = [
     "UNIT_VARIABLE",
@@ -19,4 +19,6 @@ __all__ = [
     "NoWireGuard",
     "UserspaceProcess",
     "open_wireguard",
+    "request_file",
+    "unit_script",
 ]

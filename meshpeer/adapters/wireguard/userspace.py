@@ -39,7 +39,7 @@ class UserspaceProcess:
         self._socket = UAPI_FOLDER / f"{interface}.sock"
         self._pid_file = UAPI_FOLDER / f"{interface}.meshpeer.pid"
         self._log = UAPI_FOLDER / f"{interface}.meshpeer.log"
-        self._request = UAPI_FOLDER / f"{interface}.meshpeer.wanted"
+        self._request = request_file(interface)
         self._unit = os.environ.get(UNIT_VARIABLE, "")
 
     def argv(self) -> list[str]:
@@ -162,6 +162,21 @@ class UserspaceProcess:
             env={**tool_environment(), **environment},
         )
         self._pid_file.write_bytes(done.stdout)
+
+
+def unit_script(interface: str, folder: Path = UAPI_FOLDER) -> str:
+    """Returns what a unit runs by ``sh -c`` with the program's words after it, whenever ``request_file`` is
+    there.
+
+    It says its process id before it takes the request away, so that whoever asked can tell that it failed.
+    """
+    at = folder / f"{interface}.meshpeer"
+    return f'echo $$ >{at}.pid && rm -f {at}.wanted && exec "$0" "$@" 2>{at}.log'
+
+
+def request_file(interface: str, folder: Path = UAPI_FOLDER) -> Path:
+    """Returns the file by which the agent asks for the program."""
+    return folder / f"{interface}.meshpeer.wanted"
 
 
 def _not_writable(error: OSError) -> EnvironmentFault:

@@ -15,7 +15,7 @@ from meshpeer.app.cli import asked as shared
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command, group
-from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.errors import EnvironmentFault, LocalFault
 
 if TYPE_CHECKING:
     from meshpeer.adapters.systemd import Manager
@@ -121,6 +121,10 @@ def _plan(settings: Settings, flags: dict[str, str | None]) -> ServicePlan:
     from meshpeer.app.service_plan import carried, plan_service
     from meshpeer.app.state import load_state
 
+    if not all(str(path).isprintable() for path in (settings.state_dir, settings.run_dir, settings.config)):
+        raise LocalFault(
+            "a folder's name has control characters, which a unit can't hold", "rename the folder"
+        )
     node = load_state(settings.state_dir).node
     return plan_service(
         settings,
