@@ -8,12 +8,10 @@ user of its own makes a node of that user (ADR 14).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import meshpeer
 from meshpeer.adapters.executor import PROCESSES_MAX
 from meshpeer.adapters.wireguard import UserspaceProcess
 from meshpeer.app.config import FLAGS, FOLDERS, Settings
@@ -79,9 +77,11 @@ def plan_service(
     owner: Owner,
     *,
     program: Sequence[str],
+    code: Sequence[Path],
     environment: Mapping[str, str],
 ) -> ServicePlan:
-    """Derives it all; ``program`` is the command line before ``up``, ``environment`` is ``carried``'s."""
+    """Derives it all; ``program`` is the command line before ``up``, ``code`` where it has its files,
+    ``environment`` what ``carried`` returned."""
     file, root = settings.file, owner.root
     tunnels = node.wireguard_port > 0 and file.wireguard.backend not in ("none", "dry-run")
     jobs = file.jobs.accept
@@ -89,7 +89,7 @@ def plan_service(
     userspace = root and tunnels and file.wireguard.backend in ("auto", "userspace")
     process = UserspaceProcess(file.wireguard.interface, file.wireguard.program)
     in_run = RUN in settings.run_dir.parents
-    paths = (settings.state_dir, settings.run_dir, settings.config, *_code(program))
+    paths = (settings.state_dir, settings.run_dir, settings.config, *code)
     return ServicePlan(
         command=(*program, "up", *_folder_flags(settings)),
         environment=tuple(sorted(environment.items())),
@@ -167,12 +167,6 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
             Grant(capability="CAP_CHOWN", reason="the control socket is given to [control] socket_group")
         )
     return grants
-
-
-def _code(program: Sequence[str]) -> list[Path]:
-    """Returns where the program's own files are."""
-    folders = [program[0], sys.prefix, sys.base_prefix, str(Path(meshpeer.__file__).parent)]
-    return [Path(one) for one in folders]
 
 
 def _below(path: Path, folders: Sequence[Path]) -> bool:

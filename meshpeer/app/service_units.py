@@ -179,6 +179,7 @@ def _walls(*, jobs: bool) -> Iterator[str]:
         "RestrictRealtime",
         "RestrictSUIDSGID",
         "LockPersonality",
+        "PrivateMounts",
     ):
         yield f"{name}=yes"
     yield "ProtectProc=invisible"

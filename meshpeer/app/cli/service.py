@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import meshpeer
 from meshpeer.app.cli import asked as shared
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
@@ -131,6 +132,7 @@ def _plan(settings: Settings, flags: dict[str, str | None]) -> ServicePlan:
         node,
         _owner(settings.state_dir),
         program=_program(),
+        code=_code(),
         environment=carried(flags, os.environ),
     )
 
@@ -155,6 +157,11 @@ def _program() -> tuple[str, ...]:
     if called.name == "meshpeer" and called.is_file() and os.access(called, os.X_OK):
         return (str(called),)
     return (sys.executable, "-m", "meshpeer")
+
+
+def _code() -> list[Path]:
+    """Returns where this program has its files."""
+    return [Path(one) for one in (_program()[0], sys.prefix, sys.base_prefix, Path(meshpeer.__file__).parent)]
 
 
 def _version_if_any(manager: Manager) -> int:
