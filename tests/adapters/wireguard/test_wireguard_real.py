@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshpeer.adapters.wireguard import CommandWireGuard, open_wireguard
+from meshpeer.adapters.wireguard import (
+    UNIT_VARIABLE,
+    CommandWireGuard,
+    open_wireguard,
+    request_file,
+    unit_script,
+)
 from meshpeer.adapters.wireguard.userspace import UAPI_FOLDER
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.identity.keys import WireGuardPrivateKey
@@ -243,6 +249,63 @@ async def test_a_program_that_can_not_start_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=f"did not bring up {NAME}: no TUN for you"):
         await backend.apply(diff_device(None, desired(), now_unix_s=0))
     assert list(UAPI_FOLDER.glob(f"{NAME}.*")) == []
+
+
+@userspace
+async def test_a_unit_that_watches_for_requests_runs_the_program_in_the_agents_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(UNIT_VARIABLE, "tests.service")
+    backend = await opened()
+    async with unit("wireguard-go", "--foreground", NAME) as started:
+        wanted = desired(peer(ALPHA, "10.10.0.2/32"))
+        await settle(backend, wanted)
+        assert [process_of(NAME)] == [one.pid for one in started]
+        assert not request_file(NAME).exists()
+        # It is the same process for the next agent, with a unit or without one.
+        monkeypatch.delenv(UNIT_VARIABLE)
+        assert diff_device(await (await opened("auto")).observe(), wanted, now_unix_s=0) == ()
+        # A process that died is asked for again.
+        os.kill(process_of(NAME), signal.SIGKILL)
+        await gone(backend)
+        await settle(backend, wanted)
+        assert len(started) == 2
+        await backend.remove()
+        await ended(started[-1].pid)
+    assert list(UAPI_FOLDER.glob(f"{NAME}.*")) == []
+    assert len(started) == 2, "what is taken down is not asked for again"
+
+
+@userspace
+async def test_a_unit_whose_program_fails_is_quoted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UNIT_VARIABLE, "tests.service")
+    backend = await opened()
+    # The program takes these words like its own, so that it is known for ours until it ends.
+    async with unit("sh", "-c", "echo 'no TUN for you' >&2; exit 1", "--foreground", NAME):
+        with pytest.raises(EnvironmentFault, match=f"did not bring up {NAME}: no TUN for you") as failed:
+            await backend.apply(diff_device(None, desired(), now_unix_s=0))
+    assert failed.value.hint == "journalctl -u tests.service -n 20"
+    assert list(UAPI_FOLDER.glob(f"{NAME}.*")) == []
+
+
+@contextlib.asynccontextmanager
+async def unit(*program: str) -> AsyncIterator[list[trio.Process]]:
+    """Does what the two units do: wherever the request is and the program is not, it starts the script."""
+    started: list[trio.Process] = []
+
+    async def watch() -> None:
+        while True:
+            if request_file(NAME).exists() and not (started and started[-1].poll() is None):
+                command = ["/bin/sh", "-c", unit_script(NAME), *program]
+                started.append(await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL))
+            for one in started:
+                one.poll()  # collects it, as systemd does
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        yield started
+        nursery.cancel_scope.cancel()
 
 
 async def opened(kind: str = KIND, owner: str = "tests") -> CommandWireGuard:
