@@ -143,7 +143,7 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
     file = settings.file
     grants = []
     if tunnels:
-        does = "wg and ip set up the interface" + ("; a hub forwards: nft, /proc/sys/net" if root else "")
+        does = "the interface is set up (wg, ip)" + ("; a hub forwards (nft, /proc/sys/net)" if root else "")
         grants.append(Grant(capability="CAP_NET_ADMIN", reason=does))
     ports = (node.control_port, file.control.listen_port, file.control.web_port)
     if any(0 < port <= PRIVILEGED_PORT_MAX for port in ports):
@@ -151,7 +151,7 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
     if users:
         grants += [
             Grant(capability="CAP_SETUID CAP_SETGID", reason="each slot's tasks run as a user of their own"),
-            Grant(capability="CAP_SETPCAP", reason="and can't ever hold any of these rights"),
+            Grant(capability="CAP_SETPCAP", reason="and those can never hold any of these rights"),
             Grant(capability="CAP_CHOWN", reason="a task's folder and inputs are given to its user"),
             Grant(
                 capability="CAP_DAC_OVERRIDE",

@@ -66,6 +66,7 @@ def run_node(asked: Asked, settings: Settings, prepare: Prepare, *, detach: bool
 
 def _run_here(asked: Asked, settings: Settings, prepare: Prepare) -> None:
     began_s = time.monotonic()
+    by_hand = "NOTIFY_SOCKET" not in os.environ
     prepare(settings)
     prepared_s = time.monotonic() - began_s
     from meshpeer.app.agent import run_agent
@@ -74,7 +75,7 @@ def _run_here(asked: Asked, settings: Settings, prepare: Prepare) -> None:
 
     def on_ready(report: ReadyReport) -> None:
         _print_report(asked, _with_start(report, prepared_s, imported_s))
-        if not asked.quiet and not asked.json:
+        if by_hand and not asked.quiet and not asked.json:
             show.remark("running in the foreground; Ctrl-C stops the agent and leaves the tunnels up")
 
     try:

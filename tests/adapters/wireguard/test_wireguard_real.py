@@ -306,6 +306,9 @@ async def unit(*program: str) -> AsyncIterator[list[trio.Process]]:
         nursery.start_soon(watch)
         yield started
         nursery.cancel_scope.cancel()
+    with trio.fail_after(10):
+        for one in started:
+            await one.wait()
 
 
 async def opened(kind: str = KIND, owner: str = "tests") -> CommandWireGuard:
