@@ -88,23 +88,28 @@ def _selected(work: int, pattern: str, entries: Iterator[int]) -> Iterator[str]:
     gap."""
     whole_folder = pattern.endswith("/")
     parts = pattern.rstrip("/").split("/")
+    named = not has_wildcard(pattern)
     folders = [""]
     for part in parts if whole_folder else parts[:-1]:
-        folders = [inner for folder in folders for inner in _inner_folders(work, folder, part, entries)]
+        folders = [
+            inner for folder in folders for inner in _inner_folders(work, folder, part, named, entries)
+        ]
     if whole_folder:
         yield from _all_files(work, folders, entries)
         return
     for folder in folders:
         for name, mode in _names(work, folder, parts[-1], entries):
-            if not (has_wildcard(parts[-1]) and stat.S_ISDIR(mode)):
+            if named or not stat.S_ISDIR(mode):
                 yield _joined(folder, name)
 
 
-def _inner_folders(work: int, folder: str, part: str, entries: Iterator[int]) -> Iterator[str]:
+def _inner_folders(work: int, folder: str, part: str, named: bool, entries: Iterator[int]) -> Iterator[str]:
+    """Yields the folders that one part of a pattern selects. What else it selects is a fault where the task
+    named it in full, and passed over where a wildcard led there."""
     for name, mode in _names(work, folder, part, entries):
         if stat.S_ISDIR(mode):
             yield _joined(folder, name)
-        elif not has_wildcard(part):
+        elif named:
             raise OutputFault(_unfit(_joined(folder, name), mode))
 
 

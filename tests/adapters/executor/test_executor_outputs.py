@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshpeer.adapters.executor.collecting import OutputFault, collect_outputs
@@ -27,6 +27,8 @@ PATTERNS = st.builds(
 )
 
 
+@example(tree={"a/a/a", "b/a"}, patterns=["*/a"])
+@example(tree={"a/a", "b/a/b"}, patterns=["*/a/b"])
 @settings(max_examples=150, deadline=None)
 @given(tree=TREES, patterns=st.lists(PATTERNS, min_size=1, max_size=2))
 def test_files_taken_are_those_that_the_patterns_select(tree: set[str], patterns: list[str]) -> None:
