@@ -14,6 +14,7 @@ from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.node.node import Node
 from meshpeer.core.records.ledger import Chain
+from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.sim.heap import Action
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class Host:
     issuer: Authority | None
     id: NodeId = field(init=False)
     region: int = 0
+    """Where it stands, for delays."""
+    place: str = ""
+    """The region that its record names."""
     nat: int | None = None
     """Behind which NAT it stands; nobody outside can dial it."""
     clock_skew_s: float = 0.0
@@ -107,6 +111,8 @@ class Host:
     waiting: dict[Ticket, list[tuple[Action, tuple[object, ...]]]] = field(default_factory=dict)
     """What is held back until a write is on disk."""
     written: set[Ticket] = field(default_factory=set)
+    device: DesiredDevice | None = None
+    """What its interface holds."""
     deadline_s: float = NEVER_S
     tick_at_s: float = NEVER_S
     """The earliest tick that lies on the heap."""

@@ -36,6 +36,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire import cbor
 from meshpeer.sim import warm
 from meshpeer.sim.codec import SharedCodec
@@ -51,6 +52,8 @@ EPOCH_S = 1_800_000_000.0
 """Where virtual wall clocks start."""
 PERSIST_S = 0.001
 APPLY_S = 0.02
+LOOK_S = 60.0
+"""How often an interface is looked at while nothing new is wanted."""
 TICK_MIN_S = 1e-6
 """The least time between an event and the tick that it asks for."""
 WIREGUARD_PORT = 51820
@@ -122,9 +125,10 @@ class World:
         host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])
         return host
 
-    def join(self, name: str, seed: Host, *, invite: Authority | None = None) -> Host:
+    def join(self, name: str, seed: Host, *, invite: Authority | None = None, place: str = "") -> Host:
         """Makes and starts a host that knows the charter and one seed, as ``meshpeer join`` leaves it."""
         host = self.make_joiner(name, invite=invite)
+        host.place = place
         self.enter(host, seed)
         return host
 
@@ -193,7 +197,13 @@ class World:
         tickets = TicketCounter()
         dice = random.Random(self.random.random())
         scheduler = Scheduler(
-            me=host.id, slots=2, accepting=True, boot=self.entropy(8), region="", tickets=tickets, dice=dice
+            me=host.id,
+            slots=2,
+            accepting=True,
+            boot=self.entropy(8),
+            region=host.place,
+            tickets=tickets,
+            dice=dice,
         )
         config = NodeConfig(
             key=host.key,
@@ -203,7 +213,7 @@ class World:
             interface="wg0",
             control_port=CONTROL_PORT,
             name=host.name,
-            region="",
+            region=host.place,
             roles=host.roles,
             hub="allow",
             configured_endpoint=False,
@@ -337,10 +347,17 @@ class World:
             case ShowChain(chain=chain):
                 host.chain = chain
             case ApplyDevice(device=device):
-                seen = DeviceObserved(device=device_of(device, self.unix_s()))
-                self.heap.after(APPLY_S, self._post_in, host, host.life, seen)
+                host.device = device
+                self.heap.after(APPLY_S, self._look, host, host.life, device)
             case _:
                 host.effects.append(effect)
+
+    def _look(self, host: Host, life: int, device: DesiredDevice) -> None:
+        """Shows a host its interface, now and from time to time, as long as it is the one that it wants."""
+        if host.life != life or host.device is not device:
+            return
+        self._post_in(host, life, DeviceObserved(device=device_of(device, self.unix_s())))
+        self.heap.after(LOOK_S, self._look, host, life, device)
 
     def _write(self, host: Host, life: int, ticket: Ticket, changes: tuple[Put | Delete, ...]) -> None:
         if host.life != life:

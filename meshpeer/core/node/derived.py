@@ -19,7 +19,7 @@ from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
-from meshpeer.core.topology.plan import REGIONAL
+from meshpeer.core.topology.mode import FULL, declared
 from meshpeer.core.wgconf.model import DesiredDevice
 
 DEFAULT_CONTROL_PORT = "51821"
@@ -56,7 +56,7 @@ class Derived:
     @property
     def depends_on_doubts(self) -> bool:
         """Says whether what members say of each other decides who is a hub."""
-        return self.ledger.charter is not None and self.ledger.charter.topology == REGIONAL
+        return self.ledger.charter is not None and self.ledger.charter.topology != FULL
 
     def device(self, now: Instant) -> DesiredDevice | None:
         """Returns what the interface shall hold where that is something new."""
@@ -66,11 +66,18 @@ class Derived:
         device = self.tunnels.device(
             self.roster, self.ledger.charter, link_remote=self.links.remote_of, doubted=doubted, now=now
         )
-        self.deadline = earliest(self.tunnels.next_deadline(), again)
+        self.deadline = earliest(self.tunnels.next_deadline(now), again)
         if device is None or device == self.desired:
             return None
         self.desired = device
         return device
+
+    def mode(self, before: str) -> str:
+        """Returns what this node's record is to say of the mesh's mode; ``before`` is what it says."""
+        charter = self.ledger.charter
+        if charter is None:
+            return before
+        return declared(charter.topology, self.tunnels.plan.mode, len(self.roster.members), before)
 
     def targets(self, now: Instant) -> dict[NodeId, tuple[str, ...]]:
         """Returns whom to keep links to, with their addresses, best first."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
+from meshpeer.core.topology.moves import MOVE_FRAMES
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice
 
 # --- frames -------------------------------------------------------------------------------------------------
@@ -24,7 +25,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="app
     sender_key: WireGuardKey
 
 
-FRAMES = (Applied,)
+FRAMES = (Applied, *MOVE_FRAMES)
 
 # --- events -------------------------------------------------------------------------------------------------
 
@@ -77,6 +78,13 @@ class LeaveAsked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardingFailed:
     """This machine can't pass on what is not its own: it must not be a hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CharterSigned:
+    """A person changed the mesh's settings: the charter that this node signed for it, as an envelope."""
+
+    envelope: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
+    CharterSigned,
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
@@ -85,6 +86,7 @@ from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.topology.moves import Moved, MoveOffered
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire.frames import Codec
 
@@ -241,6 +243,8 @@ class Node:
             case ForwardingFailed():
                 self.presence.hub = "never"
                 return []
+            case CharterSigned(envelope=signed):
+                return self._spread((), [signed], now)
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
@@ -303,6 +307,10 @@ class Node:
                 self.tunnels.on_applied(message, now)
                 self._stale = True
                 return []
+            case MoveOffered() | Moved():
+                answer = self.tunnels.moves.on_message(peer, message, now)
+                self._stale = True
+                return self._send(peer, answer) if answer else []
             case _:
                 if peer != self.me and isinstance(message, jobs.Grant | jobs.Offer):
                     self.overlay.need(peer, now)
@@ -509,8 +517,19 @@ class Node:
             effects += [ApplyDevice(device=device)] if device else []
             forward = self.tunnels.forward_change()
             effects += [forward] if forward else []
+            effects += self._settle_moves(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
+
+    def _settle_moves(self, now: Instant) -> list[NodeEffect]:
+        """Talks to those whose pair with this node has to move, and says which way it derives the mesh."""
+        for node in self.tunnels.moves.links_wanted():
+            self.overlay.need(node, now)
+        mode = self.derived.mode(self.presence.mode)
+        self._stale = self._stale or mode != self.presence.mode
+        self.presence.mode = mode
+        said = self.tunnels.offers(lambda node: self.links.link_to(node) is not None, now)
+        return [effect for node, word in said for effect in self._send(node, word)]
 
     def _keep_links(self, now: Instant) -> list[NodeEffect]:
         self.overlay.set_members(self.ledger.ids, now)

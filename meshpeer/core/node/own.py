@@ -37,6 +37,7 @@ class Profile:
     certificate: Digest
     hub: str
     configured_endpoint: bool
+    mode: str = ""
 
 
 class OwnRecord:
@@ -89,6 +90,7 @@ class OwnRecord:
             certificate=profile.certificate,
             hub=profile.hub,
             configured_endpoint=profile.configured_endpoint,
+            mode=profile.mode,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(

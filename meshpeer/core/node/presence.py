@@ -32,6 +32,8 @@ class Presence:
         self._profile: Profile | None = None
         self.name = config.name
         self.hub = config.hub
+        self.mode = ""
+        """Which way this node derives the mesh, for those that have to agree with it."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -101,6 +103,7 @@ class Presence:
             certificate=Digest(envelope.digest_of(self.chain[0])),
             hub=self.hub,
             configured_endpoint=config.configured_endpoint,
+            mode=self.mode,
         )
 
     def _claim(self, roster: Roster) -> str:

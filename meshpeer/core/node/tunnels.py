@@ -26,7 +26,9 @@ from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
-from meshpeer.core.topology.plan import REGIONAL, MeshPlan, plan_mesh
+from meshpeer.core.topology.mode import REGIONAL
+from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
+from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer
 
@@ -73,6 +75,8 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
+        self.moves = Moves(me)
+        self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
         self._forwarded: tuple[str, ...] | None = None
         """What is passed on; None before the first plan: an agent before this one may have left it on."""
@@ -102,6 +106,7 @@ class Tunnels:
 
     def on_link(self, node: NodeId) -> None:
         """A new link: tell the peer again what this interface holds."""
+        self.moves.on_link(node)
         for tunnel in self._tunnels.values():
             if tunnel.node == node:
                 tunnel.told = False
@@ -138,8 +143,12 @@ class Tunnels:
         mine = roster.get(self._me)
         if mine is None:
             return None
-        self.plan = plan_mesh(_view(roster, charter, doubted, now), self._me)
-        self._grown_at_s = _next_grown(roster, now) if charter.topology == REGIONAL else None
+        routes = Routes(_view(roster, charter, doubted, now), self._me)
+        self._keys = {one.node: one.wireguard_key for one in routes.members}
+        around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
+        held = self.moves.update(routes, around, now)
+        self.plan = routes.plan(held, forwarded=bool(self._forwarded))
+        self._grown_at_s = _next_grown(roster, now) if routes.mode == REGIONAL else None
         overlay = self._overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
@@ -161,7 +170,11 @@ class Tunnels:
         self._forwarded = wanted
         return Forward(prefixes=wanted)
 
-    def next_deadline(self) -> Deadline | None:
+    def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveOffered]]:
+        """Returns what to say to whom about pairs that have to move."""
+        return self.moves.offers(linked, now)
+
+    def next_deadline(self, now: Instant) -> Deadline | None:
         waits = [
             Deadline(tunnel.ready_at_s, "a peer is ready for an endpoint")
             for tunnel in self._tunnels.values()
@@ -169,9 +182,14 @@ class Tunnels:
         ]
         return earliest(
             *waits,
+            self.moves.next_deadline(now),
             Deadline(self._grown_at_s, "a node has been up for a while") if self._grown_at_s else None,
             *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
         )
+
+    def _tunnel_to(self, node: NodeId) -> ObservedPeer | None:
+        key = self._keys.get(node)
+        return self._held.get(key) if key else None
 
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
@@ -244,6 +262,7 @@ def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId], n
         topology=charter.topology,
         keepalive_s=charter.keepalive_s,
         mtu=charter.mtu,
+        hubs=charter.hubs,
         members=tuple(
             MemberView(
                 node=one.node,
@@ -256,6 +275,8 @@ def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId], n
                 public=one.record.configured_endpoint or any(map(_is_public, one.record.wireguard_endpoints)),
                 doubted=one.node in doubted,
                 young=one.record.incarnation + YOUNG_S > now.unix_s,
+                incarnation=one.record.incarnation,
+                mode=one.record.mode,
             )
             for one in _first_of_each_key(roster)
         ),

@@ -13,6 +13,7 @@ from meshpeer.core.membership.messages import (
 )
 from meshpeer.core.node.messages import (
     ApplyDevice,
+    CharterSigned,
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
@@ -47,6 +48,7 @@ NodeEvent = (
     | SelfMessage
     | LeaveAsked
     | ForwardingFailed
+    | CharterSigned
     | RenameAsked
     | jobs.SchedulerEvent
 )

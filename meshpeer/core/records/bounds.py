@@ -60,7 +60,7 @@ def check_member(record: MemberRecord) -> None:
         raise PeerFault("record names an endpoint that is no endpoint: HOST:PORT, IPv6 in brackets")
     if not 0 <= record.wireguard_port <= PORT_MAX:
         raise PeerFault(f"record has {record.wireguard_port} for a port, which is no port")
-    labels = (record.name, *record.roles, *filter(None, (record.region, record.hub)))
+    labels = (record.name, *record.roles, *filter(None, (record.region, record.hub, record.mode)))
     if len(record.roles) > ROLES_MAX or not all(map(_LABEL.fullmatch, labels)):
         raise PeerFault("record has a name, roles or a region that are no DNS labels")
     if record.ipv4 and not _is_ipv4(record.ipv4):

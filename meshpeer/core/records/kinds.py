@@ -40,6 +40,9 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     """``prefer``, ``allow`` or ``never``."""
     configured_endpoint: bool = False
     """The first WireGuard endpoint was configured by a person (a public address or a forwarded port)."""
+    mode: str = ""
+    """Which way this node derives a mesh of topology ``auto``: ``full`` or ``regional``; empty for large
+    meshes."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):
@@ -69,6 +72,10 @@ class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", ta
     mtu: int = 1420
     away_max_s: int = 7 * 86_400
     """How long a member may be away before its record expires."""
+    hubs: int = 1
+    """Active hubs per region; one more stands by."""
+    idle_s: int = 180
+    """How long a pair's own tunnel must have carried nothing before the pair moves to its hubs."""
 
 
 class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="suspect"):

@@ -7,7 +7,8 @@ from there to it: three hops at most.
 
 An address belongs to one tunnel, and WireGuard checks that on receive, too. So paths are symmetric: a pair
 has a tunnel or has none, seen from either end, and all that a member sends or gets from afar passes its one
-home hub.
+home hub. Where a pair has not moved to what the plan gives it (``moves``), both its ends make the same
+exception.
 
 A member that is suspected or dead keeps its tunnel: only leave, expiry and revocation end it, so a partition
 heals without anyone reconfiguring anything. What doubts change is who is a hub.
@@ -16,14 +17,14 @@ heals without anyone reconfiguring anything. What doubts change is who is a hub.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.topology.mode import FULL, REGIONAL, mode_of
 from meshpeer.core.topology.regions import Cell, cells_of
 from meshpeer.core.topology.view import MemberView, MeshView
 
-FULL, REGIONAL = "full", "regional"
 REGION_FULL_MAX = 32
 """Members of a region of more reach each other through its hub."""
 
@@ -36,7 +37,8 @@ class PlannedPeer:
     name: str
     public_key: WireGuardKey
     allowed_ips: tuple[str, ...]
-    """Exact: /32 and /128; sorted, and disjoint between the peers of a plan."""
+    """Exact: /32 and /128; sorted, and disjoint between the peers of a plan. None while the pair still goes
+    by its hubs."""
     keepalive_s: int
 
 
@@ -58,6 +60,8 @@ class MeshPlan:
     """This node is a hub, or stands by: it passes on what is not its own."""
     routes: tuple[str, ...] = ()
     """Prefixes to route into the interface beyond the mesh's own."""
+    held: Held | None = None
+    """Which pairs have not moved to what the rules give them; None where all have."""
 
     def carrier_of(self, address: str) -> PlannedPeer | None:
         """Returns the peer whose tunnel an overlay address goes through, None for one that goes nowhere."""
@@ -65,75 +69,132 @@ class MeshPlan:
         return next((peer for peer in self.peers if prefix in peer.allowed_ips), None)
 
 
-def plan_mesh(view: MeshView, me: NodeId) -> MeshPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The pairs of this node that are still where they were, as both their ends agreed."""
+
+    direct: frozenset[NodeId] = frozenset()
+    """Keep their own tunnel, although the plan sends them by hubs."""
+    carried: frozenset[NodeId] = frozenset()
+    """Go by hubs, although the plan gives them a tunnel."""
+
+
+NOTHING_HELD = Held()
+
+
+def plan_mesh(view: MeshView, me: NodeId, held: Held = NOTHING_HELD, *, forwarded: bool = False) -> MeshPlan:
     """Derives this node's tunnels from the view; pure, and the same for equal views in whatever order."""
-    members = _one_per_key(view.members)
-    mine = next((one for one in members if one.node == me), None)
-    if mine is None:
-        # Another node holds this one's key, or it is not in yet: whom it reaches, it reaches directly.
-        shown = {one.wireguard_key for one in view.members if one.node == me}
-        others = [one for one in members if one.wireguard_key not in shown]
-    else:
-        others = [one for one in members if one is not mine]
-    cells = cells_of(members) if mine is not None and view.topology == REGIONAL else {}
-    if mine is None or not cells:
-        return MeshPlan(mode=FULL, peers=_peers([(one, one) for one in others], view))
-    regional = _Regional(members, cells)
-    is_hub = me in regional.hubs
-    return MeshPlan(
-        mode=REGIONAL,
-        peers=_peers([(regional.next_hop(mine, one), one) for one in others], view),
-        hub=None if is_hub else cells[mine.region].home(me).name,
-        hubs=tuple(sorted({hub.name for cell in cells.values() for hub in cell.active})),
-        standbys=tuple(sorted({hub.name for cell in cells.values() for hub in cell.standby})),
-        forwards=is_hub,
-    )
+    return Routes(view, me).plan(held, forwarded=forwarded)
 
 
-class _Regional:
-    """Who has a tunnel to whom, and where to send what has none."""
+class Routes:
+    """Who has a tunnel to whom, and where this node sends what has none."""
 
-    def __init__(self, members: Iterable[MemberView], cells: dict[str, Cell]) -> None:
-        self._cells = cells
-        self.hubs = {hub.node for cell in cells.values() for hub in cell.hubs}
+    def __init__(self, view: MeshView, me: NodeId) -> None:
+        members = _one_per_key(view.members)
+        mine = next((one for one in members if one.node == me), None)
+        if mine is None:
+            # Another node holds this one's key, or it is not in yet: whom it reaches, it reaches directly.
+            shown = {one.wireguard_key for one in view.members if one.node == me}
+            members = [one for one in members if one.wireguard_key not in shown]
+        self._view = view
+        self._mine = mine
+        self._others = [one for one in members if one is not mine]
         self._sizes = collections.Counter(member.region for member in members)
+        self._cells = cells_of(members, active=view.hubs) if mine is not None else {}
+        self._hubs = {hub.node for cell in self._cells.values() for hub in cell.hubs}
+        regional = bool(self._cells) and mode_of(view.topology, members) == REGIONAL
+        self.mode = REGIONAL if regional else FULL
+        self.adjacent = {one.node for one in self._others if self._is_adjacent(one)}
+        """Whom this node has a tunnel to, by the rules of the mode."""
 
-    def next_hop(self, here: MemberView, to: MemberView) -> MemberView:
-        """Returns whose tunnel at ``here`` leads to a member, and takes what comes from it."""
-        if self.adjacent(here, to):
-            return to
-        edge = to if here.node in self.hubs else here
-        return self._cells[edge.region].home(edge.node)
+    @property
+    def members(self) -> Iterable[MemberView]:
+        """Returns all others."""
+        return self._others
 
-    def adjacent(self, one: MemberView, other: MemberView) -> bool:
-        """Says whether two members have a tunnel; the same from either end."""
-        if one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX:
+    def is_hub(self, node: NodeId) -> bool:
+        """Says whether a member carries traffic of others, or stands by to."""
+        return node in self._hubs
+
+    def home(self, member: MemberView) -> NodeId | None:
+        """Returns the hub through which all passes that a member has no tunnel for; None where nobody is
+        fit."""
+        cell = self._cells.get(member.region)
+        return cell.home(member.node).node if cell else None
+
+    def by_hub(self, to: MemberView, direct: Set[NodeId] = frozenset()) -> NodeId | None:
+        """Returns whose tunnel leads to a member that this node has none for, and takes what comes from it.
+
+        ``direct`` are those whom this node keeps a tunnel to beyond the rules: a hub among them brings the
+        traffic of whom it serves."""
+        assert self._mine is not None
+        there = self.home(to)
+        if self._mine.node in self._hubs:
+            return there
+        return there if there in direct and to.node not in self._hubs else self.home(self._mine)
+
+    def plan(self, held: Held = NOTHING_HELD, *, forwarded: bool = False) -> MeshPlan:
+        """Returns the tunnels. ``forwarded``: this node was a hub when the mesh was regional; it carries on
+        for those that still depend on it."""
+        tunnels = {one.node: one for one in self._others if one.node in self.adjacent | held.direct}
+        carried: list[tuple[MemberView, MemberView]] = []
+        for one in self._others:
+            if one.node in tunnels and one.node not in held.carried:
+                carried.append((one, one))
+            elif (hop := self.by_hub(one, held.direct)) in tunnels:
+                carried.append((tunnels[hop], one))
+        by_hubs = self._mine is not None and (self.mode == REGIONAL or bool(held.carried))
+        is_hub = self._mine is not None and self._mine.node in self._hubs
+        names = {one.node: one.name for one in (*self._others, *([self._mine] if self._mine else []))}
+        home = self.home(self._mine) if self._mine is not None and by_hubs and not is_hub else None
+        cells = self._cells.values() if by_hubs else ()
+        return MeshPlan(
+            mode=self.mode,
+            peers=_peers(tunnels.values(), carried, self._view),
+            hub=names[home] if home else None,
+            hubs=tuple(sorted({hub.name for cell in cells for hub in cell.active})),
+            standbys=tuple(sorted({hub.name for cell in cells for hub in cell.standby})),
+            forwards=is_hub and (self.mode == REGIONAL or forwarded),
+            held=held if held.direct or held.carried else None,
+        )
+
+    def _is_adjacent(self, other: MemberView) -> bool:
+        """Says whether this node and another have a tunnel; the same from either end."""
+        mine = self._mine
+        if mine is None or self.mode == FULL:
             return True
-        hubs = [member for member in (one, other) if member.node in self.hubs]
+        if mine.region == other.region and self._sizes[mine.region] <= REGION_FULL_MAX:
+            return True
+        hubs = [member for member in (mine, other) if member.node in self._hubs]
         if len(hubs) != 1:
             return len(hubs) == 2
-        edge = other if hubs[0] is one else one
-        return self._cells[edge.region].serves(hubs[0].node, edge.node)
+        edge = other if hubs[0] is mine else mine
+        return self._cell(edge).serves(hubs[0].node, edge.node)
+
+    def _cell(self, member: MemberView) -> Cell:
+        return self._cells[member.region]
 
 
-def _peers(carried: Iterable[tuple[MemberView, MemberView]], view: MeshView) -> tuple[PlannedPeer, ...]:
+def _peers(
+    tunnels: Iterable[MemberView], carried: Iterable[tuple[MemberView, MemberView]], view: MeshView
+) -> tuple[PlannedPeer, ...]:
     """Returns the tunnels, given pairs of whose tunnel it is and whose addresses go through it."""
     owned: set[str] = set()
-    tunnels: dict[NodeId, tuple[MemberView, list[str]]] = {}
+    allowed: dict[NodeId, list[str]] = {one.node: [] for one in tunnels}
     for peer, member in sorted(carried, key=lambda pair: (pair[0].node, pair[1].node)):
-        _, allowed = tunnels.setdefault(peer.node, (peer, []))
         fresh = [one for one in _addresses(member) if one not in owned]
         owned.update(fresh)
-        allowed += fresh
+        allowed[peer.node] += fresh
     peers = [
         PlannedPeer(
             node=peer.node,
             name=peer.name,
             public_key=peer.wireguard_key,
-            allowed_ips=tuple(sorted(allowed)),
+            allowed_ips=tuple(sorted(allowed[peer.node])),
             keepalive_s=view.keepalive_s,
         )
-        for peer, allowed in tunnels.values()
+        for peer in tunnels
     ]
     return tuple(sorted(peers, key=lambda peer: peer.public_key))
 

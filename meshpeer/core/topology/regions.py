@@ -20,6 +20,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.view import MemberView
 
 ACTIVE = 1
+"""Hubs that carry a region's traffic, unless the charter says otherwise."""
 STANDBY = 1
 
 
@@ -46,7 +47,7 @@ class Cell:
         return hub == self.home(edge).node or any(one.node == hub for one in self.standby)
 
 
-def cells_of(members: Iterable[MemberView]) -> dict[str, Cell]:
+def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str, Cell]:
     """Returns the cell of each region; empty where nobody at all is fit to be a hub."""
     regions: dict[str, list[MemberView]] = {}
     for member in members:
@@ -58,7 +59,7 @@ def cells_of(members: Iterable[MemberView]) -> dict[str, Cell]:
             key=lambda one: _rank(region, one),
         )
         if ranked:
-            cells[region] = Cell(tuple(ranked[:ACTIVE]), tuple(ranked[ACTIVE : ACTIVE + STANDBY]))
+            cells[region] = Cell(tuple(ranked[:active]), tuple(ranked[active : active + STANDBY]))
     return {region: cells.get(region) or _carrier(region, cells) for region in regions} if cells else {}
 
 

@@ -26,6 +26,10 @@ class MemberView:
     """Its observers say, in signed facts, that it is gone."""
     young: bool = False
     """It started a moment ago: it may not have all its tunnels yet."""
+    incarnation: int = 0
+    """Of its record: raised whenever it starts."""
+    mode: str = ""
+    """Which way it derives the mesh (``full`` or ``regional``); empty where it doesn't say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,4 +41,6 @@ class MeshView:
     """``auto``, ``full`` or ``regional``."""
     keepalive_s: int
     mtu: int
+    hubs: int = 1
+    """Active hubs per region."""
     members: tuple[MemberView, ...]

@@ -10,6 +10,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from topology_packets import check_plans
 
 from meshpeer.core.addressing.ula import ula_address
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
@@ -18,7 +19,6 @@ from meshpeer.core.topology.regions import ACTIVE, STANDBY, cells_of
 from meshpeer.core.topology.view import MemberView, MeshView
 
 MESH = MeshId(bytes(16))
-HOPS_MAX = 3
 
 
 # --- every pair ---------------------------------------------------------------------------------------------
@@ -157,38 +157,7 @@ def test_one_that_comes_or_goes_moves_the_tunnels_of_few() -> None:
 
 
 def check(view: MeshView) -> None:
-    """Follows a packet of each pair, and asks at each hop what WireGuard would: whose is it, may it come from
-    there."""
-    plans = {one.node: plan_mesh(view, one.node) for one in view.members}
-    for one, plan in plans.items():
-        owned = [address for peer in plan.peers for address in peer.allowed_ips]
-        assert len(owned) == len(set(owned)), "one owner per address"
-        for peer in plan.peers:
-            assert one in {back.node for back in plans[peer.node].peers}, "a tunnel has two ends"
-    owners = {
-        one: {address: peer.node for peer in plan.peers for address in peer.allowed_ips}
-        for one, plan in plans.items()
-    }
-    for source in view.members:
-        for target in view.members:
-            if source != target:
-                follow(source, target, plans, owners)
-
-
-def follow(
-    source: MemberView,
-    target: MemberView,
-    plans: dict[NodeId, MeshPlan],
-    owners: dict[NodeId, dict[str, NodeId]],
-) -> None:
-    here, hops = source.node, 0
-    while here != target.node:
-        there = owners[here].get(f"{target.ipv6}/128")
-        assert there is not None, f"{here!r} knows no way to {target.name}"
-        assert owners[there].get(f"{source.ipv6}/128") == here, "the source may come by this tunnel"
-        assert there == target.node or plans[there].forwards, "only hubs pass on"
-        here, hops = there, hops + 1
-        assert hops <= HOPS_MAX
+    check_plans(view, {one.node: plan_mesh(view, one.node) for one in view.members})
 
 
 def standbys(view: MeshView) -> set[NodeId]:
