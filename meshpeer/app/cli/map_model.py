@@ -190,7 +190,10 @@ def _planned(
 def _notes(plan: Plan, regions: Sequence[MapRegion]) -> tuple[str, ...]:
     if plan.mode != REGIONAL:
         return ("In a full mesh everybody has a tunnel to everybody; drawn are this node's.",)
-    notes = ["Members of one region may have tunnels to each other, which are not drawn."]
+    notes = [
+        "Of a way by a hub this node knows its own tunnel to that hub, and not what follows.",
+        "Members of one region may have tunnels to each other, which are not drawn.",
+    ]
     bare = [region.name or "(none)" for region in regions if not region.hubs]
     if bare:
         verb = "has" if len(bare) == 1 else "have"
