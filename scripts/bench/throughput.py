@@ -31,7 +31,7 @@ from meshlab import Lab, Node
 LAB = Path(__file__).resolve().parents[1] / "netns" / "labs" / "two-nodes.toml"
 HAND, HAND_PORT, KEEPALIVE_S = "wghand", 51900, 25
 HAND_ADDRESSES = ("10.99.0.1", "10.99.0.2")
-PINGS, OMITTED_S, WAIT_S = 300, 1, 30.0
+PINGS, OMITTED_S, TRIES, WAIT_S = 200, 1, 3, 30.0
 
 
 def main() -> None:
@@ -133,8 +133,14 @@ def round_trips_ms(node: Node, target: str) -> list[float]:
 
 def mbit_per_s(node: Node, target: str, seconds: int) -> float:
     words = ["iperf3", "-J", "-c", target, "-t", str(seconds), "-O", str(OMITTED_S)]
-    said = json.loads(node.run(words, timeout=seconds + WAIT_S).stdout)
-    return float(said["end"]["sum_received"]["bits_per_second"]) / 1e6
+    for _ in range(TRIES):
+        said = json.loads(node.run(words, check=False, timeout=seconds + WAIT_S).stdout)
+        if "sum_received" in said["end"]:
+            return float(said["end"]["sum_received"]["bits_per_second"]) / 1e6
+        print(
+            f"again: iperf3 to {target} ended without a sum: {said.get('error', 'no error said')}", flush=True
+        )
+    raise SystemExit(f"iperf3 to {target} failed {TRIES} times")
 
 
 def show(what: str, found: dict[str, list[float]], better: Callable[[float, float], float]) -> None:

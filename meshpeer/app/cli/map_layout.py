@@ -200,8 +200,13 @@ def lay_out(mesh: MeshMap) -> Picture:
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Returns how wide a text may become, in pixels."""
-    columns = sum(1.0 if show.width_of(one) == 2 else 0.9 if one in "mwMW@%" else 0.64 for one in text)
-    return columns * size * (1.1 if bold else 1.0)
+    return sum(map(_em, text)) * size * (1.1 if bold else 1.0)
+
+
+def _em(letter: str) -> float:
+    if show.width_of(letter) == 2 or letter in "mwMW@%…":
+        return 1.0
+    return 0.79 if letter.isupper() else 0.64
 
 
 # --- which side -----------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def map_mesh(status: Status, peers: Sequence[Peer], plan: Plan) -> MeshMap:
         ),
         planned=tuple(_planned(status, present, plan, regions)),
         left=len(peers) - len(present),
-        notes=_notes(plan, regions),
+        notes=_notes(status, plan, regions),
     )
 
 
@@ -187,9 +187,13 @@ def _planned(
                         yield MapPlanned(source=name, target=hub)
 
 
-def _notes(plan: Plan, regions: Sequence[MapRegion]) -> tuple[str, ...]:
+def _notes(status: Status, plan: Plan, regions: Sequence[MapRegion]) -> tuple[str, ...]:
+    if not status.node.interface:
+        return ("This node has no interface: it plans no tunnels, and knows of none.",)
     if plan.mode != REGIONAL:
-        return ("In a full mesh everybody has a tunnel to everybody; drawn are this node's.",)
+        return (
+            "In a full mesh all that have an interface have tunnels to each other; drawn are this node's.",
+        )
     notes = [
         "Of a way by a hub this node knows its own tunnel to that hub, and not what follows.",
         "Members of one region may have tunnels to each other, which are not drawn.",

@@ -57,7 +57,15 @@ def test_a_member_that_takes_no_part_in_the_plan_has_no_planned_tunnel() -> None
 def test_a_full_mesh_names_no_tunnel_between_others_but_says_that_there_are_some() -> None:
     found = mesh(11, 3, mode="full")
     assert found.planned == ()
-    assert "everybody has a tunnel to everybody" in found.notes[0]
+    assert "tunnels to each other; drawn are this node's" in found.notes[0]
+
+
+def test_a_node_without_an_interface_says_that_it_knows_of_no_tunnels() -> None:
+    status, peers, plan = documents(5, 2, mode="full")
+    bare = msgspec.structs.replace(status, node=msgspec.structs.replace(status.node, interface=""))
+    found = map_mesh(bare, peers, msgspec.structs.replace(plan, peers=()))
+    assert found.planned == ()
+    assert found.notes == ("This node has no interface: it plans no tunnels, and knows of none.",)
 
 
 def test_a_region_without_a_hub_is_said_to_be_carried_and_by_whom_is_not_guessed() -> None:
