@@ -29,6 +29,7 @@ from pathlib import Path
 
 import msgspec
 import trio
+import trio.testing
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
 
@@ -85,6 +86,7 @@ async def measure(members: int, rounds: int) -> int:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
+            await trio.testing.wait_all_tasks_blocked()
             first = Cost()
             await look(mesh.derive(), first)
             for number in range(rounds):
