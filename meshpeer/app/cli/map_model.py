@@ -103,7 +103,7 @@ def map_mesh(status: Status, peers: Sequence[Peer], plan: Plan) -> MeshMap:
         regions=regions,
         members=ordered,
         paths=tuple(
-            MapPath(source=status.node.name, target=one.name, path=one.path, via=one.via, rtt_ms=one.rtt_ms)
+            _path(status.node.name, one)
             for one in sorted(present, key=lambda one: (at[one.region], one.name))
         ),
         planned=tuple(_planned(status, present, plan, regions)),
@@ -141,6 +141,12 @@ def _members(status: Status, present: Iterable[Peer], plan: Plan) -> list[MapMem
         for one in present
     ]
     return [mine, *others]
+
+
+def _path(me: str, peer: Peer) -> MapPath:
+    # Who is not reached may have been once: its last round trip is no longer one of a path.
+    rtt_ms = None if peer.path == "none" else peer.rtt_ms
+    return MapPath(source=me, target=peer.name, path=peer.path, via=peer.via, rtt_ms=rtt_ms)
 
 
 def _regions(members: Sequence[MapMember], paths: dict[str, str]) -> tuple[MapRegion, ...]:

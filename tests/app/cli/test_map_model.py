@@ -25,8 +25,14 @@ def test_paths_are_those_of_this_node_and_say_what_peers_says() -> None:
     found = map_mesh(status, peers, plan)
     assert {one.source for one in found.paths} == {status.node.name}
     assert {(one.target, one.path, one.via, one.rtt_ms) for one in found.paths} == {
-        (one.name, one.path, one.via, one.rtt_ms) for one in peers
+        (one.name, one.path, one.via, one.rtt_ms if one.path != "none" else None) for one in peers
     }
+
+
+def test_whom_nobody_reaches_has_no_round_trip_whatever_it_was_once() -> None:
+    _, _, plan = documents(3, 1)
+    found = map_mesh(make_status(), [make_peer(path="none", rtt_ms=3.5)], plan)
+    assert [one.rtt_ms for one in found.paths] == [None]
 
 
 def test_planned_are_tunnels_between_others_of_hubs_and_of_members_to_their_hubs() -> None:
