@@ -20,6 +20,7 @@ import typer.main
 from meshpeer.adapters.web.page import render
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app import config
+from meshpeer.app.cli import map_model
 from meshpeer.app.cli.main import build
 from meshpeer.core.counters import Counters
 from meshpeer.runtime import control
@@ -129,6 +130,7 @@ def _control() -> Iterator[str]:
     for method, path in sorted(served ^ said):
         verb = "does not name" if (method, path) in served else "names an unknown route"
         yield f"{page.name}: {verb} {method} {path}"
+    assert issubclass(map_model.MeshMap, control.Doc), "documents of commands are among those below"
     for document in control.Doc.__subclasses__():
         for field in msgspec.structs.fields(document):
             if f"`{field.encode_name}`" not in text:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import meshkit
 import pytest
 from meshlab import Lab, Node
+
+from meshpeer.app.cli.map_model import MeshMap
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -68,6 +71,33 @@ def test_traffic_between_regions_goes_by_hubs(lab: Lab) -> None:
                 assert region_of(peer.via) == mine or name in standbys(lab), (name, other)
             if direct:
                 assert peer.path == "direct", (name, other)
+
+
+def test_a_map_shows_regions_hubs_and_this_nodes_own_paths(lab: Lab) -> None:
+    (hubs,) = hubs_seen(lab)
+    for name in ("alpha", hubs[-1]):
+        node = lab.node(name)
+
+        def agrees(node: Node = node) -> bool:
+            peers = meshkit.peers(node)
+            found = meshkit.ask(node, MeshMap, "map")
+            return {one.target: (one.path, one.via) for one in found.paths} == {
+                other: (peer.path, peer.via) for other, peer in peers.items()
+            }
+
+        meshkit.until(agrees, f"the map of {name} shows the paths that its peers shows")
+        found = meshkit.ask(node, MeshMap, "map")
+        assert {one.name: set(one.members) for one in found.regions} == {
+            region: set(names) for region, names in REGIONS.items()
+        }
+        assert sorted(hub for one in found.regions for hub in one.hubs) == sorted(hubs)
+        between = {frozenset((one.source, one.target)) for one in found.planned}
+        assert {frozenset(pair) for pair in itertools.combinations(hubs, 2) if name not in pair} <= between
+        assert not any(name in pair for pair in between)
+        lines = meshkit.meshpeer(node, "map").splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(any(f" {other} " in line for line in lines) for other in NAMES)
+        ElementTree.fromstring(meshkit.meshpeer(node, "map", "--svg", "-"))
 
 
 def test_a_hub_forwards_within_the_mesh_and_nowhere_else(lab: Lab) -> None:

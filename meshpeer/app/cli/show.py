@@ -46,16 +46,31 @@ def clean(text: str) -> str:
     return "".join(_visible(letter) for letter in text)
 
 
+def pieces(row: Sequence[tuple[str, str]]) -> None:
+    """Prints one line of an answer from texts with the colour of each, or nothing for none."""
+    shown = [*row]
+    while shown and not shown[-1][0].rstrip():
+        shown.pop()
+    if shown:
+        shown[-1] = (shown[-1][0].rstrip(), shown[-1][1])
+    line("".join(paint(text, colour) if colour else text for text, colour in shown))
+
+
+def can_print(text: str) -> bool:
+    """Says whether standard output's encoding has these letters."""
+    return _encodable(text, sys.stdout) == text
+
+
 def heading(text: str) -> str:
     """Returns the text in bold where standard output is a terminal."""
     return f"\x1b[1m{text}\x1b[0m" if is_rich(sys.stdout) else text
 
 
 def paint(text: str, colour: str) -> str:
-    """Returns the text in a colour where standard output is a terminal: ``red``, ``green``, ``yellow`` or
-    ``dim``.
+    """Returns the text in a colour where standard output is a terminal: ``red``, ``green``, ``yellow``,
+    ``dim`` or ``bold``.
     """
-    code = {"red": "31", "green": "32", "yellow": "33", "dim": "2"}[colour]
+    code = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}[colour]
     return f"\x1b[{code}m{text}\x1b[0m" if is_rich(sys.stdout) else text
 
 
@@ -87,7 +102,7 @@ def table(
     if is_rich(sys.stdout):
         _rich_table(titles, cells, right, colours or {})
         return
-    widths = [max(_width(row[column]) for row in [list(titles), *cells]) for column in range(len(titles))]
+    widths = [max(width_of(row[column]) for row in [list(titles), *cells]) for column in range(len(titles))]
     for row in [list(titles), *cells]:
         line(
             (" " * GAP)
@@ -148,11 +163,11 @@ def _rich_table(
 
 
 def _aligned(cell: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(cell))
+    space = " " * (width - width_of(cell))
     return space + cell if right else cell + space
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Returns how many columns a terminal gives the text (UAX #11: wide letters take two, marks none)."""
     if text.isascii():
         return len(text)
