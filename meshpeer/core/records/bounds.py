@@ -46,9 +46,11 @@ def check_suspicion(record: SuspectRecord, now_unix_s: float) -> None:
 
 
 def check_leave(record: LeaveRecord) -> None:
-    """Raises ``PeerFault`` where a tombstone's name is none."""
+    """Raises ``PeerFault`` where a tombstone's name or address is none."""
     if record.name and not _LABEL.fullmatch(record.name):
         raise PeerFault("record has a name that is no DNS label")
+    if record.ipv4 and not _is_ipv4(record.ipv4):
+        raise PeerFault("record gives back an address that is no IPv4 address")
 
 
 def check_member(record: MemberRecord) -> None:

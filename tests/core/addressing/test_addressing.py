@@ -97,6 +97,58 @@ def test_the_widest_subnet_is_not_told_to_grow() -> None:
     assert "--subnet" not in full.value.hint
 
 
+def test_an_address_that_rests_goes_to_nobody_while_another_is_free() -> None:
+    assert choose_ipv4(SUBNET, ("compute",), ("10.10.0.10",), resting={"10.10.0.11": 9}) == "10.10.0.12"
+    # Those that join at one moment step over it, too.
+    assert choose_ipv4(SUBNET, ("compute",), (), ahead=1, resting={"10.10.0.11": 9}) == "10.10.0.12"
+
+
+def test_a_holder_keeps_its_address_whoever_gave_it_back() -> None:
+    assert choose_ipv4(SUBNET, ("compute",), (), "10.10.0.77", resting={"10.10.0.77": 9}) == "10.10.0.77"
+
+
+def test_where_all_else_is_taken_the_one_that_rested_longest_is_given() -> None:
+    subnet = ipaddress.IPv4Network("10.10.0.0/29")
+    resting = {"10.10.0.3": 30, "10.10.0.5": 10, "10.10.0.6": 20}
+    taken = [str(host) for host in subnet.hosts() if str(host) not in resting]
+    given = [choose_ipv4(subnet, ("compute",), taken, ahead=ahead, resting=resting) for ahead in range(4)]
+    assert given == ["10.10.0.5", "10.10.0.6", "10.10.0.3", "10.10.0.3"]
+    with pytest.raises(LocalFault, match="is full"):
+        choose_ipv4(subnet, ("compute",), [*taken, *resting], resting=resting)
+
+
+hosts_of_29 = st.sampled_from([str(host) for host in ipaddress.IPv4Network("10.10.0.0/29").hosts()])
+
+
+@settings(deadline=None)
+@given(
+    taken=st.sets(hosts_of_29),
+    resting=st.dictionaries(hosts_of_29, st.integers(1, 9)),
+    roles=st.sampled_from([("scheduler",), ("compute",), ()]),
+    ahead=st.integers(0, 7),
+    previous=st.one_of(st.just(""), hosts_of_29),
+)
+def test_rest_changes_which_address_is_given_and_never_whether_there_is_one(
+    taken: set[str], resting: dict[str, int], roles: tuple[str, ...], ahead: int, previous: str
+) -> None:
+    subnet = ipaddress.IPv4Network("10.10.0.0/29")
+    free = {str(host) for host in subnet.hosts()} - taken
+    if not free:
+        with pytest.raises(LocalFault):
+            choose_ipv4(subnet, roles, taken, previous, ahead, resting)
+        return
+    given_ = choose_ipv4(subnet, roles, taken, previous, ahead, resting)
+    assert given_ in free
+    if previous in free:
+        assert given_ == previous
+    elif free - set(resting):
+        assert given_ not in resting
+        # What rests might as well be taken.
+        assert given_ == choose_ipv4(subnet, roles, taken | set(resting), "", ahead)
+    else:
+        assert resting[given_] == sorted(resting[one] for one in free)[min(ahead, len(free) - 1)]
+
+
 # --- conflicts ----------------------------------------------------------------------------------------------
 
 
