@@ -97,6 +97,19 @@ def test_the_widest_subnet_is_not_told_to_grow() -> None:
     assert "--subnet" not in full.value.hint
 
 
+@settings(deadline=None)
+@given(st.data(), st.integers(16, 28))
+def test_nobody_is_renumbered_when_the_subnet_grows(data: st.DataObject, wider: int) -> None:
+    grown = ipaddress.IPv4Network(f"10.10.0.0/{wider}")
+    base = data.draw(st.integers(0, grown.num_addresses // 8 - 1))
+    subnet = ipaddress.IPv4Network((int(grown.network_address) + 8 * base, 29))
+    held = [claim(number, str(host)) for number, host in enumerate(subnet.hosts())]
+    assert resolve_ipv4(held, grown) == resolve_ipv4(held, subnet)
+    assert len(resolve_ipv4(held, grown)) == 6
+    for one in held:
+        assert choose_ipv4(grown, ("compute",), (), one.value) == one.value
+
+
 def test_an_address_that_rests_goes_to_nobody_while_another_is_free() -> None:
     assert choose_ipv4(SUBNET, ("compute",), ("10.10.0.10",), resting={"10.10.0.11": 9}) == "10.10.0.12"
     # Those that join at one moment step over it, too.
