@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from meshpeer.core.addressing.labels import suffixed, suggest_name
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import NodeId
+from meshpeer.core.records.subnets import SUBNET_PREFIX_WIDEST
 
 SCHEDULER_ROLE = "scheduler"
 COMPUTE_ROLE = "compute"
@@ -26,7 +27,6 @@ COMPUTE_START = 10
 COMPUTE_START_SMALL = 2
 SMALL_SUBNET_HOSTS = 62
 """Up to a /26 minus its two ends: below, the roles stand close together."""
-SUBNET_PREFIX_WIDEST = 16
 QUARANTINE_S = 3_600
 """How long the address of a member that left goes to nobody else, where another one is free: resolvers,
 hosts files and open connections of others still lead to it, and would reach the wrong machine."""

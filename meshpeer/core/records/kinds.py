@@ -71,6 +71,10 @@ class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", ta
     mtu: int = 1420
     away_max_s: int = 7 * 86_400
     """How long a member may be away before its record expires."""
+    hubs: int = 1
+    """Active hubs per region; one more stands by."""
+    idle_s: int = 180
+    """How long a pair's own tunnel must have carried nothing before the pair moves to its hubs."""
 
 
 class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="suspect"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshpeer.core.addressing.claims import Claim, choose_ipv4, resolve_ipv4, resolve_names, winners
 from meshpeer.core.addressing.labels import check_name, suffixed, suggest_name
-from meshpeer.core.addressing.overlap import Overlap, Route, check_subnet, overlap_of
+from meshpeer.core.addressing.overlap import Overlap, Route, overlap_of
 from meshpeer.core.addressing.ula import mesh_prefix, ula_address
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import MeshId, NodeId
@@ -308,30 +308,6 @@ def test_a_refusal_is_found_behind_a_warning() -> None:
     broad = Route(prefix="10.0.0.0/8", device="eth0", on_link=False)
     inside = Route(prefix="10.10.0.9", device="eth0", on_link=False)
     assert overlap_of(SUBNET, [broad, inside], interface="wg0") == Overlap(route=inside, refuse=True)
-
-
-@pytest.mark.parametrize("text", ["10.10.0.0/24", "192.168.64.0/29", "172.16.0.0/16", "100.64.0.0/16"])
-def test_a_private_subnet_is_taken(text: str) -> None:
-    assert str(check_subnet(text)) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "10.10.0.1/24",
-        "10.0.0.0/8",
-        "10.10.0.0/30",
-        "8.8.8.0/24",
-        "127.0.0.0/16",
-        "169.254.0.0/16",
-        "fd00::/64",
-    ],
-)
-def test_another_subnet_is_refused(text: str) -> None:
-    with pytest.raises(LocalFault) as refused:
-        check_subnet(text)
-    assert refused.value.hint == "use private IPv4 addresses, /16 to /29, for example 10.10.0.0/24"
 
 
 def node(number: int) -> NodeId:
