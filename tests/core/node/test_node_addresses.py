@@ -45,6 +45,38 @@ def test_who_comes_back_with_its_key_takes_its_own_address_again(others: int) ->
     assert world.run_until(lambda: ipv4_of(alpha, gone) == given_back, within_s=20)
 
 
+@pytest.mark.parametrize("issuer_side", [0, 1])
+def test_of_two_that_claimed_one_address_across_a_partition_one_moves_once(issuer_side: int) -> None:
+    world = World(54)
+    hosts = founded(world, 4)
+    sides = [hosts[:2], hosts[2:]] if issuer_side == 0 else [hosts[2:], hosts[:2]]
+    joiners = [world.make_joiner(f"joiner-{number}") for number in range(2)]
+    world.cut([*sides[0], joiners[0]], [*sides[1], joiners[1]])
+    world.run(1)
+    for side, joiner in zip(sides, joiners, strict=True):
+        world.enter(joiner, side[0])
+        assert world.run_until(lambda: bool(ipv4_of(side[1], joiner)), within_s=20)  # noqa: B023
+    contested = ipv4_of(sides[0][1], joiners[0])
+    assert ipv4_of(sides[1][1], joiners[1]) == contested
+    before = {host: ipv4_of(host, host) for host in hosts}
+    world.heal()
+    # The issuer admitted the one on its side for good, and that goes first.
+    winner, loser = joiners[issuer_side], joiners[1 - issuer_side]
+    everybody = [*hosts, *joiners]
+
+    def is_settled() -> bool:
+        seen = {(ipv4_of(host, winner), ipv4_of(host, loser)) for host in everybody}
+        return len(seen) == 1 and all(next(iter(seen)))
+
+    assert world.run_until(is_settled, within_s=60)
+    fresh = ipv4_of(loser, loser)
+    assert (ipv4_of(loser, winner), fresh) != (contested, contested)
+    world.run(60)
+    assert is_settled()
+    assert (ipv4_of(winner, winner), ipv4_of(loser, loser)) == (contested, fresh)
+    assert {host: ipv4_of(host, host) for host in hosts} == before
+
+
 # --- helpers ------------------------------------------------------------------------------------------------
 
 
