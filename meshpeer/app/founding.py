@@ -19,7 +19,7 @@ from meshpeer.app.options import InitOptions
 from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
-from meshpeer.core.addressing.overlap import check_subnet, overlap_of
+from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.effects import Change
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.identity.certificates import (
@@ -36,6 +36,7 @@ from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.node.rows import row_of_chains, row_of_charter
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
+from meshpeer.core.records.subnets import check_subnet
 from meshpeer.runtime.ports import CommitFailed
 
 

@@ -232,9 +232,9 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = 15.0) -> 
 
 
 @contextlib.contextmanager
-def pinging(node: Node, target: str) -> Iterator[None]:
-    """Pings every 50 ms while the context lives; not one may be lost, but for one on its way at the end."""
-    with node.popen(["ping", "-n", "-i", "0.05", target], stdout=subprocess.PIPE) as process:
+def pinging(node: Node, target: str, *, every_s: float = 0.05) -> Iterator[None]:
+    """Pings while the context lives; not one may be lost, but for one on its way at the end."""
+    with node.popen(["ping", "-n", "-i", str(every_s), target], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         first = process.stdout.readline()

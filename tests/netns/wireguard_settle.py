@@ -1,7 +1,7 @@
 """Brings the interface of its machine in step with a mesh, as an agent would, and says what it took.
 
-Takes ``{"me": NAME, "members": [NAME...], "endpoints": {NAME: ENDPOINT}}``; a member's place in the list
-makes its keys and addresses.
+Takes ``{"me": NAME, "members": [NAME...], "endpoints": {NAME: ENDPOINT}, "prefix": LENGTH}``; a member's
+place in the list makes its keys and addresses.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from meshpeer.core.wgconf.diff import diff_device
 MESH = MeshId(bytes(16))
 
 
-async def main(me: str, names: list[str], endpoints: dict[str, str]) -> None:
+async def main(me: str, names: list[str], endpoints: dict[str, str], prefix: int) -> None:
     members = {name: member(number, name) for number, name in enumerate(names, 1)}
     key = private_key(names.index(me) + 1)
     view = MeshView(
-        subnet="10.10.0.0/24", topology="full", keepalive_s=25, mtu=1380, members=tuple(members.values())
+        subnet=f"10.10.0.0/{prefix}",
+        topology="full",
+        keepalive_s=25,
+        mtu=1380,
+        members=tuple(members.values()),
     )
     local = LocalInterface(
         interface="wg0",
@@ -37,7 +41,7 @@ async def main(me: str, names: list[str], endpoints: dict[str, str]) -> None:
         public_key=key.public,
         listen_port=51820,
         mtu=view.mtu,
-        ipv4=ipaddress.IPv4Interface(f"{members[me].ipv4}/24"),
+        ipv4=ipaddress.IPv4Interface(f"{members[me].ipv4}/{prefix}"),
         ipv6=ipaddress.IPv6Interface(f"{members[me].ipv6}/{mesh_prefix(MESH).prefixlen}"),
     )
     known = {members[name].node: endpoint for name, endpoint in endpoints.items() if name in members}
@@ -67,4 +71,4 @@ def private_key(number: int) -> WireGuardPrivateKey:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    trio.run(main, asked["me"], asked["members"], asked["endpoints"])
+    trio.run(main, asked["me"], asked["members"], asked["endpoints"], asked["prefix"])

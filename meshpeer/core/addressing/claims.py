@@ -11,12 +11,14 @@ Who wins depends on the claims alone, never on the order in which they were hear
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshpeer.core.addressing.labels import suffixed, suggest_name
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import NodeId
+from meshpeer.core.records.subnets import SUBNET_PREFIX_WIDEST
 
 SCHEDULER_ROLE = "scheduler"
 COMPUTE_ROLE = "compute"
@@ -25,7 +27,9 @@ COMPUTE_START = 10
 COMPUTE_START_SMALL = 2
 SMALL_SUBNET_HOSTS = 62
 """Up to a /26 minus its two ends: below, the roles stand close together."""
-SUBNET_PREFIX_WIDEST = 16
+QUARANTINE_S = 3_600
+"""How long the address of a member that left goes to nobody else, where another one is free: resolvers,
+hosts files and open connections of others still lead to it, and would reach the wrong machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,7 @@ def choose_ipv4(
     taken: Collection[str],
     previous: str = "",
     ahead: int = 0,
+    resting: Mapping[str, int] | None = None,
 ) -> str:
     """Returns the address to claim: the previous one where it is free, else the lowest free from the role's
     start.
@@ -101,25 +106,36 @@ def choose_ipv4(
     middle of any subnet. Past the end it goes on at the low end, and takes the first host, the founder's,
     last of all. ``taken`` are the others' addresses. ``ahead`` counts those without one who are served
     before: many that join at one moment take different addresses at once, where each taking the lowest
-    would leave one winner a round. Raises ``LocalFault`` where the subnet is full.
+    would leave one winner a round. ``resting`` are addresses that others gave back, with the time when each
+    is like any other again: while they rest they are taken last, the one that rested longest first. Not all
+    nodes need to know of the same ones: it is a preference of whoever claims, and no rule for who wins.
+    Raises ``LocalFault`` where the subnet is full.
     """
     if previous and previous not in taken and _usable(previous, subnet):
         return previous
+    resting = resting or {}
+    rested = (one for one in _in_order(subnet, roles) if one not in taken and one not in resting)
+    if free := _pick(rested, ahead):
+        return free
+    usable = [one for one in _in_order(subnet, roles) if one in resting and one not in taken]
+    if free := _pick(sorted(usable, key=lambda one: resting[one]), ahead):
+        return free
+    count = subnet.num_addresses - 2
+    raise LocalFault(f"the subnet {subnet} is full: all {count} addresses are claimed", _how_to_grow(subnet))
+
+
+def _in_order(subnet: ipaddress.IPv4Network, roles: Collection[str]) -> Iterator[str]:
     first, count = int(subnet.network_address) + 1, subnet.num_addresses - 2
     start = _start(roles, count)
-    order = [range(start, count), range(min(1, start), start), range(min(1, start))]
-    free = ""
-    for hosts in order:
+    for hosts in (range(start, count), range(min(1, start), start), range(min(1, start))):
         for host in hosts:
-            address = str(ipaddress.IPv4Address(first + host))
-            if address not in taken:
-                free = address
-                if not ahead:
-                    return free
-                ahead -= 1
-    if free:
-        return free
-    raise LocalFault(f"the subnet {subnet} is full: all {count} addresses are claimed", _how_to_grow(subnet))
+            yield str(ipaddress.IPv4Address(first + host))
+
+
+def _pick(free: Iterable[str], ahead: int) -> str:
+    """Returns the address behind those that others take first, or the last one; empty for none."""
+    first = list(itertools.islice(free, ahead + 1))
+    return first[-1] if first else ""
 
 
 def _start(roles: Collection[str], count: int) -> int:

@@ -6,13 +6,6 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from meshpeer.core.addressing.claims import SUBNET_PREFIX_WIDEST
-from meshpeer.core.errors import LocalFault
-
-SUBNET_PREFIX_NARROWEST = 29
-_SHARED = ipaddress.IPv4Network("100.64.0.0/10")
-"""Carriers' own addresses (RFC 6598): free to use inside a mesh."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -54,21 +47,3 @@ def overlap_of(subnet: ipaddress.IPv4Network, routes: Iterable[Route], *, interf
             return Overlap(route=route, refuse=True)
         warning = warning or Overlap(route=route, refuse=False)
     return warning
-
-
-def check_subnet(text: str) -> ipaddress.IPv4Network:
-    """Parses a mesh's subnet: private IPv4, /16 to /29, no host bits; else raises ``LocalFault``."""
-    hint = (
-        f"use private IPv4 addresses, /{SUBNET_PREFIX_WIDEST} to /{SUBNET_PREFIX_NARROWEST}, "
-        "for example 10.10.0.0/24"
-    )
-    try:
-        subnet = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise LocalFault(f"{text!r} is no subnet: {error}", hint) from error
-    if not SUBNET_PREFIX_WIDEST <= subnet.prefixlen <= SUBNET_PREFIX_NARROWEST:
-        raise LocalFault(f"{text} is too {'wide' if subnet.prefixlen < 16 else 'narrow'} for a mesh", hint)
-    private = subnet.is_private or subnet.subnet_of(_SHARED)
-    if not private or subnet.is_loopback or subnet.is_link_local or subnet.is_multicast:
-        raise LocalFault(f"{text} is not for private use", hint)
-    return subnet

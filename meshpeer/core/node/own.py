@@ -120,8 +120,8 @@ class OwnRecord:
             self._sequence = 0
             self._published = None
 
-    def leave(self, *, ttl_s: int, now: Instant) -> bytes:
-        """Returns the signed tombstone."""
+    def leave(self, *, ipv4: str, ttl_s: int, now: Instant) -> bytes:
+        """Returns the signed tombstone, with the address that is given back."""
         record = LeaveRecord(
             node=self._key.public,
             incarnation=self._incarnation,
@@ -129,5 +129,6 @@ class OwnRecord:
             issued_at=int(now.unix_s),
             ttl_s=ttl_s,
             name=self.record.name if self.record else "",
+            ipv4=ipv4,
         )
         return envelope.sign(self._key, self._mesh, record)

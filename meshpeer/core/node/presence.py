@@ -28,7 +28,7 @@ class Presence:
         self._config = config
         self._ledger = ledger
         self._own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
-        self._previous_ipv4 = held.record.ipv4 if held and held.record else ""
+        self._previous_ipv4 = held.current.ipv4 if held and held.current else ""
         self._profile: Profile | None = None
         self.name = config.name
         self.hub = config.hub
@@ -53,7 +53,7 @@ class Presence:
         """Returns a new signed record where one is due. ``roster``: None for a node without an interface."""
         if self._ledger.charter is None or self.has_left:
             return None
-        self._profile = self._profile_now(roster)
+        self._profile = self._profile_now(self._claim(roster, now) if roster else "")
         if not self._own.due(self._profile, now):
             return None
         return self._own.publish(self._profile, ttl_s=self._ttl_s(), now=now)
@@ -65,7 +65,7 @@ class Presence:
     def leave(self, now: Instant) -> bytes:
         """Returns the signed tombstone; nothing is published after it."""
         self.has_left = True
-        return self._own.leave(ttl_s=self._ttl_s(), now=now)
+        return self._own.leave(ipv4=self._claimed, ttl_s=self._ttl_s(), now=now)
 
     def overtake(self) -> None:
         """Passes what others hold of this very node and it did not say: a restored backup, a clone."""
@@ -81,7 +81,7 @@ class Presence:
     def resume(self, record: MemberRecord, *, published_at_s: float) -> None:
         """Takes a record that all hold of this node for what it published last: for a simulated node that was
         up for days."""
-        self._profile = self._profile_now(None)
+        self._profile = self._profile_now("")
         self._own.resume(record, self._profile, published_at_s)
 
     def next_deadline(self) -> Deadline | None:
@@ -89,7 +89,12 @@ class Presence:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _profile_now(self, roster: Roster | None) -> Profile:
+    @property
+    def _claimed(self) -> str:
+        """The address that this node claimed last, in this run or before it."""
+        return self._own.record.ipv4 if self._own.record else self._previous_ipv4
+
+    def _profile_now(self, ipv4: str) -> Profile:
         config = self._config
         return Profile(
             name=self.name,
@@ -99,23 +104,23 @@ class Presence:
             wireguard_port=config.wireguard_port,
             control_endpoints=self.control,
             wireguard_endpoints=self.wireguard if config.wireguard_port else (),
-            ipv4=self._claim(roster) if roster else "",
+            ipv4=ipv4,
             certificate=Digest(envelope.digest_of(self.chain[0])),
             hub=self.hub,
             configured_endpoint=config.configured_endpoint,
             mode=self.mode,
         )
 
-    def _claim(self, roster: Roster) -> str:
+    def _claim(self, roster: Roster, now: Instant) -> str:
         """Keeps the address that this node holds; claims the lowest free one where it has none or lost it."""
         me, charter = self._config.key.public, self._ledger.charter
         if not self._config.wireguard_port or charter is None:
             return ""
         taken = {address: node for address, node in roster.taken.items() if node != me}
-        claimed = self._own.record.ipv4 if self._own.record else self._previous_ipv4
+        resting = roster.resting(me, now.unix_s)
         subnet = ipaddress.IPv4Network(charter.subnet)
         try:
-            return choose_ipv4(subnet, self._config.roles, taken, claimed, roster.ahead_of(me))
+            return choose_ipv4(subnet, self._config.roles, taken, self._claimed, roster.ahead_of(me), resting)
         except LocalFault:
             return ""
 

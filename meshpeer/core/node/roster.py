@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from meshpeer.core.addressing.claims import Claim, resolve_ipv4, resolve_names
+from meshpeer.core.addressing.claims import QUARANTINE_S, Claim, resolve_ipv4, resolve_names
 from meshpeer.core.addressing.ula import ula_address
 from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.ids import MeshId, NodeId
@@ -41,6 +41,16 @@ class Listed:
         return self.claim("").rank
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """An IPv4 address that a member gave back when it left."""
+
+    node: NodeId
+    ipv4: str
+    rests_until: int
+    """Unix seconds; a new member takes another address until then, where there is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Roster:
     """Members in node id order."""
@@ -48,6 +58,8 @@ class Roster:
     members: tuple[Listed, ...]
     taken: dict[str, NodeId]
     """Who holds each IPv4 address."""
+    released: tuple[Released, ...] = ()
+    """In the order of who left, by node id."""
     _by_id: dict[NodeId, Listed] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +73,15 @@ class Roster:
         waiting = [one for one in self.members if not one.ipv4 and one.record.wireguard_port]
         mine = next((one.rank for one in waiting if one.node == node), None)
         return 0 if mine is None else sum(1 for one in waiting if one.rank < mine)
+
+    def resting(self, me: NodeId, now_unix_s: float) -> dict[str, int]:
+        """Returns the addresses that others gave back a short while ago, with the Unix second from which each
+        is like any other. What ``me`` gave back itself, it may take again."""
+        resting: dict[str, int] = {}
+        for one in self.released:
+            if one.node != me and one.rests_until > now_unix_s:
+                resting[one.ipv4] = max(one.rests_until, resting.get(one.ipv4, 0))
+        return resting
 
     def named(self, text: str) -> Listed | None:
         """Finds a member by name, overlay address, or the first letters of its id."""
@@ -95,13 +116,21 @@ def make_roster(ledger: Ledger, *, dead: Collection[NodeId]) -> Roster:
         for member in present
         if member.record is not None and member.best is not None
     )
-    return Roster(listed, {one.ipv4: one.node for one in listed if one.ipv4})
+    return Roster(listed, {one.ipv4: one.node for one in listed if one.ipv4}, _released(ledger))
 
 
 @functools.lru_cache(maxsize=MEMBERS_MAX)
 def ipv6_of(mesh: MeshId, node: NodeId) -> str:
     """Returns a member's overlay address as text."""
     return str(ula_address(mesh, node))
+
+
+def _released(ledger: Ledger) -> tuple[Released, ...]:
+    return tuple(
+        Released(node=one.node, ipv4=one.leave.ipv4, rests_until=one.leave.issued_at + QUARANTINE_S)
+        for one in ledger
+        if one.leave is not None and one.leave.ipv4
+    )
 
 
 def _claim(member: Member, value: str) -> Claim:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
+from meshpeer.core.records.subnets import is_usable
 from meshpeer.core.wire.limits import ENDPOINTS_MAX, NAME_LENGTH_MAX, ROLES_MAX
 
 AHEAD_MAX_S = 300
@@ -21,8 +23,14 @@ AHEAD_MAX_S = 300
 TTL_MAX_S = 366 * 86_400
 """No record outlives a durable certificate by more than this: a ghost goes at last."""
 PORT_MAX = 65_535
+KEEPALIVE_MAX_S = 65_535
+"""What WireGuard takes; 0 is off."""
 MTU_MIN, MTU_MAX = 1_280, 65_535
 """IPv6 needs 1,280 on every link (RFC 8200, section 5)."""
+
+HUBS_MAX = 8
+"""Active hubs per region: each has a tunnel to all others of all regions."""
+IDLE_MIN_S, IDLE_MAX_S = 5, 86_400
 
 _LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
 _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})", re.ASCII)
@@ -46,9 +54,11 @@ def check_suspicion(record: SuspectRecord, now_unix_s: float) -> None:
 
 
 def check_leave(record: LeaveRecord) -> None:
-    """Raises ``PeerFault`` where a tombstone's name is none."""
+    """Raises ``PeerFault`` where a tombstone's name or address is none."""
     if record.name and not _LABEL.fullmatch(record.name):
         raise PeerFault("record has a name that is no DNS label")
+    if record.ipv4 and not _is_ipv4(record.ipv4):
+        raise PeerFault("record gives back an address that is no IPv4 address")
 
 
 def check_member(record: MemberRecord) -> None:
@@ -84,20 +94,45 @@ def check_charter(charter: CharterRecord, now_unix_s: float) -> None:
     if charter.issued_at > now_unix_s + AHEAD_MAX_S:
         raise PeerFault("charter is issued in the future")
     try:
-        ipaddress.IPv4Network(charter.subnet)
+        subnet = ipaddress.IPv4Network(charter.subnet)
     except ValueError as error:
         raise PeerFault("charter has a subnet that is none") from error
+    if not is_usable(subnet):
+        raise PeerFault("charter has a subnet that no mesh can use")
     if not all(map(_LABEL.fullmatch, (charter.mesh_name, charter.topology))):
         raise PeerFault("charter has a name or topology that is no DNS label")
-    in_range = (
-        0 < charter.version < 2**62,
-        0 < charter.wireguard_port <= PORT_MAX,
-        0 <= charter.keepalive_s <= PORT_MAX,
-        MTU_MIN <= charter.mtu <= MTU_MAX,
-        0 < charter.away_max_s <= TTL_MAX_S,
+    if not 0 < charter.version < 2**62:
+        raise PeerFault("charter has a version out of range")
+    for bound in bounds_of(charter):
+        if not bound.low <= bound.value <= bound.high:
+            raise PeerFault(f"charter has {bound.setting} {bound.value}, which is out of range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """One number of a charter, and what it may be."""
+
+    setting: str
+    value: int
+    low: int
+    high: int
+
+
+def bounds_of(charter: CharterRecord) -> tuple[Bound, ...]:
+    """Returns every number of a charter that a person sets, with the range that all members accept."""
+    return (
+        Bound(setting="wireguard_port", value=charter.wireguard_port, low=1, high=PORT_MAX),
+        Bound(setting="keepalive_s", value=charter.keepalive_s, low=0, high=KEEPALIVE_MAX_S),
+        Bound(setting="mtu", value=charter.mtu, low=MTU_MIN, high=MTU_MAX),
+        Bound(setting="away_max_s", value=charter.away_max_s, low=1, high=TTL_MAX_S),
+        Bound(setting="hubs", value=charter.hubs, low=1, high=HUBS_MAX),
+        Bound(setting="idle_s", value=charter.idle_s, low=IDLE_MIN_S, high=IDLE_MAX_S),
     )
-    if not all(in_range):
-        raise PeerFault("charter has settings out of range")
+
+
+def is_label(text: str) -> bool:
+    """Says whether a word can be a name: one DNS label in lower case."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def _is_endpoint(text: str) -> bool:

@@ -55,6 +55,8 @@ class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag=
     ttl_s: int
     name: str = ""
     """What it was called, for people who look for it."""
+    ipv4: str = ""
+    """The overlay address that it claimed, which nobody should get soon: others still connect to it."""
 
 
 class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="charter"):

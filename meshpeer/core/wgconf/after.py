@@ -68,7 +68,7 @@ def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevic
         case SetMtu(mtu=mtu):
             return dataclasses.replace(device, mtu=mtu)
         case AddAddress(address=address):
-            return dataclasses.replace(device, addresses=_with(device.addresses, address))
+            return _with_address(device, address)
         case RemoveAddress(address=address):
             return _without_address(device, address)
         case SetUp():
@@ -78,6 +78,8 @@ def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevic
                 raise EnvironmentFault(f"route {prefix} needs an interface that is up")
             return dataclasses.replace(device, routes=tuple(sorted(_with(device.routes, prefix))))
         case RemoveRoute(prefix=prefix):
+            if prefix not in device.routes:
+                raise EnvironmentFault(f"there is no route {prefix} to remove")
             return dataclasses.replace(device, routes=_without(device.routes, prefix))
         case SetPeer():
             return dataclasses.replace(device, peers=_with_peer(device, step))
@@ -119,16 +121,29 @@ def _with_peer(device: ObservedDevice, step: SetPeer) -> tuple[ObservedPeer, ...
     return tuple(peers[key] for key in sorted(peers))
 
 
-def _without_address(device: ObservedDevice, address: str) -> ObservedDevice:
-    """Removes an address, and what goes with it.
+def _with_address(device: ObservedDevice, address: str) -> ObservedDevice:
+    """Adds an address (``ip address replace``).
 
-    An IPv4 address that was added beside one of its own subnet is that one's secondary, and the last IPv4
-    address takes the IPv4 routes along (``fib_disable_ip``). Where the setting ``promote_secondaries`` is on,
-    secondaries stay; this is the harder case.
+    One IPv4 address can be held with several prefix lengths at once, each of which is a subnet of its own. Of
+    an IPv6 address the kernel keeps the first, and reports no error.
     """
+    added = ipaddress.ip_interface(address)
+    if added.version == 6 and any(ipaddress.ip_interface(one).ip == added.ip for one in device.addresses):
+        return device
+    return dataclasses.replace(device, addresses=_with(device.addresses, address))
+
+
+def _without_address(device: ObservedDevice, address: str) -> ObservedDevice:
+    """Removes an address, and what goes with it; raises ``EnvironmentFault`` where it is not there.
+
+    An IPv4 address that was added beside one of its own subnet, of the very prefix length, is that one's
+    secondary, and the last IPv4 address takes the IPv4 routes along (``fib_disable_ip``). Where the setting
+    ``promote_secondaries`` is on, secondaries stay; this is the harder case.
+    """
+    if address not in device.addresses:
+        raise EnvironmentFault(f"there is no address {address} to remove")
     left = _without(device.addresses, address)
-    gone = ipaddress.ip_interface(address)
-    if gone.version == 6 or address not in device.addresses:
+    if ipaddress.ip_interface(address).version == 6:
         return dataclasses.replace(device, addresses=left)
     position = device.addresses.index(address)
     before, behind = device.addresses[:position], device.addresses[position + 1 :]

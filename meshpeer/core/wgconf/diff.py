@@ -51,14 +51,18 @@ def diff_device(
     if observed is None or observed.mtu != desired.mtu:
         steps.append(SetMtu(mtu=desired.mtu))
     addresses, routes = _possible(observed, desired.addresses), _possible(observed, desired.routes)
-    removals: list[DeviceStep] = []
+    changes: list[DeviceStep] = []
     left = observed
     if observed is not None:
-        removals += [RemoveRoute(prefix=one) for one in observed.routes if one not in routes]
-        removals += [RemoveAddress(address=one) for one in observed.addresses if one not in addresses]
+        changes += [RemoveRoute(prefix=one) for one in observed.routes if one not in routes]
+        changes += _resized(observed.addresses, addresses)
+        # The last first: one that would go with another goes before it, and then there is one to remove.
+        changes += [
+            RemoveAddress(address=one) for one in reversed(observed.addresses) if one not in addresses
+        ]
         # The kernel takes more away than it was asked to: what else goes with an address is added again.
-        left = device_after(observed, removals)
-    steps += removals
+        left = device_after(observed, changes)
+    steps += changes
     steps += [AddAddress(address=one) for one in addresses if left is None or one not in left.addresses]
     if left is None or not left.up:
         steps.append(SetUp())
@@ -129,6 +133,23 @@ def _peer_steps(
         if before is None or change != SetPeer(public_key=peer.public_key):
             changes.append(change)
     return steps + changes
+
+
+def _resized(held: tuple[str, ...], wanted: tuple[str, ...]) -> list[DeviceStep]:
+    """Adds IPv4 addresses that are held with another prefix length, before they go in the old form.
+
+    The kernel holds both at once, and the routes of either lead the same way from the same source: nothing
+    that is on its way is lost, and no connection hangs in the air while a mesh's subnet grows. An IPv6
+    address it holds but once, and says nothing where a second prefix length is asked for.
+    """
+    ips = {_ip(one) for one in held}
+    return [
+        AddAddress(address=one) for one in wanted if ":" not in one and one not in held and _ip(one) in ips
+    ]
+
+
+def _ip(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def _endpoint(observed: ObservedPeer | None, peer: DesiredPeer, now_unix_s: float) -> str | None:

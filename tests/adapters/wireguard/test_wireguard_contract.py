@@ -12,11 +12,14 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import (
+    AddAddress,
     AddRoute,
     DesiredDevice,
     DesiredPeer,
     ObservedDevice,
+    RemoveAddress,
     RemovePeer,
+    RemoveRoute,
     SetMtu,
     SetPeer,
     SetPrivateKey,
@@ -138,6 +141,51 @@ async def test_a_primary_address_goes_and_its_secondary_stays(wireguard: AnyWire
     await settle(wireguard, desired(addresses=("10.10.0.1/24", "10.10.0.9/24"), routes=("10.20.0.0/16",)))
     held = await settle(wireguard, desired(addresses=("10.10.0.9/24",), routes=("10.20.0.0/16",)))
     assert held.addresses == ("10.10.0.9/24",)
+
+
+async def test_a_primary_and_its_secondary_go_together(wireguard: AnyWireGuard) -> None:
+    await settle(wireguard, desired(addresses=("10.10.0.1/24", "10.10.0.9/24")))
+    held = await settle(wireguard, desired(addresses=("10.30.0.1/24",)))
+    assert held.addresses == ("10.30.0.1/24",)
+
+
+@pytest.mark.parametrize(("old", "new"), [(24, 20), (20, 24)])
+async def test_the_prefix_of_an_address_grows_and_shrinks(
+    wireguard: AnyWireGuard, old: int, new: int
+) -> None:
+    routes = ("10.20.0.0/16",)
+    before = await settle(
+        wireguard, desired(peer(0, "10.10.0.2/32"), addresses=(f"10.10.0.1/{old}",), routes=routes)
+    )
+    held = await settle(
+        wireguard, desired(peer(0, "10.10.0.2/32"), addresses=(f"10.10.0.1/{new}",), routes=routes)
+    )
+    assert held.addresses == (f"10.10.0.1/{new}",)
+    assert (held.routes, held.peers) == (routes, before.peers)
+
+
+async def test_one_address_is_held_with_two_prefix_lengths_at_once(wireguard: AnyWireGuard) -> None:
+    await settle(wireguard, desired(addresses=("10.10.0.1/24",)))
+    await wireguard.apply((AddAddress(address="10.10.0.1/20"),))
+    held = await wireguard.observe()
+    assert held is not None
+    assert held.addresses == ("10.10.0.1/24", "10.10.0.1/20")
+
+
+async def test_an_ipv6_address_is_held_once_and_changes_its_prefix(wireguard: AnyWireGuard) -> None:
+    before = await settle(wireguard, desired(addresses=("fd00::1/64",)))
+    await wireguard.apply((AddAddress(address="fd00::1/48"),))
+    assert await wireguard.observe() == before
+    held = await settle(wireguard, desired(addresses=("fd00::1/48",)))
+    assert held.addresses == ("fd00::1/48",)
+
+
+async def test_what_is_not_there_can_not_be_removed(wireguard: AnyWireGuard) -> None:
+    before = await settle(wireguard, desired())
+    for step in (RemoveAddress(address="10.10.0.1/20"), RemoveRoute(prefix="10.20.0.0/16")):
+        with pytest.raises(EnvironmentFault):
+            await wireguard.apply((step,))
+    assert await wireguard.observe() == before
 
 
 async def test_a_removed_interface_can_be_made_again(wireguard: AnyWireGuard) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,12 +25,15 @@ from meshpeer.adapters.wireguard import (
 from meshpeer.adapters.wireguard.userspace import UAPI_FOLDER
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.identity.keys import WireGuardPrivateKey
+from meshpeer.core.wgconf.after import device_after
 from meshpeer.core.wgconf.diff import describe_drift, diff_device
 from meshpeer.core.wgconf.model import (
     AddAddress,
+    AddRoute,
     DesiredDevice,
     DesiredPeer,
     ObservedDevice,
+    RemoveAddress,
     RemoveRoute,
     SetPeer,
 )
@@ -68,6 +73,39 @@ async def test_the_interface_of_another_mesh_is_not_ours(wireguard: CommandWireG
     await settle(wireguard, desired())
     with pytest.raises(EnvironmentFault, match="made by another mesh of meshpeer"):
         await (await opened(owner="others")).observe()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_kernel_adds_and_removes_addresses_by_the_rules_of_the_model(
+    wireguard: CommandWireGuard, seed: int
+) -> None:
+    await settle(wireguard, dataclasses.replace(desired(), addresses=()))
+    dice = random.Random(seed)
+    pool = ["10.10.0.1/24", "10.10.0.1/20", "10.10.0.9/24", "10.10.0.9/20", "10.30.0.1/24"]
+    pool += ["fd00::1/64", "fd00::1/48", "fd00::9/64"]
+    routes = ["10.20.0.0/16", "fd00:2::/64"]
+    for _ in range(60):
+        address, prefix = dice.choice(pool), dice.choice(routes)
+        step = dice.choice(
+            [
+                *(2 * [AddAddress(address=address), RemoveAddress(address=address)]),
+                *(AddRoute(prefix=prefix), RemoveRoute(prefix=prefix)),
+            ]
+        )
+        held = await wireguard.observe()
+        try:
+            after = device_after(held, (step,))
+        except EnvironmentFault:
+            after = held
+            with pytest.raises(EnvironmentFault):
+                await wireguard.apply((step,))
+        else:
+            await wireguard.apply((step,))
+        observed = await wireguard.observe()
+        assert after is not None
+        assert observed is not None
+        assert set(observed.addresses) == set(after.addresses), (held, step)
+        assert observed.routes == after.routes, (held, step)
 
 
 async def test_the_next_agent_adopts_what_the_last_one_left(wireguard: CommandWireGuard) -> None:

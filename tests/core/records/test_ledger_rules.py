@@ -271,6 +271,29 @@ def test_fields_of_a_later_version_survive_in_the_bytes() -> None:
     assert ledger.get(KEYS[0].public).envelope == future  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("ipv4", ["10.10.0.300", "fd00::1", "10.10.0.1/24", "x", "10.10.0.1 mine.mesh"])
+def test_tombstone_that_gives_back_no_address_is_refused(ipv4: str) -> None:
+    ledger = admitted(KEYS[0])
+    leave = LeaveRecord(
+        node=KEYS[0].public, incarnation=NOW, sequence=1, issued_at=NOW, ttl_s=86_400, ipv4=ipv4
+    )
+    with pytest.raises(PeerFault, match="no IPv4 address"):
+        ledger.merge(signed(KEYS[0], leave), NOW)
+
+
+def test_tombstone_of_an_older_version_names_no_address() -> None:
+    import msgspec
+
+    ledger = admitted(KEYS[0])
+    leave = LeaveRecord(node=KEYS[0].public, incarnation=NOW, sequence=1, issued_at=NOW, ttl_s=86_400)
+    plain = msgspec.to_builtins(leave, builtin_types=(bytes,))
+    del plain["ipv4"]
+    body = cbor.encode(plain)
+    old = cbor.encode(envelope.Signed(body, KEYS[0].sign(envelope.RECORD_CONTEXT, MESH, body)))
+    assert ledger.merge(old, NOW) is Verdict.ACCEPTED
+    assert ledger.get(KEYS[0].public).leave == leave  # type: ignore[union-attr]
+
+
 def test_charter_needs_an_admin_and_the_highest_version_counts() -> None:
     ledger = empty()
     ledger.admit(provisional(KEYS[3]), NOW)

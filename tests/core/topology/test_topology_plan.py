@@ -48,6 +48,15 @@ def test_a_mesh_of_one_has_no_tunnel() -> None:
     assert plan_mesh(view_of(member(1)), node(1)).peers == ()
 
 
+def test_a_topology_of_a_later_version_is_a_full_mesh() -> None:
+    members = [dataclasses.replace(member(number), region=f"r{number % 2}") for number in range(1, 6)]
+    plans = [
+        plan_mesh(dataclasses.replace(view_of(*members), topology=topology), node(1))
+        for topology in ("full", "hexagonal", "regional")
+    ]
+    assert plans[0] == plans[1] != plans[2]
+
+
 def test_one_key_is_one_peer() -> None:
     thief = dataclasses.replace(member(3), wireguard_key=key(2))
     assert [one.node for one in plan_mesh(view_of(member(1), member(2), thief), node(1)).peers] == [node(2)]

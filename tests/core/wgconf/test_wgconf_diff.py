@@ -18,6 +18,7 @@ from meshpeer.core.wgconf.model import (
     CreateInterface,
     DesiredDevice,
     DesiredPeer,
+    DeviceStep,
     ObservedDevice,
     RemoveAddress,
     RemovePeer,
@@ -143,6 +144,63 @@ def test_a_secondary_address_that_goes_with_its_primary_is_added_again() -> None
     )
 
 
+@pytest.mark.parametrize(("old", "new"), [(24, 20), (20, 24), (24, 16)])
+def test_an_address_is_held_throughout_while_its_prefix_grows_or_shrinks(old: int, new: int) -> None:
+    wanted = dataclasses.replace(desired(routes=("10.20.0.0/16",)), addresses=(f"10.10.0.1/{new}",))
+    held = dataclasses.replace(holding(wanted), addresses=(f"10.10.0.1/{old}",))
+    assert diff_device(held, wanted, now_unix_s=NOW) == (
+        AddAddress(address=f"10.10.0.1/{new}"),
+        RemoveAddress(address=f"10.10.0.1/{old}"),
+    )
+
+
+def test_an_ipv6_address_goes_before_it_comes_with_another_prefix() -> None:
+    wanted = dataclasses.replace(desired(), addresses=("10.10.0.1/24", "fd00::1/48"))
+    held = dataclasses.replace(holding(wanted), addresses=("10.10.0.1/24", "fd00::1/64"))
+    assert diff_device(held, wanted, now_unix_s=NOW) == (
+        RemoveAddress(address="fd00::1/64"),
+        AddAddress(address="fd00::1/48"),
+    )
+    assert device_after(held, (AddAddress(address="fd00::1/48"),)) == held
+
+
+def test_an_address_stays_although_another_one_goes_while_the_prefix_grows() -> None:
+    wanted = dataclasses.replace(desired(), addresses=("10.10.0.1/20",))
+    held = dataclasses.replace(holding(wanted), addresses=("10.10.0.77/24", "10.10.0.1/24"))
+    assert diff_device(held, wanted, now_unix_s=NOW) == (
+        AddAddress(address="10.10.0.1/20"),
+        RemoveAddress(address="10.10.0.1/24"),
+        RemoveAddress(address="10.10.0.77/24"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "gone", "left"),
+    [
+        # Of one subnet and prefix length: a secondary goes with its primary, and alone it goes alone.
+        (("10.10.0.1/24", "10.10.0.9/24"), "10.10.0.1/24", ()),
+        (("10.10.0.1/24", "10.10.0.9/24"), "10.10.0.9/24", ("10.10.0.1/24",)),
+        # Of one network, but not of one prefix length: neither is the other's secondary.
+        (("10.10.0.1/24", "10.10.0.1/20"), "10.10.0.1/24", ("10.10.0.1/20",)),
+        (("10.10.0.1/20", "10.10.0.1/24"), "10.10.0.1/20", ("10.10.0.1/24",)),
+        (("10.10.0.1/24", "10.10.0.9/20"), "10.10.0.1/24", ("10.10.0.9/20",)),
+        (("10.10.0.1/24", "10.10.0.1/20", "10.10.0.9/20"), "10.10.0.1/20", ("10.10.0.1/24",)),
+        (("fd00::1/64", "fd00::9/64"), "fd00::1/64", ("fd00::9/64",)),
+    ],
+)
+def test_what_goes_with_an_address(held: tuple[str, ...], gone: str, left: tuple[str, ...]) -> None:
+    device = dataclasses.replace(holding(desired()), addresses=held)
+    after = device_after(device, (RemoveAddress(address=gone),))
+    assert after is not None
+    assert after.addresses == left
+
+
+@pytest.mark.parametrize("step", [RemoveAddress(address="10.10.0.1/20"), RemoveRoute(prefix="10.66.0.0/16")])
+def test_what_is_not_there_can_not_be_removed(step: DeviceStep) -> None:
+    with pytest.raises(EnvironmentFault, match="to remove"):
+        device_after(holding(desired()), (step,))
+
+
 def test_ipv6_is_not_asked_for_where_the_kernel_has_none() -> None:
     wanted = dataclasses.replace(desired(routes=("fd00:2::/64",)), addresses=("10.10.0.1/24", "fd00::1/64"))
     held = dataclasses.replace(holding(wanted), addresses=("10.10.0.1/24",), routes=(), ipv6=False)
@@ -191,6 +249,10 @@ def test_no_handshake_is_not_fresh() -> None:
     assert not handshake_is_fresh(0, 100.0)
 
 
+OWN_ADDRESSES = [
+    *("10.10.0.1/24", "10.10.0.1/20", "10.10.0.9/24", "10.10.0.9/20", "10.30.0.1/24"),
+    *("fd00::1/64", "fd00::1/48"),
+]
 ADDRESSES = [f"10.10.0.{number}/32" for number in range(2, 9)]
 
 
@@ -214,7 +276,7 @@ def devices(draw: st.DrawFn) -> DesiredDevice:
         public_key=own.public,
         listen_port=draw(st.sampled_from([51820, 51821])),
         mtu=draw(st.sampled_from([1380, 1420])),
-        addresses=tuple(draw(st.sets(st.sampled_from(["10.10.0.1/24", "10.10.0.9/24", "fd00::1/64"])))),
+        addresses=tuple(draw(st.lists(st.sampled_from(OWN_ADDRESSES), unique_by=ip_of))),
         peers=tuple(sorted(peers, key=lambda one: one.public_key)),
         routes=tuple(draw(st.sets(st.sampled_from(["10.20.0.0/16", "10.30.0.0/16"])))),
     )
@@ -233,7 +295,11 @@ def test_diff_leads_from_any_interface_to_any_other(
             others = [one for key, one in held.items() if key != step.public_key]
             stolen = {ip for one in others for ip in one.allowed_ips} & set(step.allowed_ips or ())
             assert not stolen, "an allowed IP was taken from a peer that still held it"
+        ipv4_before = {ip_of(one) for one in device.addresses if ":" not in one} if device else set()
         device = device_after(device, (step,))
+        assert device is not None
+        if len(ipv4_before) == 1 and not ipv4_before & {ip_of(one) for one in device.addresses}:
+            assert not ipv4_before & set(map(ip_of, after.addresses)), "the one address that stays was gone"
     assert device is not None
     assert diff_device(device, after, now_unix_s=NOW) == ()
     assert {one.public_key: set(one.allowed_ips) for one in device.peers} == {
@@ -244,6 +310,10 @@ def test_diff_leads_from_any_interface_to_any_other(
     assert set(device.routes) == set(after.routes)
     kept = {one.public_key for one in before.peers} & {one.public_key for one in after.peers}
     assert absent or not [one for one in steps if isinstance(one, RemovePeer) and one.public_key in kept]
+
+
+def ip_of(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def peer(number: int, *allowed_ips: str, endpoint: str | None = None, keepalive_s: int = 0) -> DesiredPeer:
