@@ -11,6 +11,7 @@ up and traffic could leave by a half-made one.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 
 from meshpeer.core.ids import WireGuardKey, wireguard_key_text
@@ -55,11 +56,15 @@ def diff_device(
     left = observed
     if observed is not None:
         changes += [RemoveRoute(prefix=one) for one in observed.routes if one not in routes]
-        changes += _resized(observed.addresses, addresses)
+        resized = _resized(observed.addresses, addresses)
         # The last first: one that would go with another goes before it, and then there is one to remove.
-        changes += [
-            RemoveAddress(address=one) for one in reversed(observed.addresses) if one not in addresses
-        ]
+        gone = [one for one in reversed(observed.addresses) if one not in addresses]
+        # What is added beside one of its own subnet goes with it, so that one goes first.
+        subnets = {ipaddress.ip_interface(one).network for one in resized}
+        above = [one for one in gone if ipaddress.ip_interface(one).network in subnets]
+        changes += [RemoveAddress(address=one) for one in above]
+        changes += [AddAddress(address=one) for one in resized]
+        changes += [RemoveAddress(address=one) for one in gone if one not in above]
         # The kernel takes more away than it was asked to: what else goes with an address is added again.
         left = device_after(observed, changes)
     steps += changes
@@ -135,17 +140,16 @@ def _peer_steps(
     return steps + changes
 
 
-def _resized(held: tuple[str, ...], wanted: tuple[str, ...]) -> list[DeviceStep]:
-    """Adds IPv4 addresses that are held with another prefix length, before they go in the old form.
+def _resized(held: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+    """Returns IPv4 addresses that are held with another prefix length: they are added before they go in the
+    old form.
 
     The kernel holds both at once, and the routes of either lead the same way from the same source: nothing
     that is on its way is lost, and no connection hangs in the air while a mesh's subnet grows. An IPv6
     address it holds but once, and says nothing where a second prefix length is asked for.
     """
     ips = {_ip(one) for one in held}
-    return [
-        AddAddress(address=one) for one in wanted if ":" not in one and one not in held and _ip(one) in ips
-    ]
+    return [one for one in wanted if ":" not in one and one not in held and _ip(one) in ips]
 
 
 def _ip(address: str) -> str:
