@@ -35,9 +35,9 @@ TTL_S = 7 * 86_400
 FIRST_HOST_ADDRESS = 10
 
 
-def grow(world: World, count: int, *, subnet: str) -> list[Host]:
+def grow(world: World, count: int, *, subnet: str, topology: str = "auto") -> list[Host]:
     """Makes so many hosts, the founder first, and lets them wake."""
-    founder = world.make_founder("n0", subnet=subnet)
+    founder = world.make_founder("n0", subnet=subnet, topology=topology)
     hosts = [founder]
     for number in range(1, count):
         key = SigningKey(world.entropy(32))

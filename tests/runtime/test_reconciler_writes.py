@@ -83,11 +83,11 @@ async def test_an_interface_of_two_hundred_members_is_filled_in_one_wg_set(mesh:
 
 
 class Mesh:
-    """A ledger of so many others, and what the interface of one member shall hold."""
+    """A full mesh of so many others, and what the interface of one member shall hold."""
 
     def __init__(self, members: int) -> None:
         self._world = World(seed=1)
-        me, *self.others = self._world.grow(members + 1)
+        me, *self.others = self._world.grow(members + 1, topology="full")
         assert me.node is not None
         self._node = me.node
         self._derive(0)
