@@ -3,9 +3,10 @@ where it promises."""
 
 from __future__ import annotations
 
+from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 
 
-class AgentApi(MeshAnswers, JobAnswers):
+class AgentApi(MeshAnswers, CharterAnswers, JobAnswers):
     """Implements ``runtime.control.ControlApi``."""

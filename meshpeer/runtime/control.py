@@ -224,6 +224,38 @@ class PingAnswer(Doc, frozen=True, kw_only=True):
     """One a packet; null where no answer came."""
 
 
+class Charter(Doc, frozen=True, kw_only=True):
+    """The settings that hold for the whole mesh."""
+
+    version: int
+    changed_at: str
+    changed_by: str
+    """The name of the member that signed it; its id where it is in no more."""
+    mesh: str
+    subnet: str
+    topology: str
+    topology_mode: str
+    """What the topology amounts to now: ``full`` or ``regional``."""
+    hubs: int
+    keepalive_s: int
+    mtu: int
+    idle_s: int
+    away_max_s: int
+    wireguard_port: int
+
+
+class CharterChange(Doc, frozen=True, kw_only=True):
+    """What shall be different; None leaves a setting as it is."""
+
+    subnet: str | None = None
+    topology: str | None = None
+    hubs: int | None = None
+    keepalive_s: int | None = None
+    mtu: int | None = None
+    idle_s: int | None = None
+    away_max_s: int | None = None
+
+
 class Said(Doc, frozen=True, kw_only=True):
     """What stop and leave answer: what happens now, in words."""
 
@@ -252,6 +284,10 @@ class ControlApi(Protocol):
     async def export_wg_quick(self) -> str: ...
 
     async def invite(self, request: InviteRequest) -> InviteMade: ...
+
+    async def charter(self) -> Charter: ...
+
+    async def change_charter(self, change: CharterChange) -> Charter: ...
 
     async def ping(self, node: str, count: int) -> PingAnswer: ...
 

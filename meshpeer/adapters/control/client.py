@@ -32,6 +32,8 @@ from meshpeer.core.errors import (
     StoreFailed,
 )
 from meshpeer.runtime.control import (
+    Charter,
+    CharterChange,
     InviteMade,
     InviteRequest,
     Job,
@@ -88,6 +90,12 @@ class ControlClient:
 
     def invite(self, request: InviteRequest) -> InviteMade:
         return self._post("/v1/invites", InviteMade, msgspec.json.encode(request))
+
+    def charter(self) -> Charter:
+        return self._get("/v1/charter", Charter)
+
+    def change_charter(self, change: CharterChange) -> Charter:
+        return self._post("/v1/charter", Charter, msgspec.json.encode(change))
 
     def ping(self, node: str, count: int) -> PingAnswer:
         query = urlencode({"node": node, "count": count})

@@ -42,7 +42,7 @@ from meshpeer.core.errors import (
 )
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.control import ControlApi, InviteRequest, Said, Submission
+from meshpeer.runtime.control import CharterChange, ControlApi, InviteRequest, Said, Submission
 
 SUBMISSION_BYTES_MAX = 64 * 1024 * 1024
 REQUEST_BYTES_MAX = 64 * 1024
@@ -174,6 +174,12 @@ def _routes(api: ControlApi) -> list[Route]:
     async def invite(request: Request) -> Response:
         return _json(await api.invite(_read(await _body(request, REQUEST_BYTES_MAX), InviteRequest)))
 
+    async def charter(request: Request) -> Response:
+        if request.method == "GET":
+            return _json(await api.charter())
+        change = _read(await _body(request, REQUEST_BYTES_MAX), CharterChange)
+        return _json(await api.change_charter(change))
+
     async def ping(request: Request) -> Response:
         return _json(await api.ping(request.query_params.get("node", ""), _count(request, "count", 3)))
 
@@ -245,6 +251,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/plan", plan),
         ("GET", "/v1/export/wg-quick", export_wg_quick),
         ("POST", "/v1/invites", invite),
+        ("GET POST", "/v1/charter", charter),
         ("POST", "/v1/ping", ping),
         ("POST", "/v1/stop", stop),
         ("POST", "/v1/leave", leave),

@@ -158,4 +158,4 @@ def _how_to_grow(subnet: ipaddress.IPv4Network) -> str:
     wider = max(SUBNET_PREFIX_WIDEST, subnet.prefixlen - 4)
     if wider >= subnet.prefixlen:
         return "let members leave that are not needed"
-    return f"let members leave, or found the mesh anew with --subnet {subnet.supernet(new_prefix=wider)}"
+    return f"let it grow: `meshpeer charter set --subnet {subnet.supernet(new_prefix=wider)}`"

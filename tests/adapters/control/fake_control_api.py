@@ -18,6 +18,8 @@ from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobSpec
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import (
+    Charter,
+    CharterChange,
     InviteMade,
     InviteRequest,
     Job,
@@ -96,6 +98,25 @@ def make_peer(**changes: object) -> Peer:
     return msgspec.structs.replace(peer, **changes)
 
 
+def make_charter(**changes: object) -> Charter:
+    charter = Charter(
+        version=1,
+        changed_at=AT,
+        changed_by="alpha",
+        mesh="home",
+        subnet="10.10.0.0/24",
+        topology="auto",
+        topology_mode="full",
+        hubs=1,
+        keepalive_s=25,
+        mtu=1420,
+        idle_s=180,
+        away_max_s=604_800,
+        wireguard_port=51820,
+    )
+    return msgspec.structs.replace(charter, **changes)
+
+
 def make_task(**changes: object) -> Task:
     attempt = TaskTry(
         n=1,
@@ -129,6 +150,7 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.now = make_status()
+        self.held = make_charter()
         self.members: list[Peer] = [make_peer()]
         self.steps: tuple[str, ...] = ()
         self.fault: MeshpeerError | Exception | None = None
@@ -193,6 +215,16 @@ class FakeApi:
             seeds=("192.0.2.1:51821",),
             warnings=(),
         )
+
+    async def charter(self) -> Charter:
+        self._answer("charter")
+        return self.held
+
+    async def change_charter(self, change: CharterChange) -> Charter:
+        self._answer("change_charter", change)
+        wanted = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+        self.held = msgspec.structs.replace(self.held, version=self.held.version + 1, **wanted)
+        return self.held
 
     async def ping(self, node: str, count: int) -> PingAnswer:
         self._answer("ping", node, count)

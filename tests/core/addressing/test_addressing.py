@@ -87,7 +87,7 @@ def test_every_host_of_a_subnet_is_given_once_and_then_it_is_full(
         assert taken[-1] == "10.10.0.1"
     with pytest.raises(LocalFault, match=f"10.10.0.0/{prefix} is full: all {len(taken)} addresses") as full:
         choose_ipv4(subnet, roles, taken)
-    assert full.value.hint.endswith(f"found the mesh anew with --subnet 10.10.0.0/{prefix - 4}")
+    assert full.value.hint.endswith(f"`meshpeer charter set --subnet 10.10.0.0/{prefix - 4}`")
 
 
 def test_the_widest_subnet_is_not_told_to_grow() -> None:
