@@ -19,7 +19,7 @@ from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
-from meshpeer.core.topology.mode import FULL, declared
+from meshpeer.core.topology.mode import FULL, declared, mode_of
 from meshpeer.core.wgconf.model import DesiredDevice
 
 DEFAULT_CONTROL_PORT = "51821"
@@ -77,7 +77,9 @@ class Derived:
         charter = self.ledger.charter
         if charter is None:
             return before
-        return declared(charter.topology, self.tunnels.plan.mode, len(self.roster.members), before)
+        words = [one.record.mode for one in self.roster.members]
+        mode = self.tunnels.plan.mode if self.desired else mode_of(charter.topology, words)
+        return declared(charter.topology, mode, len(words), before)
 
     def targets(self, now: Instant) -> dict[NodeId, tuple[str, ...]]:
         """Returns whom to keep links to, with their addresses, best first."""

@@ -508,6 +508,8 @@ class Node:
         if chain is not None:
             self.links.show_chain(chain)
             effects.append(ShowChain(chain=chain))
+        # Before the first record, or it would be the first of two.
+        self.presence.mode = self.derived.mode(self.presence.mode)
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)
@@ -522,12 +524,10 @@ class Node:
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 
     def _settle_moves(self, now: Instant) -> list[NodeEffect]:
-        """Talks to those whose pair with this node has to move, and says which way it derives the mesh."""
+        """Talks to those whose pair with this node has to move."""
         for node in self.tunnels.moves.links_wanted():
             self.overlay.need(node, now)
-        mode = self.derived.mode(self.presence.mode)
-        self._stale = self._stale or mode != self.presence.mode
-        self.presence.mode = mode
+        self._stale = self._stale or self.derived.mode(self.presence.mode) != self.presence.mode
         said = self.tunnels.offers(lambda node: self.links.link_to(node) is not None, now)
         return [effect for node, word in said for effect in self._send(node, word)]
 

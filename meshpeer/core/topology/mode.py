@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from meshpeer.core.topology.view import MemberView
-
 AUTO, FULL, REGIONAL = "auto", "full", "regional"
 REGIONAL_FROM = 11
 FULL_UP_TO = 8
@@ -18,15 +16,16 @@ DECLARED_BELOW = 2 * REGIONAL_FROM
 """Members of a larger mesh need not say which way they derive it: no band is near."""
 
 
-def mode_of(topology: str, members: Collection[MemberView]) -> str:
-    """Returns ``full`` or ``regional``. A topology that this version does not know is taken for full."""
+def mode_of(topology: str, words: Collection[str]) -> str:
+    """Returns ``full`` or ``regional``, given what each member's record says of the mode: one word a member.
+    A topology that this version does not know is taken for full."""
     if topology != AUTO:
         return REGIONAL if topology == REGIONAL else FULL
-    if len(members) >= REGIONAL_FROM:
+    if len(words) >= REGIONAL_FROM:
         return REGIONAL
-    if len(members) <= FULL_UP_TO:
+    if len(words) <= FULL_UP_TO:
         return FULL
-    said = [one.mode for one in members if one.mode in (FULL, REGIONAL)]
+    said = [one for one in words if one in (FULL, REGIONAL)]
     return REGIONAL if 2 * said.count(REGIONAL) > len(said) else FULL
 
 

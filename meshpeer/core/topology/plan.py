@@ -103,7 +103,7 @@ class Routes:
         self._sizes = collections.Counter(member.region for member in members)
         self._cells = cells_of(members, active=view.hubs) if mine is not None else {}
         self._hubs = {hub.node for cell in self._cells.values() for hub in cell.hubs}
-        regional = bool(self._cells) and mode_of(view.topology, members) == REGIONAL
+        regional = bool(self._cells) and mode_of(view.topology, [one.mode for one in members]) == REGIONAL
         self.mode = REGIONAL if regional else FULL
         self.adjacent = {one.node for one in self._others if self._is_adjacent(one)}
         """Whom this node has a tunnel to, by the rules of the mode."""

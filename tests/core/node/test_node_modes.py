@@ -51,6 +51,17 @@ def test_a_charter_changes_the_topology_of_a_mesh_that_runs() -> None:
     assert {len(plan.peers) for plan in map(plan_of, hosts)} == {6}
 
 
+def test_a_node_that_is_alone_publishes_one_record_and_no_second() -> None:
+    """What it says of the mesh's mode stands in the first: a second would be a write and news for nothing."""
+    world = World(3)
+    founder = world.found("alpha")
+    world.run(30)
+    assert founder.node is not None
+    record = founder.node.presence.record
+    assert record is not None
+    assert (record.mode, record.sequence) == ("full", 1)
+
+
 def test_two_active_hubs_a_region_share_its_members() -> None:
     world, hosts = mesh_of(9, topology="regional")
     world.run(35)
