@@ -30,6 +30,8 @@ NAMES = (
     *("golf", "hotel", "india", "juliett", "kilo"),
 )
 REGION_OF = {name: REGIONS[number % len(REGIONS)] for number, name in enumerate(NAMES)}
+GROWN_UP_S = 36.0
+"""A little longer than one stands by before it takes over: hubs change until then."""
 WAIT_S, BUSY_S, SETTLE_S = 240.0, 30.0, 5.0
 
 
@@ -47,7 +49,7 @@ def main() -> None:
         until(lambda: modes(lab, first) == {"full"} and all_direct(lab, first), "all have tunnels")
         staying, leaving = first[:-2], [*first[-2:], eleventh]
         addresses = {name: ipv4_of(lab.node(name)) for name in first}
-        time.sleep(SETTLE_S)
+        time.sleep(GROWN_UP_S)
         with Traffic(lab) as traffic:
             for one, other in itertools.combinations(first, 2):
                 traffic.ping(one, other, addresses[other])

@@ -38,6 +38,7 @@ class Profile:
     hub: str
     configured_endpoint: bool
     mode: str = ""
+    warm: bool = False
 
 
 class OwnRecord:
@@ -91,6 +92,7 @@ class OwnRecord:
             hub=profile.hub,
             configured_endpoint=profile.configured_endpoint,
             mode=profile.mode,
+            warm=profile.warm,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(
