@@ -25,4 +25,6 @@ class NodeConfig:
     roles: tuple[str, ...]
     hub: str
     configured_endpoint: bool
+    fwmark: int = 0
+    """Of WireGuard's own packets; 0 for none."""
     issuer: Authority | None = field(repr=False)

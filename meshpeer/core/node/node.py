@@ -164,6 +164,7 @@ class Node:
             key=config.wireguard_key,
             interface=config.interface,
             port=config.wireguard_port,
+            fwmark=config.fwmark,
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
 

@@ -62,13 +62,21 @@ class Tunnels:
     """Derives the desired interface; remembers which peers confirmed. Sans-IO."""
 
     def __init__(
-        self, *, mesh: MeshId, me: NodeId, key: WireGuardPrivateKey, interface: str, port: int
+        self,
+        *,
+        mesh: MeshId,
+        me: NodeId,
+        key: WireGuardPrivateKey,
+        interface: str,
+        port: int,
+        fwmark: int = 0,
     ) -> None:
         self._mesh = mesh
         self._me = me
         self._key = key
         self._interface = interface
         self._port = port
+        self._fwmark = fwmark
         self._tunnels: dict[WireGuardKey, _Tunnel] = {}
         self._early: set[WireGuardKey] = set()
         """Whose word came before their record did: a joiner knows us first, and says so once."""
@@ -272,6 +280,7 @@ class Tunnels:
             public_key=self._key.public,
             listen_port=self._port,
             mtu=charter.mtu,
+            fwmark=self._fwmark,
             ipv4=ipaddress.IPv4Interface((mine.ipv4, subnet.prefixlen)) if mine.ipv4 else None,
             ipv6=ipaddress.IPv6Interface((mine.ipv6, prefix.prefixlen)),
         )
