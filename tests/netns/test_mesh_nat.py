@@ -67,14 +67,19 @@ def test_an_invite_names_the_configured_endpoint_first_and_warns_of_nothing(lab:
     assert f"Seeds: {lab.node('r2').address('net')}:51821" in made.stderr
 
 
-def test_two_behind_closed_routers_know_each_other_and_do_not_claim_a_tunnel(lab: Lab, invite: str) -> None:
+def test_two_behind_closed_routers_meet_where_others_see_them(lab: Lab, invite: str) -> None:
+    """Nobody but members is asked: who has a tunnel to a node sees where it comes from, and tells it."""
     closed, guest = lab.node("closed"), lab.node("guest")
     meshkit.join(closed, invite)
-    meshkit.until(
-        lambda: "closed" in meshkit.peers(guest) and meshkit.peers(guest)["closed"].via != "",
-        "guest takes closed for alive, by the word of others",
-    )
-    seen = meshkit.peers(guest)["closed"]
-    assert (seen.state, seen.link, seen.path, seen.last_handshake_s) == ("alive", "down", "none", None)
-    assert seen.via in ("open", "public")
+    meshkit.until(lambda: meshkit.pings(guest, "closed.mesh"), "guest reaches closed", 30)
+    meshkit.until(lambda: meshkit.peers(guest)["closed"].path == "direct", "it is a tunnel of their own")
+    ends = {"closed": lab.node("r1").address("net"), "guest": lab.node("r3").address("net")}
+    assert meshkit.peers(guest)["closed"].endpoint == f"{ends['closed']}:51820"
+    assert meshkit.peers(closed)["guest"].endpoint == f"{ends['guest']}:51820"
     closed.run(["ping", "-c1", "-W2", "open.mesh"])
+
+
+def test_members_of_two_homes_have_a_link_through_their_tunnel(lab: Lab) -> None:
+    closed, guest = lab.node("closed"), lab.node("guest")
+    meshkit.until(lambda: meshkit.peers(guest)["closed"].link == "up", "guest is linked to closed", 60)
+    meshkit.until(lambda: meshkit.peers(closed)["guest"].state == "alive", "closed sees guest alive")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
+from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.topology.moves import MOVE_FRAMES
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice
 
@@ -25,7 +26,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="app
     sender_key: WireGuardKey
 
 
-FRAMES = (Applied, *MOVE_FRAMES)
+FRAMES = (Applied, SeenAt, *MOVE_FRAMES)
 
 # --- events -------------------------------------------------------------------------------------------------
 

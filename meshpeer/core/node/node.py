@@ -81,6 +81,7 @@ from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
+from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
@@ -236,7 +237,8 @@ class Node:
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
-                return [effect for node, word in self.tunnels.words(now) for effect in self._send(node, word)]
+                words = (*self.tunnels.words(now), *self.tunnels.seen(self._is_linked, now))
+                return [effect for node, word in words for effect in self._send(node, word)]
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
@@ -307,6 +309,9 @@ class Node:
             case Applied():
                 self.tunnels.on_applied(message, now)
                 self._stale = True
+                return []
+            case SeenAt():
+                self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
@@ -477,6 +482,9 @@ class Node:
                 done.append(effect)
         return done
 
+    def _is_linked(self, peer: NodeId) -> bool:
+        return self.links.link_to(peer) is not None
+
     def _send(self, peer: NodeId, message: msgspec.Struct, after: Ticket | None = None) -> list[NodeEffect]:
         link = self.links.link_to(peer)
         return [] if link is None else [self._frame(link, message, after)]
@@ -511,6 +519,7 @@ class Node:
             effects.append(ShowChain(chain=chain))
         # Before the first record, or it would be the first of two.
         self.presence.mode, self.presence.warm = self._shown()
+        self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)
@@ -529,11 +538,13 @@ class Node:
         for node in self.tunnels.moves.links_wanted():
             self.overlay.need(node, now)
         self._stale = self._stale or self._shown() != (self.presence.mode, self.presence.warm)
-        said = self.tunnels.offers(lambda node: self.links.link_to(node) is not None, now)
+        said = self.tunnels.offers(self._is_linked, now)
         return [effect for node, word in said for effect in self._send(node, word)]
 
     def _shown(self) -> tuple[str, bool]:
         """Returns what this node's record is to say of how it derives the mesh, and of itself as a hub."""
+        if not self.config.wireguard_port:
+            return "", False
         return self.derived.mode(self.presence.mode), self.tunnels.is_warm
 
     def _keep_links(self, now: Instant) -> list[NodeEffect]:

@@ -39,6 +39,8 @@ class Profile:
     configured_endpoint: bool
     mode: str = ""
     warm: bool = False
+    reflected_endpoints: tuple[str, ...] = ()
+    router: str = ""
 
 
 class OwnRecord:
@@ -93,6 +95,8 @@ class OwnRecord:
             configured_endpoint=profile.configured_endpoint,
             mode=profile.mode,
             warm=profile.warm,
+            reflected_endpoints=profile.reflected_endpoints,
+            router=profile.router,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(

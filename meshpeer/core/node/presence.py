@@ -36,6 +36,9 @@ class Presence:
         """Which way this node derives the mesh, for those that have to agree with it."""
         self.warm = False
         """This node has the tunnels of a hub."""
+        self.reflected: tuple[str, ...] = ()
+        self.router = ""
+        """Where others see this node, and what they make of its router."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -112,6 +115,8 @@ class Presence:
             configured_endpoint=config.configured_endpoint,
             mode=self.mode,
             warm=self.warm,
+            reflected_endpoints=self.reflected if config.wireguard_port else (),
+            router=self.router,
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

@@ -24,6 +24,7 @@ from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
+from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
@@ -85,6 +86,7 @@ class Tunnels:
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
         self.moves = Moves(me)
+        self.reflections = Reflections()
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
         self._forwarded: tuple[str, ...] | None = None
@@ -118,6 +120,7 @@ class Tunnels:
     def on_link(self, node: NodeId) -> None:
         """A new link: tell the peer again what this interface holds."""
         self.moves.on_link(node)
+        self.reflections.on_link(node)
         for tunnel in self._tunnels.values():
             if tunnel.node == node:
                 tunnel.told = False
@@ -135,6 +138,18 @@ class Tunnels:
                     tunnel.ready_at_s = max(tunnel.ready_at_s, now.mono_s + SECOND_WAITS_S)
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
         return words
+
+    def seen(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, SeenAt]]:
+        """Returns whom to tell where its packets come from."""
+        keys = {tunnel.node: key for key, tunnel in sorted(self._tunnels.items())}
+        held = [(node, self._held[key]) for node, key in keys.items() if key in self._held]
+        return self.reflections.words(held, linked, now)
+
+    def reflected(self, own: tuple[str, ...], now: Instant) -> tuple[tuple[str, ...], str]:
+        """Returns what this node's record is to say of how others see it: endpoints, and its router.
+
+        ``own`` are the endpoints that it publishes anyway."""
+        return self.reflections.shown(own, self._overlay, now), self.reflections.router(own, now)
 
     # --- derivation -----------------------------------------------------------------------------------------
 
@@ -208,6 +223,7 @@ class Tunnels:
             *waits,
             self.moves.next_deadline(now),
             self._warmth.next_deadline(now),
+            self.reflections.next_deadline(),
             Deadline(min(self._lingering.values()), "a tunnel lingered") if self._lingering else None,
             *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
         )
@@ -250,6 +266,7 @@ class Tunnels:
             return ()
         return _ranked(
             advertised=listed.record.wireguard_endpoints,
+            reflected=listed.record.reflected_endpoints,
             configured=listed.record.configured_endpoint,
             link_remote=link_remote,
             port=listed.record.wireguard_port,

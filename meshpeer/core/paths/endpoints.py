@@ -30,6 +30,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def rank_candidates(
     *,
     advertised: Sequence[str],
+    reflected: Sequence[str] = (),
     configured: bool,
     link_remote: str,
     port: int,
@@ -39,6 +40,7 @@ def rank_candidates(
     """Returns a peer's endpoints, best first, without duplicates.
 
     ``advertised``: from its record, the first one configured by a person where ``configured``.
+    ``reflected``: where others see it.
     ``link_remote``: where its control link comes from or goes to. ``attached``: prefixes of this machine's
     own networks. ``overlay``: prefixes that must never carry a tunnel.
     """
@@ -49,7 +51,7 @@ def rank_candidates(
     # A loopback address names this very machine, unless the peer is on it too, as its link then tells.
     neighbour = linked_address is not None and linked_address.is_loopback
     scored: list[tuple[int, int, str]] = []
-    for position, endpoint in enumerate((*advertised, *([linked] if linked else []))):
+    for position, endpoint in enumerate((*advertised, *([linked] if linked else []), *reflected)):
         if not _port(endpoint):
             continue
         address = _address(endpoint)
@@ -65,7 +67,8 @@ def rank_candidates(
         elif configured and position == 0:
             score = 2
         else:
-            score = 3 if address is None or address.is_global else 4
+            told = endpoint in reflected and endpoint not in advertised
+            score = 3 if told or address is None or address.is_global else 4
         scored.append((score, position, endpoint))
     return tuple(dict.fromkeys(endpoint for _, _, endpoint in sorted(scored)))
 
@@ -97,8 +100,10 @@ class EndpointChoice:
         """
         self.fresh = handshake_is_fresh(handshake_unix_s, now.unix_s)
         if candidates != self.candidates:
+            better = bool(candidates) and candidates[0] not in self.candidates
             self.candidates, self.tries = candidates, 0
-            if self.chosen not in candidates and not self.fresh:
+            if not self.fresh and (better or self.chosen not in candidates):
+                # Two behind routers have to try each other's at about one time: when they hear of it.
                 self.chosen = None
         if self.fresh:
             self.chosen = working or self.chosen

@@ -63,14 +63,19 @@ def check_leave(record: LeaveRecord) -> None:
 
 def check_member(record: MemberRecord) -> None:
     """Raises ``PeerFault`` where a field is out of its form."""
-    endpoints = (*record.control_endpoints, *record.wireguard_endpoints)
-    if max(len(record.control_endpoints), len(record.wireguard_endpoints)) > ENDPOINTS_MAX:
+    kinds = (record.control_endpoints, record.wireguard_endpoints, record.reflected_endpoints)
+    endpoints = [one for kind in kinds for one in kind]
+    if max(map(len, kinds)) > ENDPOINTS_MAX:
         raise PeerFault(f"record names more than {ENDPOINTS_MAX} endpoints")
     if not all(map(_is_endpoint, endpoints)):
         raise PeerFault("record names an endpoint that is no endpoint: HOST:PORT, IPv6 in brackets")
     if not 0 <= record.wireguard_port <= PORT_MAX:
         raise PeerFault(f"record has {record.wireguard_port} for a port, which is no port")
-    labels = (record.name, *record.roles, *filter(None, (record.region, record.hub, record.mode)))
+    labels = (
+        record.name,
+        *record.roles,
+        *filter(None, (record.region, record.hub, record.mode, record.router)),
+    )
     if len(record.roles) > ROLES_MAX or not all(map(_LABEL.fullmatch, labels)):
         raise PeerFault("record has a name, roles or a region that are no DNS labels")
     if record.ipv4 and not _is_ipv4(record.ipv4):

@@ -43,6 +43,12 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     mode: str = ""
     """Which way this node derives a mesh of topology ``auto``: ``full`` or ``regional``; empty for large
     meshes."""
+    reflected_endpoints: tuple[str, ...] = ()
+    """Where other members see this node's tunnel packets come from, where that is none of its own
+    addresses."""
+    router: str = ""
+    """What stands before it: ``none``, ``steady`` (one mapping for all), ``changing`` (another for each);
+    empty where nobody can tell."""
     warm: bool = False
     """It is a hub, or stands by, and has the tunnels that this takes."""
 
