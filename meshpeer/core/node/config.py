@@ -26,3 +26,8 @@ class NodeConfig:
     hub: str
     configured_endpoint: bool
     issuer: Authority | None = field(repr=False)
+    advertise: tuple[str, ...] = ()
+    """LANs behind this machine that its owner wants the mesh to reach."""
+    masquerade: bool = True
+    unable_to_forward: str = ""
+    """Why this machine can't pass on packets; empty where it can."""

@@ -34,6 +34,8 @@ class Presence:
         self.hub = config.hub
         self.mode = ""
         """Which way this node derives the mesh, for those that have to agree with it."""
+        self.routes: tuple[str, ...] = ()
+        """LANs that it advertises."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -109,6 +111,7 @@ class Presence:
             hub=self.hub,
             configured_endpoint=config.configured_endpoint,
             mode=self.mode,
+            routes=self.routes if config.wireguard_port else (),
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:
