@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import meshkit
 import pytest
 from meshlab import Lab, Node
+
+if TYPE_CHECKING:
+    from conftest import MakeLab
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -43,6 +47,23 @@ lans = ["net", "office"]
 lans = ["office"]
 [nodes.nas]
 lans = ["home"]
+"""
+HOME = """
+name = "home"
+[lans.net]
+ipv4 = "198.51.100.0/24"
+[lans.home]
+ipv4 = "192.168.1.0/24"
+[nodes.public]
+lans = ["net"]
+[nodes.inside]
+lans = ["home"]
+[nodes.printer]
+lans = ["home"]
+[routers.r1]
+outside = "net"
+inside = ["home"]
+nat = "masquerade"
 """
 NAS = "192.168.5.90"
 """At home, with an address that the office has, too."""
@@ -161,6 +182,23 @@ def test_down_leaves_neither_table_nor_forwarding(lab: Lab) -> None:
     assert foxtrot.run(TABLE, check=False).returncode != 0
     assert not forwards(foxtrot, "office")
     assert not forwards(foxtrot, "net")
+
+
+def test_a_lan_whose_only_way_in_is_the_machine_that_leads_to_it(make_lab: MakeLab) -> None:
+    """One machine at home, behind NAT, with one interface: its own address lies in what it advertises."""
+    lab = make_lab(HOME)
+    public, inside, printer = lab.node("public"), lab.node("inside"), lab.node("printer").address("home")
+    inside.put_file("/etc/meshpeer/meshpeer.toml", '[node]\nadvertise = ["192.168.1.0/24"]\n')
+    meshkit.found(public)
+    meshkit.join(inside, meshkit.invite(public, "--route", "192.168.1.0/24"))
+    meshkit.until(lambda: meshkit.pings(public, printer), "public pings the printer", 30)
+    tunnel = meshkit.peers(public)["inside"]
+    assert tunnel.endpoint.startswith("198.51.100."), "where the router is, and not inside the LAN"
+    with meshkit.pinging(public, printer):
+        meshkit.meshpeer(public, "stop")
+        meshkit.meshpeer(public, "up", "--detach")
+    assert meshkit.pings(inside, "public.mesh")
+    assert "192.168.1.0/24" not in meshkit.plan(inside).routes
 
 
 # --- helpers ------------------------------------------------------------
