@@ -25,6 +25,8 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
 
 SETTINGS = Path("/proc/sys/net")
+ALL_IPV4 = "ipv4/conf/all/forwarding"
+"""Never touched: whoever sets it wants a router."""
 ALL_IPV6 = "ipv6/conf/all/forwarding"
 
 
@@ -103,10 +105,11 @@ class Forwarding:
 
         ipv4, ipv6 = was_on(self._own_ipv4), was_on(ALL_IPV6)
         turned = self._needs_ipv6(wanted) and self._has("ipv6") and not self._has_own_switch()
+        routes = {"ipv4": self._read(ALL_IPV4) == "1", "ipv6": ipv6 or turned}
         closed = [
             (device, family)
             for family, device in _devices(wanted)
-            if not was_on(_switch_of(family, device)) and (family == "ipv4" or not (ipv6 or turned))
+            if not routes[family] and not was_on(_switch_of(family, device))
         ]
         return Before(routed=ipv4 or ipv6, ipv6_closed=turned and not ipv6, closed=tuple(closed))
 
@@ -152,8 +155,10 @@ class Forwarding:
     def _put_back(self, but: Collection[str] = ()) -> None:
         kept = self._kept()
         gone = {name: value for name, value in kept.items() if name not in but}
+        # Docker, say, made a router of the machine meanwhile, and means every interface.
+        routes = self._read(ALL_IPV4) == "1"
         for name, value in gone.items():
-            if (self._settings / name).exists():
+            if (self._settings / name).exists() and not (routes and name.startswith("ipv4/")):
                 self._write(name, value)
         if not but:
             self._before.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ class Derived:
     def depends_on_doubts(self) -> bool:
         """Says whether what members say of each other decides who is a hub, or who leads to a LAN."""
         charter = self.ledger.charter
-        return charter is not None and (charter.topology != FULL or is_contested(self.roster))
+        return charter is not None and (charter.topology != FULL or self.tunnels.lans.contested)
 
     def routes(self) -> tuple[str, ...]:
         """Returns the LANs that this node's record is to advertise."""
@@ -70,6 +70,7 @@ class Derived:
         """Returns what the interface shall hold where that is something new."""
         if self.ledger.charter is None:
             return None
+        self.tunnels.lans.contested = is_contested(self.roster)
         doubted, again = self._doubted(now) if self.depends_on_doubts else (set(), None)
         device = self.tunnels.device(
             self.roster, self.ledger.charter, link_remote=self.links.remote_of, doubted=doubted, now=now

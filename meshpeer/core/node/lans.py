@@ -68,6 +68,8 @@ class Lans:
         """What this node advertises."""
         self.withheld: tuple[Withheld, ...] = ()
         self.left_out: tuple[LeftOut, ...] = ()
+        self.contested = False
+        """Two members lead to one LAN, so what is said of either matters."""
         self.holders: dict[str, NodeId] = {}
         """Who leads to each LAN of the mesh, this node's own among them."""
 
@@ -180,7 +182,7 @@ class Lans:
 
 
 def is_contested(roster: Roster) -> bool:
-    """Says whether two members lead to one LAN, so that doubts about one matter."""
+    """Says whether two members lead to one LAN."""
     seen: set[str] = set()
     for one in roster.members:
         if not seen.isdisjoint(one.record.routes):

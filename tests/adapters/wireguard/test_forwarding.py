@@ -48,7 +48,7 @@ def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 case "$1" in
   list) [ -f {table} ] && cat {table} ;;
   delete) rm {table} ;;
-  -f) sed -n '/^\\t/p;/^table.*{{$/p;/^}}$/p' > {table} ;;
+  -f) sed -n '/^$/p;/^\\t/p;/^table.*{{$/p;/^}}$/p' > {table} ;;
 esac
 """
     )
@@ -169,6 +169,20 @@ async def test_a_router_goes_on_routing_its_lan(sysctl: Path, eth1: Path, nft: P
     put(eth1, "1")
     forwarding = Forwarding(INTERFACE, tmp_path / "before.json", settings=sysctl)
     await forwarding.ensure(LAN)
+    assert 'iifname "eth1" meta' not in text(nft)
+    await forwarding.ensure(NOTHING)
+    assert text(eth1) == "1"
+
+
+async def test_a_machine_that_is_made_a_router_meanwhile_stays_one(
+    sysctl: Path, eth1: Path, nft: Path, tmp_path: Path
+) -> None:
+    """Docker does so when it starts: what it publishes comes in by the interface towards the LAN."""
+    forwarding = Forwarding(INTERFACE, tmp_path / "before.json", settings=sysctl)
+    await forwarding.ensure(LAN)
+    (sysctl / "ipv4/conf/all").mkdir()
+    put(sysctl / "ipv4/conf/all/forwarding", "1")
+    assert await forwarding.ensure(LAN)
     assert 'iifname "eth1" meta' not in text(nft)
     await forwarding.ensure(NOTHING)
     assert text(eth1) == "1"
