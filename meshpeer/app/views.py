@@ -4,6 +4,7 @@ known."""
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
@@ -127,12 +128,15 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
     names = {planned.public_key: planned.name for planned in node.tunnels.plan.peers}
     desired = node.desired
     steps = diff_device(node.tunnels.observed, desired, now_unix_s=now_unix_s) if desired else ()
+    held = node.tunnels.plan.held
     return Plan(
         mode=node.tunnels.plan.mode,
         hub=node.tunnels.plan.hub,
         hubs=node.tunnels.plan.hubs,
         standbys=node.tunnels.plan.standbys,
         forwards=node.tunnels.plan.forwards,
+        keeps=_names(node, held.direct) if held else (),
+        waits_for=_names(node, held.carried) if held else (),
         peers=tuple(
             PlanPeer(
                 name=names.get(peer.public_key, ""),
@@ -146,6 +150,10 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
         routes=(*desired.addresses, *desired.routes) if desired else (),
         changes=tuple(type(step).__name__ for step in steps),
     )
+
+
+def _names(node: Node, members: Iterable[NodeId]) -> tuple[str, ...]:
+    return tuple(sorted(name_of(node, one) for one in members))
 
 
 def job_view(node: Node, owner: JobOwner) -> Job:

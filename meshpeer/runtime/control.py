@@ -123,6 +123,10 @@ class Plan(Doc, frozen=True, kw_only=True):
     """Hubs that take over where an active one is lost."""
     forwards: bool = False
     """This node is a hub or stands by: it passes on traffic between others."""
+    keeps: tuple[str, ...] = ()
+    """Members with whom this node keeps its own tunnel, although hubs are to carry the pair: it is in use."""
+    waits_for: tuple[str, ...] = ()
+    """Members that hubs carry still, until the pair's own tunnel works."""
 
 
 class TaskCounts(Doc, frozen=True, kw_only=True):

@@ -183,6 +183,10 @@ def _print_plan(found: Plan) -> None:
         mine = "this node forwards for others" if found.forwards else f"this node's is {found.hub}"
         standbys = f", standing by {', '.join(found.standbys)}" if found.standbys else ""
         show.line(f"Hubs {', '.join(found.hubs)}{standbys}; {mine}")
+    if found.keeps:
+        show.line(f"Tunnels kept until they are idle, then by hubs: {', '.join(found.keeps)}")
+    if found.waits_for:
+        show.line(f"By hubs until a tunnel of their own works: {', '.join(found.waits_for)}")
     show.line(
         f"Mode {found.mode}; {show.count(len(found.peers), 'peer')}, "
         f"routes: {', '.join(found.routes) or 'none'}"

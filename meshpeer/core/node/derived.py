@@ -73,7 +73,12 @@ class Derived:
         self.tunnels.lans.contested = is_contested(self.roster)
         doubted, again = self._doubted(now) if self.depends_on_doubts else (set(), None)
         device = self.tunnels.device(
-            self.roster, self.ledger.charter, link_remote=self.links.remote_of, doubted=doubted, now=now
+            self.roster,
+            self.ledger.charter,
+            link_remote=self.links.remote_of,
+            doubted=doubted,
+            gone=self.detector.dead,
+            now=now,
         )
         self.deadline = earliest(self.tunnels.next_deadline(now), again)
         if device is None or device == self.desired:

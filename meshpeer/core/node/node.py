@@ -512,7 +512,7 @@ class Node:
             self.links.show_chain(chain)
             effects.append(ShowChain(chain=chain))
         # Before the first record, or it would be the first of two.
-        self.presence.mode = self.derived.mode(self.presence.mode)
+        self.presence.mode, self.presence.warm = self._shown()
         self.presence.routes = self.derived.routes()
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
@@ -531,9 +531,13 @@ class Node:
         """Talks to those whose pair with this node has to move."""
         for node in self.tunnels.moves.links_wanted():
             self.overlay.need(node, now)
-        self._stale = self._stale or self.derived.mode(self.presence.mode) != self.presence.mode
+        self._stale = self._stale or self._shown() != (self.presence.mode, self.presence.warm)
         said = self.tunnels.offers(lambda node: self.links.link_to(node) is not None, now)
         return [effect for node, word in said for effect in self._send(node, word)]
+
+    def _shown(self) -> tuple[str, bool]:
+        """Returns what this node's record is to say of how it derives the mesh, and of itself as a hub."""
+        return self.derived.mode(self.presence.mode), self.tunnels.is_warm
 
     def _keep_links(self, now: Instant) -> list[NodeEffect]:
         self.overlay.set_members(self.ledger.ids, now)

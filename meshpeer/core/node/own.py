@@ -41,6 +41,7 @@ class Profile:
     hub: str
     configured_endpoint: bool
     mode: str = ""
+    warm: bool = False
     routes: tuple[str, ...] = ()
 
 
@@ -95,6 +96,7 @@ class OwnRecord:
             hub=profile.hub,
             configured_endpoint=profile.configured_endpoint,
             mode=profile.mode,
+            warm=profile.warm,
             routes=profile.routes,
         )
         signed = envelope.sign(self._key, self._mesh, record)

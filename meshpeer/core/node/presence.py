@@ -34,6 +34,8 @@ class Presence:
         self.hub = config.hub
         self.mode = ""
         """Which way this node derives the mesh, for those that have to agree with it."""
+        self.warm = False
+        """This node has the tunnels of a hub."""
         self.routes: tuple[str, ...] = ()
         """LANs that it advertises."""
         self.control: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class Presence:
             hub=self.hub,
             configured_endpoint=config.configured_endpoint,
             mode=self.mode,
+            warm=self.warm,
             routes=self.routes if config.wireguard_port else (),
         )
 

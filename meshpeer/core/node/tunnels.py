@@ -27,12 +27,12 @@ from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
-from meshpeer.core.topology.mode import REGIONAL
 from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
 from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
+from meshpeer.core.topology.warmth import Place, Warmth
 from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
-from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer
+from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer, tunnel_works
 
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
@@ -42,8 +42,9 @@ SECOND_WAITS_S = 0.3
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
 REKEY_TIMEOUT (the WireGuard paper, section 6.1; measured: 3 of 10 fresh tunnels on one LAN)."""
 
-YOUNG_S = 30.0
-"""A node that started less than this ago comes last among a region's hubs: it may lack tunnels yet."""
+LINGER_S = 120.0
+"""A tunnel that the plan has no use for any more is kept for so long: a hub that comes back is there at
+once."""
 RANKINGS_REMEMBERED = 1_024
 """Every change of any member asks for all rankings anew."""
 
@@ -90,7 +91,9 @@ class Tunnels:
         self._overlay: tuple[str, ...] = ()
         self._forwarded: DesiredForwarding | None = None
         """What is passed on; None before the first plan: an agent before this one may have left it on."""
-        self._grown_at_s: float | None = None
+        self._warmth = Warmth()
+        self._lingering: dict[NodeId, float] = {}
+        """Until when tunnels stay that the plan does without (monotonic)."""
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -144,23 +147,32 @@ class Tunnels:
         *,
         link_remote: Callable[[NodeId], str],
         doubted: Collection[NodeId] = (),
+        gone: Collection[NodeId] = (),
         now: Instant,
     ) -> DesiredDevice | None:
         """Returns what the interface shall hold now; None before this node is in the roster itself.
 
-        ``doubted`` are those whose observers say that they are gone.
+        ``doubted`` are those whose observers say that they are gone, ``gone`` those that this node itself
+        believes to be: a hub waits for no tunnel to them.
         """
         mine = roster.get(self._me)
         if mine is None:
             return None
         members = _first_of_each_key(roster)
         lans = self.lans.resolve(members, charter, doubted)
-        routes = Routes(_view(members, charter, doubted, now, lans), self._me)
+        routes = Routes(_view(members, charter, doubted, lans), self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
-        self.plan = routes.plan(held, forwarded=self._forwarded is not None and self._forwarded.hub)
-        self._grown_at_s = _next_grown(roster, now) if routes.mode == REGIONAL else None
+        wanted = routes.tunnels | held.direct
+        self._let_linger(wanted, now)
+        was_hub = self._forwarded is not None and self._forwarded.hub
+        self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
+        gone = {*doubted, *gone}
+        works = [
+            tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
+        ]
+        self._warmth.update(_place_of(routes, self._me), works, now)
         overlay = self._overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
 
@@ -187,6 +199,11 @@ class Tunnels:
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
         return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out)
+
+    @property
+    def is_warm(self) -> bool:
+        """Says whether this node is a hub, or stands by, and has the tunnels that this takes."""
+        return self._warmth.warm
 
     def forward_change(self) -> Forward | None:
         """Returns what to pass on from now on, where that is something new."""
@@ -218,7 +235,8 @@ class Tunnels:
         return earliest(
             *waits,
             self.moves.next_deadline(now),
-            Deadline(self._grown_at_s, "a node has been up for a while") if self._grown_at_s else None,
+            self._warmth.next_deadline(now),
+            Deadline(min(self._lingering.values()), "a tunnel lingered") if self._lingering else None,
             *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
         )
 
@@ -238,6 +256,17 @@ class Tunnels:
             self._early.discard(key)
             tunnel = self._tunnels[key] = _Tunnel(node, now.mono_s + wait_s, False, EndpointChoice())
         return tunnel
+
+    def _let_linger(self, wanted: Collection[NodeId], now: Instant) -> None:
+        """Remembers whose tunnels the plan has no use for any more."""
+        for planned in self.plan.peers:
+            if planned.node not in wanted:
+                self._lingering.setdefault(planned.node, now.mono_s + LINGER_S)
+        self._lingering = {
+            node: until
+            for node, until in self._lingering.items()
+            if node not in wanted and until > now.mono_s
+        }
 
     def _wait_s(self, node: NodeId) -> float:
         return 0.0 if self._me < node else SECOND_WAITS_S
@@ -284,18 +313,18 @@ class Tunnels:
         )
 
 
-def _next_grown(roster: Roster, now: Instant) -> float | None:
-    """Returns when the next young member is so no more, on this node's monotonic clock."""
-    ends = [one.record.incarnation + YOUNG_S for one in roster.members]
-    next_s = min((end for end in ends if end > now.unix_s), default=None)
-    return None if next_s is None else now.mono_s + next_s - now.unix_s
+def _place_of(routes: Routes, me: NodeId) -> Place | None:
+    """Returns what this node is in its cell; None where it is no hub."""
+    cell = routes.cell
+    if cell is None or me not in {hub.node for hub in cell.hubs}:
+        return None
+    return Place(active=routes.carries(me), hubs_are_warm=all(hub.warm for hub in cell.active))
 
 
 def _view(
     members: Iterable[Listed],
     charter: CharterRecord,
     doubted: Collection[NodeId],
-    now: Instant,
     lans: Mapping[NodeId, tuple[str, ...]],
 ) -> MeshView:
     return MeshView(
@@ -315,7 +344,7 @@ def _view(
                 hub=one.record.hub if Capability.HUB in one.identity.capabilities else "never",
                 public=one.record.configured_endpoint or any(map(_is_public, one.record.wireguard_endpoints)),
                 doubted=one.node in doubted,
-                young=one.record.incarnation + YOUNG_S > now.unix_s,
+                warm=one.record.warm,
                 incarnation=one.record.incarnation,
                 mode=one.record.mode,
                 lans=lans.get(one.node, ()),

@@ -43,6 +43,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     mode: str = ""
     """Which way this node derives a mesh of topology ``auto``: ``full`` or ``regional``; empty for large
     meshes."""
+    warm: bool = False
+    """It is a hub, or stands by, and has the tunnels that this takes."""
     routes: tuple[str, ...] = ()
     """LANs behind the node that it passes on to, as CIDRs."""
 

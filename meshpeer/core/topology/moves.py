@@ -27,7 +27,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.mode import REGIONAL
 from meshpeer.core.topology.plan import NOTHING_HELD, Held, Routes
 from meshpeer.core.topology.view import MemberView
-from meshpeer.core.wgconf.model import ObservedPeer, handshake_is_fresh
+from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
 
 MOVES_AT_ONCE = 16
 """So many pairs ask for a link to settle their move at a time."""
@@ -171,19 +171,20 @@ class Moves:
         pair = self._pairs.get(node)
         if pair is None or pair.direct is not to_direct:
             pair = _Pair(direct=to_direct, incarnation=member.incarnation, since_s=now.mono_s)
-        works = _works(around.tunnel(node), now)
+        works = tunnel_works(around.tunnel(node), now.unix_s)
         kept = self._is_carried(member, carrier, routes) if to_direct else works
         if member.doubted or member.incarnation != pair.incarnation or not kept:
             self._settle(node, wanted)
         else:
             self._pairs[node] = pair
 
-    @staticmethod
-    def _is_carried(member: MemberView, carrier: NodeId | None, routes: Routes) -> bool:
-        """Says whether hubs still carry a pair that is to have a tunnel: in a regional mesh another takes
-        over, in a full one nobody does."""
+    def _is_carried(self, member: MemberView, carrier: NodeId | None, routes: Routes) -> bool:
+        """Says whether hubs still carry a pair that is to have a tunnel, as both its ends see it: in a
+        regional mesh another takes over, in a full one nobody does; and nobody stands between two hubs."""
         hub = routes.by_hub(member)
-        return hub not in (None, member.node) and (routes.mode == REGIONAL or hub == carrier)
+        if hub in (None, member.node, self._me) or all(map(routes.carries, (self._me, member.node))):
+            return False
+        return routes.mode == REGIONAL or hub == carrier
 
     def _settle(self, node: NodeId, carrier: NodeId | None) -> None:
         self._carriers[node] = carrier
@@ -220,13 +221,13 @@ class Moves:
             waiting = {
                 routes.home(members[node])
                 for node, one in self._pairs.items()
-                if one.direct and not routes.is_hub(node)
+                if one.direct and not routes.carries(node)
             }
-            return _works(own, now) and member.node not in waiting
+            return tunnel_works(own, now.unix_s) and member.node not in waiting
         hub = routes.by_hub(member)
-        if hub is None or not _works(around.tunnel(hub), now):
+        if hub is None or not tunnel_works(around.tunnel(hub), now.unix_s):
             return False
-        if routes.is_hub(self._me) or routes.is_hub(member.node):
+        if routes.carries(self._me) or routes.carries(member.node):
             return True
         there = self._pairs.get(routes.home(member) or member.node)
         return (there is None or there is pair) and self._is_idle(pair, own, around, now)
@@ -250,7 +251,3 @@ class Moves:
     def _offer(pair: _Pair, now: Instant) -> MoveOffered:
         pair.offered, pair.offered_at_s = pair.ready, now.mono_s
         return MoveOffered(direct=pair.direct, ready=pair.ready)
-
-
-def _works(tunnel: ObservedPeer | None, now: Instant) -> bool:
-    return tunnel is not None and handshake_is_fresh(tunnel.latest_handshake_unix_s, now.unix_s)

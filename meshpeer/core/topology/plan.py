@@ -3,7 +3,9 @@
 *Full*: everyone peers with everyone, each tunnel owns exactly the peer's own addresses. *Regional*: a node
 peers with the hubs of its cell and, in a region of up to 32, with all of its region; hubs peer with all hubs
 and with everyone in their cell. Whatever has no tunnel goes to the own hub, from there to the other's hub,
-from there to it: three hops at most. LANs behind a member go wherever its addresses go.
+from there to it: three hops at most. A hub that stands by has its tunnels, and no address goes through them
+before it takes over: who stands by may change, and nobody's traffic moves. LANs behind a member go wherever
+its addresses go.
 
 An address belongs to one tunnel, and WireGuard checks that on receive, too. So paths are symmetric: a pair
 has a tunnel or has none, seen from either end, and all that a member sends or gets from afar passes its one
@@ -102,20 +104,29 @@ class Routes:
         self._others = [one for one in members if one is not mine]
         self._sizes = collections.Counter(member.region for member in members)
         self._cells = cells_of(members, active=view.hubs) if mine is not None else {}
-        self._hubs = {hub.node for cell in self._cells.values() for hub in cell.hubs}
+        self._active = {hub.node for cell in self._cells.values() for hub in cell.active}
+        self._hubs = self._active | {hub.node for cell in self._cells.values() for hub in cell.standby}
         regional = bool(self._cells) and mode_of(view.topology, [one.mode for one in members]) == REGIONAL
         self.mode = REGIONAL if regional else FULL
-        self.adjacent = {one.node for one in self._others if self._is_adjacent(one)}
-        """Whom this node has a tunnel to, by the rules of the mode."""
+        self.adjacent = {one.node for one in self._others if self._has_route(one)}
+        """Whom this node reaches by a tunnel of the pair's own, by the rules of the mode."""
+        self.tunnels = {one.node for one in self._others if self._has_tunnel(one)}
+        """Those, and whom it would reach so if a hub were lost."""
 
     @property
     def members(self) -> Iterable[MemberView]:
         """Returns all others."""
         return self._others
 
-    def is_hub(self, node: NodeId) -> bool:
-        """Says whether a member carries traffic of others, or stands by to."""
-        return node in self._hubs
+    def carries(self, node: NodeId) -> bool:
+        """Says whether a member is the hub of others now."""
+        return node in self._active
+
+    @property
+    def cell(self) -> Cell | None:
+        """Returns the cell of this node, in a regional mesh in which somebody is fit."""
+        regional = self._mine is not None and self.mode == REGIONAL
+        return self._cells.get(self._mine.region) if self._mine and regional else None
 
     def home(self, member: MemberView) -> NodeId | None:
         """Returns the hub through which all passes that a member has no tunnel for; None where nobody is
@@ -130,24 +141,32 @@ class Routes:
         traffic of whom it serves."""
         assert self._mine is not None
         there = self.home(to)
-        if self._mine.node in self._hubs:
+        if self._mine.node in self._active:
             return there
-        return there if there in direct and to.node not in self._hubs else self.home(self._mine)
+        return there if there in direct and to.node not in self._active else self.home(self._mine)
 
-    def plan(self, held: Held = NOTHING_HELD, *, forwarded: bool = False) -> MeshPlan:
+    def plan(
+        self,
+        held: Held = NOTHING_HELD,
+        *,
+        forwarded: bool = False,
+        lingering: Set[NodeId] = frozenset(),
+    ) -> MeshPlan:
         """Returns the tunnels. ``forwarded``: this node was a hub when the mesh was regional; it carries on
-        for those that still depend on it."""
-        tunnels = {one.node: one for one in self._others if one.node in self.adjacent | held.direct}
+        for those that still depend on it. ``lingering``: whose tunnels stay for a while, with no address."""
+        wanted = self.tunnels | held.direct | lingering
+        tunnels = {one.node: one for one in self._others if one.node in wanted}
+        direct = (self.adjacent | held.direct) - held.carried
         carried: list[tuple[MemberView, MemberView]] = []
         for one in self._others:
-            if one.node in tunnels and one.node not in held.carried:
+            if one.node in direct:
                 carried.append((one, one))
             elif (hop := self.by_hub(one, held.direct)) in tunnels:
                 carried.append((tunnels[hop], one))
         by_hubs = self._mine is not None and (self.mode == REGIONAL or bool(held.carried))
-        is_hub = self._mine is not None and self._mine.node in self._hubs
+        me = self._mine.node if self._mine is not None else None
         names = {one.node: one.name for one in (*self._others, *([self._mine] if self._mine else []))}
-        home = self.home(self._mine) if self._mine is not None and by_hubs and not is_hub else None
+        home = self.home(self._mine) if self._mine and by_hubs and me not in self._active else None
         cells = self._cells.values() if by_hubs else ()
         lans = {lan for _, member in carried for lan in member.lans}
         return MeshPlan(
@@ -156,26 +175,37 @@ class Routes:
             hub=names[home] if home else None,
             hubs=tuple(sorted({hub.name for cell in cells for hub in cell.active})),
             standbys=tuple(sorted({hub.name for cell in cells for hub in cell.standby})),
-            forwards=is_hub and (self.mode == REGIONAL or forwarded),
+            forwards=me in self._hubs and (self.mode == REGIONAL or forwarded),
             routes=tuple(sorted(lans)),
             held=held if held.direct or held.carried else None,
         )
 
-    def _is_adjacent(self, other: MemberView) -> bool:
-        """Says whether this node and another have a tunnel; the same from either end."""
+    def _has_route(self, other: MemberView) -> bool:
+        """Says whether a pair's own tunnel leads to either; the same from either end."""
         mine = self._mine
-        if mine is None or self.mode == FULL:
+        if mine is None or self._is_close(mine, other):
             return True
-        if mine.region == other.region and self._sizes[mine.region] <= REGION_FULL_MAX:
+        hubs = [one for one in (mine, other) if one.node in self._active]
+        if len(hubs) != 1:
+            return len(hubs) == 2
+        return self.home(other if hubs[0] is mine else mine) == hubs[0].node
+
+    def _has_tunnel(self, other: MemberView) -> bool:
+        """Says whether a pair has a tunnel; the same from either end."""
+        mine = self._mine
+        if mine is None or self._is_close(mine, other):
             return True
-        hubs = [member for member in (mine, other) if member.node in self._hubs]
+        hubs = [one for one in (mine, other) if one.node in self._hubs]
         if len(hubs) != 1:
             return len(hubs) == 2
         edge = other if hubs[0] is mine else mine
-        return self._cell(edge).serves(hubs[0].node, edge.node)
+        return self._cells[edge.region].serves(hubs[0].node, edge.node)
 
-    def _cell(self, member: MemberView) -> Cell:
-        return self._cells[member.region]
+    def _is_close(self, one: MemberView, other: MemberView) -> bool:
+        """Says whether the rules give a pair a tunnel whoever is a hub."""
+        if self.mode == FULL:
+            return True
+        return one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX
 
 
 def _peers(

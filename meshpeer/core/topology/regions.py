@@ -2,9 +2,11 @@
 
 A region's hubs are drawn by rendezvous hashing (D. Thaler, C. Ravishankar, "Using Name-Based Mappings to
 Increase Hit Rates", 1998) among its members that are fit: so one member's coming or going moves few. First
-come those whose owners prefer it, then those that can be reached from anywhere, then those that have been up
-for a while. The first carries the traffic, the second stands by: it has all tunnels already, so failover
-moves addresses and nothing else.
+come those whose owners prefer it, then those that can be reached from anywhere.
+
+The first carries the traffic, the second stands by: it has all tunnels already, so failover moves addresses
+and nothing else. A hub that is *warm* says in its record that it has those tunnels, and only such a one takes
+over from another: whoever ranks higher and just came stands by until then.
 
 A region without a fit member is carried by another one's hubs. Members of such regions and of the one that
 carries them are one *cell*.
@@ -22,6 +24,7 @@ from meshpeer.core.topology.view import MemberView
 ACTIVE = 1
 """Hubs that carry a region's traffic, unless the charter says otherwise."""
 STANDBY = 1
+"""Beside it a second one stands by, where the first is not warm yet and another is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,18 @@ def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str
             key=lambda one: _rank(region, one),
         )
         if ranked:
-            cells[region] = Cell(tuple(ranked[:active]), tuple(ranked[active : active + STANDBY]))
+            # A stable sort: warm ones keep their ranks among themselves.
+            first = sorted(ranked, key=lambda one: not one.warm)[:active]
+            cells[region] = Cell(tuple(first), _standbys([one for one in ranked if one not in first]))
     return {region: cells.get(region) or _carrier(region, cells) for region in regions} if cells else {}
+
+
+def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
+    """Returns who stands by: the next by rank and, where that one has its tunnels yet to make, the next that
+    has them."""
+    first = ranked[:STANDBY]
+    ready = next((one for one in ranked[STANDBY:] if one.warm), None)
+    return (*first, ready) if ready and not any(one.warm for one in first) else tuple(first)
 
 
 def _carrier(region: str, cells: Mapping[str, Cell]) -> Cell:
@@ -68,9 +81,9 @@ def _carrier(region: str, cells: Mapping[str, Cell]) -> Cell:
     return cells[max(cells, key=lambda other: _weight(region.encode(), other.encode()))]
 
 
-def _rank(region: str, member: MemberView) -> tuple[bool, bool, bool, bytes]:
+def _rank(region: str, member: MemberView) -> tuple[bool, bool, bytes]:
     weight = _weight(region.encode(), member.node)
-    return (member.hub != "prefer", not member.public, member.young, bytes(255 - one for one in weight))
+    return (member.hub != "prefer", not member.public, bytes(255 - one for one in weight))
 
 
 def _weight(of: bytes, candidate: bytes) -> bytes:

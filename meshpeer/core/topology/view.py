@@ -24,8 +24,8 @@ class MemberView:
     """It says that it can be reached from anywhere: a configured endpoint, or a public address of its own."""
     doubted: bool = False
     """Its observers say, in signed facts, that it is gone."""
-    young: bool = False
-    """It started a moment ago: it may not have all its tunnels yet."""
+    warm: bool = False
+    """It says that it has the tunnels of a hub: traffic can be moved to it at once."""
     incarnation: int = 0
     """Of its record: raised whenever it starts."""
     mode: str = ""

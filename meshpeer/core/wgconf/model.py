@@ -156,3 +156,8 @@ def handshake_is_fresh(latest_handshake_unix_s: float, now_unix_s: float) -> boo
     hours.
     """
     return latest_handshake_unix_s > 0 and abs(now_unix_s - latest_handshake_unix_s) < HANDSHAKE_FRESH_S
+
+
+def tunnel_works(tunnel: ObservedPeer | None, now_unix_s: float) -> bool:
+    """Says whether an interface holds a peer, and its tunnel works now."""
+    return tunnel is not None and handshake_is_fresh(tunnel.latest_handshake_unix_s, now_unix_s)

@@ -15,5 +15,16 @@ from meshlab.errors import CommandFailed, LabError
 from meshlab.lab import Lab
 from meshlab.node import Node
 from meshlab.spec import LabSpec, missing_on_this_machine, parse_lab
+from meshlab.traffic import Flow, Traffic
 
-__all__ = ["CommandFailed", "Lab", "LabError", "LabSpec", "Node", "missing_on_this_machine", "parse_lab"]
+__all__ = [
+    "CommandFailed",
+    "Flow",
+    "Lab",
+    "LabError",
+    "LabSpec",
+    "Node",
+    "Traffic",
+    "missing_on_this_machine",
+    "parse_lab",
+]

@@ -8,9 +8,11 @@ from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.messages import Forward, ForwardingFailed, FrameReceived
+from meshpeer.core.node.tunnels import LINGER_S
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.topology.plan import MeshPlan
+from meshpeer.core.topology.warmth import HOLD_S, PATIENCE_S
 from meshpeer.core.wgconf.forwarding import NOTHING
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
@@ -58,8 +60,34 @@ def test_a_hub_that_comes_back_takes_over_again_once_it_has_been_up_for_a_while(
     world.run(10)
     world.start(lost)
     world.run(20)
-    assert all(moved(host, lost) for host in hosts), "it is young"
+    assert all(moved(host, lost) for host in hosts), "it stands by"
     assert world.run_until(lambda: not any(moved(host, lost) for host in hosts), within_s=15)
+
+
+def test_who_joins_and_ranks_first_carries_nothing_before_it_has_its_tunnels() -> None:
+    world, hosts = mesh_of(3, seed=3)
+    before = plan_of(hosts[0]).hubs
+    hosts += [world.join(f"n{number}", hosts[0]) for number in range(3, 20)]
+    assert world.run_until(lambda: all(len(plan_of(host).peers) > 0 for host in hosts), within_s=20)
+    for _ in range(20):
+        world.run(1)
+        assert {plan_of(host).hubs for host in hosts} == {before}
+    world.run(HOLD_S + PATIENCE_S)
+    (after,) = {plan_of(host).hubs for host in hosts}
+    assert after != before, "one of them ranks first, and takes over in its turn"
+
+
+def test_a_tunnel_that_the_plan_does_without_stays_for_a_while_and_carries_nothing() -> None:
+    world, hosts = mesh_of(40)
+    lost = next(host for host in hosts if host.name == plan_of(hosts[0]).hubs[0])
+    edge = next(host for host in hosts if host.name not in (*plan_of(host).hubs, *plan_of(host).standbys))
+    world.crash(lost)
+    assert world.run_until(lambda: moved(edge, lost), within_s=20)
+    world.run(1)
+    (tunnel,) = [peer for peer in plan_of(edge).peers if peer.node == lost.id]
+    assert tunnel.allowed_ips == ()
+    world.run(LINGER_S)
+    assert lost.id not in {peer.node for peer in plan_of(edge).peers}
 
 
 def test_a_machine_that_can_not_forward_is_no_hub() -> None:

@@ -54,10 +54,10 @@ def test_whatever_pairs_are_held_both_ends_alike_every_packet_arrives(
     held = {
         pair
         for pair in apart
-        if (any(map(routes[pair[0]].is_hub, pair)) == hubs_wait) and dice.random() < 0.5
+        if (any(map(routes[pair[0]].carries, pair)) == hubs_wait) and dice.random() < 0.5
     }
     if hubs_wait:
-        held |= {pair for pair in apart if not any(map(routes[pair[0]].is_hub, pair))}
+        held |= {pair for pair in apart if not any(map(routes[pair[0]].carries, pair))}
     check_plans(
         view,
         {
@@ -102,7 +102,7 @@ def test_hubs_move_at_once_whatever_they_carry() -> None:
     mesh.adopt(view)
     mesh.run(SETTLE_S + 10)
     routes = Routes(view, view.members[0].node)
-    assert not any(routes.is_hub(node) for pair in mesh.pending() for node in pair)
+    assert not any(routes.carries(node) for pair in mesh.pending() for node in pair)
     assert mesh.pending()
     mesh.check()
 
@@ -335,7 +335,7 @@ class Mesh:
         for one in self.nodes:
             routes = Routes(view, one)
             for other in self.nodes:
-                hubs = routes.is_hub(one) or routes.is_hub(other)
+                hubs = routes.carries(one) or routes.carries(other)
                 if other != one and not hubs and other not in routes.adjacent:
                     return one, other
         raise AssertionError("no such pair")

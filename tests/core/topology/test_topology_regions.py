@@ -24,12 +24,12 @@ MESH = MeshId(bytes(16))
 # --- every pair ---------------------------------------------------------------------------------------------
 
 members = st.builds(
-    lambda region, hub, public, doubted, young: {
+    lambda region, hub, public, doubted, warm: {
         "region": region,
         "hub": hub,
         "public": public,
         "doubted": doubted,
-        "young": young,
+        "warm": warm,
     },
     st.sampled_from(("eu", "us", "ap", "")),
     st.sampled_from(("allow", "allow", "prefer", "never")),
@@ -112,11 +112,35 @@ def test_an_unfit_hub_hands_over_to_its_standby(why: dict[str, object]) -> None:
     assert after["eu"].active == before.standby
 
 
-def test_a_hub_that_just_came_back_waits_until_it_has_its_tunnels() -> None:
+def test_a_hub_that_just_came_back_stands_by_until_it_has_its_tunnels() -> None:
+    crowd = [member(number, region="eu", warm=True) for number in range(8)]
+    before = cells_of(crowd)["eu"]
+    first, second = before.active[0].node, before.standby[0].node
+    after = cells_of([dataclasses.replace(one, warm=one.node != first) for one in crowd])["eu"]
+    assert [hub.node for hub in after.active] == [second]
+    assert after.standby[0].node == first
+    assert after.standby[1].warm, "somebody can take over meanwhile"
+    assert len(after.standby) == 2
+
+
+def test_nobody_takes_over_from_a_warm_hub_by_rank_alone() -> None:
     crowd = [member(number, region="eu") for number in range(8)]
-    first = cells_of(crowd)["eu"].active[0]
-    young = cells_of([dataclasses.replace(one, young=one == first) for one in crowd])["eu"]
-    assert first not in young.active
+    last = sorted(crowd, key=lambda one: one.node)[-1]
+    warm = [dataclasses.replace(one, warm=one == last) for one in crowd]
+    public = [dataclasses.replace(one, public=one != last) for one in warm]
+    for members in (warm, public):
+        assert [hub.node for hub in cells_of(members)["eu"].active] == [last.node]
+
+
+def test_who_stands_by_has_tunnels_and_carries_nothing() -> None:
+    crowd = [member(number, region=region) for region in ("eu", "us") for number in numbers(region, 6)]
+    cells = cells_of(crowd)
+    (standby,), (far,) = cells["eu"].standby, cells["us"].active
+    tunnel = next(one for one in plan_mesh(view_of(*crowd), far.node).peers if one.node == standby.node)
+    assert tunnel.allowed_ips == ()
+    own = plan_mesh(view_of(*crowd), standby.node)
+    assert own.hub == cells["eu"].active[0].name
+    assert own.forwards, "it could take over at once"
 
 
 def test_failover_moves_addresses_and_makes_no_tunnel_but_to_the_new_standby() -> None:
