@@ -219,6 +219,7 @@ class Agent:
             wireguard_key=state.wireguard_key,
             wireguard_port=self._wireguard_port(),
             interface=self.settings.file.wireguard.interface,
+            fwmark=self.settings.file.wireguard.fwmark,
             control_port=self.transport.port,
             name=state.node.name,
             region=state.node.region,

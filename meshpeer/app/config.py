@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -55,6 +55,9 @@ class WireGuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """UDP; 0 picks a free one."""
     program: tuple[str, ...] = ("wireguard-go",)
     """The userspace backend: any program that speaks WireGuard's UAPI."""
+    fwmark: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0x6D70
+    """Of WireGuard's own packets, for rules of this machine that send other traffic into a tunnel; 0 for
+    none."""
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

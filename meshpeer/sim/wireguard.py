@@ -63,4 +63,5 @@ def device_of(device: DesiredDevice, unix_s: int) -> ObservedDevice:
         up=True,
         addresses=device.addresses,
         peers=peers,
+        fwmark=device.fwmark,
     )

@@ -76,6 +76,7 @@ class CommandWireGuard:
             peers=dump.peers,
             routes=parse_routes(routes),
             ipv6=self._holds_ipv6(),
+            fwmark=dump.fwmark,
         )
 
     async def apply(self, steps: Sequence[DeviceStep]) -> None:

@@ -21,6 +21,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    SetFwmark,
     SetListenPort,
     SetMtu,
     SetPeer,
@@ -81,6 +82,8 @@ def _call(interface: str, step: DeviceStep) -> Call:
             return WgSet(words=("private-key", "/dev/stdin"), stdin=base64.b64encode(key) + b"\n")
         case SetListenPort(port=port):
             return WgSet(words=("listen-port", str(port)))
+        case SetFwmark(mark=mark):
+            return WgSet(words=("fwmark", f"{mark:#x}" if mark else "off"))
         case SetPeer():
             return WgSet(words=_peer_words(step))
         case RemovePeer(public_key=key):

@@ -25,6 +25,8 @@ class NodeConfig:
     roles: tuple[str, ...]
     hub: str
     configured_endpoint: bool
+    fwmark: int = 0
+    """Of WireGuard's own packets; 0 for none."""
     issuer: Authority | None = field(repr=False)
     advertise: tuple[str, ...] = ()
     """LANs behind this machine that its owner wants the mesh to reach."""

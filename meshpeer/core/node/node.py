@@ -166,6 +166,7 @@ class Node:
             interface=config.interface,
             port=config.wireguard_port,
             lans=Lans(mesh=ledger.mesh, config=config),
+            fwmark=config.fwmark,
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
 

@@ -72,6 +72,7 @@ class Tunnels:
         interface: str,
         port: int,
         lans: Lans,
+        fwmark: int = 0,
     ) -> None:
         self.lans = lans
         self._mesh = mesh
@@ -79,6 +80,7 @@ class Tunnels:
         self._key = key
         self._interface = interface
         self._port = port
+        self._fwmark = fwmark
         self._tunnels: dict[WireGuardKey, _Tunnel] = {}
         self._early: set[WireGuardKey] = set()
         """Whose word came before their record did: a joiner knows us first, and says so once."""
@@ -308,6 +310,7 @@ class Tunnels:
             public_key=self._key.public,
             listen_port=self._port,
             mtu=charter.mtu,
+            fwmark=self._fwmark,
             ipv4=ipaddress.IPv4Interface((mine.ipv4, subnet.prefixlen)) if mine.ipv4 else None,
             ipv6=ipaddress.IPv6Interface((mine.ipv6, prefix.prefixlen)),
         )

@@ -31,6 +31,7 @@ class LocalInterface:
     """With the prefix length of the mesh's subnet; None until this node holds an address."""
     ipv6: ipaddress.IPv6Interface
     """With that of the mesh's ULA prefix."""
+    fwmark: int = 0
 
 
 def device_from_plan(
@@ -63,4 +64,5 @@ def device_from_plan(
         addresses=addresses,
         peers=tuple(peers),
         routes=tuple(one for one in plan.routes if one not in left_out),
+        fwmark=local.fwmark,
     )

@@ -24,6 +24,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    SetFwmark,
     SetListenPort,
     SetMtu,
     SetPeer,
@@ -65,6 +66,8 @@ def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevic
             return dataclasses.replace(device, public_key=public, peers=peers)
         case SetListenPort(port=port):
             return dataclasses.replace(device, listen_port=port)
+        case SetFwmark(mark=mark):
+            return dataclasses.replace(device, fwmark=mark)
         case SetMtu(mtu=mtu):
             return dataclasses.replace(device, mtu=mtu)
         case AddAddress(address=address):

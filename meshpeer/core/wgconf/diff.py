@@ -28,6 +28,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    SetFwmark,
     SetListenPort,
     SetMtu,
     SetPeer,
@@ -48,6 +49,8 @@ def diff_device(
         steps.append(SetPrivateKey(private_key=desired.private_key))
     if observed is None or observed.listen_port != desired.listen_port:
         steps.append(SetListenPort(port=desired.listen_port))
+    if (observed.fwmark if observed else 0) != desired.fwmark:
+        steps.append(SetFwmark(mark=desired.fwmark))
     steps += _peer_steps(observed.peers if observed else (), desired.peers, now_unix_s)
     if observed is None or observed.mtu != desired.mtu:
         steps.append(SetMtu(mtu=desired.mtu))
@@ -104,6 +107,8 @@ def describe_drift(
         words.append("the private key was another one")
     if observed.listen_port != desired.listen_port:
         words.append(f"the listen port was {observed.listen_port}")
+    if observed.fwmark != desired.fwmark:
+        words.append(f"the fwmark was {observed.fwmark:#x}")
     if observed.mtu != desired.mtu:
         words.append(f"the MTU was {observed.mtu}")
     words += _changed("address", observed.addresses, _possible(observed, desired.addresses))

@@ -39,6 +39,9 @@ class DesiredDevice:
     """Sorted by public key."""
     routes: tuple[str, ...] = ()
     """Prefixes to route into the interface beyond those that the addresses imply."""
+    fwmark: int = 0
+    """What WireGuard's own packets carry, so that rules can tell them from those that go into a tunnel; 0 for
+    none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,7 @@ class ObservedDevice:
     ipv6: bool = True
     """The kernel lets this interface hold IPv6 addresses; else they are left out, and the mesh runs on
     IPv4."""
+    fwmark: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,11 @@ class SetPrivateKey:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetListenPort:
     port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFwmark:
+    mark: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +146,7 @@ DeviceStep = (
     CreateInterface
     | SetPrivateKey
     | SetListenPort
+    | SetFwmark
     | SetMtu
     | AddAddress
     | RemoveAddress

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,6 +34,8 @@ class Dump:
     listen_port: int
     peers: tuple[ObservedPeer, ...]
     """By public key."""
+    fwmark: int = 0
+    """0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,13 @@ def parse_dump(text: str) -> Dump:
     """Reads ``wg show IF dump``."""
     lines = text.strip("\n").split("\n")
     try:
-        _, public, port, _ = lines[0].split("\t")
+        _, public, port, mark = lines[0].split("\t")
         peers = [_peer(line.split("\t")) for line in lines[1:]]
         return Dump(
             public_key=_key(public),
             listen_port=_number(port, PORT_MAX),
             peers=tuple(sorted(peers, key=lambda peer: peer.public_key)),
+            fwmark=_mark(mark),
         )
     except ValueError as error:
         raise EnvironmentFault(
@@ -169,6 +173,15 @@ def _number(text: str, largest: int = 2**64 - 1) -> int:
     if not (text.isascii() and text.isdigit()) or (value := int(text)) > largest:
         raise ValueError(f"{text[:40]!r} is not a number up to {largest}")
     return value
+
+
+def _mark(text: str) -> int:
+    """Reads a mark: ``off``, or hexadecimal digits behind ``0x``."""
+    if text == "off":
+        return 0
+    if not re.fullmatch("0x[0-9a-f]{1,8}", text):
+        raise ValueError(f"{text[:40]!r} is not a mark")
+    return int(text, 16)
 
 
 def _key(text: str) -> WireGuardKey:

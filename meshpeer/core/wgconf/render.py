@@ -38,6 +38,7 @@ def render_wg_quick(
         f"ListenPort = {device.listen_port}",
         f"Address = {', '.join(device.addresses)}",
         f"MTU = {device.mtu}",
+        *([f"FwMark = {device.fwmark:#x}"] if device.fwmark else []),
     ]
     peers = [_peer(peer, names, working.get(peer.public_key) or peer.endpoint) for peer in device.peers]
     return "\n\n".join(["\n".join(head), *peers]) + "\n"
@@ -46,6 +47,7 @@ def render_wg_quick(
 def render_setconf(device: DesiredDevice | ObservedDevice, names: Mapping[WireGuardKey, str]) -> str:
     """Returns what ``wg setconf`` would take, with the private key left out: for people to read."""
     head = ["[Interface]", f"ListenPort = {device.listen_port}"]
+    head += [f"FwMark = {device.fwmark:#x}"] if device.fwmark else []
     peers = [_peer(peer, names, peer.endpoint) for peer in device.peers]
     return "\n\n".join(["\n".join(head), *peers]) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 
@@ -79,6 +80,8 @@ async def test_what_was_applied_is_what_is_observed(wireguard: AnyWireGuard) -> 
         (PEERS[1], ("10.10.0.3/32",), "[2001:db8::3]:51820", 0),
         (PEERS[2], (), None, 0),
     ]
+    assert held.fwmark == 0x6D70
+    assert (await settle(wireguard, dataclasses.replace(wanted, fwmark=0))).fwmark == 0
 
 
 async def test_applying_nothing_changes_nothing(wireguard: AnyWireGuard) -> None:
@@ -229,4 +232,5 @@ def desired(
         addresses=addresses,
         peers=peers,
         routes=routes,
+        fwmark=0x6D70,
     )

@@ -287,6 +287,7 @@ def devices(draw: st.DrawFn) -> DesiredDevice:
         public_key=own.public,
         listen_port=draw(st.sampled_from([51820, 51821])),
         mtu=draw(st.sampled_from([1380, 1420])),
+        fwmark=draw(st.sampled_from([0, 0x6D70])),
         addresses=tuple(draw(st.lists(st.sampled_from(OWN_ADDRESSES), unique_by=ip_of))),
         peers=tuple(sorted(peers, key=lambda one: one.public_key)),
         routes=tuple(draw(st.sets(st.sampled_from(["10.20.0.0/16", "10.30.0.0/16"])))),

@@ -55,6 +55,11 @@ def test_dump_of_a_new_interface_has_no_key() -> None:
     assert parse_dump("(none)\t(none)\t0\toff\n").public_key == bytes(32)
 
 
+@pytest.mark.parametrize(("printed", "mark"), [("off", 0), ("0x6d70", 0x6D70), ("0xffffffff", 2**32 - 1)])
+def test_a_mark_is_read(printed: str, mark: int) -> None:
+    assert parse_dump(f"(none)\t(none)\t0\t{printed}\n").fwmark == mark
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [
@@ -66,6 +71,10 @@ def test_dump_of_a_new_interface_has_no_key() -> None:
         "(none)\t(none)\t70000\toff",
         "(none)\tQUJD\t1\toff",
         "(none)\t(none)\t0\toff\nkey\t(none)",
+        "(none)\t(none)\t0\t7",
+        "(none)\t(none)\t0\t0x",
+        "(none)\t(none)\t0\t0x123456789",
+        "(none)\t(none)\t0\t0x-1",
         "(none)\t(none)\t" + "9" * 5000 + "\toff",
     ],
 )
