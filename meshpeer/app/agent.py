@@ -227,6 +227,9 @@ class Agent:
             hub=self._hub(),
             configured_endpoint=bool(state.node.endpoint),
             issuer=state.issuer,
+            advertise=self.settings.file.node.advertise,
+            masquerade=self.settings.file.node.advertise_nat,
+            unable_to_forward=self._unable_to_forward(),
         )
         self.node = Node(
             config,
@@ -246,13 +249,16 @@ class Agent:
 
     def _hub(self) -> str:
         """Returns what this node says of itself as a hub: a machine that can't forward never is one."""
+        return "never" if self._unable_to_forward() else self.settings.file.node.hub
+
+    def _unable_to_forward(self) -> str:
         if not self._owns_a_real_interface():
-            return "never"
+            return "that takes root and an interface of its own"
         try:
             self.forwarding.check()
-        except EnvironmentFault:
-            return "never"
-        return self.settings.file.node.hub
+        except EnvironmentFault as fault:
+            return f"{fault.what} ({fault.hint})"
+        return ""
 
     def accepts_work(self, ledger: Ledger) -> bool:
         """Says whether this node runs tasks: its own settings and its certificate must both allow it."""

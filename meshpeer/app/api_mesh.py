@@ -21,6 +21,7 @@ from meshpeer.core.identity.invites import Invite, encode_invite
 from meshpeer.core.ids import key_text, wireguard_key_text
 from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.messages import LeaveAsked
+from meshpeer.core.records.routes import check_routes
 from meshpeer.core.scheduler.views import job_state
 from meshpeer.core.wgconf.render import render_wg_quick
 from meshpeer.runtime.control import (
@@ -92,6 +93,7 @@ class MeshAnswers:
                 certificate_ends=rfc3339(best.identity.not_after) if best else "",
                 version=__version__,
                 uptime_s=round(time.monotonic() - agent.started_at, 1),
+                routes=node.presence.record.routes if node.presence.record else (),
             ),
             members=counts,
             health="alone" if counts.total > 1 and not node.links.peers else "degraded" if troubles else "ok",
@@ -133,6 +135,7 @@ class MeshAnswers:
                 "an invite holds for 1 minute to 90 days and 1 to 1000 uses",
                 "choose --expires and --uses within that",
             )
+        routes = check_routes(request.routes, "--route")
         capabilities = (INVITE_DEFAULT | _capabilities(request.allow)) - _capabilities(request.deny)
         seeds, warnings = self._seeds_for_invite()
         now = int(agent.clock.now().unix_s)
@@ -142,6 +145,7 @@ class MeshAnswers:
             capabilities=capabilities,
             roles=request.roles,
             region=request.region,
+            routes=routes,
             uses=request.uses,
             expires_s=request.expires_s,
             now_unix_s=now,
@@ -167,6 +171,7 @@ class MeshAnswers:
             may=describe(capabilities),
             seeds=seeds,
             warnings=warnings,
+            routes=routes,
         )
 
     async def ping(self, node: str, count: int) -> PingAnswer:

@@ -19,6 +19,7 @@ from meshpeer.app.views import count_members
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
+from meshpeer.core.wgconf.forwarding import NOTHING
 from meshpeer.runtime.ports import Discovery
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ class Chores:
         if endpoint:
             control.insert(0, f"{endpoint.rpartition(':')[0]}:{self._agent.transport.port}")
             wireguard.insert(0, endpoint)
-        changed = EndpointsChanged(control=tuple(control[:8]), wireguard=tuple(wireguard[:8]))
+        interface = self._agent.settings.file.wireguard.interface
+        changed = EndpointsChanged(
+            control=tuple(control[:8]),
+            wireguard=tuple(wireguard[:8]),
+            routes=tuple(one for one in network.routes if one.device != interface),
+        )
         if changed != self._endpoints:
             self._endpoints = changed
             self._agent.driver.post(changed)
@@ -168,7 +174,7 @@ class Chores:
 
     async def remove_interface(self) -> None:
         with contextlib.suppress(EnvironmentFault):
-            await self._agent.forwarding.ensure(())
+            await self._agent.forwarding.ensure(NOTHING)
         await self._agent.wireguard.remove()
         if os.geteuid() == 0 and self._agent.settings.file.mesh.hosts_file:
             with contextlib.suppress(EnvironmentFault):

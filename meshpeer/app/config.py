@@ -34,6 +34,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     labels: dict[str, str] = {}
     endpoint: str = ""
     """``HOST[:PORT]`` under which others reach this machine's WireGuard port from outside."""
+    advertise: tuple[str, ...] = ()
+    """LANs behind this machine that the mesh shall reach through it, as CIDRs; up to 8."""
+    advertise_nat: bool = True
+    """Hosts on those LANs see this machine's address, and need no route back into the mesh."""
 
 
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -252,7 +256,16 @@ def _check(file: File, where: Where) -> File:
     if file.jobs.cache_bytes_max < 0:
         raise LocalFault(f"{where('jobs', 'cache_bytes_max')}: it is negative", "give a number of bytes")
     _uids(file.jobs.uids, where("jobs", "uids"))
-    return file
+    return _with_lans(file, where("node", "advertise")) if file.node.advertise else file
+
+
+def _with_lans(file: File, at: str) -> File:
+    """Returns the file with its LANs in canonical form; raises ``LocalFault`` for what is none."""
+    # What it takes to know a LAN is loaded where somebody names one: every command reads the settings.
+    from meshpeer.core.records.routes import check_routes
+
+    node = msgspec.structs.replace(file.node, advertise=check_routes(file.node.advertise, at))
+    return msgspec.structs.replace(file, node=node)
 
 
 def _uids(text: str, at: str) -> range:

@@ -71,8 +71,8 @@ class Performer:
                 self._agent.keeper.close(effect)
             case ApplyDevice(device=device):
                 self._agent.reconciler.want(device)
-            case Forward(prefixes=prefixes):
-                self._agent.forwarder.want(prefixes)
+            case Forward(forwarding=wanted):
+                self._agent.forwarder.want(wanted)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

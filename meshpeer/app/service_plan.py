@@ -58,7 +58,7 @@ class ServicePlan:
     low_port: bool
     """The interface listens on a port that only some programs may have."""
     forwards: bool
-    """It may be a hub, and sets forwarding on its interface."""
+    """It may be a hub or lead to a LAN, and sets forwarding on its interface."""
     keeps_hosts: bool
     jobs: bool
     tasks_max: int
@@ -100,7 +100,7 @@ def plan_service(
         tunnels=tunnels,
         userspace=tuple(process.argv()) if userspace else (),
         low_port=0 < node.wireguard_port <= PRIVILEGED_PORT_MAX,
-        forwards=root and tunnels and file.node.hub != "never",
+        forwards=root and tunnels and (file.node.hub != "never" or bool(file.node.advertise)),
         keeps_hosts=root and tunnels and file.mesh.hosts_file,
         jobs=jobs,
         tasks_max=settings.slots * PROCESSES_MAX + AGENT_PROCESSES_MAX if users else 0,
@@ -143,7 +143,9 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
     file = settings.file
     grants = []
     if tunnels:
-        does = "the interface is set up (wg, ip)" + ("; a hub forwards (nft, /proc/sys/net)" if root else "")
+        does = "the interface is set up (wg, ip)" + (
+            "; a hub, or who leads to a LAN, forwards (nft, /proc/sys/net)" if root else ""
+        )
         grants.append(Grant(capability="CAP_NET_ADMIN", reason=does))
     ports = (node.control_port, file.control.listen_port, file.control.web_port)
     if any(0 < port <= PRIVILEGED_PORT_MAX for port in ports):

@@ -149,7 +149,7 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
         yield "# names of members ([mesh] hosts_file)"
         yield "ReadWritePaths=-/etc/hosts"
     if plan.forwards:
-        yield "# forwarding on this node's interface, as a hub ([node] hub)"
+        yield "# forwarding on this node's interface, as a hub ([node] hub) or to a LAN ([node] advertise)"
         yield "ReadWritePaths=-/proc/sys/net/ipv4/conf -/proc/sys/net/ipv6/conf"
     if plan.in_homes:
         yield "# Program, settings or state are in a home, which is therefore not hidden."

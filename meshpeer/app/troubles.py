@@ -11,6 +11,7 @@ from meshpeer.runtime.control import rfc3339
 
 if TYPE_CHECKING:
     from meshpeer.app.agent import Agent
+    from meshpeer.core.node.node import Node
 
 DRIFT_SHOWN_S = 600.0
 """How long a repair by hand is still mentioned."""
@@ -25,7 +26,10 @@ def troubles_of(agent: Agent) -> list[str]:
         troubles.append(f"the interface is not as it should be: {fault.what} ({fault.hint})")
     unable = agent.forwarder.fault
     if unable is not None:
-        troubles.append(f"this node can't be a hub: {unable.what} ({unable.hint})")
+        troubles.append(f"this node can't forward for others: {unable.what} ({unable.hint})")
+    troubles += [
+        f"{one.prefix} is not advertised: {one.why} ({one.hint})" for one in node.tunnels.lans.withheld
+    ]
     member = node.ledger.get(node.me)
     best = member.best if member else None
     if best is not None and not best.identity.durable:
@@ -67,6 +71,7 @@ def notices_of(agent: Agent) -> list[str]:
             f"invite {invite.hex()} was used more often than it allows: refused {whose}; "
             f"its places are held by {node.ledger.holders_of(invite) or 'nobody yet'}"
         )
+    notices += _about_lans(node)
     pages = agent.chores.pages_fault
     if pages is not None:
         notices.append(f"{pages.what} ({pages.hint})")
@@ -81,6 +86,21 @@ def notices_of(agent: Agent) -> list[str]:
             "(keep a backup of its keys folder)"
         )
     return notices
+
+
+def _about_lans(node: Node) -> list[str]:
+    """Returns which LANs of others this machine does not route, and which of its own another leads to."""
+    lans = node.tunnels.lans
+    notices = [
+        f"{one.prefix} behind {name_of(node, one.node)} is not routed here: {one.why} ({one.hint})"
+        for one in lans.left_out
+    ]
+    return notices + [
+        f"{lan} is reached through {name_of(node, holder)}, which leads to it, too; "
+        "this node takes over when that one is gone"
+        for lan in lans.offered
+        if (holder := lans.holders.get(lan, node.me)) != node.me
+    ]
 
 
 def next_steps_of(agent: Agent) -> tuple[str, ...]:

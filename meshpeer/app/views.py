@@ -92,7 +92,13 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
         rx_bytes=observed.rx_bytes if observed and direct else 0,
         tx_bytes=observed.tx_bytes if observed and direct else 0,
+        routes=lans_of(node, one.node),
     )
+
+
+def lans_of(node: Node, who: NodeId) -> tuple[str, ...]:
+    """Returns the LANs that a member leads to."""
+    return tuple(lan for lan, holder in node.tunnels.lans.holders.items() if holder == who)
 
 
 def left_view(leave: LeaveRecord) -> Peer:
@@ -141,7 +147,7 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
             )
             for peer in (desired.peers if desired else ())
         ),
-        routes=desired.addresses if desired else (),
+        routes=(*desired.addresses, *desired.routes) if desired else (),
         changes=tuple(type(step).__name__ for step in steps),
     )
 

@@ -50,6 +50,8 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     certificate_ends: str
     version: str
     uptime_s: float
+    routes: tuple[str, ...] = ()
+    """LANs behind this node that it advertises."""
 
 
 class MemberCounts(Doc, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class Peer(Doc, frozen=True, kw_only=True):
     rtt_ms: float | None
     rx_bytes: int
     tx_bytes: int
+    routes: tuple[str, ...] = ()
+    """LANs that are reached through it."""
 
 
 class PlanPeer(Doc, frozen=True, kw_only=True):
@@ -202,6 +206,8 @@ class InviteRequest(Doc, frozen=True, kw_only=True):
     region: str = ""
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    """LANs that who joins with it may advertise."""
 
 
 class InviteMade(Doc, frozen=True, kw_only=True):
@@ -217,6 +223,7 @@ class InviteMade(Doc, frozen=True, kw_only=True):
     """What it allows, in words."""
     seeds: tuple[str, ...]
     warnings: tuple[str, ...]
+    routes: tuple[str, ...] = ()
 
 
 class PingAnswer(Doc, frozen=True, kw_only=True):

@@ -9,13 +9,14 @@ import trio
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.node.messages import ForwardingFailed
+from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
 from meshpeer.runtime.ports import Forwarding
 
 TRIES = 3
-"""After so many failures in a row this node is no hub any more."""
+"""After so many failures in a row this node is no hub any more, and leads to no LAN."""
 RETRY_S = 1.0
 LOOK_INTERVAL_S = 10.0
-"""How often a hub looks whether somebody flushed its rules."""
+"""How often it is looked whether somebody flushed the rules."""
 
 
 class Forwarder:
@@ -30,7 +31,7 @@ class Forwarder:
         self._forwarding = forwarding
         self._post = post
         self._report = report
-        self._prefixes: tuple[str, ...] | None = None
+        self._wanted: DesiredForwarding | None = None
         self._wake = trio.Event()
         self._failures = 0
         self.fault: EnvironmentFault | None = None
@@ -38,11 +39,11 @@ class Forwarder:
 
     @property
     def forwards(self) -> bool:
-        return bool(self._prefixes) and self.fault is None
+        return self._wanted is not None and self._wanted.anything and self.fault is None
 
-    def want(self, prefixes: tuple[str, ...]) -> None:
-        """Sets what to forward; nothing where there are no prefixes."""
-        self._prefixes = prefixes
+    def want(self, wanted: DesiredForwarding) -> None:
+        """Sets what to forward."""
+        self._wanted = wanted
         self._wake.set()
 
     async def run(self, interface: trio.Event) -> None:
@@ -50,22 +51,23 @@ class Forwarder:
         agent, and so does a hub."""
         await interface.wait()
         while True:
-            if self._prefixes is None:
+            if self._wanted is None:
                 # Nothing is known yet: what an agent before this one left on stays on.
                 await self._wake.wait()
             self._wake = trio.Event()
+            wanted = self._wanted or NOTHING
             try:
-                await self._forwarding.ensure(self._prefixes or ())
+                await self._forwarding.ensure(wanted)
                 self.fault, self._failures = None, 0
             except EnvironmentFault as fault:
                 if self.fault is None or self.fault.what != fault.what:
                     self._report(
-                        "error", "this node can't be a hub", (("reason", fault.what), ("hint", fault.hint))
+                        "error", "this node can't forward", (("reason", fault.what), ("hint", fault.hint))
                     )
                 self.fault = fault
                 self._failures += 1
                 if self._failures == TRIES:
-                    self._post(ForwardingFailed())
-            wait_s = LOOK_INTERVAL_S if self._prefixes else float("inf")
+                    self._post(ForwardingFailed(reason=fault.what))
+            wait_s = LOOK_INTERVAL_S if wanted.anything else float("inf")
             with trio.move_on_after(RETRY_S if 0 < self._failures < TRIES else wait_s):
                 await self._wake.wait()

@@ -21,6 +21,7 @@ from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
 from meshpeer.core.ids import Digest, NodeId, Ticket
 from meshpeer.core.jobs.model import FileRef
+from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
 
 
@@ -116,11 +117,11 @@ class Blobs(Protocol):
 
 
 class Forwarding(Protocol):
-    """What this machine passes on between the tunnels of one interface."""
+    """What this machine passes on between the tunnels of one interface, and out of them."""
 
-    async def ensure(self, prefixes: Sequence[str]) -> bool:
-        """Forwards within these prefixes and nowhere else, or (none) not at all; says whether anything had to
-        be done, raises ``EnvironmentFault``."""
+    async def ensure(self, wanted: DesiredForwarding) -> bool:
+        """Forwards what is wanted and nothing else; says whether anything had to be done, raises
+        ``EnvironmentFault``."""
         ...
 
 

@@ -91,6 +91,8 @@ class Host:
     """Where it stands, for delays."""
     place: str = ""
     """The region that its record names."""
+    lans: tuple[str, ...] = ()
+    """Networks that it has and that its settings advertise."""
     nat: int | None = None
     """Behind which NAT it stands; nobody outside can dial it."""
     clock_skew_s: float = 0.0

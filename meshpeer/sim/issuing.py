@@ -35,13 +35,16 @@ class Office:
         )
         self.mesh = mesh_id_of(public_key_of(self.root.certificate))
 
-    def invite(self, *, uses: int, expires_s: int, now_unix_s: int) -> Authority:
+    def invite(
+        self, *, uses: int, expires_s: int, now_unix_s: int, routes: tuple[str, ...] = ()
+    ) -> Authority:
         return make_invite(
             self.issuer,
             self._bytes(32),
             capabilities=INVITE_DEFAULT,
             roles=("compute",),
             region="",
+            routes=routes,
             uses=uses,
             expires_s=expires_s,
             now_unix_s=now_unix_s,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
@@ -99,8 +100,10 @@ class World:
 
     # --- making hosts ---------------------------------------------------------------------------------------
 
-    def make_invite(self, *, uses: int = 1, expires_s: int = 7 * DAYS_S) -> Authority:
-        return self.office.invite(uses=uses, expires_s=expires_s, now_unix_s=self.unix_s())
+    def make_invite(
+        self, *, uses: int = 1, expires_s: int = 7 * DAYS_S, routes: tuple[str, ...] = ()
+    ) -> Authority:
+        return self.office.invite(uses=uses, expires_s=expires_s, routes=routes, now_unix_s=self.unix_s())
 
     def found(self, name: str, *, subnet: str = "10.10.0.0/24", topology: str = "auto") -> Host:
         """Makes and starts the founder."""
@@ -125,10 +128,18 @@ class World:
         host.disk[Table.CERTIFICATES, key_text(key.public)] = cbor.encode([host.chain])
         return host
 
-    def join(self, name: str, seed: Host, *, invite: Authority | None = None, place: str = "") -> Host:
+    def join(
+        self,
+        name: str,
+        seed: Host,
+        *,
+        invite: Authority | None = None,
+        place: str = "",
+        lans: tuple[str, ...] = (),
+    ) -> Host:
         """Makes and starts a host that knows the charter and one seed, as ``meshpeer join`` leaves it."""
         host = self.make_joiner(name, invite=invite)
-        host.place = place
+        host.place, host.lans = place, lans
         self.enter(host, seed)
         return host
 
@@ -218,6 +229,7 @@ class World:
             hub="allow",
             configured_endpoint=False,
             issuer=host.issuer,
+            advertise=host.lans,
         )
         host.node = Node(
             config,
@@ -233,7 +245,11 @@ class World:
     def wake(self, host: Host, *, seeds: Iterable[str] = ()) -> None:
         """Tells an installed node its own addresses, that it may speak, and where members may answer."""
         ip = host.address.rpartition(":")[0]
-        self.post(host, EndpointsChanged(control=(host.address,), wireguard=(f"{ip}:{WIREGUARD_PORT}",)))
+        lans = tuple(Route(prefix=one, device="lan0", on_link=True) for one in host.lans)
+        self.post(
+            host,
+            EndpointsChanged(control=(host.address,), wireguard=(f"{ip}:{WIREGUARD_PORT}",), routes=lans),
+        )
         self.post(host, Started())
         for address in seeds:
             self.post(host, SeedFound(address=address))

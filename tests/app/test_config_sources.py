@@ -87,6 +87,14 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
         load_settings({"config": str(tmp_path / "absent.toml")}, {})
 
 
+def test_advertised_lans_become_canonical_and_none_is_the_default(write: Write) -> None:
+    text = "[node]\nadvertise = ['FD05::/64', '192.168.5.0/255.255.255.0']\nadvertise_nat = false\n"
+    node = load_settings(write(text), {}).file.node
+    assert (node.advertise, node.advertise_nat) == (("192.168.5.0/24", "fd05::/64"), False)
+    node = load_settings({}, {}).file.node
+    assert (node.advertise, node.advertise_nat) == ((), True)
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
@@ -124,6 +132,23 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
         ("[jobs]\nuids = '0-10'\n", "uids under [jobs]: '0-10' is not FIRST-LAST above 999", "61000-61063"),
         ("[jobs]\nuids = '62000-61000'\n", "is not FIRST-LAST", "61000-61063"),
         ("[jobs]\nuids = 'many'\n", "is not FIRST-LAST", "61000-61063"),
+        ("[node]\nadvertise = '10.0.0.0/8'\n", "advertise under [node]: expected array, got str", "type"),
+        (
+            "[node]\nadvertise = ['192.168.5.7/24']\n",
+            "meshpeer.toml:2: advertise under [node]: 192.168.5.7/24 has host bits",
+            "did you mean 192.168.5.0/24?",
+        ),
+        (
+            "[node]\n\nadvertise = ['192.168.5.0/24', '0.0.0.0/0']\n",
+            "meshpeer.toml:3: advertise under [node]: '0.0.0.0/0' can't be advertised: it is as wide",
+            "for example 192.168.5.0/24",
+        ),
+        (
+            f"[node]\nadvertise = {[f'10.0.{one}.0/24' for one in range(9)]}\n",
+            "advertise under [node]: 9 routes are too many",
+            "one node can have up to 8",
+        ),
+        ("[node]\nadvertise_nat = 1\n", "advertise_nat under [node]: expected bool, got int", "type"),
         ("[node\n", "is not valid TOML", "line"),
     ],
 )

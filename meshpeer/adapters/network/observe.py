@@ -18,6 +18,9 @@ import trio
 from meshpeer.core.addressing.overlap import Route
 
 CONTAINER_PREFIXES = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman", "lxc")
+ROUTES_MAX = 4_096
+"""A router that holds the internet's routes has a hundred times as many; none of those is a LAN's."""
+IPV6_OF_EVERY_LINK = ("fe80:", "ff00:", "multicast")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Network:
     attached: tuple[str, ...]
     """Prefixes of networks that this machine is attached to."""
     routes: tuple[Route, ...]
-    """IPv4 routes."""
+    """Of both families, from the main table; at most ``ROUTES_MAX``."""
 
 
 Shape = TypeVar("Shape")
@@ -59,7 +62,7 @@ async def observe_network(interface: str) -> Network:
     if ip is None:
         return Network(addresses=_guess(), attached=(), routes=())
     links = await _read([ip, "-json", "address"], list[_Link])
-    routes = await _read([ip, "-json", "-4", "route"], list[_Route])
+    routes = [*await _routes(ip, 4, "0.0.0.0/0"), *await _routes(ip, 6, "::/0")]
     found: list[tuple[int, str]] = []
     attached: list[str] = []
     for link in links or []:
@@ -78,15 +81,17 @@ async def observe_network(interface: str) -> Network:
     return Network(
         addresses=tuple(usable),
         attached=tuple(attached),
-        routes=tuple(
-            Route(
-                prefix="0.0.0.0/0" if one.dst == "default" else one.dst,
-                device=one.dev,
-                on_link=not one.gateway,
-            )
-            for one in routes or []
-        ),
+        routes=tuple(routes[:ROUTES_MAX]),
     )
+
+
+async def _routes(ip: str, family: int, default: str) -> list[Route]:
+    found = await _read([ip, "-json", f"-{family}", "route"], list[_Route])
+    return [
+        Route(prefix=default if one.dst == "default" else one.dst, device=one.dev, on_link=not one.gateway)
+        for one in found or []
+        if family == 4 or not one.dst.startswith(IPV6_OF_EVERY_LINK)
+    ]
 
 
 async def _read(command: list[str], kind: type[Shape]) -> Shape | None:

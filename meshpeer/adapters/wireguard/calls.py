@@ -31,6 +31,9 @@ from meshpeer.core.wgconf.model import (
 
 WORDS_MAX = 4_000
 """Arguments of one ``wg set``: far below the kernel's limit of 2 MiB for a command line."""
+ROUTE_METRIC = 4_096
+"""Behind what the kernel (0; IPv6 256 and 1024), DHCP clients and NetworkManager (100 to 1,100) give theirs.
+With a metric of its own a route stands beside a machine's own of the same prefix, and never replaces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ def _call(interface: str, step: DeviceStep) -> Call:
         case SetUp():
             return IpBatch(lines=(f"link set dev {interface} up",))
         case AddRoute(prefix=prefix):
-            return IpBatch(lines=(f"route replace {prefix} dev {interface}",))
+            return IpBatch(lines=(f"route replace {prefix} dev {interface} metric {ROUTE_METRIC}",))
         case RemoveRoute(prefix=prefix):
             return IpBatch(lines=(f"route delete {prefix} dev {interface}",))
         case _:

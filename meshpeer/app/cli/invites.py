@@ -28,6 +28,7 @@ Examples:
   meshpeer invite                                one machine, within a day
   meshpeer invite --uses 5 --expires 2h --region eu
   meshpeer invite --role storage --deny submit   may compute, may not submit jobs
+  meshpeer invite --route 192.168.5.0/24         may lead to the LAN behind it
   ssh gamma sudo meshpeer join -d "$(meshpeer invite --quiet)"
 """
 
@@ -65,6 +66,15 @@ def invite(
             "--deny", metavar="CAPABILITY", help="Let them do less; may be repeated.", show_default=False
         ),
     ] = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--route",
+            metavar="CIDR",
+            help="A LAN behind them that they may advertise; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Print an invite: one line that lets a machine join.
 
@@ -78,6 +88,7 @@ def invite(
         region=region,
         allow=tuple(allow or ()),
         deny=tuple(deny or ()),
+        routes=tuple(route or ()),
     )
     made = asked.client().invite(request)
     if asked.json:
@@ -88,9 +99,10 @@ def invite(
         return
     machines = "one machine" if made.uses == 1 else f"{made.uses} machines"
     seeds = ", ".join(made.seeds) or "none"
+    leads = f" May lead to {', '.join(made.routes)} ([node] advertise)." if made.routes else ""
     show.remark(
         f"For {machines} until {show.moment(made.expires_at)} UTC, as {', '.join(made.roles)}; "
-        f"may {show.clean(made.may)}."
+        f"may {show.clean(made.may)}.{show.clean(leads)}"
     )
     show.remark(f"Seeds: {show.clean(seeds)}. Mesh {made.mesh}, fingerprint {made.fingerprint}.")
     for warning in made.warnings:

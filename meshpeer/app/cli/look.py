@@ -85,6 +85,7 @@ def _print_status(found: Status, verbose: int) -> None:
             ("roles", ", ".join(node.roles)),
             ("topology", _topology(mesh)),
             ("subnet", mesh.subnet),
+            ("leads to", ", ".join(node.routes)),
             ("jobs", jobs),
             (
                 "tasks",
@@ -141,6 +142,9 @@ def peers(asked: Asked) -> None:
             for row, one in zip(rows, found, strict=True)
         ]
     show.table(titles, rows, right=(4, 5), colours=STATE_COLOURS)
+    for one in found:
+        if one.routes:
+            show.line(show.clean(f"{one.name} leads to {', '.join(one.routes)}"))
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
             show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")

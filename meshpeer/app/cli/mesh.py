@@ -293,6 +293,7 @@ def _take_down(settings: Settings) -> bool:
 
     from meshpeer.app.interface import forwarding_of, open_interface
     from meshpeer.app.state import load_state
+    from meshpeer.core.wgconf.forwarding import NOTHING
 
     mesh = load_state(settings.state_dir).mesh
 
@@ -301,7 +302,7 @@ def _take_down(settings: Settings) -> bool:
         if await device.observe() is None:
             return False
         with contextlib.suppress(EnvironmentFault):
-            await forwarding_of(settings).ensure(())
+            await forwarding_of(settings).ensure(NOTHING)
         await device.remove()
         return True
 

@@ -150,7 +150,7 @@ def excess(upper: Constraints, lower: Constraints) -> str:
     if upper.region and lower.region not in ("", upper.region):
         return f"region {lower.region}"
     for route in lower.routes:
-        if not any(_within(route, allowed) for allowed in upper.routes):
+        if not any(covers(allowed, route) for allowed in upper.routes):
             return f"route {route}"
     return ""
 
@@ -162,7 +162,8 @@ def inherit(upper: Constraints, lower: Constraints) -> Constraints:
     )
 
 
-def _within(route: str, allowed: str) -> bool:
+def covers(allowed: str, route: str) -> bool:
+    """Says whether a route lies within an allowed one, or is it."""
     inner, outer = ipaddress.ip_network(route), ipaddress.ip_network(allowed)
     if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
         return inner.subnet_of(outer)

@@ -28,3 +28,8 @@ class NodeConfig:
     fwmark: int = 0
     """Of WireGuard's own packets; 0 for none."""
     issuer: Authority | None = field(repr=False)
+    advertise: tuple[str, ...] = ()
+    """LANs behind this machine that its owner wants the mesh to reach."""
+    masquerade: bool = True
+    unable_to_forward: str = ""
+    """Why this machine can't pass on packets; empty where it can."""

@@ -15,6 +15,7 @@ from meshpeer.core.membership.links import Links
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.membership.suspicions import needed_observers
+from meshpeer.core.node.lans import is_contested
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.records.ledger import Ledger
@@ -55,13 +56,21 @@ class Derived:
 
     @property
     def depends_on_doubts(self) -> bool:
-        """Says whether what members say of each other decides who is a hub."""
-        return self.ledger.charter is not None and self.ledger.charter.topology != FULL
+        """Says whether what members say of each other decides who is a hub, or who leads to a LAN."""
+        charter = self.ledger.charter
+        return charter is not None and (charter.topology != FULL or self.tunnels.lans.contested)
+
+    def routes(self) -> tuple[str, ...]:
+        """Returns the LANs that this node's record is to advertise."""
+        mine = self.ledger.get(self.ledger.me) if self.ledger.me else None
+        best = mine.best if mine else None
+        return self.tunnels.lans.offer(best.identity if best else None, self.ledger.charter)
 
     def device(self, now: Instant) -> DesiredDevice | None:
         """Returns what the interface shall hold where that is something new."""
         if self.ledger.charter is None:
             return None
+        self.tunnels.lans.contested = is_contested(self.roster)
         doubted, again = self._doubted(now) if self.depends_on_doubts else (set(), None)
         device = self.tunnels.device(
             self.roster,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.topology.moves import MOVE_FRAMES
+from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice
 
 # --- frames -------------------------------------------------------------------------------------------------
@@ -51,10 +53,12 @@ class SeedFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointsChanged:
-    """This machine's own addresses, as ``host:port``, best first."""
+    """This machine's own addresses, as ``host:port``, best first, and its routes."""
 
     control: tuple[str, ...]
     wireguard: tuple[str, ...]
+    routes: tuple[Route, ...] = ()
+    """Without those into the mesh's own interface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,9 @@ class LeaveAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardingFailed:
-    """This machine can't pass on what is not its own: it must not be a hub."""
+    """This machine can't pass on what is not its own: it must not be a hub, nor lead to a LAN."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +124,9 @@ class ApplyDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """Pass packets on from tunnel to tunnel, within these prefixes and nowhere else; none: nothing at all."""
+    """Pass packets on as this says from now on, and nothing else."""
 
-    prefixes: tuple[str, ...]
+    forwarding: DesiredForwarding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

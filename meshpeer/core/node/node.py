@@ -57,6 +57,7 @@ from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.gossip import Gossip, Outcome
 from meshpeer.core.node.issuing import Issuing
+from meshpeer.core.node.lans import Lans
 from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
@@ -165,6 +166,7 @@ class Node:
             key=config.wireguard_key,
             interface=config.interface,
             port=config.wireguard_port,
+            lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
@@ -232,8 +234,9 @@ class Node:
             case SeedFound(address=address):
                 self.links.seed(address, now)
                 return self._from_links(self.links.tick(now), now)
-            case EndpointsChanged(control=control, wireguard=wireguard):
-                self.presence.control, self.presence.wireguard = control, wireguard
+            case EndpointsChanged():
+                self.presence.control, self.presence.wireguard = event.control, event.wireguard
+                self.tunnels.lans.routes = event.routes
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
@@ -243,8 +246,8 @@ class Node:
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
                 return self._leave(now)
-            case ForwardingFailed():
-                self.presence.hub = "never"
+            case ForwardingFailed(reason=reason):
+                self.presence.hub, self.tunnels.lans.unable = "never", reason or "it failed"
                 return []
             case CharterSigned(envelope=signed):
                 return self._spread((), [signed], now)
@@ -520,6 +523,7 @@ class Node:
         # Before the first record, or it would be the first of two.
         self.presence.mode, self.presence.warm = self._shown()
         self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)
+        self.presence.routes = self.derived.routes()
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)

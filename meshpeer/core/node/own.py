@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, MeshId, WireGuardKey
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import LeaveRecord, MemberRecord
+from meshpeer.core.wire.limits import RECORD_BYTES_MAX
 
 REPUBLISH_S = 86_400.0
 CHANGE_PAUSE_S = 1.0
@@ -41,6 +44,7 @@ class Profile:
     warm: bool = False
     reflected_endpoints: tuple[str, ...] = ()
     router: str = ""
+    routes: tuple[str, ...] = ()
 
 
 class OwnRecord:
@@ -97,14 +101,20 @@ class OwnRecord:
             warm=profile.warm,
             reflected_endpoints=profile.reflected_endpoints,
             router=profile.router,
+            routes=profile.routes,
         )
+        signed = envelope.sign(self._key, self._mesh, record)
+        while len(signed) > RECORD_BYTES_MAX and (fewer := _with_fewer_endpoints(record)) is not None:
+            # Long names and many routes leave room for fewer endpoints; the best come first.
+            record = fewer
+            signed = envelope.sign(self._key, self._mesh, record)
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(
                 f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
             )
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         self._refuting = False
-        return envelope.sign(self._key, self._mesh, record)
+        return signed
 
     def resume(self, record: MemberRecord, profile: Profile, published_at_s: float) -> None:
         """Goes on from a record of this very run."""
@@ -138,3 +148,13 @@ class OwnRecord:
             ipv4=ipv4,
         )
         return envelope.sign(self._key, self._mesh, record)
+
+
+def _with_fewer_endpoints(record: MemberRecord) -> MemberRecord | None:
+    """Returns the record without the last endpoint of the longer list; None where each has one at most."""
+    control, wireguard = record.control_endpoints, record.wireguard_endpoints
+    if max(len(control), len(wireguard)) < 2:
+        return None
+    if len(control) >= len(wireguard):
+        return msgspec.structs.replace(record, control_endpoints=control[:-1])
+    return msgspec.structs.replace(record, wireguard_endpoints=wireguard[:-1])

@@ -39,6 +39,8 @@ class Presence:
         self.reflected: tuple[str, ...] = ()
         self.router = ""
         """Where others see this node, and what they make of its router."""
+        self.routes: tuple[str, ...] = ()
+        """LANs that it advertises."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -117,6 +119,7 @@ class Presence:
             warm=self.warm,
             reflected_endpoints=self.reflected if config.wireguard_port else (),
             router=self.router,
+            routes=self.routes if config.wireguard_port else (),
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from meshpeer.core.addressing.claims import winners
@@ -21,6 +21,7 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
+from meshpeer.core.node.lans import Lans, Ways
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
@@ -31,6 +32,7 @@ from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
 from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.topology.warmth import Place, Warmth
+from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer, tunnel_works
 
 UNCONFIRMED_READY_S = 3.0
@@ -70,8 +72,10 @@ class Tunnels:
         key: WireGuardPrivateKey,
         interface: str,
         port: int,
+        lans: Lans,
         fwmark: int = 0,
     ) -> None:
+        self.lans = lans
         self._mesh = mesh
         self._me = me
         self._key = key
@@ -89,7 +93,7 @@ class Tunnels:
         self.reflections = Reflections()
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
-        self._forwarded: tuple[str, ...] | None = None
+        self._forwarded: DesiredForwarding | None = None
         """What is passed on; None before the first plan: an agent before this one may have left it on."""
         self._warmth = Warmth()
         self._lingering: dict[NodeId, float] = {}
@@ -171,13 +175,16 @@ class Tunnels:
         mine = roster.get(self._me)
         if mine is None:
             return None
-        routes = Routes(_view(roster, charter, doubted), self._me)
+        members = _first_of_each_key(roster)
+        lans = self.lans.resolve(members, charter, doubted)
+        routes = Routes(_view(members, charter, doubted, lans), self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
         wanted = routes.tunnels | held.direct
         self._let_linger(wanted, now)
-        self.plan = routes.plan(held, forwarded=bool(self._forwarded), lingering=self._lingering.keys())
+        was_hub = self._forwarded is not None and self._forwarded.hub
+        self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
         gone = {*doubted, *gone}
         works = [
             tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
@@ -185,16 +192,30 @@ class Tunnels:
         self._warmth.update(_place_of(routes, self._me), works, now)
         overlay = self._overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
+
+        def candidates_of(node: NodeId, forbidden: tuple[str, ...]) -> tuple[str, ...]:
+            return self._candidates(roster.get(node), link_remote(node), forbidden)
+
+        left_out = self.lans.leave_out(
+            self.plan,
+            lambda peer: Ways(
+                candidates=candidates_of(peer.node, overlay), observed=self._held.get(peer.public_key)
+            ),
+            now.unix_s,
+            looked=self.observed is not None,
+        )
+        # What goes into a tunnel must not carry one.
+        inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
-            candidates = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
+            candidates = candidates_of(planned.node, inside)
             observed = self._held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
-        return device_from_plan(self.plan, self._local(charter, mine), endpoints)
+        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out)
 
     @property
     def is_warm(self) -> bool:
@@ -203,11 +224,20 @@ class Tunnels:
 
     def forward_change(self) -> Forward | None:
         """Returns what to pass on from now on, where that is something new."""
-        wanted = self._overlay if self.plan.forwards else ()
+        exits, hub = self.lans.exits, self.plan.forwards
+        wanted = NOTHING
+        if hub or exits:
+            wanted = DesiredForwarding(
+                mesh=self._overlay,
+                hub=hub,
+                lans=self.plan.routes if hub else (),
+                exits=exits,
+                masquerade=self.lans.masquerade,
+            )
         if wanted == self._forwarded:
             return None
         self._forwarded = wanted
-        return Forward(prefixes=wanted)
+        return Forward(forwarding=wanted)
 
     def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveOffered]]:
         """Returns what to say to whom about pairs that have to move."""
@@ -311,7 +341,12 @@ def _place_of(routes: Routes, me: NodeId) -> Place | None:
     return Place(active=routes.carries(me), hubs_are_warm=all(hub.warm for hub in cell.active))
 
 
-def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId]) -> MeshView:
+def _view(
+    members: Iterable[Listed],
+    charter: CharterRecord,
+    doubted: Collection[NodeId],
+    lans: Mapping[NodeId, tuple[str, ...]],
+) -> MeshView:
     return MeshView(
         subnet=charter.subnet,
         topology=charter.topology,
@@ -332,8 +367,9 @@ def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId]) -
                 warm=one.record.warm,
                 incarnation=one.record.incarnation,
                 mode=one.record.mode,
+                lans=lans.get(one.node, ()),
             )
-            for one in _first_of_each_key(roster)
+            for one in members
         ),
     )
 

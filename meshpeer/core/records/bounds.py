@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
-from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.identity.constraints import ROUTES_MAX, Capability
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
+from meshpeer.core.records.routes import may_advertise, route_fault
 from meshpeer.core.records.subnets import is_usable
 from meshpeer.core.wire.limits import ENDPOINTS_MAX, NAME_LENGTH_MAX, ROLES_MAX
 
@@ -82,6 +83,10 @@ def check_member(record: MemberRecord) -> None:
         raise PeerFault("record claims an address that is no IPv4 address")
     if len(record.wireguard_key) != 32:
         raise PeerFault("record has a WireGuard key that is not 32 bytes")
+    if len(set(record.routes)) != len(record.routes) or len(record.routes) > ROUTES_MAX:
+        raise PeerFault(f"record advertises one LAN twice, or more than {ROUTES_MAX}")
+    if any(map(route_fault, record.routes)):
+        raise PeerFault("record advertises what is no LAN")
 
 
 def check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
@@ -92,6 +97,8 @@ def check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
         raise PeerFault("record claims a region that its certificate does not allow")
     if Capability.MEMBER not in identity.capabilities:
         raise PeerFault("certificate does not allow membership")
+    if not all(may_advertise(identity, route) for route in record.routes):
+        raise PeerFault("record advertises a LAN that its certificate does not allow")
 
 
 def check_charter(charter: CharterRecord, now_unix_s: float) -> None:

@@ -51,6 +51,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     empty where nobody can tell."""
     warm: bool = False
     """It is a hub, or stands by, and has the tunnels that this takes."""
+    routes: tuple[str, ...] = ()
+    """LANs behind the node that it passes on to, as CIDRs."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):

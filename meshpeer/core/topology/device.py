@@ -10,7 +10,7 @@ whitepaper, section 6.1).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.ids import NodeId, WireGuardKey
@@ -35,17 +35,21 @@ class LocalInterface:
 
 
 def device_from_plan(
-    plan: MeshPlan, local: LocalInterface, endpoints: Mapping[NodeId, str | None]
+    plan: MeshPlan,
+    local: LocalInterface,
+    endpoints: Mapping[NodeId, str | None],
+    left_out: Collection[str] = (),
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
-    nowhere to go."""
+    nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
+    either."""
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
         endpoint = endpoints.get(planned.node)
         peers.append(
             DesiredPeer(
                 public_key=planned.public_key,
-                allowed_ips=planned.allowed_ips,
+                allowed_ips=tuple(one for one in planned.allowed_ips if one not in left_out),
                 endpoint=endpoint,
                 keepalive_s=planned.keepalive_s if endpoint else 0,
             )
@@ -59,6 +63,6 @@ def device_from_plan(
         mtu=local.mtu,
         addresses=addresses,
         peers=tuple(peers),
-        routes=plan.routes,
+        routes=tuple(one for one in plan.routes if one not in left_out),
         fwmark=local.fwmark,
     )

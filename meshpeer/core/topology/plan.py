@@ -4,7 +4,8 @@
 peers with the hubs of its cell and, in a region of up to 32, with all of its region; hubs peer with all hubs
 and with everyone in their cell. Whatever has no tunnel goes to the own hub, from there to the other's hub,
 from there to it: three hops at most. A hub that stands by has its tunnels, and no address goes through them
-before it takes over: who stands by may change, and nobody's traffic moves.
+before it takes over: who stands by may change, and nobody's traffic moves. LANs behind a member go wherever
+its addresses go.
 
 An address belongs to one tunnel, and WireGuard checks that on receive, too. So paths are symmetric: a pair
 has a tunnel or has none, seen from either end, and all that a member sends or gets from afar passes its one
@@ -38,8 +39,8 @@ class PlannedPeer:
     name: str
     public_key: WireGuardKey
     allowed_ips: tuple[str, ...]
-    """Exact: /32 and /128; sorted, and disjoint between the peers of a plan. None while the pair still goes
-    by its hubs."""
+    """Members' addresses (/32 and /128) and the LANs behind them; sorted, no prefix in two peers of a plan.
+    None while the pair still goes by its hubs."""
     keepalive_s: int
 
 
@@ -60,7 +61,7 @@ class MeshPlan:
     forwards: bool = False
     """This node is a hub, or stands by: it passes on what is not its own."""
     routes: tuple[str, ...] = ()
-    """Prefixes to route into the interface beyond the mesh's own."""
+    """Prefixes to route into the interface beyond the mesh's own: LANs behind others; sorted."""
     held: Held | None = None
     """Which pairs have not moved to what the rules give them; None where all have."""
 
@@ -167,6 +168,7 @@ class Routes:
         names = {one.node: one.name for one in (*self._others, *([self._mine] if self._mine else []))}
         home = self.home(self._mine) if self._mine and by_hubs and me not in self._active else None
         cells = self._cells.values() if by_hubs else ()
+        lans = {lan for _, member in carried for lan in member.lans}
         return MeshPlan(
             mode=self.mode,
             peers=_peers(tunnels.values(), carried, self._view),
@@ -174,6 +176,7 @@ class Routes:
             hubs=tuple(sorted({hub.name for cell in cells for hub in cell.active})),
             standbys=tuple(sorted({hub.name for cell in cells for hub in cell.standby})),
             forwards=me in self._hubs and (self.mode == REGIONAL or forwarded),
+            routes=tuple(sorted(lans)),
             held=held if held.direct or held.carried else None,
         )
 
@@ -212,7 +215,7 @@ def _peers(
     owned: set[str] = set()
     allowed: dict[NodeId, list[str]] = {one.node: [] for one in tunnels}
     for peer, member in sorted(carried, key=lambda pair: (pair[0].node, pair[1].node)):
-        fresh = [one for one in _addresses(member) if one not in owned]
+        fresh = [one for one in (*_addresses(member), *member.lans) if one not in owned]
         owned.update(fresh)
         allowed[peer.node] += fresh
     peers = [

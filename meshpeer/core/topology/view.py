@@ -30,6 +30,8 @@ class MemberView:
     """Of its record: raised whenever it starts."""
     mode: str = ""
     """Which way it derives the mesh (``full`` or ``regional``); empty where it doesn't say."""
+    lans: tuple[str, ...] = ()
+    """Prefixes behind it that it leads to, and nobody else; sorted. They go wherever its addresses go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

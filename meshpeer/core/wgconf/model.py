@@ -132,6 +132,8 @@ class RemovePeer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRoute:
+    """Routes a prefix into the interface, behind whatever route of that prefix the machine has."""
+
     prefix: str
 
 

@@ -48,7 +48,7 @@ def test_a_new_interface_takes_three_calls() -> None:
                 "address replace 10.10.0.1/24 dev wg0",
                 "address replace fd00::1/64 dev wg0 nodad",
                 "link set dev wg0 up",
-                "route replace 10.20.0.0/16 dev wg0",
+                "route replace 10.20.0.0/16 dev wg0 metric 4096",
             )
         ),
     ]
@@ -124,7 +124,7 @@ async def test_a_dry_run_shows_setconf_form_and_no_secret() -> None:
         "ip address replace 10.10.0.1/24 dev wg0\n"
         "ip address replace fd00::1/64 dev wg0 nodad\n"
         "ip link set dev wg0 up\n"
-        "ip route replace 10.20.0.0/16 dev wg0\n"
+        "ip route replace 10.20.0.0/16 dev wg0 metric 4096\n"
     )
 
 

@@ -161,6 +161,12 @@ def test_version_needs_no_agent(call: Call) -> None:
     assert call("version", "--json").json()["version"] == __version__  # type: ignore[index]
 
 
+def test_peers_name_the_lans_that_are_reached_through_a_member(agent: FakeApi, call: Call) -> None:
+    agent.members = [make_peer(name="bravo", routes=("192.168.5.0/24", "fd05::/64")), make_peer(name="gamma")]
+    assert call("peers").out.splitlines()[-1] == "bravo leads to 192.168.5.0/24, fd05::/64"
+    assert [one["routes"] for one in call("peers", "--json").json()] == [["192.168.5.0/24", "fd05::/64"], []]  # type: ignore[index]
+
+
 def test_invite_prints_the_invite_on_stdout_and_the_rest_beside_it(agent: FakeApi, call: Call) -> None:
     ran = call("invite")
     assert ran.out == f"{INVITE}\n"
@@ -172,13 +178,19 @@ def test_invite_prints_the_invite_on_stdout_and_the_rest_beside_it(agent: FakeAp
 def test_invite_asks_for_what_the_options_say(agent: FakeApi, call: Call) -> None:
     call(
         "invite", "--expires", "2h", "--uses", "5", "--role", "a", "--role", "b", "--region", "eu",
-        "--allow", "issue", "--deny", "submit",
+        "--allow", "issue", "--deny", "submit", "--route", "10.1.0.0/16", "--route", "fd05::/64",
     )  # fmt: skip
     assert agent.asked == [
         (
             "invite",
             InviteRequest(
-                expires_s=7_200, uses=5, roles=("a", "b"), region="eu", allow=("issue",), deny=("submit",)
+                expires_s=7_200,
+                uses=5,
+                roles=("a", "b"),
+                region="eu",
+                allow=("issue",),
+                deny=("submit",),
+                routes=("10.1.0.0/16", "fd05::/64"),
             ),
         )
     ]

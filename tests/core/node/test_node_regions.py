@@ -13,6 +13,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.topology.warmth import HOLD_S, PATIENCE_S
+from meshpeer.core.wgconf.forwarding import NOTHING
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
 
@@ -96,7 +97,7 @@ def test_a_machine_that_can_not_forward_is_no_hub() -> None:
     world.watchers.append(lambda host, _, effects: seen.extend(effects) if host is unfit else None)
     world.post(unfit, ForwardingFailed())
     assert world.run_until(lambda: all(moved(host, unfit) for host in hosts), within_s=2)
-    assert Forward(prefixes=()) in seen
+    assert Forward(forwarding=NOTHING) in seen
 
 
 # --- helpers ------------------------------------------------------------------------------------------------

@@ -49,9 +49,17 @@ INVITE = make_invite(
 KEYS = [SigningKey(bytes([10 + number]) * 32) for number in range(4)]
 
 
-def durable(key: SigningKey) -> Chain:
+def durable(key: SigningKey, *, routes: tuple[str, ...] = (), invite: bytes = b"", uses: int = 0) -> Chain:
     leaf = make_durable_leaf(
-        ISSUER, key.public, capabilities=ALL, admitted_at=NOW, now_unix_s=NOW, serial=SERIAL
+        ISSUER,
+        key.public,
+        capabilities=ALL,
+        routes=routes,
+        invite=invite,
+        uses=uses,
+        admitted_at=NOW,
+        now_unix_s=NOW,
+        serial=SERIAL,
     )
     return (leaf, ISSUER.certificate)
 
@@ -249,6 +257,38 @@ def test_record_beyond_its_certificate_is_refused() -> None:
     ledger.admit(provisional(KEYS[0]), NOW)
     with pytest.raises(PeerFault, match="roles"):
         ledger.merge(signed(KEYS[0], record_of(KEYS[0], provisional(KEYS[0]), roles=("boss",))), NOW)
+
+
+@pytest.mark.parametrize("lan", ["192.168.6.0/24", "192.168.0.0/16", "fd05::/64"])
+def test_record_that_leads_to_a_lan_beyond_its_certificate_is_refused_and_changes_nothing(lan: str) -> None:
+    ledger = empty()
+    chain = durable(KEYS[0], routes=("192.168.5.0/24",), invite=bytes(8), uses=1)
+    ledger.admit(chain, NOW)
+    within = record_of(KEYS[0], chain, routes=("192.168.5.0/24", "192.168.5.128/25"))
+    assert ledger.merge(signed(KEYS[0], within), NOW) is Verdict.ACCEPTED
+    beyond = record_of(KEYS[0], chain, sequence=2, routes=("192.168.5.0/24", lan))
+    with pytest.raises(PeerFault, match="a LAN that its certificate does not allow"):
+        ledger.merge(signed(KEYS[0], beyond), NOW)
+    member = ledger.get(KEYS[0].public)
+    assert member is not None
+    assert member.record == within
+
+
+@pytest.mark.parametrize(
+    "lans",
+    [("0.0.0.0/0",), ("127.0.0.0/8",), ("192.168.5.1/24",), ("x",), ("192.168.5.0/24",) * 2,
+     tuple(f"192.168.{one}.0/24" for one in range(9))],
+)  # fmt: skip
+def test_what_is_no_lan_is_refused_of_anybody(lans: tuple[str, ...]) -> None:
+    ledger = admitted(KEYS[0])
+    with pytest.raises(PeerFault):
+        ledger.merge(signed(KEYS[0], record_of(KEYS[0], durable(KEYS[0]), routes=lans)), NOW)
+
+
+def test_a_founder_leads_to_any_lan() -> None:
+    ledger = admitted(KEYS[0])
+    body = record_of(KEYS[0], durable(KEYS[0]), routes=("192.168.5.0/24", "fd05::/64"))
+    assert ledger.merge(signed(KEYS[0], body), NOW) is Verdict.ACCEPTED
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,36 @@ members = st.builds(
 )
 
 
+LANS = (("192.168.5.0/24",), ("192.168.0.0/16",), ("192.168.5.128/25", "fd05::/64"), ("fd05::/48",))
+
+
 @settings(max_examples=120, deadline=None)
 @given(st.lists(members, min_size=1, max_size=24))
 def test_every_pair_is_connected_both_ways_in_three_hops(kinds: list[dict[str, object]]) -> None:
     check(view_of(*(member(number, **kind) for number, kind in enumerate(kinds))))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(members, min_size=2, max_size=16), st.dictionaries(st.integers(0, 15), st.sampled_from(LANS)))
+def test_lans_go_with_their_member_both_ways(
+    kinds: list[dict[str, object]], holders: dict[int, tuple[str, ...]]
+) -> None:
+    taken: set[str] = set()
+    crowd = []
+    for number, kind in enumerate(kinds):
+        lans = tuple(lan for lan in holders.get(number, ()) if lan not in taken)
+        taken.update(lans)
+        crowd.append(member(number, **kind, lans=lans))
+    view = view_of(*crowd)
+    check(view)
+    check(dataclasses.replace(view, topology="full"))
+
+
+def test_of_one_prefix_that_two_hold_a_plan_gives_one_the_tunnel() -> None:
+    crowd = [member(number, lans=("192.168.5.0/24",)) for number in range(3)]
+    for one in crowd:
+        owned = [lan for peer in plan_mesh(view_of(*crowd), one.node).peers for lan in peer.allowed_ips]
+        assert owned.count("192.168.5.0/24") == 1
 
 
 @settings(max_examples=20, deadline=None)
