@@ -156,7 +156,7 @@ class Tunnels:
         mine = roster.get(self._me)
         if mine is None:
             return None
-        routes = Routes(_view(roster, charter, doubted), self._me)
+        routes = Routes(mesh_view(roster, charter, doubted), self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
@@ -294,7 +294,8 @@ def _place_of(routes: Routes, me: NodeId) -> Place | None:
     return Place(active=routes.carries(me), hubs_are_warm=all(hub.warm for hub in cell.active))
 
 
-def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId]) -> MeshView:
+def mesh_view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId]) -> MeshView:
+    """Returns what the plan is made from: members that have an interface, as the facts show them."""
     return MeshView(
         subnet=charter.subnet,
         topology=charter.topology,
