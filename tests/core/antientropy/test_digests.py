@@ -208,6 +208,7 @@ entries = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(entries, max_size=12), st.randoms(use_true_random=False))
 def test_words_merge_in_any_order_and_any_number_of_times(
     said: list[tuple[NodeId, int, bytes]], dice: object
@@ -229,6 +230,7 @@ def test_words_merge_in_any_order_and_any_number_of_times(
     assert tables == [model, model]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=30, max_size=60), st.data())
 def test_whoever_talks_enough_agrees_in_the_end(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
     """Each changes what it says at some time; after that, pairs that reach everybody leave one table."""

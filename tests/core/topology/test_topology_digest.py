@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpeer.core.ids import Digest, NodeId, WireGuardKey
@@ -60,6 +60,7 @@ def test_parts_of_a_later_version_are_not_compared() -> None:
     assert differing(made(), later) == differing(later, made()) == ()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=4), st.data())
 def test_rows_never_run_together(rows: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
     """Where two lists of members differ, their digests do."""
