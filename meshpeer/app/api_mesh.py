@@ -12,6 +12,7 @@ import trio
 
 from meshpeer import __version__
 from meshpeer.app import views
+from meshpeer.app.agreement import agreement_view
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
@@ -99,6 +100,7 @@ class MeshAnswers:
             health="alone" if counts.total > 1 and not node.links.peers else "degraded" if troubles else "ok",
             warnings=(*troubles, *notices_of(agent)),
             jobs=states,
+            agreement=agreement_view(node, agent.clock.now()),
         )
 
     async def peers(self) -> list[Peer]:

@@ -15,6 +15,7 @@ from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.app.agreement import agreement_figures
 from meshpeer.app.views import count_members
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
@@ -170,6 +171,7 @@ class Chores:
             links=len(node.links.peers),
             event_loop_lag_s=self._agent.driver.lag_s,
             local_health=node.detector.health.score,
+            agreement=agreement_figures(node, self._agent.clock.now()),
         )
 
     async def remove_interface(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.views import name_of
 from meshpeer.core.identity.constraints import Capability
@@ -60,6 +61,7 @@ def notices_of(agent: Agent) -> list[str]:
             notices.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
         if one.name != one.record.name:
             notices.append(f"{one.name} asked for the name {one.record.name}, which another member has")
+    notices += lasting_differences(node, agent.clock.now())
     banned = node.links.banned(agent.clock.now())
     for who, offence in node.offences.items():
         shut_out = ", and is shut out for a while" if who in banned else ""

@@ -84,6 +84,7 @@ class Counter(enum.StrEnum):
     RECONCILE_DIFFERENCES = "reconcile_differences", "Members in which a reconciliation found a difference"
     RECONCILE_REFUSED = "reconcile_refused", "Reconciliation messages that broke a bound of theirs"
     RECONCILE_ABANDONED = "reconcile_abandoned", "Reconciliations that ended with their link or their time"
+    DIGESTS_FUTURE = "digests_future", "Digests of other members refused because their stamp lies ahead"
 
     # Failure detection
     PINGS_SENT = "pings_sent", "Pings sent on links"

@@ -62,6 +62,36 @@ class MemberCounts(Doc, frozen=True, kw_only=True):
     left: int
 
 
+class Differing(Doc, frozen=True, kw_only=True):
+    """A member that derives its plan from something else than this node."""
+
+    name: str
+    parts: tuple[str, ...] = msgspec.field(name="in")
+    """Of ``charter``, ``members`` (who is in), ``addresses``, ``doubts``, ``mode``, ``hubs``."""
+    since: str
+    """When this node noticed."""
+    lasts_s: float
+    """How long that is ago."""
+
+
+class Unheard(Doc, frozen=True, kw_only=True):
+    """A member that said nothing of late, or is dead."""
+
+    name: str
+    last_heard_s: float | None
+    """How long ago it last said from what it derives its plan; None: never, as far as this node heard."""
+
+
+class Agreement(Doc, frozen=True, kw_only=True):
+    """Whether members derive their plans from the same facts; each is in one of the three."""
+
+    agree: int
+    """This node included."""
+    total: int
+    differ: tuple[Differing, ...] = ()
+    unknown: tuple[Unheard, ...] = ()
+
+
 class Status(Doc, frozen=True, kw_only=True):
     mesh: MeshInfo
     node: NodeInfo
@@ -71,6 +101,8 @@ class Status(Doc, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     jobs: dict[str, int]
     """Owned jobs by state."""
+    agreement: Agreement | None = None
+    """None: the agent is of a version that does not say."""
 
 
 class Peer(Doc, frozen=True, kw_only=True):

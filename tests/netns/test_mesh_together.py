@@ -10,6 +10,8 @@ import meshkit
 import pytest
 from meshlab import Lab
 
+from meshpeer.runtime.control import Agreement
+
 pytestmark = pytest.mark.netns
 
 NAMES = ("alpha", "bravo", "charlie")
@@ -78,6 +80,15 @@ def test_status_says_what_the_interface_promises(lab: Lab, name: str) -> None:
     assert said.node.backend in ("kernel", "userspace")
     assert said.node.public_key == node.run(["wg", "show", "wg0", "public-key"]).stdout.strip()
     assert (said.members.total, said.members.alive) == (3, 3)
+
+
+@pytest.mark.usefixtures("said")
+def test_all_members_agree_soon_and_status_says_so(lab: Lab) -> None:
+    whole = Agreement(agree=len(NAMES), total=len(NAMES))
+    for name in NAMES:
+        node = lab.node(name)
+        meshkit.until(lambda: meshkit.status(node).agreement == whole, f"{name} agrees with all", 60)  # noqa: B023
+        assert "  agreement  3/3" in meshkit.meshpeer(node, "status").splitlines()
 
 
 @pytest.mark.usefixtures("said")

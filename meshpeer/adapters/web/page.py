@@ -34,6 +34,7 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()
+        yield from self._agreement()
         yield from self._by_kind()
         for counter in Counter:
             yield CounterMetricFamily(
@@ -63,6 +64,30 @@ class _Node(Collector):
             "meshpeer_local_health",
             "How far this node mistrusts its own eyes, 0 (not at all) to 7; it stretches time-outs",
             value=look.local_health,
+        )
+
+    def _agreement(self) -> Iterator[Metric]:
+        look = self._snapshot.agreement
+        members = GaugeMetricFamily(
+            "meshpeer_agreement_members",
+            "Members by whether they derive their plan from the same facts as this node, itself included",
+            labels=["state"],
+        )
+        for state, count in look.members.items():
+            members.add_metric([state], count)
+        yield members
+        differing = GaugeMetricFamily(
+            "meshpeer_agreement_differing_members",
+            "Members that differ from this node in a part of the facts",
+            labels=["part"],
+        )
+        for part, count in look.parts.items():
+            differing.add_metric([part], count)
+        yield differing
+        yield GaugeMetricFamily(
+            "meshpeer_agreement_difference_max_seconds",
+            "How long the oldest difference from another member lasts, 0 where there is none",
+            value=look.longest_s,
         )
 
     def _by_kind(self) -> Iterator[Metric]:

@@ -9,6 +9,21 @@ from meshpeer.core.counters import Counters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementFigures:
+    """Who derives its plan from the same facts."""
+
+    members: Mapping[str, int]
+    """How many agree (this node included), differ, and are unknown."""
+    parts: Mapping[str, int]
+    """How many differ in each part of the facts."""
+    longest_s: float
+    """How long the oldest difference lasts; 0 where there is none."""
+
+
+NO_FIGURES = AgreementFigures(members={}, parts={}, longest_s=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """One look at a node."""
 
@@ -20,3 +35,4 @@ class Snapshot:
     event_loop_lag_s: float
     local_health: int
     """0 (well) to 7."""
+    agreement: AgreementFigures = NO_FIGURES

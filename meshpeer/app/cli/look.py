@@ -9,6 +9,7 @@ import typer
 
 from meshpeer import __version__
 from meshpeer.app.cli import show
+from meshpeer.app.cli.agreement import agreement_rows
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.faults import FAILED, tell
@@ -84,6 +85,7 @@ def _print_status(found: Status, verbose: int) -> None:
             ("region", node.region),
             ("roles", ", ".join(node.roles)),
             ("topology", _topology(mesh)),
+            *agreement_rows(found.agreement),
             ("subnet", mesh.subnet),
             ("leads to", ", ".join(node.routes)),
             ("jobs", jobs),

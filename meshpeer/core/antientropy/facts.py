@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from meshpeer.core.antientropy.messages import Facts
 from meshpeer.core.ids import NodeId
+from meshpeer.core.records.kinds import MemberRecord, Record
 from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Member
 
 FACTS_BYTES_MAX = 48 * 1024
@@ -36,6 +37,19 @@ def group_of(member: Member) -> Group:
     chains = [admission.chain for _, admission in sorted(member.admissions.items())]
     records = member.proof or tuple(filter(None, (member.envelope,)))
     return chains, (*records, *(one.envelope for one in member.suspicions))
+
+
+def chains_behind(ledger: Ledger, record: Record, before: Member | None) -> list[Chain]:
+    """Returns the chains that a member's record stands on, for whoever hears of it for the first time; none
+    where the record before it stood on the same."""
+    if not isinstance(record, MemberRecord):
+        return []
+    if before is not None and before.record and before.record.certificate == record.certificate:
+        return []
+    member = ledger.get(record.node)
+    if member is None or member.best is None:
+        return []
+    return list(dict.fromkeys(filter(None, (member.best.chain, ledger.chain_of(record)))))
 
 
 def in_frames(groups: Iterable[Group], *, push: bool) -> Iterator[Facts]:

@@ -11,6 +11,25 @@ Range = tuple[bytes, bytes, tuple[tuple[NodeId, bytes], ...]]
 and the list of all below it: ids, each with 8 bytes of the hash of what is held of it."""
 
 
+class Word(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
+    """Who derives its plan from what, as far as the sender has heard: its own digest, and those of others in
+    groups of one digest and stamp (``digests``)."""
+
+    ids: bytes
+    """4 bytes of the hash of the ids of all members, in order: what a bit stands for. Whoever counts other
+    members reads the sender's own digest alone."""
+    stamp: int
+    """Of the sender's own digest, in Unix seconds."""
+    digest: bytes
+    """The sender's own."""
+    digests: tuple[bytes, ...] = ()
+    """Other ones that groups refer to."""
+    groups: tuple[tuple[int, int, bytes], ...] = ()
+    """A stamp; which digest: 0 for the sender's own, then those of ``digests``; and a bit for each member
+    that said so then, the lowest bit of the first byte for the lowest id. Zero bytes at the end are left
+    out."""
+
+
 class Compare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag="compare"):
     """What the sender holds in ranges of ids that may differ, and whose facts it asks for.
 
@@ -22,6 +41,13 @@ class Compare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     want: tuple[NodeId, ...] = ()
     more: bool = False
     """Something was left out of this round because it did not fit; it stays set to the round's end."""
+    word: Word | None = None
+    """Rides along, since a frame of its own would be mostly headers."""
+
+    @property
+    def opens(self) -> bool:
+        """Says whether it begins a round: it is about all ids."""
+        return bool(self.ranges) and not self.ranges[0][0]
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="want"):
@@ -45,6 +71,13 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     members: int
     more: bool = False
     """Something did not fit this round; another one finds it."""
+    word: Word | None = None
+    """What the receiver's own word lacked."""
+
+
+def with_word(message: Compare | Synced, word: Word | None) -> Compare | Synced:
+    """Returns the message with a word that rides along, where there is one."""
+    return msgspec.structs.replace(message, word=word) if word else message
 
 
 FRAMES = (Compare, Want, Facts, Synced)

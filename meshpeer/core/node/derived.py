@@ -71,7 +71,7 @@ class Derived:
         if self.ledger.charter is None:
             return None
         self.tunnels.lans.contested = is_contested(self.roster)
-        doubted, again = self._doubted(now) if self.depends_on_doubts else (set(), None)
+        doubted, again = self.doubted(now)
         device = self.tunnels.device(
             self.roster,
             self.ledger.charter,
@@ -123,12 +123,13 @@ class Derived:
         member gone."""
         return bool(self.links.peers) and self.ledger.is_in(node) and node not in self.detector.unusual
 
-    def _doubted(self, now: Instant) -> tuple[set[NodeId], Deadline | None]:
+    def doubted(self, now: Instant) -> tuple[set[NodeId], Deadline | None]:
         """Returns whose observers say that they are gone, from signed facts alone: enough of them, or one for
-        a while. What this node itself sees must not count, since plans would differ."""
+        a while; and when that may change without news. What this node itself sees must not count, since plans
+        would differ. Nobody, where no plan depends on it."""
         doubted: set[NodeId] = set()
         deadline: Deadline | None = None
-        for one in self.roster.members:
+        for one in self.roster.members if self.depends_on_doubts else ():
             member = self.ledger.get(one.node)
             said = [
                 suspicion.issued_at

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from meshpeer.core.antientropy.facts import Group, facts_about, in_frames
-from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.antientropy.facts import Group, chains_behind, facts_about, in_frames
+from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want, Word, with_word
 from meshpeer.core.antientropy.ranges import Answer, Fingerprints, Reconciler
 from meshpeer.core.antientropy.rounds import Jitter, Rounds
 from meshpeer.core.counters import Counter, Counters
@@ -27,12 +27,13 @@ from meshpeer.core.identity.chains import ChainFault, Rule
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.membership.plumtree import NEWS_ID_BYTES, Plumtree
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
+from meshpeer.core.node.agreement import Agreement
 from meshpeer.core.node.gate import Gate, RateLimited
 from meshpeer.core.node.pushes import Pushes
 from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, rows_gone, unpack_chains
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import CharterRecord, MemberRecord, Record, SuspectRecord
-from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Limit, Member, Verdict
+from meshpeer.core.records.kinds import CharterRecord, Record, SuspectRecord
+from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Limit, Verdict
 
 FORGET_PAUSE_S = 60.0
 """Between two looks for what has expired."""
@@ -74,8 +75,15 @@ class Gossip:
     """Drives one ledger. Sans-IO."""
 
     def __init__(
-        self, ledger: Ledger, *, linked: Callable[[], list[NodeId]], jitter: Jitter, counters: Counters
+        self,
+        ledger: Ledger,
+        *,
+        linked: Callable[[], list[NodeId]],
+        jitter: Jitter,
+        counters: Counters,
+        agreement: Agreement | None = None,
     ) -> None:
+        """``agreement``: whose words ride on reconciliations; None for who has nothing to agree on."""
         self.ledger = ledger
         self.plumtree = Plumtree(counters)
         self._counters = counters
@@ -84,6 +92,7 @@ class Gossip:
         self._subjects: dict[bytes, NodeId] = {}
         self.gate = Gate(ledger)
         self._rounds = Rounds(linked, jitter)
+        self._agreement = agreement
         self._pushes = Pushes()
         self._forgot_at_s = float("-inf")
         self._synced = False
@@ -113,14 +122,17 @@ class Gossip:
         """
         self.plumtree.peer_up(peer)
         self.gate.on_up(peer)
-        return Outcome(sends=self._open(self._rounds.on_up(peer, now))) if opens else Outcome()
+        return Outcome(sends=self._open(self._rounds.on_up(peer, now), now)) if opens else Outcome()
 
     def on_down(self, peer: NodeId, now: Instant) -> Outcome:
         self.plumtree.peer_down(peer)
-        return Outcome(sends=self._open(self._rounds.on_down(peer, now)))
+        return Outcome(sends=self._open(self._rounds.on_down(peer, now), now))
 
-    def _open(self, peer: NodeId | None) -> list[tuple[NodeId, msgspec.Struct]]:
-        return [(peer, self._reconciler.open())] if peer is not None else []
+    def _open(self, peer: NodeId | None, now: Instant) -> list[tuple[NodeId, msgspec.Struct]]:
+        if peer is None:
+            return []
+        word = self._agreement.say(now) if self._agreement else None
+        return [(peer, with_word(self._reconciler.open(), word))]
 
     def on_facts(self, peer: NodeId, facts: Facts, now: Instant) -> Outcome:
         """Merges what holds; what does not is refused one by one, since clocks differ between honest
@@ -147,15 +159,13 @@ class Gossip:
         """Takes what reconciliation and the tree say to each other; raises ``PeerFault`` for broken form."""
         match message:
             case Compare():
-                return self._on_compare(peer, self._reconciler.on_compare(message), now)
+                answer, lacked = self._reconciler.on_compare(message), self._hear(peer, message.word, now)
+                return self._on_compare(peer, answer, lacked if message.opens else None, now)
             case Want(nodes=nodes):
                 return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
-            case Synced(more=True):
-                return Outcome(sends=self._open(peer if self._rounds.on_cut() else None))
             case Synced():
-                outcome = Outcome(sends=self._open(self._rounds.on_ended(peer, now)))
-                outcome.synced = self._first_sync()
-                return outcome
+                self._hear(peer, message.word, now)
+                return self._on_synced(peer, message, now)
             case IHave():
                 self._counters.add(Counter.IHAVES_IN, len(message.ids))
                 self.plumtree.on_ihave(peer, message, now)
@@ -167,14 +177,22 @@ class Gossip:
                 self.plumtree.on_prune(peer)
         return Outcome()
 
-    def _on_compare(self, peer: NodeId, answer: Answer, now: Instant) -> Outcome:
+    def _hear(self, peer: NodeId, word: Word | None, now: Instant) -> Word | None:
+        return self._agreement.hear(peer, word, now) if self._agreement and word else None
+
+    def _on_synced(self, peer: NodeId, message: Synced, now: Instant) -> Outcome:
+        if message.more:
+            return Outcome(sends=self._open(peer if self._rounds.on_cut() else None, now))
+        return Outcome(sends=self._open(self._rounds.on_ended(peer, now), now), synced=self._first_sync())
+
+    def _on_compare(self, peer: NodeId, answer: Answer, word: Word | None, now: Instant) -> Outcome:
         """Facts go first: who reads the reply holds them."""
         self._counters.add(Counter.RECONCILE_DIFFERENCES, len(answer.push))
         outcome = Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, answer.push)])
-        outcome.sends.append((peer, answer.reply))
+        outcome.sends.append((peer, with_word(answer.reply, word)))
         if answer.in_sync:
             outcome.synced = self._first_sync()
-            outcome.sends += self._open(self._rounds.on_ended(peer, now))
+            outcome.sends += self._open(self._rounds.on_ended(peer, now), now)
         return outcome
 
     def _first_sync(self) -> bool:
@@ -198,12 +216,12 @@ class Gossip:
         return outcome
 
     def tick(self, now: Instant) -> Outcome:
-        outcome = Outcome(sends=[*self.plumtree.tick(now), *self._open(self._rounds.next(now))])
+        outcome = Outcome(sends=[*self.plumtree.tick(now), *self._open(self._rounds.next(now), now)])
         self._flush(outcome, now)
         regular = self._rounds.regular(now)
         if regular is not None:
             self._counters.add(Counter.RECONCILE_ROUNDS)
-            outcome.sends += self._open(regular)
+            outcome.sends += self._open(regular, now)
         if self._forget_due(now):
             self._forgot_at_s = now.mono_s
             for node in self.ledger.forget_expired(now.unix_s):
@@ -319,7 +337,7 @@ class Gossip:
             return False
         self._counters.add(Counter.RECORDS_ACCEPTED)
         self._note_dropped(outcome)
-        self._note(news, digest, subject, (self._chains_behind(record, before), (data,)))
+        self._note(news, digest, subject, (chains_behind(self.ledger, record, before), (data,)))
         if isinstance(record, CharterRecord):
             outcome.charter = True
             outcome.changes.append(row_of_charter(data))
@@ -363,19 +381,6 @@ class Gossip:
 
     def _limit(self, source: NodeId | None, now: Instant) -> Limit | None:
         return None if source is None else lambda record: self.gate.pass_record(record, source, now)
-
-    def _chains_behind(self, record: Record, before: Member | None) -> list[Chain]:
-        """Returns the chains that a member's record stands on, for whoever hears of it for the first time;
-        none where the record before it stood on the same."""
-        if not isinstance(record, MemberRecord):
-            return []
-        if before is not None and before.record and before.record.certificate == record.certificate:
-            return []
-        member = self.ledger.get(record.node)
-        if member is None or member.best is None:
-            return []
-        named = self.ledger.chain_of(record)
-        return list(dict.fromkeys(filter(None, (member.best.chain, named))))
 
     def _note(self, news: _News, digest: bytes, node: NodeId, group: Group) -> None:
         news_id = digest[:NEWS_ID_BYTES]

@@ -51,6 +51,7 @@ from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import TRIED_S, Overlay
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.suspicions import SuspicionSeen
+from meshpeer.core.node.agreement import Agreement
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
@@ -157,7 +158,6 @@ class Node:
         )
         self.overlay = Overlay(me=self.me, mesh=ledger.mesh, dice=jitter)
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
-        self.gossip = Gossip(ledger, linked=lambda: self.links.peers, jitter=jitter, counters=self.counters)
         self.presence = Presence(config, ledger, now)
         self.farewell = Farewell()
         self.tunnels = Tunnels(
@@ -170,6 +170,14 @@ class Node:
             fwmark=config.fwmark,
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
+        self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
+        self.gossip = Gossip(
+            ledger,
+            linked=lambda: self.links.peers,
+            jitter=jitter,
+            counters=self.counters,
+            agreement=self.agreement,
+        )
 
     # --- reading --------------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ once."""
 RANKINGS_REMEMBERED = 1_024
 """Every change of any member asks for all rankings anew."""
 
+NO_LANS: Mapping[NodeId, tuple[str, ...]] = {}
+
 _is_public = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(is_public)
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
 
@@ -175,9 +177,9 @@ class Tunnels:
         mine = roster.get(self._me)
         if mine is None:
             return None
-        members = _first_of_each_key(roster)
+        members = first_of_each_key(roster)
         lans = self.lans.resolve(members, charter, doubted)
-        routes = Routes(_view(members, charter, doubted, lans), self._me)
+        routes = Routes(mesh_view(members, charter, doubted, lans), self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
@@ -341,12 +343,14 @@ def _place_of(routes: Routes, me: NodeId) -> Place | None:
     return Place(active=routes.carries(me), hubs_are_warm=all(hub.warm for hub in cell.active))
 
 
-def _view(
+def mesh_view(
     members: Iterable[Listed],
     charter: CharterRecord,
     doubted: Collection[NodeId],
-    lans: Mapping[NodeId, tuple[str, ...]],
+    lans: Mapping[NodeId, tuple[str, ...]] = NO_LANS,
 ) -> MeshView:
+    """Returns what the plan is made from: ``members`` are those with tunnels (``first_of_each_key``), ``lans``
+    whose LANs each leads to."""
     return MeshView(
         subnet=charter.subnet,
         topology=charter.topology,
@@ -374,7 +378,7 @@ def _view(
     )
 
 
-def _first_of_each_key(roster: Roster) -> list[Listed]:
+def first_of_each_key(roster: Roster) -> list[Listed]:
     """Leaves out whoever shows a WireGuard key that a member admitted earlier shows too: WireGuard knows
     peers by key alone, and a node id that sorts first is soon found."""
     shown = [one for one in roster.members if one.record.wireguard_port]

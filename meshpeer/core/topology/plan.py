@@ -89,6 +89,11 @@ def plan_mesh(view: MeshView, me: NodeId, held: Held = NOTHING_HELD, *, forwarde
     return Routes(view, me).plan(held, forwarded=forwarded)
 
 
+def shape_of(view: MeshView) -> tuple[str, dict[str, Cell]]:
+    """Returns what a plan is the same in on all nodes: its mode, and the cell of each region."""
+    return _shape(view, _one_per_key(view.members))
+
+
 class Routes:
     """Who has a tunnel to whom, and where this node sends what has none."""
 
@@ -103,11 +108,9 @@ class Routes:
         self._mine = mine
         self._others = [one for one in members if one is not mine]
         self._sizes = collections.Counter(member.region for member in members)
-        self._cells = cells_of(members, active=view.hubs) if mine is not None else {}
+        self.mode, self._cells = _shape(view, members) if mine is not None else (FULL, {})
         self._active = {hub.node for cell in self._cells.values() for hub in cell.active}
         self._hubs = self._active | {hub.node for cell in self._cells.values() for hub in cell.standby}
-        regional = bool(self._cells) and mode_of(view.topology, [one.mode for one in members]) == REGIONAL
-        self.mode = REGIONAL if regional else FULL
         self.adjacent = {one.node for one in self._others if self._has_route(one)}
         """Whom this node reaches by a tunnel of the pair's own, by the rules of the mode."""
         self.tunnels = {one.node for one in self._others if self._has_tunnel(one)}
@@ -206,6 +209,12 @@ class Routes:
         if self.mode == FULL:
             return True
         return one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX
+
+
+def _shape(view: MeshView, members: list[MemberView]) -> tuple[str, dict[str, Cell]]:
+    cells = cells_of(members, active=view.hubs)
+    regional = bool(cells) and mode_of(view.topology, [one.mode for one in members]) == REGIONAL
+    return REGIONAL if regional else FULL, cells
 
 
 def _peers(

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from meshpeer.adapters.web.server import LOOPBACK, serve_pages
-from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.adapters.web.snapshot import AgreementFigures, Snapshot
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.errors import EnvironmentFault
 
@@ -41,6 +41,10 @@ async def test_the_page_has_what_was_counted() -> None:
     assert figures["meshpeer_event_loop_lag_seconds", ()] == 0.25
     assert figures["meshpeer_local_health", ()] == 3
     assert figures["meshpeer_build_info", (("version", "1.2.3"),)] == 1
+    assert figures["meshpeer_agreement_members", (("state", "differ"),)] == 1
+    assert figures["meshpeer_agreement_members", (("state", "agree"),)] == 4
+    assert figures["meshpeer_agreement_differing_members", (("part", "charter"),)] == 1
+    assert figures["meshpeer_agreement_difference_max_seconds", ()] == 12.5
 
 
 async def test_every_counter_is_on_the_page_under_its_own_name_and_meaning() -> None:
@@ -148,6 +152,9 @@ def make_snapshot(counters: Counters | None = None) -> Snapshot:
         links=4,
         event_loop_lag_s=0.25,
         local_health=3,
+        agreement=AgreementFigures(
+            members={"agree": 4, "differ": 1, "unknown": 0}, parts={"charter": 1}, longest_s=12.5
+        ),
     )
 
 
