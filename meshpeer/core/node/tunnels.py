@@ -21,9 +21,10 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
+from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, rank_candidates
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
@@ -84,6 +85,8 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
+        self.view: MeshView | None = None
+        """What the plan was derived from."""
         self.moves = Moves(me)
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
@@ -156,7 +159,8 @@ class Tunnels:
         mine = roster.get(self._me)
         if mine is None:
             return None
-        routes = Routes(_view(roster, charter, doubted), self._me)
+        self.view = _view(roster, charter, doubted)
+        routes = Routes(self.view, self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
@@ -172,7 +176,8 @@ class Tunnels:
         endpoints: dict[NodeId, str | None] = {}
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
-            candidates = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
+            ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), overlay)
+            candidates = tuple(one.endpoint for one in ranked)
             observed = self._held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
@@ -216,6 +221,20 @@ class Tunnels:
         key = self._keys.get(node)
         return self._held.get(key) if key else None
 
+    def look(self, listed: Listed, link_remote: str, now: Instant) -> TunnelLook | None:
+        """Returns all that is known here of the tunnel to a member; None where there is to be none."""
+        tunnel = self._tunnels.get(listed.record.wireguard_key)
+        if tunnel is None or tunnel.node != listed.node:
+            return None
+        return look_at(
+            listed.node,
+            observed=self._held.get(listed.record.wireguard_key),
+            candidates=self._candidates(listed, link_remote, self._overlay),
+            choice=tunnel.choice,
+            ready=now.mono_s >= tunnel.ready_at_s,
+            now=now,
+        )
+
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
 
@@ -245,7 +264,7 @@ class Tunnels:
 
     def _candidates(
         self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    ) -> tuple[Candidate, ...]:
         if listed is None:
             return ()
         return _ranked(
