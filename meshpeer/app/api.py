@@ -6,7 +6,8 @@ from __future__ import annotations
 from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
+from meshpeer.app.api_why import WhyAnswers
 
 
-class AgentApi(MeshAnswers, CharterAnswers, JobAnswers):
+class AgentApi(MeshAnswers, WhyAnswers, CharterAnswers, JobAnswers):
     """Implements ``runtime.control.ControlApi``."""

@@ -267,6 +267,64 @@ class PingAnswer(Doc, frozen=True, kw_only=True):
     """One a packet; null where no answer came."""
 
 
+class WhyRule(Doc, frozen=True, kw_only=True):
+    """One reason."""
+
+    code: str
+    """Which rule; for programs."""
+    text: str
+
+
+class WhyTunnel(Doc, frozen=True, kw_only=True):
+    """A tunnel of this node on the way."""
+
+    to: str
+    works: bool
+    """It had a handshake within three minutes."""
+    endpoint: str
+    """Where the interface sends to; empty where it has none."""
+    last_handshake_s: float | None
+    """Seconds ago; None for never."""
+
+
+class WhyCandidate(Doc, frozen=True, kw_only=True):
+    """An endpoint that this node knows for one of these tunnels."""
+
+    tunnel: str
+    """To whom."""
+    endpoint: str
+    source: str
+    """``near``, ``link``, ``configured``, ``public``, ``reflected`` (others see it there), ``private``, or
+    ``seen``: the peer came from there, or once had it."""
+    state: str
+    """``working``, ``trying``, ``given_up``, ``replaced`` or ``untried``."""
+    since: str | None
+    """Of that state; None where it was never tried."""
+    handshake: str | None
+    """The last one there, as far as this agent has seen."""
+
+
+class Why(Doc, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):
+    """Why the path between two members is what it is, as the node that is asked can tell."""
+
+    source: str
+    target: str
+    verdict: str
+    """``direct``, ``hubs``, ``planned`` (no tunnel of this node is on the way), ``link`` or ``none``."""
+    answer: str
+    """The verdict in one sentence."""
+    path: tuple[str, ...]
+    """Names, both ends included; it ends early where no plan leads on, and is empty where one of the two
+    has no tunnels."""
+    rule: tuple[WhyRule, ...]
+    tunnels: tuple[WhyTunnel, ...]
+    candidates: tuple[WhyCandidate, ...]
+    unknown: tuple[str, ...]
+    """What can't be known on this node, and where it is."""
+    todo: tuple[str, ...]
+    """What to do where it is not well."""
+
+
 class Charter(Doc, frozen=True, kw_only=True):
     """The settings that hold for the whole mesh."""
 
@@ -323,6 +381,10 @@ class ControlApi(Protocol):
     async def peers(self) -> list[Peer]: ...
 
     async def plan(self) -> Plan: ...
+
+    async def why(self, source: str, target: str) -> Why:
+        """Explains the path between two members by name; an empty source is this node."""
+        ...
 
     async def export_wg_quick(self) -> str: ...
 

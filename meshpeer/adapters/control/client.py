@@ -46,6 +46,7 @@ from meshpeer.runtime.control import (
     Status,
     Submission,
     Task,
+    Why,
 )
 
 ANSWER_S = 30.0
@@ -83,6 +84,9 @@ class ControlClient:
 
     def plan(self) -> Plan:
         return self._get("/v1/plan", Plan)
+
+    def why(self, source: str, target: str) -> Why:
+        return self._get(f"/v1/why?{urlencode({'from': source, 'to': target})}", Why)
 
     def export_wg_quick(self) -> str:
         with self._ask("GET", "/v1/export/wg-quick") as response:

@@ -14,6 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
+from meshpeer.app.spans import seconds as seconds
+
 GAP = 2
 
 
@@ -109,18 +111,6 @@ def table(
             .join(_aligned(cell, widths[column], column in right) for column, cell in enumerate(row))
             .rstrip()
         )
-
-
-def seconds(value: float) -> str:
-    """Returns a duration for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    if value < 10:
-        return f"{value:.1f} s"
-    whole = round(value)
-    for size, unit, below, lower in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit} {rest} {lower}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
 
 
 def moment(text: str) -> str:

@@ -22,9 +22,10 @@ from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
 from meshpeer.core.node.lans import Lans, Ways
+from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import EndpointChoice, is_public, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
@@ -91,10 +92,14 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
+        self.view: MeshView | None = None
+        """What the plan was derived from."""
         self.moves = Moves(me)
         self.reflections = Reflections()
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
+        self._inside: tuple[str, ...] = ()
+        """All prefixes that go into the interface."""
         self._forwarded: DesiredForwarding | None = None
         """What is passed on; None before the first plan: an agent before this one may have left it on."""
         self._warmth = Warmth()
@@ -179,7 +184,8 @@ class Tunnels:
             return None
         members = first_of_each_key(roster)
         lans = self.lans.resolve(members, charter, doubted)
-        routes = Routes(mesh_view(members, charter, doubted, lans), self._me)
+        self.view = mesh_view(members, charter, doubted, lans)
+        routes = Routes(self.view, self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
@@ -196,7 +202,8 @@ class Tunnels:
         endpoints: dict[NodeId, str | None] = {}
 
         def candidates_of(node: NodeId, forbidden: tuple[str, ...]) -> tuple[str, ...]:
-            return self._candidates(roster.get(node), link_remote(node), forbidden)
+            ranked = self._candidates(roster.get(node), link_remote(node), forbidden)
+            return tuple(one.endpoint for one in ranked)
 
         left_out = self.lans.leave_out(
             self.plan,
@@ -207,7 +214,7 @@ class Tunnels:
             looked=self.observed is not None,
         )
         # What goes into a tunnel must not carry one.
-        inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
+        inside = self._inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = candidates_of(planned.node, inside)
@@ -264,6 +271,20 @@ class Tunnels:
         key = self._keys.get(node)
         return self._held.get(key) if key else None
 
+    def look(self, listed: Listed, link_remote: str, now: Instant) -> TunnelLook | None:
+        """Returns all that is known here of the tunnel to a member; None where there is to be none."""
+        tunnel = self._tunnels.get(listed.record.wireguard_key)
+        if tunnel is None or tunnel.node != listed.node:
+            return None
+        return look_at(
+            listed.node,
+            observed=self._held.get(listed.record.wireguard_key),
+            candidates=self._candidates(listed, link_remote, self._inside),
+            choice=tunnel.choice,
+            ready=now.mono_s >= tunnel.ready_at_s,
+            now=now,
+        )
+
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
 
@@ -293,7 +314,7 @@ class Tunnels:
 
     def _candidates(
         self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]
-    ) -> tuple[str, ...]:
+    ) -> tuple[Candidate, ...]:
         if listed is None:
             return ()
         return _ranked(
@@ -349,8 +370,9 @@ def mesh_view(
     doubted: Collection[NodeId],
     lans: Mapping[NodeId, tuple[str, ...]] = NO_LANS,
 ) -> MeshView:
-    """Returns what the plan is made from: ``members`` are those with tunnels (``first_of_each_key``), ``lans``
-    whose LANs each leads to."""
+    """Returns what the plan is made from.
+
+    ``members`` are those with tunnels (``first_of_each_key``); ``lans`` are those that each leads to."""
     return MeshView(
         subnet=charter.subnet,
         topology=charter.topology,

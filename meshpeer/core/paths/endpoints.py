@@ -10,11 +10,14 @@ every machine.
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.paths.tries import Tries
 from meshpeer.core.wgconf.model import handshake_is_fresh
 
 TRY_S = 6.0
@@ -27,6 +30,28 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+class Source(enum.IntEnum):
+    """Where a candidate is known from; what comes first is tried first."""
+
+    NEAR = 0
+    """An address on a network that this machine is attached to."""
+    LINK = 1
+    """The address that the control link has."""
+    CONFIGURED = 2
+    """What the peer's owner named."""
+    PUBLIC = 3
+    """A DNS name, or an address of the peer's own that can be reached from anywhere."""
+    REFLECTED = 4
+    """Where other members see the peer: it is behind a router."""
+    PRIVATE = 5
+    """Any other address of the peer's own."""
+
+
+class Candidate(NamedTuple):
+    endpoint: str
+    source: Source
+
+
 def rank_candidates(
     *,
     advertised: Sequence[str],
@@ -36,7 +61,7 @@ def rank_candidates(
     port: int,
     attached: Iterable[str],
     overlay: Iterable[str],
-) -> tuple[str, ...]:
+) -> tuple[Candidate, ...]:
     """Returns a peer's endpoints, best first, without duplicates.
 
     ``advertised``: from its record, the first one configured by a person where ``configured``.
@@ -50,7 +75,7 @@ def rank_candidates(
     linked = f"{link_remote.rpartition(':')[0]}:{port}" if linked_address and port else ""
     # A loopback address names this very machine, unless the peer is on it too, as its link then tells.
     neighbour = linked_address is not None and linked_address.is_loopback
-    scored: list[tuple[int, int, str]] = []
+    scored: list[tuple[Source, int, str]] = []
     for position, endpoint in enumerate((*advertised, *([linked] if linked else []), *reflected)):
         if not _port(endpoint):
             continue
@@ -61,16 +86,20 @@ def rank_candidates(
             if address.is_link_local or (address.is_loopback and not neighbour):
                 continue
         if address is not None and _in_any(address, near):
-            score = 0
+            source = Source.NEAR
         elif endpoint == linked:
-            score = 1
+            source = Source.LINK
         elif configured and position == 0:
-            score = 2
+            source = Source.CONFIGURED
         else:
             told = endpoint in reflected and endpoint not in advertised
-            score = 3 if told or address is None or address.is_global else 4
-        scored.append((score, position, endpoint))
-    return tuple(dict.fromkeys(endpoint for _, _, endpoint in sorted(scored)))
+            public = Source.PUBLIC if address is None or address.is_global else Source.PRIVATE
+            source = Source.REFLECTED if told else public
+        scored.append((source, position, endpoint))
+    best: dict[str, Source] = {}
+    for source, _, endpoint in sorted(scored):
+        best.setdefault(endpoint, source)
+    return tuple(Candidate(endpoint, source) for endpoint, source in best.items())
 
 
 def is_public(endpoint: str) -> bool:
@@ -89,6 +118,8 @@ class EndpointChoice:
     tries: int = 0
     """Candidates given up since the tunnel worked last, or since the candidates changed."""
     fresh: bool = False
+    """The last handshake is so: the choice works."""
+    history: Tries = field(default_factory=Tries)
 
     def update(
         self, candidates: tuple[str, ...], handshake_unix_s: float, now: Instant, working: str | None = None
@@ -104,10 +135,14 @@ class EndpointChoice:
             self.candidates, self.tries = candidates, 0
             if not self.fresh and (better or self.chosen not in candidates):
                 # Two behind routers have to try each other's at about one time: when they hear of it.
+                if self.chosen is not None:
+                    self.history.gave_up(self.chosen, now)
                 self.chosen = None
         if self.fresh:
             self.chosen = working or self.chosen
             self.tried_since_s, self.tries = now.mono_s, 0
+        if self.chosen is not None:
+            self.history.saw(self.chosen, handshake_unix_s if self.fresh else None, now)
         if self.chosen is not None and (self.fresh or now.mono_s < self._given_up_at_s()):
             return self.chosen
         if candidates:
@@ -127,6 +162,10 @@ class EndpointChoice:
             self.tries += 1
         else:
             following = candidates[0]
+        if following != self.chosen:
+            if self.chosen is not None:
+                self.history.gave_up(self.chosen, now)
+            self.history.took_up(following, now)
         self.chosen, self.tried_since_s = following, now.mono_s
 
     def _given_up_at_s(self) -> float:

@@ -7,7 +7,9 @@ and inside the band the majority of those words counts.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection
+from typing import NamedTuple
 
 AUTO, FULL, REGIONAL = "auto", "full", "regional"
 REGIONAL_FROM = 11
@@ -16,17 +18,40 @@ DECLARED_BELOW = 2 * REGIONAL_FROM
 """Members of a larger mesh need not say which way they derive it: no band is near."""
 
 
-def mode_of(topology: str, words: Collection[str]) -> str:
-    """Returns ``full`` or ``regional``, given what each member's record says of the mode: one word a member.
-    A topology that this version does not know is taken for full."""
+class ModeRule(enum.Enum):
+    """What makes a mesh full or regional."""
+
+    CHOSEN = "chosen"
+    """The charter says so."""
+    LARGE = "large"
+    SMALL = "small"
+    WORDS = "words"
+    """Between the bounds: what most members say that it is."""
+    NO_HUB = "no hub"
+    """Nobody is fit to be a hub, so it is full, whatever else holds."""
+
+
+class Mode(NamedTuple):
+    mode: str
+    rule: ModeRule
+
+
+def judge_mode(topology: str, words: Collection[str]) -> Mode:
+    """Returns ``full`` or ``regional`` and why, given what each member's record says of the mode: one word a
+    member. A topology that this version does not know is taken for full."""
     if topology != AUTO:
-        return REGIONAL if topology == REGIONAL else FULL
+        return Mode(REGIONAL if topology == REGIONAL else FULL, ModeRule.CHOSEN)
     if len(words) >= REGIONAL_FROM:
-        return REGIONAL
+        return Mode(REGIONAL, ModeRule.LARGE)
     if len(words) <= FULL_UP_TO:
-        return FULL
+        return Mode(FULL, ModeRule.SMALL)
     said = [one for one in words if one in (FULL, REGIONAL)]
-    return REGIONAL if 2 * said.count(REGIONAL) > len(said) else FULL
+    return Mode(REGIONAL if 2 * said.count(REGIONAL) > len(said) else FULL, ModeRule.WORDS)
+
+
+def mode_of(topology: str, words: Collection[str]) -> str:
+    """Returns ``full`` or ``regional``."""
+    return judge_mode(topology, words).mode
 
 
 def declared(topology: str, mode: str, count: int, before: str) -> str:

@@ -17,6 +17,7 @@ carries nothing any more, has what the plan gives it at once.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -60,6 +61,34 @@ MoveMessage = MoveOffered | Moved
 MOVE_FRAMES = (MoveOffered, Moved)
 
 
+class Waits(enum.Enum):
+    """What a pair waits for before it moves."""
+
+    SETTLING = "settling"
+    """The plan is a moment old."""
+    HUB = "hub"
+    """The tunnel to the hub that shall carry it does not work yet."""
+    TUNNEL = "tunnel"
+    """The pair's own tunnel has no handshake yet."""
+    PAIR_OF_HUB = "pair of hub"
+    """Another pair goes first, of which the hub is one end."""
+    TRAFFIC = "traffic"
+    """Its tunnel carried something a moment ago."""
+    OTHER_END = "other end"
+    """Nothing here: the other end has not agreed yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """A pair of this node that is not where the plan wants it."""
+
+    direct: bool
+    """It goes to a tunnel of its own; else to hubs."""
+    waits: Waits
+    idle_s: float | None
+    """For how long its own tunnel has carried nothing; None where nobody has looked."""
+
+
 @dataclass(slots=True)
 class _Pair:
     """One pair that is not where the plan wants it."""
@@ -68,12 +97,16 @@ class _Pair:
     """Where it goes."""
     incarnation: int
     since_s: float
-    ready: bool = False
+    waits: Waits = Waits.SETTLING
     offered: bool | None = None
     """What was said last of being ready."""
     offered_at_s: float = float("-inf")
     idle_since_s: float = float("-inf")
     bytes_then: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.waits is Waits.OTHER_END
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +133,14 @@ class Moves:
         """Returns the members whose pair with this node has not moved yet."""
         return self._pairs.keys()
 
+    def stay(self, node: NodeId, now: Instant) -> Stay | None:
+        """Returns why a member's pair with this node has not moved; None where it has."""
+        pair = self._pairs.get(node)
+        if pair is None:
+            return None
+        idle_s = now.mono_s - pair.idle_since_s if pair.idle_since_s > float("-inf") else None
+        return Stay(direct=pair.direct, waits=pair.waits, idle_s=idle_s)
+
     def update(self, routes: Routes, around: Surroundings, now: Instant) -> Held:
         """Takes new routes; returns which pairs stay where they are."""
         members = {one.node: one for one in routes.members}
@@ -110,7 +151,7 @@ class Moves:
             self._place(member, routes, around, now)
         held = self._held()
         for node, pair in self._pairs.items():
-            pair.ready = self._is_ready(members[node], pair, members, routes, around, now)
+            pair.waits = self._waits_for(members[node], pair, members, routes, around, now)
         self._follow(routes, held)
         return held
 
@@ -205,7 +246,7 @@ class Moves:
             if self._carriers.get(member.node) != member.node:
                 self._carriers[member.node] = routes.by_hub(member, held.direct)
 
-    def _is_ready(
+    def _waits_for(
         self,
         member: MemberView,
         pair: _Pair,
@@ -213,9 +254,9 @@ class Moves:
         routes: Routes,
         around: Surroundings,
         now: Instant,
-    ) -> bool:
+    ) -> Waits:
         if now.mono_s < pair.since_s + SETTLE_S:
-            return False
+            return Waits.SETTLING
         own = around.tunnel(member.node)
         if pair.direct:
             waiting = {
@@ -223,14 +264,18 @@ class Moves:
                 for node, one in self._pairs.items()
                 if one.direct and not routes.carries(node)
             }
-            return tunnel_works(own, now.unix_s) and member.node not in waiting
+            if not tunnel_works(own, now.unix_s):
+                return Waits.TUNNEL
+            return Waits.PAIR_OF_HUB if member.node in waiting else Waits.OTHER_END
         hub = routes.by_hub(member)
         if hub is None or not tunnel_works(around.tunnel(hub), now.unix_s):
-            return False
+            return Waits.HUB
         if routes.carries(self._me) or routes.carries(member.node):
-            return True
+            return Waits.OTHER_END
         there = self._pairs.get(routes.home(member) or member.node)
-        return (there is None or there is pair) and self._is_idle(pair, own, around, now)
+        if there is not None and there is not pair:
+            return Waits.PAIR_OF_HUB
+        return Waits.OTHER_END if self._is_idle(pair, own, around, now) else Waits.TRAFFIC
 
     @staticmethod
     def _is_idle(pair: _Pair, own: ObservedPeer | None, around: Surroundings, now: Instant) -> bool:

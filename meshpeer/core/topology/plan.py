@@ -18,17 +18,32 @@ heals without anyone reconfiguring anything. What doubts change is who is a hub.
 
 from __future__ import annotations
 
-import collections
+import enum
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
-from meshpeer.core.topology.mode import FULL, REGIONAL, mode_of
+from meshpeer.core.topology.mode import FULL, REGIONAL, Mode, ModeRule, judge_mode
 from meshpeer.core.topology.regions import Cell, cells_of
 from meshpeer.core.topology.view import MemberView, MeshView
 
 REGION_FULL_MAX = 32
 """Members of a region of more reach each other through its hub."""
+
+
+class PairRule(enum.Enum):
+    """Why the tunnel of two members leads to either, or hubs do."""
+
+    FULL = "full"
+    """The mesh is full."""
+    REGION = "region"
+    """They are of one region, and that is no crowd."""
+    HUBS = "hubs"
+    """Both are hubs."""
+    SERVED = "served"
+    """One is the other's hub."""
+    APART = "apart"
+    """None of these: they go by hubs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +106,8 @@ def plan_mesh(view: MeshView, me: NodeId, held: Held = NOTHING_HELD, *, forwarde
 
 def shape_of(view: MeshView) -> tuple[str, dict[str, Cell]]:
     """Returns what a plan is the same in on all nodes: its mode, and the cell of each region."""
-    return _shape(view, _one_per_key(view.members))
+    judged, cells = _shape(view, _one_per_key(view.members))
+    return judged.mode, cells
 
 
 class Routes:
@@ -107,11 +123,14 @@ class Routes:
         self._view = view
         self._mine = mine
         self._others = [one for one in members if one is not mine]
-        self._sizes = collections.Counter(member.region for member in members)
-        self.mode, self._cells = _shape(view, members) if mine is not None else (FULL, {})
+        mates = [one.node for one in self._others if mine is not None and one.region == mine.region]
+        self._neighbours = set(mates) if len(mates) < REGION_FULL_MAX else set()
+        """Members of the own region, where that is no crowd."""
+        judged, self._cells = _shape(view, members if mine is not None else [])
         self._active = {hub.node for cell in self._cells.values() for hub in cell.active}
         self._hubs = self._active | {hub.node for cell in self._cells.values() for hub in cell.standby}
-        self.adjacent = {one.node for one in self._others if self._has_route(one)}
+        self.mode, self.mode_rule = judged
+        self.adjacent = {one.node for one in self._others if self.pair_rule(one) is not PairRule.APART}
         """Whom this node reaches by a tunnel of the pair's own, by the rules of the mode."""
         self.tunnels = {one.node for one in self._others if self._has_tunnel(one)}
         """Those, and whom it would reach so if a hub were lost."""
@@ -131,6 +150,23 @@ class Routes:
         regional = self._mine is not None and self.mode == REGIONAL
         return self._cells.get(self._mine.region) if self._mine and regional else None
 
+    def cell_of(self, member: MemberView) -> Cell:
+        """Returns the hubs of a member's region; there are some in a regional mesh."""
+        return self._cells[member.region]
+
+    def pair_rule(self, other: MemberView) -> PairRule:
+        """Returns why this node's own tunnel leads to another, or hubs do; the same from either end."""
+        mine = self._mine
+        if mine is None or self.mode == FULL:
+            return PairRule.FULL
+        if other.node in self._neighbours:
+            return PairRule.REGION
+        hubs = [one for one in (mine, other) if one.node in self._active]
+        if len(hubs) == 2:
+            return PairRule.HUBS
+        edge = other if mine in hubs else mine
+        return PairRule.SERVED if hubs and self.home(edge) == hubs[0].node else PairRule.APART
+
     def home(self, member: MemberView) -> NodeId | None:
         """Returns the hub through which all passes that a member has no tunnel for; None where nobody is
         fit."""
@@ -140,13 +176,15 @@ class Routes:
     def by_hub(self, to: MemberView, direct: Set[NodeId] = frozenset()) -> NodeId | None:
         """Returns whose tunnel leads to a member that this node has none for, and takes what comes from it.
 
-        ``direct`` are those whom this node keeps a tunnel to beyond the rules: a hub among them brings the
-        traffic of whom it serves."""
+        A hub of this node's own region brings the traffic of whom it serves by the tunnel that it has to this
+        node, so what goes there takes that, too. ``direct`` are those whom this node keeps a tunnel to beyond
+        the rules."""
         assert self._mine is not None
         there = self.home(to)
         if self._mine.node in self._active:
             return there
-        return there if there in direct and to.node not in self._active else self.home(self._mine)
+        near = there in direct or there in self._neighbours
+        return there if near and to.node not in self._active else self.home(self._mine)
 
     def plan(
         self,
@@ -183,20 +221,10 @@ class Routes:
             held=held if held.direct or held.carried else None,
         )
 
-    def _has_route(self, other: MemberView) -> bool:
-        """Says whether a pair's own tunnel leads to either; the same from either end."""
-        mine = self._mine
-        if mine is None or self._is_close(mine, other):
-            return True
-        hubs = [one for one in (mine, other) if one.node in self._active]
-        if len(hubs) != 1:
-            return len(hubs) == 2
-        return self.home(other if hubs[0] is mine else mine) == hubs[0].node
-
     def _has_tunnel(self, other: MemberView) -> bool:
         """Says whether a pair has a tunnel; the same from either end."""
         mine = self._mine
-        if mine is None or self._is_close(mine, other):
+        if mine is None or self.mode == FULL or other.node in self._neighbours:
             return True
         hubs = [one for one in (mine, other) if one.node in self._hubs]
         if len(hubs) != 1:
@@ -204,17 +232,11 @@ class Routes:
         edge = other if hubs[0] is mine else mine
         return self._cells[edge.region].serves(hubs[0].node, edge.node)
 
-    def _is_close(self, one: MemberView, other: MemberView) -> bool:
-        """Says whether the rules give a pair a tunnel whoever is a hub."""
-        if self.mode == FULL:
-            return True
-        return one.region == other.region and self._sizes[one.region] <= REGION_FULL_MAX
 
-
-def _shape(view: MeshView, members: list[MemberView]) -> tuple[str, dict[str, Cell]]:
+def _shape(view: MeshView, members: list[MemberView]) -> tuple[Mode, dict[str, Cell]]:
     cells = cells_of(members, active=view.hubs)
-    regional = bool(cells) and mode_of(view.topology, [one.mode for one in members]) == REGIONAL
-    return REGIONAL if regional else FULL, cells
+    judged = judge_mode(view.topology, [one.mode for one in members])
+    return (judged if cells or judged.mode == FULL else Mode(FULL, ModeRule.NO_HUB)), cells
 
 
 def _peers(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.view import MemberView
@@ -33,6 +34,8 @@ class Cell:
 
     active: tuple[MemberView, ...]
     standby: tuple[MemberView, ...]
+    region: str = ""
+    """Whose members the hubs are; it carries other regions, too, where those have nobody fit."""
 
     @property
     def hubs(self) -> tuple[MemberView, ...]:
@@ -57,15 +60,42 @@ def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str
         regions.setdefault(member.region, []).append(member)
     cells: dict[str, Cell] = {}
     for region, inside in regions.items():
-        ranked = sorted(
-            (one for one in inside if one.hub != "never" and not one.doubted),
-            key=lambda one: _rank(region, one),
-        )
+        ranks = {one.node: rank_of(region, one) for one in inside if is_fit(one)}
+        ranked = sorted((one for one in inside if one.node in ranks), key=lambda one: ranks[one.node])
         if ranked:
-            # A stable sort: warm ones keep their ranks among themselves.
-            first = sorted(ranked, key=lambda one: not one.warm)[:active]
-            cells[region] = Cell(tuple(first), _standbys([one for one in ranked if one not in first]))
+            first = ranked[:active]
+            others = sorted(ranked[active:], key=lambda one: ranks[one.node].place)
+            cells[region] = Cell(tuple(first), _standbys(others), region)
     return {region: cells.get(region) or _carrier(region, cells) for region in regions} if cells else {}
+
+
+class Rank(NamedTuple):
+    """Orders a region's fit members; the lowest is its hub. Fields in the order in which they decide."""
+
+    cold: bool
+    """It does not say that it has the tunnels of a hub."""
+    unasked: bool
+    """Its owner does not prefer it for a hub."""
+    hidden: bool
+    """It does not say that it can be reached from anywhere."""
+    draw: bytes
+
+    @property
+    def place(self) -> tuple[bool, bool, bytes]:
+        """Returns what orders those who stand by: they have their tunnels yet to make."""
+        return self.unasked, self.hidden, self.draw
+
+
+def is_fit(member: MemberView) -> bool:
+    """Says whether a member can be a hub at all."""
+    return member.hub != "never" and not member.doubted
+
+
+def rank_of(region: str, member: MemberView) -> Rank:
+    weight = _weight(region.encode(), member.node)
+    return Rank(
+        not member.warm, member.hub != "prefer", not member.public, bytes(255 - one for one in weight)
+    )
 
 
 def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
@@ -79,11 +109,6 @@ def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
 def _carrier(region: str, cells: Mapping[str, Cell]) -> Cell:
     """Returns the cell that carries a region without hubs of its own."""
     return cells[max(cells, key=lambda other: _weight(region.encode(), other.encode()))]
-
-
-def _rank(region: str, member: MemberView) -> tuple[bool, bool, bytes]:
-    weight = _weight(region.encode(), member.node)
-    return (member.hub != "prefer", not member.public, bytes(255 - one for one in weight))
 
 
 def _weight(of: bytes, candidate: bytes) -> bytes:

@@ -37,6 +37,10 @@ from meshpeer.runtime.control import (
     Task,
     TaskCounts,
     TaskTry,
+    Why,
+    WhyCandidate,
+    WhyRule,
+    WhyTunnel,
 )
 
 AT = "2026-01-31T08:15:00.000000Z"
@@ -117,6 +121,39 @@ def make_charter(**changes: object) -> Charter:
     return msgspec.structs.replace(charter, **changes)
 
 
+def make_why(**changes: object) -> Why:
+    why = Why(
+        source="alpha",
+        target="beta",
+        verdict="none",
+        answer="alpha does not reach beta: the tunnel of alpha and beta has never had a handshake",
+        path=("alpha", "beta"),
+        rule=(WhyRule(code="pair_full", text="in a full mesh every two members have a tunnel of their own"),),
+        tunnels=(WhyTunnel(to="beta", works=False, endpoint="192.0.2.2:51820", last_handshake_s=None),),
+        candidates=(
+            WhyCandidate(
+                tunnel="beta",
+                endpoint="192.0.2.2:51820",
+                source="near",
+                state="given_up",
+                since=AT,
+                handshake=None,
+            ),
+            WhyCandidate(
+                tunnel="beta",
+                endpoint="[2001:db8::2]:51820",
+                source="public",
+                state="untried",
+                since=None,
+                handshake=None,
+            ),
+        ),
+        unknown=(),
+        todo=("open UDP 51820 on beta or on alpha: one of the two must let the other's packets in",),
+    )
+    return msgspec.structs.replace(why, **changes)
+
+
 def make_task(**changes: object) -> Task:
     attempt = TaskTry(
         n=1,
@@ -151,6 +188,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.now = make_status()
         self.held = make_charter()
+        self.explained = make_why()
         self.members: list[Peer] = [make_peer()]
         self.steps: tuple[str, ...] = ()
         self.fault: MeshpeerError | Exception | None = None
@@ -195,6 +233,10 @@ class FakeApi:
         return Plan(
             mode="full", hub=None, hubs=(), peers=(peer,), routes=("10.10.0.0/24",), changes=self.steps
         )
+
+    async def why(self, source: str, target: str) -> Why:
+        self._answer("why", source, target)
+        return self.explained
 
     async def export_wg_quick(self) -> str:
         self._answer("export")
@@ -404,4 +446,15 @@ async def _serve(
     await serve_control(api, path, group=group, task_status=task_status)
 
 
-__all__ = ["AT", "INVITE", "LATER", "FakeApi", "Refused", "make_peer", "make_status", "make_task", "serving"]
+__all__ = [
+    "AT",
+    "INVITE",
+    "LATER",
+    "FakeApi",
+    "Refused",
+    "make_peer",
+    "make_status",
+    "make_task",
+    "make_why",
+    "serving",
+]

@@ -242,10 +242,10 @@ def test_a_fault_without_a_hint_points_to_help(agent: FakeApi, call: Call) -> No
 
 
 ASKING = [
-    ("status",), ("peers",), ("plan",), ("map",), ("ping", "beta"), ("export", "wg-quick"), ("invite",),
-    ("stop",), ("down",), ("leave",), ("jobs", "list"), ("jobs", "status", "j"), ("jobs", "tasks", "j"),
-    ("jobs", "watch", "j"), ("jobs", "logs", "j"), ("jobs", "result", "j", "t"), ("jobs", "cancel", "j"),
-    ("jobs", "run", "--", "true"),
+    ("status",), ("peers",), ("plan",), ("map",), ("ping", "beta"), ("why", "beta"), ("export", "wg-quick"),
+    ("invite",), ("stop",), ("down",), ("leave",), ("jobs", "list"), ("jobs", "status", "j"),
+    ("jobs", "tasks", "j"), ("jobs", "watch", "j"), ("jobs", "logs", "j"), ("jobs", "result", "j", "t"),
+    ("jobs", "cancel", "j"), ("jobs", "run", "--", "true"),
 ]  # fmt: skip
 
 

@@ -171,7 +171,7 @@ TestChoosingEndpoints.settings = settings(max_examples=40, stateful_step_count=2
 def ranked(
     advertised: list[str], *, configured: bool = False, link: str = "", port: int = 51820
 ) -> tuple[str, ...]:
-    return rank_candidates(
+    candidates = rank_candidates(
         advertised=advertised,
         configured=configured,
         link_remote=link,
@@ -179,6 +179,8 @@ def ranked(
         attached=["192.168.7.77/24"],
         overlay=["10.10.0.0/24", "fd12::/64"],
     )
+    assert [one.source for one in candidates] == sorted(one.source for one in candidates)
+    return tuple(one.endpoint for one in candidates)
 
 
 def at(mono_s: float) -> Instant:

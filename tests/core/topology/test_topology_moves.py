@@ -24,6 +24,7 @@ from meshpeer.core.topology.moves import (
     MoveOffered,
     Moves,
     Surroundings,
+    Waits,
 )
 from meshpeer.core.topology.plan import Held, MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
@@ -88,6 +89,11 @@ def test_a_tunnel_that_is_in_use_stays_and_moves_once_it_is_idle() -> None:
     mesh.run(3 * IDLE_S)
     assert mesh.plans[one].held == Held(direct=frozenset({other}))
     assert mesh.pending() == {frozenset({one, other})}
+    stay = mesh.moves[one].stay(other, mesh.now)
+    assert stay is not None
+    assert (stay.direct, stay.waits) == (False, Waits.TRAFFIC)
+    assert stay.idle_s is not None
+    assert stay.idle_s < 5
     mesh.traffic.clear()
     mesh.run(2 * IDLE_S)
     assert mesh.pending() == set()

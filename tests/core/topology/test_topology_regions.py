@@ -43,9 +43,18 @@ LANS = (("192.168.5.0/24",), ("192.168.0.0/16",), ("192.168.5.128/25", "fd05::/6
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(members, min_size=1, max_size=24))
-def test_every_pair_is_connected_both_ways_in_three_hops(kinds: list[dict[str, object]]) -> None:
-    check(view_of(*(member(number, **kind) for number, kind in enumerate(kinds))))
+@given(st.lists(members, min_size=1, max_size=24), st.integers(1, 3))
+def test_every_pair_is_connected_both_ways_in_three_hops(kinds: list[dict[str, object]], hubs: int) -> None:
+    view = view_of(*(member(number, **kind) for number, kind in enumerate(kinds)))
+    check(dataclasses.replace(view, hubs=hubs))
+
+
+def test_two_hubs_that_carry_another_region_answer_by_the_tunnel_they_were_asked_by() -> None:
+    """Whoever is of the hubs' own region has a tunnel to either, and sends by the one that serves the other
+    end."""
+    carried = [member(number, region="eu", hub="never") for number in range(6)]
+    own = [member(number + 10, region="us") for number in range(8)]
+    check(dataclasses.replace(view_of(*carried, *own), hubs=2))
 
 
 @settings(max_examples=80, deadline=None)
@@ -77,7 +86,7 @@ def test_regions_around_the_bound_of_a_full_one(seed: int, size: int) -> None:
     dice = random.Random(seed)
     crowd = [member(number, region="eu", doubted=dice.random() < 0.1) for number in range(size)]
     few = [member(500 + number, region=dice.choice(("us", "ap"))) for number in range(6)]
-    check(view_of(*crowd, *few))
+    check(dataclasses.replace(view_of(*crowd, *few), hubs=dice.choice((1, 2, 3))))
 
 
 @settings(max_examples=60, deadline=None)

@@ -98,3 +98,16 @@ def check_pairs(addresses: Mapping[NodeId, str], plans: Mapping[NodeId, MeshPlan
                 assert there == target or plans[there].forwards, "only hubs pass on"
                 here, hops = there, hops + 1
                 assert hops <= HOPS_MAX
+
+
+def packets_path(
+    plans: Mapping[NodeId, MeshPlan], source: NodeId, target: NodeId, address: str
+) -> list[NodeId]:
+    """Returns the nodes that a packet passes, both ends included; fails where it does not arrive."""
+    path = [source]
+    while path[-1] != target:
+        owners = [peer.node for peer in plans[path[-1]].peers if f"{address}/128" in peer.allowed_ips]
+        assert len(owners) == 1, "one owner per address"
+        path += owners
+        assert len(path) <= HOPS_MAX + 1
+    return path
