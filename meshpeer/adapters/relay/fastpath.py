@@ -74,6 +74,10 @@ class FastPath:
         """Those that it carries now."""
         return frozenset(one.ports for one in self._pairs)
 
+    @property
+    def carried(self) -> Sequence[FastPair]:
+        return self._pairs
+
     async def set_pairs(self, settled: Mapping[Ports, tuple[Way, Way]]) -> None:
         """Carries these pairs and no others, as far as that can be; raises ``EnvironmentFault`` where the
         table can't be written, and then it is gone."""

@@ -165,8 +165,9 @@ class ProcessRelay:
             await self._bring_in_step(fast)
             with trio.move_on_after(REFRESH_S if fast.pairs else float("inf")):
                 await self._changed.wait()
-            # Ends settle together: one table for all that did just now.
-            await trio.sleep(SETTLE_S)
+            if all(self._settled.get(one.ports) == one.ways for one in fast.carried):
+                # Nothing goes where it should not, and ends settle together: one table for all of them.
+                await trio.sleep(SETTLE_S)
 
     async def _bring_in_step(self, fast: FastPath) -> None:
         async with self._in_step:

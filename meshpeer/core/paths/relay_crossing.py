@@ -10,12 +10,14 @@ the other end chose in a handshake that crossed here. From these:
 - It is *proved* to be where an initiation came from once the other end, from where that is, has answered
   exactly that one: WireGuard answers neither strangers nor replays (whitepaper, 5.1). The answer proves the
   answering end, too.
-- A proved end moves (roams) by another initiation that is answered, or by a packet of type 3 or 4 whose
-  receiver index the other end chose in an answered handshake. Indices are 32 random bits.
+- A proved end moves (roams) by a packet of type 3 or 4 whose receiver index the other end chose in an
+  answered handshake: whoever began one sends data as soon as it is answered (5.4.3). Indices are 32 random
+  bits. The answer alone moves nobody: an initiation that was lost is new to its receiver when a stranger
+  brings it.
 - Nothing else moves it. Whatever crosses is one packet out for one in, of the same length.
 
-So neither a replayed initiation of the pair itself moves an end, nor one that was made by somebody who knows
-the keys. Who reads the path can replay a data packet from elsewhere: the end is back with its own next one.
+So no handshake moves an end that is somewhere already, be it replayed, or made by somebody who knows the
+keys. Who reads the path, and the indices there, can divert an end's packets until its own next one.
 
 Sans-IO: a packet and where it came from go in, where it goes comes out.
 """
@@ -180,7 +182,8 @@ class Crossing:
                 if packet.receiver not in other.unanswered or end.way is None or not end.way.is_from(way):
                     return Drop.INDEX
                 asked = other.unanswered.pop(packet.receiver)
-                self._settle(other, asked, proved=True)
+                if not other.proved:
+                    self._settle(other, asked, proved=True)
                 self._settle(end, way, proved=True)
                 other.remember(packet.receiver)
                 end.remember(packet.sender)

@@ -86,13 +86,14 @@ def test_an_end_that_roams_is_followed_by_its_session() -> None:
         assert pair.carry(1, B, data(A_INDEX), 1) == ELSEWHERE
 
 
-def test_an_end_that_started_anew_elsewhere_is_followed_when_it_is_answered() -> None:
+def test_an_end_that_started_anew_elsewhere_is_followed_with_its_first_data() -> None:
     pair = working()
     assert pair.carry(0, ELSEWHERE, initiation(77, BRAVO), 1) == B
-    assert ways(pair) == (A, B)
     assert pair.carry(1, B, response(88, 77, ALPHA), 1) == ELSEWHERE
-    assert ways(pair) == (ELSEWHERE, B)
+    assert ways(pair) == (A, B)
     assert pair.carry(0, ELSEWHERE, data(88), 1) == B
+    assert ways(pair) == (ELSEWHERE, B)
+    assert pair.carry(1, B, data(77), 1) == ELSEWHERE
 
 
 def test_an_answer_goes_where_its_question_came_from() -> None:
@@ -122,6 +123,25 @@ def test_a_replayed_handshake_of_the_pair_itself_moves_nobody() -> None:
     assert pair.carry(0, STRANGER, initiation(A_INDEX, BRAVO), 1) == B
     assert ways(pair) == (A, B)
     assert pair.carry(1, STRANGER, response(B_INDEX, A_INDEX, ALPHA), 1) is None
+    assert ways(pair) == (A, B)
+
+
+def test_a_handshake_that_a_stranger_brings_for_an_end_moves_nobody_although_it_is_answered() -> None:
+    # An initiation that the relay could not pass on when the end sent it is new to its receiver.
+    pair = crossing()
+    undelivered = initiation(4, BRAVO)
+    assert pair.carry(0, A, undelivered, 0) is None
+    pair.carry(1, B, initiation(A_INDEX, ALPHA), 0)
+    pair.carry(0, A, response(B_INDEX, A_INDEX, BRAVO), 0)
+    assert pair.carry(0, STRANGER, undelivered, 1) == B
+    assert pair.carry(1, B, response(5, 4, ALPHA), 1) == STRANGER
+    assert ways(pair) == (A, B)
+
+
+def test_an_end_whose_packets_were_diverted_is_back_with_its_next_one() -> None:
+    pair = working()
+    assert pair.carry(0, STRANGER, data(B_INDEX), 1) == B
+    assert pair.carry(0, A, data(B_INDEX), 1) == B
     assert ways(pair) == (A, B)
 
 
