@@ -112,7 +112,7 @@ def carries_ciphertext_on_the_two_ports_alone(one: Relayed, eventually: Eventual
         before = one.pair()["packets"]
         with meshkit.pinging(one.ends[0], _OVERLAY[1]):
             eventually(lambda: one.pair()["packets"][1] >= before[1] + 20, "what the kernel carries counts")
-    ping = ["ping", "-c10", "-i0.05", "-W2", "-s", "1200", "-p", _MARK, _OVERLAY[1]]
+    ping = ["ping", "-c10", "-i0.05", "-W2", "-s", "1392", "-p", _MARK, _OVERLAY[1]]
     assert " 0% packet loss" in one.ends[0].run(ping).stdout
     captured = one.captured()
     assert len(captured) > 20

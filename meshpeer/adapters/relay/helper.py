@@ -2,9 +2,9 @@
 
 Run as ``python -m meshpeer.adapters.relay.helper SOCKET RATE TOTAL`` (bytes per second of a pair, and of
 all), with a socket to the agent as that descriptor. It ends with the agent's end of the socket. Started as
-root it becomes nobody before it reads a packet. ``core.paths.relay_crossing`` decides where each packet goes;
-only data packets from where an end is known to be, with the verdict for that source in hand, take the short
-way.
+root it becomes nobody, where it may, before it reads a packet. ``core.paths.relay_crossing`` decides where
+each packet goes; only data packets from where an end is known to be, with the verdict for that source in
+hand, take the short way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meshpeer.adapters.relay.mmsg import Batch, Target, split_source
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import Crossing, Way
-from meshpeer.core.paths.relay_packets import DATA_BYTES_MIN, DATA_BYTES_STEP
+from meshpeer.core.paths.relay_packets import DATA_BYTES_MIN
 
 NOBODY = 65_534
 BURST_S = 0.1
@@ -94,7 +94,6 @@ class Helper:
             if (
                 end.known
                 and size >= DATA_BYTES_MIN
-                and size % DATA_BYTES_STEP == 0
                 and batch.source(slot) == end.known
                 and batch.starts_with(slot, _DATA)
             ):
@@ -215,9 +214,11 @@ def main() -> None:
     agent = socket.socket(fileno=descriptor)
     agent.setblocking(True)
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+        # A sandbox that takes root the right to become somebody else has taken it more than that.
+        with contextlib.suppress(PermissionError):
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
     os.chdir("/")
     Helper(agent, choose_family(), rate, total).run()
 

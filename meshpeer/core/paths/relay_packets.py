@@ -15,8 +15,9 @@ from typing import NamedTuple
 from meshpeer.core.ids import WireGuardKey
 
 INITIATION_BYTES, RESPONSE_BYTES, COOKIE_BYTES = 148, 92, 64
-DATA_BYTES_MIN, DATA_BYTES_STEP = 32, 16
-"""A header of 16 bytes, a tag of 16, and in between what is padded to 16; a keepalive has nothing there."""
+DATA_BYTES_MIN = 32
+"""A header of 16 bytes and a tag of 16; a keepalive has nothing in between. What is there is padded to 16
+bytes, but not beyond the device's MTU: full packets of an interface of 1420 have 1452."""
 MAC_BYTES = 16
 _LABEL_MAC1 = b"mac1----"
 
@@ -41,7 +42,7 @@ class Packet(NamedTuple):
 def parse_packet(data: bytes) -> Packet | None:
     """Returns what a packet says in the clear; None for what WireGuard never sends."""
     match data[:4], len(data):
-        case b"\x04\0\0\0", length if length >= DATA_BYTES_MIN and length % DATA_BYTES_STEP == 0:
+        case b"\x04\0\0\0", length if length >= DATA_BYTES_MIN:
             return Packet(Kind.DATA, 0, _index(data, 4))
         case b"\x01\0\0\0", length if length == INITIATION_BYTES:
             return Packet(Kind.INITIATION, _index(data, 4), 0)

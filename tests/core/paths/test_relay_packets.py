@@ -21,14 +21,21 @@ ALPHA, BRAVO = WireGuardKey(b"a" * 32), WireGuardKey(b"b" * 32)
         (cookie(9), Packet(Kind.COOKIE, 0, 9)),
         (data(0xFFFFFFFF), Packet(Kind.DATA, 0, 0xFFFFFFFF)),
         (data(1, 1472), Packet(Kind.DATA, 0, 1)),
+        # A full packet of an interface whose MTU is 1420: no multiple of 16.
+        (data(1, 1452), Packet(Kind.DATA, 0, 1)),
     ],
 )
 def test_each_kind_says_its_indices(packet: bytes, said: Packet) -> None:
     assert parse_packet(packet) == said
 
 
-@pytest.mark.parametrize("length", [0, 3, 16, 31, 33, 47, 91, 93, 147, 149])
-@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [
+        *((kind, length) for kind in (1, 2, 3, 4) for length in (0, 3, 16, 31)),
+        *((kind, length) for kind in (1, 2, 3) for length in (32, 63, 65, 91, 93, 147, 149)),
+    ],
+)
 def test_a_packet_of_another_length_is_none(kind: int, length: int) -> None:
     assert parse_packet((bytes([kind, 0, 0, 0]) + bytes(200))[:length]) is None
 
