@@ -12,10 +12,12 @@ entry expires by itself, so that an agent that was killed leaves no relay behind
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,8 +32,11 @@ ENTRY_S = 60
 """How long a port's entry lasts unless the table is written anew."""
 REFRESH_S = 20.0
 TOOL_S_MAX = 10.0
-BURST_S = 0.1
-"""How much of a second's bytes may come at once."""
+BURST_S, BURST_BYTES_MIN = 0.1, 131_072.0
+"""How much of a second's bytes may come at once, and at the least: some packets come here in bundles of
+64 KiB (segmentation offload)."""
+_SIOCGIFMTU = 0x8921
+"""netdevice(7)."""
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Ports = tuple[int, int]
@@ -57,6 +62,9 @@ class FastPair:
     routes: tuple[Route, Route]
     arrivals: tuple[str, str]
     """The devices that the ends' packets come in by."""
+    lengths_max: tuple[int | None, int | None] = (None, None)
+    """Of UDP, what the way on from an end has room for, where that is less than what may come: the kernel would
+    not fragment it here."""
 
 
 class FastPath:
@@ -78,10 +86,11 @@ class FastPath:
     def carried(self) -> Sequence[FastPair]:
         return self._pairs
 
-    async def set_pairs(self, settled: Mapping[Ports, tuple[Way, Way]]) -> None:
+    async def set_pairs(self, settled: Mapping[Ports, tuple[Way, Way]], *, anew: bool = False) -> None:
         """Carries these pairs and no others, as far as that can be; raises ``EnvironmentFault`` where the
-        table can't be written, and then it is gone."""
-        planned = [await self._plan(ports, ways) for ports, ways in settled.items()]
+        table can't be written, and then it is gone. ``anew``: looks at all routes again."""
+        known = {} if anew else {one.ports: one for one in self._pairs if settled.get(one.ports) == one.ways}
+        planned = [known.get(ports) or await self._plan(ports, ways) for ports, ways in settled.items()]
         pairs = tuple(one for one in planned if one is not None)
         if not pairs and not self._pairs:
             return
@@ -141,7 +150,20 @@ class FastPath:
             return None
         if first is None or second is None or "lo" in arrivals:
             return None
-        return FastPair(ports=ports, ways=ways, routes=(first, second), arrivals=(arrivals[0], arrivals[1]))
+        try:
+            lengths_max = (
+                _length_max(arrivals[0], second, ways[0]),
+                _length_max(arrivals[1], first, ways[1]),
+            )
+        except OSError:
+            return None
+        return FastPair(
+            ports=ports,
+            ways=ways,
+            routes=(first, second),
+            arrivals=(arrivals[0], arrivals[1]),
+            lengths_max=lengths_max,
+        )
 
 
 def render_table(table: str, pairs: Sequence[FastPair], *, rate: float, total: float) -> str:
@@ -179,6 +201,9 @@ def _chain(pair: FastPair, side: int) -> list[str]:
     sent = (
         f'iifname "{pair.arrivals[side]}" {ip} saddr {end.host} {ip} daddr {end.local} udp sport {end.port}'
     )
+    highest = pair.lengths_max[side]
+    least = 8 + DATA_BYTES_MIN
+    length = f"udp length >= {least}" if highest is None else f"udp length {least}-{highest}"
     return [
         f"\tcounter c{port} {{ }}",
         f"\tchain carry{port} {{",
@@ -191,7 +216,7 @@ def _chain(pair: FastPair, side: int) -> list[str]:
         "\t}",
         f"\tchain to{port} {{",
         # A data packet: its type after the 8 bytes of the UDP header, at least a header and a tag.
-        f"\t\t{sent} {whole} udp length >= {8 + DATA_BYTES_MIN} @th,64,32 0x04000000 goto carry{port}",
+        f"\t\t{sent} {whole} {length} @th,64,32 0x04000000 goto carry{port}",
         "\t}",
     ]
 
@@ -202,7 +227,21 @@ def _without(table: str) -> str:
 
 
 def _limit(rate: float) -> str:
-    return f"rate over {int(rate)} bytes/second burst {max(1, int(rate * BURST_S))} bytes"
+    return f"rate over {int(rate)} bytes/second burst {int(max(rate * BURST_S, BURST_BYTES_MIN))} bytes"
+
+
+def _length_max(arrival: str, onward: Route, way: Way) -> int | None:
+    """Returns the longest UDP that a device has room for, where the other one lets longer ones in; raises
+    ``OSError`` where a device is gone."""
+    room = _mtu(onward.device)
+    return room - (40 if _family(way) == "ip6" else 20) if room < _mtu(arrival) else None
+
+
+def _mtu(device: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        asked = struct.pack("16si12x", device.encode(), 0)
+        (mtu,) = struct.unpack_from("i", fcntl.ioctl(any_socket.fileno(), _SIOCGIFMTU, asked), 16)
+    return int(mtu)
 
 
 def _family(way: Way) -> str:

@@ -26,8 +26,8 @@ from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.core.paths.relay_packets import DATA_BYTES_MIN
 
 NOBODY = 65_534
-BURST_S = 0.1
-"""How much of a second's bytes may come at once."""
+BURST_S, BURST_BYTES_MIN = 0.1, 16_384.0
+"""How much of a second's bytes may come at once, and at the least."""
 _DATA = b"\x04\0\0\0"
 
 
@@ -58,7 +58,7 @@ class Helper:
     def __init__(self, agent: socket.socket, family: Family, rate: float, total: float) -> None:
         self._agent = agent
         self._family = family
-        self._rate, self._total = rate, Bucket(total, max(total * BURST_S, 1.0))
+        self._rate, self._total = rate, Bucket(total, max(total * BURST_S, BURST_BYTES_MIN))
         self._pairs: dict[tuple[int, int], _Pair] = {}
         self._by_descriptor: dict[int, tuple[_Pair, int]] = {}
         self._batch = Batch()
@@ -117,8 +117,9 @@ class Helper:
     def _send(
         self, pair: _Pair, side: int, out: int, slots: list[int], sizes: list[int], now_s: float
     ) -> None:
-        if slots and pair.crossing.spend(side, len(slots), sum(sizes[slot] for slot in slots), now_s):
-            self._batch.send(out, slots, sizes, pair.ends[side].target)
+        if slots:
+            count = pair.crossing.spend(side, [sizes[slot] for slot in slots], now_s)
+            self._batch.send(out, slots[:count], sizes, pair.ends[side].target)
 
     def _look_again(self, pair: _Pair) -> None:
         """Forgets short ways that may not hold any more, and tells the agent."""
@@ -171,7 +172,7 @@ class Helper:
                     return f"UDP port {port}: {error.strerror}"
                 opened.append(one)
             undo.pop_all()
-        rate = Bucket(self._rate, max(self._rate * BURST_S, 1.0))
+        rate = Bucket(self._rate, max(self._rate * BURST_S, BURST_BYTES_MIN))
         crossing = Crossing((WireGuardKey(keys[0]), WireGuardKey(keys[1])), rate, self._total)
         pair = _Pair(ports, crossing, (_Port(opened[0], 0), _Port(opened[1], 1)))
         self._pairs[ports] = pair

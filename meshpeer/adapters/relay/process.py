@@ -160,19 +160,21 @@ class ProcessRelay:
             await self._bring_in_step(self._fast)
 
     async def _keep_in_step(self, fast: FastPath) -> None:
+        anew = False
         while True:
             self._changed = trio.Event()
-            await self._bring_in_step(fast)
-            with trio.move_on_after(REFRESH_S if fast.pairs else float("inf")):
+            await self._bring_in_step(fast, anew=anew)
+            with trio.move_on_after(REFRESH_S if self._settled else float("inf")) as pause:
                 await self._changed.wait()
+            anew = pause.cancelled_caught
             if all(self._settled.get(one.ports) == one.ways for one in fast.carried):
                 # Nothing goes where it should not, and ends settle together: one table for all of them.
                 await trio.sleep(SETTLE_S)
 
-    async def _bring_in_step(self, fast: FastPath) -> None:
+    async def _bring_in_step(self, fast: FastPath, *, anew: bool = False) -> None:
         async with self._in_step:
             try:
-                await fast.set_pairs(dict(self._settled))
+                await fast.set_pairs(dict(self._settled), anew=anew)
                 self.fault = None
             except EnvironmentFault as fault:
                 self.fault = fault

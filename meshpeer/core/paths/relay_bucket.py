@@ -12,14 +12,18 @@ class Bucket:
         self._per_s, self._burst = per_s, burst
         self._left, self._at_s = burst, 0.0
 
-    def take(self, amount: float, now_s: float) -> bool:
-        """Takes ``amount`` where the bucket holds it; says whether it did."""
+    def holds(self, amount: float, now_s: float) -> bool:
+        """Says whether so much could be taken now."""
         self._left = min(self._burst, self._left + max(0.0, now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if self._left < amount:
+        return self._left >= amount
+
+    def take(self, amount: float, now_s: float) -> bool:
+        """Takes ``amount`` where the bucket holds it; says whether it did."""
+        if not self.holds(amount, now_s):
             return False
         self._left -= amount
         return True
 
     def is_full(self, now_s: float) -> bool:
-        return self._left + (now_s - self._at_s) * self._per_s >= self._burst
+        return self.holds(self._burst, now_s)

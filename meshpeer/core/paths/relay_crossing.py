@@ -25,6 +25,7 @@ Sans-IO: a packet and where it came from go in, where it goes comes out.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -146,16 +147,21 @@ class Crossing:
         if isinstance(target, Drop):
             self._drop(target)
             return None
-        return target if self.spend(side, 1, len(data), now_s) else None
+        return target if self.spend(side, (len(data),), now_s) else None
 
-    def spend(self, side: int, packets: int, size: int, now_s: float) -> bool:
-        """Counts packets of an end, ``size`` bytes in all, if the quotas let them cross."""
-        if not self._rate.take(size, now_s) or not self._total.take(size, now_s):
-            self._drop(Drop.RATE, packets)
-            return False
-        self.ends[side].packets += packets
+    def spend(self, side: int, sizes: Sequence[int], now_s: float) -> int:
+        """Counts packets of an end; returns how many of them, from the first on, the quotas let cross."""
+        count, size = len(sizes), sum(sizes)
+        while not self._rate.holds(size, now_s) or not self._total.holds(size, now_s):
+            count -= 1
+            size -= sizes[count]
+        self._rate.take(size, now_s)
+        self._total.take(size, now_s)
+        if count < len(sizes):
+            self._drop(Drop.RATE, len(sizes) - count)
+        self.ends[side].packets += count
         self.ends[side].bytes += size
-        return True
+        return count
 
     def _target(self, side: int, way: Way, packet: Packet, data: bytes, now_s: float) -> Way | Drop:
         end, other = self.ends[side], self.ends[1 - side]

@@ -265,6 +265,14 @@ def test_a_pair_carries_no_more_than_its_rate() -> None:
     assert pair.carry(0, A, data(B_INDEX, 800), 1) == B
 
 
+def test_of_a_batch_as_many_cross_as_may() -> None:
+    pair = crossing(rate=1_000)
+    assert pair.spend(0, [400, 400, 400], 0) == 2
+    assert pair.spend(0, [400, 100], 0) == 0
+    assert pair.spend(0, [100], 0) == 1
+    assert (pair.ends[0].packets, pair.ends[0].bytes, pair.drops) == (3, 900, {Drop.RATE: 3})
+
+
 def test_all_pairs_carry_no_more_than_the_total() -> None:
     total = Bucket(1_000, 300)
     pair = Crossing((ALPHA, BRAVO), Bucket(1e9, 1e9), total)
