@@ -97,7 +97,8 @@ class Driver:
                 await self.tell(RelayRequested(peer=NODES[int(end)], message=messages[word]))
         pairs = await self.relay.look()
         for pair in pairs:
-            await self.tell(RelayCarried(ports=pair.ports, packets=sum(pair.packets)))
+            drops = sum(pair.drops.values())
+            await self.tell(RelayCarried(ports=pair.ports, packets=sum(pair.packets), drops=drops))
         said, self.said = self.said, []
         return {
             "said": said,

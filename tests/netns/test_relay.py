@@ -27,6 +27,31 @@ _OVERLAY = ("10.99.0.1", "10.99.0.2")
 _MARK = "6d657368706565722d706c61696e"
 """Every ping carries it in the clear."""
 _PORTS = (51830, 51831)
+_NATS = """
+name = "mesh"
+[lans.net]
+ipv4 = "203.0.113.0/24"
+[lans.home]
+ipv4 = "192.168.1.0/24"
+[lans.office]
+ipv4 = "192.168.2.0/24"
+[nodes.alpha]
+lans = ["home"]
+[nodes.bravo]
+lans = ["office"]
+[nodes.relay]
+lans = ["net"]
+[nodes.mallory]
+lans = ["net"]
+[routers.r1]
+outside = "net"
+inside = ["home"]
+nat = "symmetric"
+[routers.r2]
+outside = "net"
+inside = ["office"]
+nat = "symmetric"
+"""
 _FIREWALL = """
 table inet fw {
   chain input { type filter hook input priority filter; policy drop
@@ -54,7 +79,7 @@ class Relayed:
 
     @property
     def address(self) -> str:
-        return self.relay.address("lan0", self.family)
+        return self.relay.address(None, self.family)
 
     def pair(self) -> dict[str, Any]:
         (pair,) = self.say("look")["pairs"]
@@ -83,6 +108,19 @@ def test_a_relay_carries_what_it_can_not_read_and_nothing_of_strangers(
     tables = one.relay.run(["nft", "list", "tables"]).stdout
     assert tables.split("\n") == ["table inet fw", ""], "nothing is left behind"
     assert one.relay.run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("way", ["process", "fast"])
+def test_two_machines_behind_symmetric_nats_are_relayed(
+    make_lab: MakeLab, eventually: Eventually, way: str
+) -> None:
+    with relayed(make_lab, eventually, way, 4, _NATS) as one:
+        eventually(lambda: one.pings() and one.pair()["fast"] is (way == "fast"), "the relay carries it", 20)
+        routers = [one.lab.node(name).address("net") for name in ("r1", "r2")]
+        assert [host for host, _ in one.pair()["ways"]] == routers
+        ping = ["ping", "-c10", "-i0.05", "-W2", "-s", "1392", _OVERLAY[1]]
+        assert " 0% packet loss" in one.ends[0].run(ping).stdout
+        is_not_moved_by_strangers(one, fast=way == "fast")
 
 
 def test_a_table_that_a_killed_relay_left_behind_ends_by_itself_and_by_the_next_one(
@@ -183,9 +221,12 @@ def ends_with_who_leaves(one: Relayed) -> None:
 
 
 @contextlib.contextmanager
-def relayed(make_lab: MakeLab, eventually: Eventually, way: str, family: int) -> Iterator[Relayed]:
-    lab = make_lab(meshkit.lan("alpha", "bravo", "relay", "mallory"))
-    lab.partition(["alpha"], ["bravo"])
+def relayed(
+    make_lab: MakeLab, eventually: Eventually, way: str, family: int, labs: str = ""
+) -> Iterator[Relayed]:
+    lab = make_lab(labs or meshkit.lan("alpha", "bravo", "relay", "mallory"))
+    if not labs:
+        lab.partition(["alpha"], ["bravo"])
     ends, relay = (lab.node("alpha"), lab.node("bravo")), lab.node("relay")
     relay.run(["nft", "-f", "-"], input=_FIREWALL)
     for end in ends:
@@ -194,7 +235,7 @@ def relayed(make_lab: MakeLab, eventually: Eventually, way: str, family: int) ->
     with capturing(relay), driving(relay, keys, way) as say:
         assert say("ask 1")["said"] == [[0, "RelayGranted", _PORTS[0]], [1, "RelayGranted", _PORTS[1]]]
         assert say("ask 0")["said"] == [[0, "RelayGranted", _PORTS[0]]]
-        host = relay.address("lan0", family)
+        host = relay.address(None, family)
         for number, end in enumerate(ends):
             endpoint = f"[{host}]:{_PORTS[number]}" if family == 6 else f"{host}:{_PORTS[number]}"
             # A relay knows where an end is once it has spoken: so both must.
@@ -254,4 +295,4 @@ def make_key(node: Node) -> str:
 
 
 def other_address(one: Relayed, number: int) -> str:
-    return one.ends[1 - number].address("lan0", one.family)
+    return one.ends[1 - number].address(None, one.family)

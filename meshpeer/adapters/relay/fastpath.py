@@ -63,8 +63,8 @@ class FastPair:
     arrivals: tuple[str, str]
     """The devices that the ends' packets come in by."""
     lengths_max: tuple[int | None, int | None] = (None, None)
-    """Of UDP, what the way on from an end has room for, where that is less than what may come: the kernel would
-    not fragment it here."""
+    """Of UDP, what the way on from an end has room for, where that is less than what may come: nobody would
+    fragment it here."""
 
 
 class FastPath:

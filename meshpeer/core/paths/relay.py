@@ -78,6 +78,8 @@ class Reservation:
     used_s: float
     """When something crossed last, or could not because the ends wanted it so."""
     packets: int = 0
+    """Those that crossed, and those that did not, as last reported."""
+    drops: int = 0
 
     def move_to(self, state: RelayState) -> None:
         check_move(self.state, state, story=f"reservation of ports {self.ports}")
@@ -112,8 +114,8 @@ class RelayDesk:
                 return self._on_opened(ports, now)
             case RelayLost(ports=ports):
                 return self._on_lost(ports)
-            case RelayCarried(ports=ports, packets=packets):
-                return self._on_carried(ports, packets, now)
+            case RelayCarried():
+                return self._on_carried(event, now)
             case Tick():
                 return self._on_tick(now)
             case _:
@@ -261,10 +263,15 @@ class RelayDesk:
             effects += self._refuse(end, held.pair, RelayRefusal.PORT)
         return effects
 
-    def _on_carried(self, ports: tuple[int, int], packets: int, now: Instant) -> list[RelayEffect]:
-        held = self._by_ports(ports)
-        if held is not None and packets > held.packets:
-            held.packets, held.used_s = packets, now.mono_s
+    def _on_carried(self, event: RelayCarried, now: Instant) -> list[RelayEffect]:
+        held = self._by_ports(event.ports)
+        if held is None:
+            return []
+        if event.packets > held.packets:
+            held.packets, held.used_s = event.packets, now.mono_s
+        if event.drops > held.drops:
+            self._counters.add(Counter.RELAY_DROPS, event.drops - held.drops)
+            held.drops = event.drops
         return []
 
     def _on_tick(self, now: Instant) -> list[RelayEffect]:

@@ -150,10 +150,11 @@ class RelayLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayCarried:
-    """How many packets of a reservation have crossed by now, in all."""
+    """How many packets of a reservation have crossed by now, in all, and how many have not."""
 
     ports: tuple[int, int]
     packets: int
+    drops: int = 0
 
 
 RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick

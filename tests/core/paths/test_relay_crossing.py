@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from relay_packets_kit import cookie, data, initiation, response
 
@@ -200,6 +200,7 @@ _FORGED = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), _FORGED, st.floats(0, 10)), max_size=40))
 def test_nothing_that_strangers_send_moves_an_end(sent: list[tuple[int, bytes, float]]) -> None:
     pair, now_s = working(), 1.0
@@ -215,6 +216,7 @@ def test_nothing_that_strangers_send_moves_an_end(sent: list[tuple[int, bytes, f
     assert all(len(end.unanswered) <= UNANSWERED_MAX for end in pair.ends)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([A, B, STRANGER]), _FORGED), max_size=40))
 def test_one_packet_at_most_goes_out_for_one_that_came_in(sent: list[tuple[int, Way, bytes]]) -> None:
     pair, came = crossing(), 0

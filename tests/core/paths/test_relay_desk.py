@@ -169,14 +169,20 @@ def test_a_member_makes_so_many_reservations_a_minute() -> None:
     assert isinstance(asks(one, A, RelayAsked(pair=AB), 31)[0], OpenRelay)
 
 
-def test_refusals_and_grants_are_counted() -> None:
+def test_refusals_grants_and_drops_are_counted() -> None:
     counters = Counters()
     one = RelayDesk(ME, RelayLimits(), counters)
     asks(one, A, RelayAsked(pair=AB))
     one.handle(RelayMembersShown(members=((A, key_of(A)), (B, key_of(B)))), at(0))
     asks(one, A, RelayAsked(pair=AB))
     one.handle(RelayOpened(ports=PORTS), at(0))
-    assert counters.counted == {Counter.RELAYS_REFUSED: 1, Counter.RELAYS_GRANTED: 1}
+    for drops in (3, 3, 5):
+        one.handle(RelayCarried(ports=PORTS, packets=0, drops=drops), at(0))
+    assert counters.counted == {
+        Counter.RELAYS_REFUSED: 1,
+        Counter.RELAYS_GRANTED: 1,
+        Counter.RELAY_DROPS: 5,
+    }
 
 
 # --- ends ---------------------------------------------------------------------------------------------------
@@ -295,7 +301,7 @@ def test_nobody_else_freezes_wakes_renews_or_frees() -> None:
 
 
 @given(st.lists(st.sampled_from([A, B, "opened"]), min_size=1, max_size=12))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_interleaving_of_asks_gives_one_reservation_and_two_ports(steps: list[NodeId | str]) -> None:
     one, ports = desk(), {}
     for step in [*steps, A, "opened", A, B]:
@@ -372,6 +378,7 @@ class Asking(RuleBasedStateMachine):
 
 
 TestAsking = Asking.TestCase
+TestAsking.settings = settings(deadline=None)
 
 
 def test_a_lifecycle_moves_by_its_table() -> None:
