@@ -174,8 +174,8 @@ class Crossing:
             case Kind.INITIATION:
                 if not has_mac1(data, other.mac_key):
                     return Drop.MAC
-                end.unanswered.pop(packet.sender, None)
-                end.unanswered[packet.sender] = way
+                # Each has an index of its own: who brings one again does not get its answer.
+                end.unanswered.setdefault(packet.sender, way)
                 if len(end.unanswered) > UNANSWERED_MAX:
                     del end.unanswered[next(iter(end.unanswered))]
                 if known or not end.proved:

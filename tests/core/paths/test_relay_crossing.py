@@ -126,16 +126,21 @@ def test_a_replayed_handshake_of_the_pair_itself_moves_nobody() -> None:
     assert ways(pair) == (A, B)
 
 
-def test_a_handshake_that_a_stranger_brings_for_an_end_moves_nobody_although_it_is_answered() -> None:
-    # An initiation that the relay could not pass on when the end sent it is new to its receiver.
-    pair = crossing()
-    undelivered = initiation(4, BRAVO)
-    assert pair.carry(0, A, undelivered, 0) is None
-    pair.carry(1, B, initiation(A_INDEX, ALPHA), 0)
-    pair.carry(0, A, response(B_INDEX, A_INDEX, BRAVO), 0)
-    assert pair.carry(0, STRANGER, undelivered, 1) == B
+def test_a_lost_handshake_that_a_stranger_brings_moves_nobody_although_it_is_answered() -> None:
+    # It is new to its receiver, and so to the relay where it was lost before that.
+    pair = working()
+    assert pair.carry(0, STRANGER, initiation(4, BRAVO), 1) == B
     assert pair.carry(1, B, response(5, 4, ALPHA), 1) == STRANGER
     assert ways(pair) == (A, B)
+
+
+def test_who_brings_a_handshake_again_does_not_get_its_answer() -> None:
+    for moment in ("before the other end was heard of", "while the answer is on its way"):
+        pair = crossing() if moment.startswith("before") else working()
+        pair.carry(0, A, initiation(4, BRAVO), 1)
+        pair.carry(1, B, initiation(3, ALPHA), 1)
+        assert pair.carry(0, STRANGER, initiation(4, BRAVO), 1) == B
+        assert pair.carry(1, B, response(5, 4, ALPHA), 1) == A
 
 
 def test_an_end_whose_packets_were_diverted_is_back_with_its_next_one() -> None:
