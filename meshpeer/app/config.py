@@ -22,6 +22,10 @@ from meshpeer.core.errors import LocalFault
 Backend = Literal["auto", "kernel", "userspace", "none", "dry-run"]
 PORT_MAX = 65_535
 SLOTS_MAX = 4_096
+RELAY_PORT_MIN = 1_024
+"""Below, only root may listen; the relay's process is nobody."""
+RELAY_PAIRS_MAX = 256
+RELAY_MBIT_MAX = 1_000_000
 UID_MIN = 1_000
 """Below are users of the system."""
 
@@ -68,6 +72,17 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     socket_group: str = ""
 
 
+class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    accept: bool = True
+    """Whether this node lends ports to pairs that can't reach each other (capability ``relay``)."""
+    ports: str = "51830-51929"
+    """UDP, ``FIRST-LAST``, two for each pair; open them in the firewall."""
+    pairs_max: int = 50
+    mbit_max: int = 1_000
+    """Megabits a second, of all pairs together."""
+    pair_mbit_max: int = 500
+
+
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accept: bool = True
     slots: int = 0
@@ -96,6 +111,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mesh: MeshSettings = MeshSettings()
     wireguard: WireGuardSettings = WireGuardSettings()
     control: ControlSettings = ControlSettings()
+    relay: RelaySettings = RelaySettings()
     jobs: JobSettings = JobSettings()
     webhooks: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
@@ -123,6 +139,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ``FIRST-LAST``.
         """
         return _uids(self.file.jobs.uids, "uids under [jobs]")
+
+    @property
+    def relay_ports(self) -> range:
+        """The UDP ports that this node lends; none where it does not. Raises ``LocalFault`` as ``uids``."""
+        relay = self.file.relay
+        return _relay_ports(relay.ports, "ports under [relay]") if relay.accept else range(0)
 
 
 def load_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -256,6 +278,7 @@ def _check(file: File, where: Where) -> File:
     if file.jobs.cache_bytes_max < 0:
         raise LocalFault(f"{where('jobs', 'cache_bytes_max')}: it is negative", "give a number of bytes")
     _uids(file.jobs.uids, where("jobs", "uids"))
+    _check_relay(file, where)
     return _with_lans(file, where("node", "advertise")) if file.node.advertise else file
 
 
@@ -268,13 +291,43 @@ def _with_lans(file: File, at: str) -> File:
     return msgspec.structs.replace(file, node=node)
 
 
+def _check_relay(file: File, where: Where) -> None:
+    relay = file.relay
+    ports = _relay_ports(relay.ports, where("relay", "ports"))
+    if relay.accept and file.wireguard.listen_port in ports:
+        what = f"{where('relay', 'ports')}: {relay.ports} holds WireGuard's own port"
+        raise LocalFault(what, f"leave {file.wireguard.listen_port} out")
+    for key, value, highest in (
+        ("pairs_max", relay.pairs_max, RELAY_PAIRS_MAX),
+        ("mbit_max", relay.mbit_max, RELAY_MBIT_MAX),
+        ("pair_mbit_max", relay.pair_mbit_max, RELAY_MBIT_MAX),
+    ):
+        if not 1 <= value <= highest:
+            hint = f"use 1 to {highest}, or accept = false to relay for nobody"
+            raise LocalFault(f"{where('relay', key)}: {value} is out of range", hint)
+
+
+def _relay_ports(text: str, at: str) -> range:
+    first, last = _span(text)
+    if not RELAY_PORT_MIN <= first < last <= PORT_MAX:
+        what = f"{at}: {text!r} is not FIRST-LAST, two ports or more between {RELAY_PORT_MIN} and {PORT_MAX}"
+        raise LocalFault(what, 'for example ports = "51830-51929"')
+    return range(first, last + 1)
+
+
 def _uids(text: str, at: str) -> range:
-    match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text, re.ASCII)
-    if match is None or not UID_MIN <= int(match[1]) <= int(match[2]) < 2**31:
+    first, last = _span(text)
+    if not UID_MIN <= first <= last < 2**31:
         raise LocalFault(
             f"{at}: {text!r} is not FIRST-LAST above {UID_MIN - 1}", 'for example uids = "61000-61063"'
         )
-    return range(int(match[1]), int(match[2]) + 1)
+    return range(first, last + 1)
+
+
+def _span(text: str) -> tuple[int, int]:
+    """Returns both numbers of ``FIRST-LAST``; (0, 0) for another form."""
+    match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text, re.ASCII)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _place(text: str, config: Path, section: str, key: str) -> str:

@@ -105,6 +105,14 @@ class Counter(enum.StrEnum):
     OPINIONS_DEAD = "opinions_dead", "Members that this node came to hold dead"
     OPINIONS_REVIVED = "opinions_revived", "Members held suspect or dead that proved to live"
 
+    # Relays
+    RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
+    RELAYS_REFUSED = (
+        "relays_refused",
+        "Requests for ports of this relay that were turned down",
+    )
+    RELAY_DROPS = "relay_drops", "Packets to lent ports that did not cross"
+
 
 class Counters:
     """The counts of one node since it started; all zero where nothing happened."""

@@ -8,7 +8,7 @@ Adapters translate foreign exceptions once, into ``EnvironmentFault`` (or ``Peer
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +19,9 @@ from meshpeer.core.counters import Counter
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
-from meshpeer.core.ids import Digest, NodeId, Ticket
+from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
 from meshpeer.core.jobs.model import FileRef
+from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
 
@@ -143,6 +144,58 @@ class WireGuard(Protocol):
 
     async def remove(self) -> None:
         """Takes the interface (and a userspace process of ours) down; absent is no error."""
+        ...
+
+
+# --- relay --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayedPair:
+    """What crossed between the two ports of a pair; of each end, what it sent."""
+
+    ports: tuple[int, int]
+    packets: tuple[int, int]
+    bytes: tuple[int, int]
+    drops: Mapping[str, int]
+    """Packets that did not cross, by reason (``core.paths.relay_crossing.Drop``)."""
+    ways: tuple[Way | None, Way | None]
+    """Where the ends are, as far as known."""
+    frozen: bool
+    fast: bool
+    """The kernel carries what needs no decision."""
+
+
+class Relaying(Protocol):
+    """Lends UDP ports, and lets ciphertext cross between the two of a pair."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Relays until cancelled; raises ``EnvironmentFault`` where that ends, and all pairs with it.
+
+        It has started when orders are taken. What it leaves behind when it ends is nothing.
+        """
+        ...
+
+    async def open(self, ports: tuple[int, int], keys: tuple[WireGuardKey, WireGuardKey]) -> None:
+        """Lends two ports to the holders of these keys; raises ``EnvironmentFault`` where one is taken, and
+        then neither is open."""
+        ...
+
+    async def close(self, ports: tuple[int, int]) -> None:
+        """Takes ports back; what is not open is no error. Nothing crosses once it returns."""
+        ...
+
+    async def freeze(self, ports: tuple[int, int], at_s: float) -> None:
+        """Lets nothing cross from an instant on (CLOCK_BOOTTIME seconds); raises ``EnvironmentFault`` where
+        the ports are not open."""
+        ...
+
+    async def wake(self, ports: tuple[int, int]) -> None:
+        """Ends a freeze, or calls it off; raises ``EnvironmentFault`` where the ports are not open."""
+        ...
+
+    async def look(self) -> Sequence[RelayedPair]:
+        """Returns what crossed so far, of every pair that is open."""
         ...
 
 

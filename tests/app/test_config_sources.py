@@ -45,8 +45,18 @@ def test_every_key_of_the_contract_is_read(write: Write) -> None:
         ("*",),
     )
     assert (file.jobs.uids, file.jobs.cache_bytes_max) == ("61000-61063", 10737418240)
+    relay = file.relay
+    assert (relay.accept, relay.pairs_max, relay.mbit_max, relay.pair_mbit_max) == (True, 4, 100, 50)
+    assert settings.relay_ports == range(52000, 52010)
     assert (file.webhooks.callback_base, file.webhooks.secret_file) == ("", "")
     assert (file.log.level, file.log.format) == ("info", "auto")
+
+
+def test_a_node_that_relays_for_nobody_lends_no_ports(write: Write) -> None:
+    assert load_settings(write(""), {}).relay_ports == range(51830, 51930)
+    assert not load_settings(write("[relay]\naccept = false\n"), {}).relay_ports
+    # Whose port stands in the range is then nobody's concern.
+    load_settings(write("[relay]\naccept = false\nports = '51800-51899'\n"), {})
 
 
 def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(write: Write) -> None:
@@ -149,6 +159,15 @@ def test_advertised_lans_become_canonical_and_none_is_the_default(write: Write) 
             "one node can have up to 8",
         ),
         ("[node]\nadvertise_nat = 1\n", "advertise_nat under [node]: expected bool, got int", "type"),
+        ("[relay]\nports = '80-90'\n", "ports under [relay]: '80-90' is not FIRST-LAST", "51830-51929"),
+        ("[relay]\nports = '51830-51830'\n", "two ports or more", "51830-51929"),
+        ("[relay]\nports = '51830-70000'\n", "between 1024 and 65535", "51830-51929"),
+        ("[relay]\nports = 'some'\n", "meshpeer.toml:2: ports under [relay]: 'some'", "51830-51929"),
+        ("[relay]\nports = '51800-51899'\n", "51800-51899 holds WireGuard's own port", "leave 51820 out"),
+        ("[relay]\npairs_max = 257\n", "pairs_max under [relay]: 257 is out of range", "256"),
+        ("[relay]\nmbit_max = 0\n", "mbit_max under [relay]: 0 is out of range", "accept = false"),
+        ("[relay]\npair_mbit_max = -1\n", "pair_mbit_max under [relay]: -1 is out of range", "accept"),
+        ("[relay]\nport = 1\n", "unknown key port under [relay]", "did you mean ports?"),
         ("[node\n", "is not valid TOML", "line"),
     ],
 )
@@ -225,6 +244,12 @@ listen_port = 51820
 listen_port = 51821
 web_port = 51822
 socket_group = ""
+[relay]
+accept = true
+ports = "52000-52009"
+pairs_max = 4
+mbit_max = 100
+pair_mbit_max = 50
 [jobs]
 accept = true
 slots = 4

@@ -1,0 +1,315 @@
+"""The desk of a relay: who has a reservation of two ports, for how long, and who gets none.
+
+A reservation is for exactly two members, with the WireGuard keys that their records show. Either may ask
+first, both get the same one, each its own port. It lasts as long as one of the two renews it and something
+crosses, and ends at once when one of them leaves or changes its key. Nothing survives a restart: the ends
+ask again.
+
+What crosses is decided by ``relay_crossing``; whether a pair uses a relay, by the pair. Ports that were given
+back go to the end of the queue, so that what is still on its way to them meets nobody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from meshpeer.core.counters import Counter, Counters
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Send, Tick
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.ids import NODE_ID_BYTES, NodeId, WireGuardKey
+from meshpeer.core.paths.relay_bucket import Bucket
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    FreezeRelay,
+    OpenRelay,
+    Pair,
+    RelayAsked,
+    RelayCarried,
+    RelayEffect,
+    RelayEnd,
+    RelayEvent,
+    RelayFreed,
+    RelayFreezeAsked,
+    RelayGranted,
+    RelayLost,
+    RelayMembersShown,
+    RelayOpened,
+    RelayRefusal,
+    RelayRefused,
+    RelayRenewed,
+    RelayRequested,
+    RelayWakeAsked,
+    WakeRelay,
+)
+from meshpeer.core.paths.relay_states import RelayState, check_move
+
+LEASE_S = 120
+"""How long a reservation lasts that nobody renews; an end renews it every third of that."""
+IDLE_S = 180.0
+"""How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
+FREEZE_AHEAD_S_MAX = 10.0
+"""How far ahead an agreed instant may lie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLimits:
+    """What a relay gives away."""
+
+    ports: tuple[int, ...] = tuple(range(51830, 51930))
+    """UDP, two for each pair. None: it relays for nobody."""
+    pairs_max: int = 50
+    pairs_per_member_max: int = 8
+    new_per_member_per_minute: int = 6
+
+
+@dataclass(slots=True)
+class Reservation:
+    """One pair's two ports."""
+
+    pair: Pair
+    keys: tuple[WireGuardKey, WireGuardKey]
+    ports: tuple[int, int]
+    state: RelayState
+    expires_s: float
+    used_s: float
+    """When something crossed last, or could not because the ends wanted it so."""
+    packets: int = 0
+    """Those that crossed, and those that did not, as last reported."""
+    drops: int = 0
+
+    def move_to(self, state: RelayState) -> None:
+        check_move(self.state, state, story=f"reservation of ports {self.ports}")
+        self.state = state
+
+
+class RelayDesk:
+    """Keeps the reservations of one relay. Two doors: ``handle`` and ``next_deadline``."""
+
+    def __init__(self, me: NodeId, limits: RelayLimits, counters: Counters) -> None:
+        self._me = me
+        self._limits = limits
+        self._counters = counters
+        self._free: deque[int] = deque(dict.fromkeys(limits.ports))
+        self._members: dict[NodeId, WireGuardKey] = {}
+        self._held: dict[Pair, Reservation] = {}
+        self._asking: dict[NodeId, Bucket] = {}
+        """How many new reservations a member may still make; only of those that made some of late."""
+
+    @property
+    def reservations(self) -> Sequence[Reservation]:
+        """All that are held, for ``status``."""
+        return tuple(self._held.values())
+
+    def handle(self, event: RelayEvent, now: Instant) -> list[RelayEffect]:
+        match event:
+            case RelayRequested(peer=peer, message=message):
+                return self._on_requested(peer, message, now)
+            case RelayMembersShown(members=members):
+                return self._on_members(members)
+            case RelayOpened(ports=ports):
+                return self._on_opened(ports, now)
+            case RelayLost(ports=ports):
+                return self._on_lost(ports)
+            case RelayCarried():
+                return self._on_carried(event, now)
+            case Tick():
+                return self._on_tick(now)
+            case _:
+                assert_never(event)
+
+    def next_deadline(self) -> Deadline | None:
+        """Returns when the next reservation runs out."""
+        return earliest(*(Deadline(_ends_s(one), "free a relay's ports") for one in self._held.values()))
+
+    def check(self) -> None:
+        """Raises ``InvariantBroken`` where ports are lost or lent twice, or a quota is exceeded."""
+        lent = [port for one in self._held.values() for port in one.ports]
+        if sorted([*lent, *self._free]) != sorted(set(self._limits.ports)):
+            raise InvariantBroken(f"ports lent {lent}, free {list(self._free)}")
+        if len(self._held) > self._limits.pairs_max:
+            raise InvariantBroken(f"{len(self._held)} reservations")
+        for pair, one in self._held.items():
+            if tuple(self._members.get(end) for end in pair) != one.keys:
+                raise InvariantBroken(f"ports {one.ports} are lent to who is no member")
+            if max(map(self._share, pair)) > self._limits.pairs_per_member_max:
+                raise InvariantBroken(f"an end of ports {one.ports} has too many")
+
+    # --- what ends say --------------------------------------------------------------------------------------
+
+    def _on_requested(
+        self,
+        peer: NodeId,
+        message: RelayAsked | RelayRenewed | RelayFreezeAsked | RelayWakeAsked | RelayFreed,
+        now: Instant,
+    ) -> list[RelayEffect]:
+        pair = message.pair
+        if not _is_pair(pair) or peer not in pair or self._me in pair:
+            # The name of no pair is not repeated to who sent it: it has any length.
+            return [] if not _is_pair(pair) else self._refuse(peer, pair, RelayRefusal.PAIR)
+        held = self._held.get(pair)
+        if isinstance(message, RelayAsked):
+            return self._on_asked(peer, pair, held, now)
+        if held is None:
+            # An end that gives back what it has no more is content.
+            return [] if isinstance(message, RelayFreed) else self._refuse(peer, pair, RelayRefusal.UNKNOWN)
+        match message:
+            case RelayRenewed():
+                return self._renew(peer, held, now)
+            case RelayFreed():
+                other = pair[0] if peer == pair[1] else pair[1]
+                return self._end(held, RelayEnd.ASKED, tell=(other,))
+            case RelayFreezeAsked(at_ms=at_ms):
+                return self._on_freeze_asked(held, at_ms / 1000, now)
+            case RelayWakeAsked():
+                return self._on_wake_asked(held, now)
+            case _:
+                assert_never(message)
+
+    def _on_asked(
+        self, peer: NodeId, pair: Pair, held: Reservation | None, now: Instant
+    ) -> list[RelayEffect]:
+        if held is not None:
+            return self._renew(peer, held, now)
+        refusal = self._refusal(peer, pair, now)
+        if refusal is not None:
+            return self._refuse(peer, pair, refusal)
+        ports = (self._free.popleft(), self._free.popleft())
+        keys = (self._members[pair[0]], self._members[pair[1]])
+        self._held[pair] = Reservation(
+            pair=pair,
+            keys=keys,
+            ports=ports,
+            state=RelayState.OPENING,
+            expires_s=now.mono_s + LEASE_S,
+            used_s=now.mono_s,
+        )
+        return [OpenRelay(ports=ports, keys=keys)]
+
+    def _refusal(self, peer: NodeId, pair: Pair, now: Instant) -> RelayRefusal | None:
+        limits = self._limits
+        if not limits.ports:
+            return RelayRefusal.CLOSED
+        if not all(one in self._members for one in pair):
+            return RelayRefusal.MEMBER
+        if len(self._held) >= limits.pairs_max or len(self._free) < 2:
+            return RelayRefusal.FULL
+        if max(map(self._share, pair)) >= limits.pairs_per_member_max:
+            return RelayRefusal.SHARE
+        self._asking = {
+            node: bucket
+            for node, bucket in self._asking.items()
+            if node in self._members and not bucket.is_full(now.mono_s)
+        }
+        burst = limits.new_per_member_per_minute
+        bucket = self._asking.setdefault(peer, Bucket(burst / 60.0, burst))
+        return None if bucket.take(1.0, now.mono_s) else RelayRefusal.OFTEN
+
+    def _renew(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
+        held.expires_s = now.mono_s + LEASE_S
+        # Both ends are told once the ports are open.
+        return [] if held.state is RelayState.OPENING else [_grant(held, peer)]
+
+    def _on_freeze_asked(self, held: Reservation, at_unix_s: float, now: Instant) -> list[RelayEffect]:
+        if held.state is RelayState.OPENING:
+            return []
+        if held.state is not RelayState.FROZEN:
+            held.move_to(RelayState.FROZEN)
+            held.used_s = now.mono_s
+        ahead_s = min(at_unix_s - now.unix_s, FREEZE_AHEAD_S_MAX)
+        return [FreezeRelay(ports=held.ports, at_s=now.mono_s + max(0.0, ahead_s))]
+
+    def _on_wake_asked(self, held: Reservation, now: Instant) -> list[RelayEffect]:
+        if held.state is not RelayState.FROZEN:
+            return []
+        held.move_to(RelayState.OPEN)
+        held.used_s = now.mono_s
+        return [WakeRelay(ports=held.ports)]
+
+    # --- what else happens ----------------------------------------------------------------------------------
+
+    def _on_members(self, members: Iterable[tuple[NodeId, WireGuardKey]]) -> list[RelayEffect]:
+        self._members = {node: key for node, key in members if node != self._me}
+        effects: list[RelayEffect] = []
+        for held in list(self._held.values()):
+            left = [end for end in held.pair if end not in self._members]
+            if left:
+                here = [end for end in held.pair if end not in left]
+                effects += self._end(held, RelayEnd.LEFT, tell=here)
+            elif held.keys != (self._members[held.pair[0]], self._members[held.pair[1]]):
+                effects += self._end(held, RelayEnd.KEY, tell=held.pair)
+        return effects
+
+    def _on_opened(self, ports: tuple[int, int], now: Instant) -> list[RelayEffect]:
+        held = self._by_ports(ports)
+        if held is None or held.state is not RelayState.OPENING:
+            return []
+        held.move_to(RelayState.OPEN)
+        held.used_s = now.mono_s
+        self._counters.add(Counter.RELAYS_GRANTED)
+        return [_grant(held, end) for end in held.pair]
+
+    def _on_lost(self, ports: tuple[int, int]) -> list[RelayEffect]:
+        held = self._by_ports(ports)
+        if held is None:
+            return []
+        if held.state is not RelayState.OPENING:
+            return self._end(held, RelayEnd.LOST, tell=held.pair)
+        effects = self._end(held, RelayEnd.LOST, tell=())
+        for end in held.pair:
+            effects += self._refuse(end, held.pair, RelayRefusal.PORT)
+        return effects
+
+    def _on_carried(self, event: RelayCarried, now: Instant) -> list[RelayEffect]:
+        held = self._by_ports(event.ports)
+        if held is None:
+            return []
+        if event.packets > held.packets:
+            held.packets, held.used_s = event.packets, now.mono_s
+        if event.drops > held.drops:
+            self._counters.add(Counter.RELAY_DROPS, event.drops - held.drops)
+            held.drops = event.drops
+        return []
+
+    def _on_tick(self, now: Instant) -> list[RelayEffect]:
+        effects: list[RelayEffect] = []
+        for held in list(self._held.values()):
+            if now.mono_s >= _ends_s(held):
+                reason = RelayEnd.EXPIRED if now.mono_s >= held.expires_s else RelayEnd.IDLE
+                effects += self._end(held, reason, tell=held.pair)
+        return effects
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _end(self, held: Reservation, reason: RelayEnd, *, tell: Iterable[NodeId]) -> list[RelayEffect]:
+        held.move_to(RelayState.CLOSED)
+        del self._held[held.pair]
+        self._free.extend(held.ports)
+        said = RelayFreed(pair=held.pair, reason=reason.value)
+        return [CloseRelay(ports=held.ports), *(Send(peer=end, message=said) for end in tell)]
+
+    def _refuse(self, peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]:
+        self._counters.add(Counter.RELAYS_REFUSED)
+        return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
+
+    def _share(self, node: NodeId) -> int:
+        return sum(node in pair for pair in self._held)
+
+    def _by_ports(self, ports: tuple[int, int]) -> Reservation | None:
+        return next((one for one in self._held.values() if one.ports == ports), None)
+
+
+def _grant(held: Reservation, end: NodeId) -> Send:
+    port = held.ports[held.pair.index(end)]
+    return Send(peer=end, message=RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S))
+
+
+def _ends_s(held: Reservation) -> float:
+    return min(held.expires_s, held.used_s + IDLE_S)
+
+
+def _is_pair(pair: Pair) -> bool:
+    return len(pair[0]) == len(pair[1]) == NODE_ID_BYTES and pair[0] < pair[1]

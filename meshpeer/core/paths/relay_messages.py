@@ -1,0 +1,191 @@
+"""What ends and relays say to each other, what happens at a relay, and what is to be done about it.
+
+Every message names the pair by both node ids; which of the two speaks is known from the link. Messages go
+both ways over authenticated links, and repeat themselves: nothing depends on one arriving.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from meshpeer.core.effects import Send, Tick
+from meshpeer.core.ids import NodeId, WireGuardKey
+
+Pair = tuple[NodeId, NodeId]
+"""Two node ids, the lower one first."""
+
+
+class RelayRefusal(enum.StrEnum):
+    """Why a relay lends no ports."""
+
+    CLOSED = "this node relays for nobody"
+    PAIR = "that is no pair of two other nodes, with the asker in it"
+    MEMBER = "the other end is no member with a tunnel, as far as this relay knows"
+    FULL = "all ports, or as many as may, are lent"
+    SHARE = "one of the two has as many reservations as it may"
+    OFTEN = "the asker made too many reservations within a minute"
+    PORT = "a port could not be opened; ask again"
+    UNKNOWN = "there is no such reservation"
+
+
+class RelayEnd(enum.StrEnum):
+    """Why a reservation is over."""
+
+    ASKED = "an end gave it back"
+    EXPIRED = "neither end renewed it"
+    IDLE = "nothing crossed for a while"
+    LEFT = "an end is no member any more"
+    KEY = "an end has another WireGuard key"
+    LOST = "the relay could not go on"
+
+
+# --- frames: an end to a relay ------------------------------------------------------------------------------
+
+
+class RelayAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-ask"):
+    """Asks for a reservation, or for the one that the other end asked for; renews it, too."""
+
+    pair: Pair
+
+
+class RelayRenewed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-renew"):
+    """Keeps a reservation; unlike an ask, it never makes one."""
+
+    pair: Pair
+
+
+class RelayFreezeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-freeze"):
+    """Lets nothing cross from an instant on that both ends agreed on: what is still on its way would make
+    WireGuard roam back to the relay."""
+
+    pair: Pair
+    at_ms: int
+    """Unix milliseconds."""
+
+
+class RelayWakeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-wake"):
+    """Ends a freeze, or calls off one to come."""
+
+    pair: Pair
+
+
+# --- frames: a relay to an end ------------------------------------------------------------------------------
+
+
+class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-granted"):
+    """The receiver's port on the relay: its WireGuard's endpoint for the other end of the pair."""
+
+    pair: Pair
+    port: int
+    lasts_s: int
+    """From now on, unless renewed."""
+
+
+class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
+    pair: Pair
+    reason: str
+    """A ``RelayRefusal``, or what a later version calls one."""
+
+
+# --- frames: both ways --------------------------------------------------------------------------------------
+
+
+class RelayFreed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-freed"):
+    """An end gives the reservation back; or the relay tells that it is over."""
+
+    pair: Pair
+    reason: str = RelayEnd.ASKED.value
+    """A ``RelayEnd``, or what a later version calls one."""
+
+
+RelayMessage = (
+    RelayAsked | RelayRenewed | RelayFreezeAsked | RelayWakeAsked | RelayGranted | RelayRefused | RelayFreed
+)
+RELAY_FRAMES = (
+    RelayAsked,
+    RelayRenewed,
+    RelayFreezeAsked,
+    RelayWakeAsked,
+    RelayGranted,
+    RelayRefused,
+    RelayFreed,
+)
+RelayRequest = RelayAsked | RelayRenewed | RelayFreezeAsked | RelayWakeAsked | RelayFreed
+"""What a relay listens to."""
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRequested:
+    """A member said something over its authenticated link."""
+
+    peer: NodeId
+    message: RelayRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayMembersShown:
+    """The members that are in now and have a tunnel, with their keys as their records say."""
+
+    members: tuple[tuple[NodeId, WireGuardKey], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayOpened:
+    """Both ports of a reservation are open, and let cross what may."""
+
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLost:
+    """Ports could not be opened, or are closed although nobody asked for that."""
+
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayCarried:
+    """How many packets of a reservation have crossed by now, in all, and how many have not."""
+
+    ports: tuple[int, int]
+    packets: int
+    drops: int = 0
+
+
+RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRelay:
+    """Opens two ports for a pair; then reports ``RelayOpened`` or ``RelayLost``."""
+
+    ports: tuple[int, int]
+    """Of the end with the lower id, and of the other. They name the reservation."""
+    keys: tuple[WireGuardKey, WireGuardKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRelay:
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeRelay:
+    ports: tuple[int, int]
+    at_s: float
+    """CLOCK_BOOTTIME seconds; may be past."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeRelay:
+    ports: tuple[int, int]
+
+
+RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay

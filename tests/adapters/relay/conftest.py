@@ -1,0 +1,9 @@
+"""Puts this folder's helpers, and the packets of core's tests, where tests find them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE), str(_HERE.parents[1] / "core" / "paths")]
