@@ -92,6 +92,21 @@ class RenameAsked:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoAsked:
+    """A probe came out of a tunnel, and was answered."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoHeard:
+    """A probe of this node came back."""
+
+    number: int
+    source: str
+
+
 # --- effects ------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +135,13 @@ class Forward:
     """Pass packets on from tunnel to tunnel, within these prefixes and nowhere else; none: nothing at all."""
 
     prefixes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerEchoes:
+    """Answer probes on these overlay addresses of this node, and send them from there; none: not at all."""
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ from meshpeer.core.node.messages import (
     CharterSigned,
     DeliverToSelf,
     DeviceObserved,
+    EchoAsked,
+    EchoHeard,
     EndpointsChanged,
     FarewellOver,
     FirstSyncDone,
@@ -81,6 +83,7 @@ from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
+from meshpeer.core.node.watch import Watch
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
@@ -166,6 +169,14 @@ class Node:
             port=config.wireguard_port,
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
+        self.watch = Watch(
+            self.tunnels,
+            roster=lambda: self.derived.roster,
+            rtt_s=self.detector.rtt_s,
+            entropy=entropy,
+            stored=self.presence.stored,
+            now=now,
+        )
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -185,6 +196,7 @@ class Node:
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
+            self.watch.next_deadline(),
             self.scheduler.next_deadline(),
         )
 
@@ -248,7 +260,12 @@ class Node:
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
+            case EchoAsked() | EchoHeard():
+                self.watch.on_echo(event, now)
+                self._stale = self._stale or self.watch.has_news
+                return []
             case LagMeasured(lag_s=lag_s):
+                self.watch.probes.on_lag(now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
             case Persisted():
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
@@ -259,7 +276,9 @@ class Node:
         self._stale = self._stale or self._is_due(self.derived.deadline, now)
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
-        effects = self._from_links(self.links.tick(now), now)
+        effects: list[NodeEffect] = [*self.watch.tick(now)]
+        self._stale = self._stale or self.watch.has_news
+        effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
         effects += self._from_gossip(self.gossip.tick(now), None, now)
         return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
@@ -510,6 +529,7 @@ class Node:
             effects.append(ShowChain(chain=chain))
         # Before the first record, or it would be the first of two.
         self.presence.mode = self.derived.mode(self.presence.mode)
+        self.presence.seen = self.watch.take()
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)
@@ -520,6 +540,7 @@ class Node:
             forward = self.tunnels.forward_change()
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
+            effects += self.watch.follow_plan(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, MeshId, WireGuardKey
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import LeaveRecord, MemberRecord
+from meshpeer.core.records.kinds import NOTHING_SEEN, LeaveRecord, MemberRecord, Seen
+from meshpeer.core.wire.limits import RECORD_BYTES_MAX
 
 REPUBLISH_S = 86_400.0
 CHANGE_PAUSE_S = 1.0
@@ -38,6 +41,7 @@ class Profile:
     hub: str
     configured_endpoint: bool
     mode: str = ""
+    seen: Seen = NOTHING_SEEN
 
 
 class OwnRecord:
@@ -91,14 +95,22 @@ class OwnRecord:
             hub=profile.hub,
             configured_endpoint=profile.configured_endpoint,
             mode=profile.mode,
+            hubs_failed=profile.seen.hubs_failed,
+            answers=profile.seen.answers,
+            distances=profile.seen.distances,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(
                 f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
             )
+        signed = envelope.sign(self._key, self._mesh, record)
+        if len(signed) > RECORD_BYTES_MAX:
+            # What a node is comes before what it saw.
+            record = msgspec.structs.replace(record, hubs_failed=(), distances=())
+            signed = envelope.sign(self._key, self._mesh, record)
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         self._refuting = False
-        return envelope.sign(self._key, self._mesh, record)
+        return signed
 
     def resume(self, record: MemberRecord, profile: Profile, published_at_s: float) -> None:
         """Goes on from a record of this very run."""

@@ -75,6 +75,8 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
+        self.routes: Routes | None = None
+        """What the plan was made from; None before the first."""
         self.moves = Moves(me)
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
@@ -148,6 +150,7 @@ class Tunnels:
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
         self.plan = routes.plan(held, forwarded=bool(self._forwarded))
+        self.routes = routes
         self._grown_at_s = _next_grown(roster, now) if routes.mode == REGIONAL else None
         overlay = self._overlay = (charter.subnet, str(mesh_prefix(self._mesh)))
         endpoints: dict[NodeId, str | None] = {}
@@ -277,6 +280,9 @@ def _view(roster: Roster, charter: CharterRecord, doubted: Collection[NodeId], n
                 young=one.record.incarnation + YOUNG_S > now.unix_s,
                 incarnation=one.record.incarnation,
                 mode=one.record.mode,
+                reports=one.record.hubs_failed,
+                answers=one.record.answers,
+                distances=one.record.distances,
             )
             for one in _first_of_each_key(roster)
         ),

@@ -17,7 +17,7 @@ heals without anyone reconfiguring anything. What doubts change is who is a hub.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
@@ -112,6 +112,16 @@ class Routes:
     def members(self) -> Iterable[MemberView]:
         """Returns all others."""
         return self._others
+
+    @property
+    def mine(self) -> MemberView | None:
+        """Returns this node's own view; None where it is not in."""
+        return self._mine
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """Returns the cell of each region; empty where no hub carries anything."""
+        return self._cells if self.mode == REGIONAL else {}
 
     def is_hub(self, node: NodeId) -> bool:
         """Says whether a member carries traffic of others, or stands by to."""

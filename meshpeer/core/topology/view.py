@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.records.kinds import HubReport, RegionDistance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ class MemberView:
     """Of its record: raised whenever it starts."""
     mode: str = ""
     """Which way it derives the mesh (``full`` or ``regional``); empty where it doesn't say."""
+    reports: tuple[HubReport, ...] = ()
+    """The hubs that carry nothing for it, as it says."""
+    answers: int = 0
+    """By which families it is known to answer probes: 1 is IPv4, 2 is IPv6."""
+    distances: tuple[RegionDistance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
