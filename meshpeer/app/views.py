@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 
+from meshpeer.app.hub_words import lines_of, said_of
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
 from meshpeer.core.membership.opinions import Opinion, State
@@ -55,7 +56,10 @@ def state_of(node: Node, who: NodeId) -> str:
     return opinion.state.value
 
 
-def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
+def peer_view(
+    node: Node, one: Listed, now_unix_s: float, reports: dict[str, list[str]] | None = None
+) -> Peer:
+    """Returns how this node sees a member; ``reports`` are those of it as a hub."""
     opinion = node.detector.opinion(one.node)
     carrier = node.tunnels.plan.carrier_of(one.ipv6)
     over = carrier.public_key if carrier is not None else one.record.wireguard_key
@@ -91,6 +95,8 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
         rx_bytes=observed.rx_bytes if observed and direct else 0,
         tx_bytes=observed.tx_bytes if observed and direct else 0,
+        reported=f"by {said_of(reports)}" if reports else "",
+        probed=bool(one.record.answers),
     )
 
 
@@ -127,6 +133,7 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
         hubs=node.tunnels.plan.hubs,
         standbys=node.tunnels.plan.standbys,
         forwards=node.tunnels.plan.forwards,
+        reported=tuple(lines_of(node)),
         peers=tuple(
             PlanPeer(
                 name=names.get(peer.public_key, ""),

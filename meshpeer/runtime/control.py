@@ -95,6 +95,10 @@ class Peer(Doc, frozen=True, kw_only=True):
     rtt_ms: float | None
     rx_bytes: int
     tx_bytes: int
+    reported: str = ""
+    """By whom, and for what, where members say that it carries nothing for them as a hub."""
+    probed: bool = False
+    """Probes through its tunnels have reached it: members notice where it falls silent as a hub."""
 
 
 class PlanPeer(Doc, frozen=True, kw_only=True):
@@ -119,6 +123,8 @@ class Plan(Doc, frozen=True, kw_only=True):
     """Hubs that take over where an active one is lost."""
     forwards: bool = False
     """This node is a hub or stands by: it passes on traffic between others."""
+    reported: tuple[str, ...] = ()
+    """One line for each other hub that members report."""
 
 
 class TaskCounts(Doc, frozen=True, kw_only=True):

@@ -144,6 +144,8 @@ def peers(asked: Asked) -> None:
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
             show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")
+        if one.reported:
+            show.line(f"hub {show.clean(one.name)} is reported {show.clean(one.reported)}")
 
 
 def _peer_row(one: Peer) -> list[str]:
@@ -179,6 +181,8 @@ def _print_plan(found: Plan) -> None:
         mine = "this node forwards for others" if found.forwards else f"this node's is {found.hub}"
         standbys = f", standing by {', '.join(found.standbys)}" if found.standbys else ""
         show.line(f"Hubs {', '.join(found.hubs)}{standbys}; {mine}")
+    for line in found.reported:
+        show.line(show.clean(line))
     show.line(
         f"Mode {found.mode}; {show.count(len(found.peers), 'peer')}, "
         f"routes: {', '.join(found.routes) or 'none'}"

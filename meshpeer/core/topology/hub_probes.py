@@ -88,6 +88,8 @@ class HubProbes:
     _find_out_at_s: float = 0.0
     _finds: int = 0
     _lost_after_s: float = LOST_AFTER_S
+    _mute: frozenset[NodeId] = frozenset()
+    """Who was silent behind two hubs, alone: no proof against a third until it answers."""
     _secret: bytes = field(default=b"", repr=False)
     _count: int = 0
     _expected_s: float | None = None
@@ -144,6 +146,7 @@ class HubProbes:
             return
         del self._asked[number]
         self._heard_at_s[asked.node, asked.family] = now.mono_s
+        self._mute -= {asked.node}
         self._lost_after_s = min(LOST_AFTER_MAX_S, max(LOST_AFTER_S, 2 * (now.mono_s - asked.at_s)))
         if asked.node in self.book.nodes and asked.node != self._home:
             self.book.worked(asked.node, now)
@@ -248,9 +251,11 @@ class HubProbes:
         """Reports the home where that is what failed."""
         hub, far = self._aims.members[home.node], self._aims.far
         if self._heard([home, *far], since_s):
-            silent = next(group for group in self._groups() if not self._heard_by(*group, since_s))
-            nodes = frozenset(one.node for one in silent[0])
-            if not self.book.take_back(nodes, home.node):
+            silent, _ = next(group for group in self._groups() if not self._heard_by(*group, since_s))
+            nodes = frozenset(one.node for one in silent)
+            if self.book.take_back(nodes, home.node):
+                self._mute = nodes
+            if nodes != self._mute:
                 self.book.add(hub, FORWARDING, nodes, now)
         elif home.proven and self._heard(self._aims.near, since_s):
             self.book.add(hub, TUNNEL, frozenset(), now)
