@@ -104,10 +104,11 @@ class OwnRecord:
                 f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
             )
         signed = envelope.sign(self._key, self._mesh, record)
-        if len(signed) > RECORD_BYTES_MAX:
+        for unsaid in ("distances", "hubs_failed"):
             # What a node is comes before what it saw.
-            record = msgspec.structs.replace(record, hubs_failed=(), distances=())
-            signed = envelope.sign(self._key, self._mesh, record)
+            if len(signed) > RECORD_BYTES_MAX:
+                record = msgspec.structs.replace(record, **{unsaid: ()})
+                signed = envelope.sign(self._key, self._mesh, record)
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         self._refuting = False
         return signed
