@@ -126,8 +126,7 @@ class HubProbes:
         elif self._exam is not None and self._groups() != groups:
             # Whoever was not asked from the start would be taken for silent.
             self._exam = _Exam(now.mono_s, now.mono_s)
-        if aims.members:
-            self.book.follow(aims.members)
+        self.book.follow(aims.members)
         self._heard_at_s = {key: at_s for key, at_s in self._heard_at_s.items() if key[0] in aims.members}
 
     def on_asked(self, source: str) -> None:

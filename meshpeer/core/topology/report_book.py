@@ -114,7 +114,8 @@ class ReportBook:
             report.good_since_s = None
 
     def follow(self, members: Mapping[NodeId, MemberView]) -> None:
-        """Drops what is void: of hubs that left or started anew, and what rests on members that are gone."""
+        """Drops what is void: of hubs that left or started anew, and what rests on members that are gone;
+        all of it where no hub carries anything, and so nobody is to be probed."""
         for node, report in list(self._reports.items()):
             member = members.get(node)
             gone = report.silent and all(one not in members or members[one].doubted for one in report.silent)

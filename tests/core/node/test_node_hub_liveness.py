@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from topology_packets import check_pairs
 
@@ -33,6 +35,20 @@ def test_a_hub_that_carries_nothing_is_replaced_everywhere_and_stays_so(size: in
     assert is_whole(world, [host for host in hosts if fault == FORWARDING or host is not lost])
     kinds = {report.kind for host in hosts for report in host.node.watch.seen.hubs_failed if host.node}  # type: ignore[union-attr]
     assert kinds == {fault}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_three_members_fail_at_all_others_are_soon_connected_and_stay_so(seed: int) -> None:
+    world, hosts = mesh_of(15)
+    dice = random.Random(seed)
+    broken = dice.sample(hosts, 3)
+    world.overlay.silent.append(broken[0])
+    world.overlay.stuck += broken[1:]
+    sound = [host for host in hosts if host is not broken[0]]
+    assert world.run_until(lambda: is_whole(world, sound), within_s=40)
+    for _ in range(120):
+        world.run(1)
+        assert is_whole(world, sound), world.now_s
 
 
 def test_a_hub_whose_tunnel_works_again_takes_over_once_it_has_for_a_minute() -> None:
