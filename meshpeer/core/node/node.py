@@ -11,7 +11,6 @@ one plan."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -79,6 +78,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
@@ -98,19 +98,9 @@ STEP_PAUSE_PER_MEMBER_S = 0.0005
 BAN_S = 600.0
 """How long an identity that passed on a bad signature is shut out."""
 
-OFFENDERS_MAX = 64
 NO_PLACE = "no certificate admits this node any more"
 
 _CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offence:
-    """How a member broke the protocol last, and how often it did."""
-
-    what: str
-    unix_s: float
-    times: int
 
 
 class Node:
@@ -303,7 +293,7 @@ class Node:
             return done + self._on_message(peer, message, now)
         except PeerFault as fault:
             self.counters.add(Counter.FRAMES_REFUSED)
-            self._note_offence(self.links.peer_of(link), fault.what, now)
+            note_offence(self.offences, self.links.peer_of(link), fault.what, now)
             return self._from_links(self.links.on_fault(link, fault.what, now), now)
 
     def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[NodeEffect]:
@@ -336,12 +326,6 @@ class Node:
                 return self._from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
-
-    def _note_offence(self, peer: NodeId | None, what: str, now: Instant) -> None:
-        if peer is None or (peer not in self.offences and len(self.offences) >= OFFENDERS_MAX):
-            return
-        times = self.offences[peer].times + 1 if peer in self.offences else 1
-        self.offences[peer] = Offence(what=what, unix_s=now.unix_s, times=times)
 
     # --- what machines want ---------------------------------------------------------------------------------
 
@@ -456,7 +440,7 @@ class Node:
             done.append(FirstSyncDone(peer=source or self.me))
         if outcome.fault and source is not None:
             self.counters.add(Counter.PEERS_BANNED)
-            self._note_offence(source, outcome.fault, now)
+            note_offence(self.offences, source, outcome.fault, now)
             done += self._from_links(self.links.ban(source, BAN_S, outcome.fault, now), now)
         for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
             done += self._weigh(node, now)

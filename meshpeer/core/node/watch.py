@@ -70,7 +70,13 @@ class Watch:
         routes = self._tunnels.routes
         if routes is None:
             return []
-        aims = aims_of(routes, self._tunnels.plan)
+        keys = {peer.node: peer.public_key for peer in self._tunnels.plan.peers}
+        shaken = {
+            node
+            for node, key in keys.items()
+            if (tunnel := self._tunnels.observed_peer(key)) is not None and tunnel.latest_handshake_unix_s
+        }
+        aims = aims_of(routes, self._tunnels.plan, shaken)
         self.probes.update(aims, now)
         if aims.addresses == self._answering:
             return []

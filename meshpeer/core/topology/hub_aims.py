@@ -59,8 +59,11 @@ class Aims:
 
     home: Target | None = None
     """The hub that carries this node's traffic."""
+    home_is_up: bool = False
+    """Its tunnel has shaken hands before."""
     far: tuple[Target, ...] = ()
-    """Whose way leads by the home, and is no longer than one more hop."""
+    """Whose way leads by the home, and is no longer than one more hop. Whether hubs answer is for other hubs
+    to find out, which know when their tunnel to them is there."""
     near: tuple[Target, ...] = ()
     """Whose tunnels are this node's own: its answer, where the home's is missing, shows that this node's
     network is up. Those that stand by come first."""
@@ -74,8 +77,11 @@ class Aims:
 NO_AIMS = Aims(members={})
 
 
-def aims_of(routes: Routes, plan: MeshPlan) -> Aims:
-    """Returns whom a node probes under its plan; nobody in a full mesh."""
+def aims_of(routes: Routes, plan: MeshPlan, shaken: Container[NodeId]) -> Aims:
+    """Returns whom a node probes under its plan; nobody in a full mesh.
+
+    ``shaken`` are those whose tunnels have shaken hands. A packet into one that has no endpoint yet would
+    make it wait for REKEY_TIMEOUT, 5 s (the WireGuard paper, section 6.1)."""
     mine = routes.mine
     if mine is None or not routes.cells:
         return NO_AIMS
@@ -84,7 +90,7 @@ def aims_of(routes: Routes, plan: MeshPlan) -> Aims:
     sound = [one for one in routes.members if not one.doubted and not one.young]
     hubs = {hub.node for cell in routes.cells.values() for hub in cell.hubs}
     if mine.node in hubs:
-        others = _drawn(mine.node, [one for one in sound if one.node in hubs])
+        others = _drawn(mine.node, [one for one in sound if one.node in hubs and one.node in shaken])
         return Aims(unproven=tuple(map(Target.of, others)), members=members, addresses=addresses)
     home = members[routes.cells[mine.region].home(mine.node).node]
     carriers = {address: peer.node for peer in plan.peers for address in peer.allowed_ips}
@@ -94,12 +100,17 @@ def aims_of(routes: Routes, plan: MeshPlan) -> Aims:
         for one in sound
         if one.node != home.node
         and carried_by[one.node] == home.node
-        and (one.node in hubs or routes.home(one) == home.node)
+        and (one.answers > 0 if one.node in hubs else routes.home(one) == home.node)
     ]
     reported = reporters_of(members.values(), members.values())
-    near = [one for one in sound if carried_by[one.node] == one.node and one.node != home.node]
+    near = [
+        one
+        for one in sound
+        if carried_by[one.node] == one.node and one.node != home.node and one.node in shaken
+    ]
     return Aims(
         home=Target.of(home),
+        home_is_up=home.node in shaken,
         far=tuple(map(Target.of, _spread(mine.node, behind, hubs, reported))),
         near=tuple(
             map(Target.of, sorted(_drawn(mine.node, near), key=lambda one: one.node not in hubs)[:NEAR_MAX])

@@ -26,6 +26,8 @@ from meshpeer.core.topology.hub_reports import FORWARDING, TUNNEL
 from meshpeer.core.topology.report_book import STEADY_S, ReportBook
 
 PROBE_EVERY_S = 1.0
+NEW_TUNNEL_S = 15.0
+"""How long a tunnel may take to shake hands, before its silence is looked into."""
 FIND_OUT_EVERY_S = 5.0
 """How often somebody is asked of whom it is not known yet whether it answers."""
 REPORTED_EVERY_S = 2.0
@@ -121,11 +123,13 @@ class HubProbes:
             # What was lost behind another hub tells nothing about this one.
             self._asked.clear()
             self._exam, self._exam_from_s = None, now.mono_s
-            self._probe_at_s = now.mono_s + PROBE_EVERY_S
+            self._probe_at_s = now.mono_s + (PROBE_EVERY_S if aims.home_is_up else NEW_TUNNEL_S)
             self.book.home_changed()
         elif self._exam is not None and self._groups() != groups:
             # Whoever was not asked from the start would be taken for silent.
             self._exam = _Exam(now.mono_s, now.mono_s)
+        if aims.home_is_up:
+            self._probe_at_s = min(self._probe_at_s, now.mono_s + PROBE_EVERY_S)
         self.book.follow(aims.members)
         self._heard_at_s = {key: at_s for key, at_s in self._heard_at_s.items() if key[0] in aims.members}
 
@@ -198,7 +202,8 @@ class HubProbes:
     def _questions(self) -> list[tuple[Target, int]]:
         """Returns of whom is to be found out whether it answers: for the first time, or again."""
         aims = self._aims
-        around = [*([aims.home] if aims.home else []), *aims.near[:1], *aims.far, *aims.unproven]
+        behind = [aims.home, *aims.far] if aims.home and aims.home_is_up else []
+        around = [*behind, *aims.near[:1], *aims.unproven]
         unproven = [(one, family) for one in around for family in one.families if family not in one.proven]
         lost = [aims.members[node] for node in self.book.nodes if node != self._home and node in aims.members]
         again = [(one, family) for one in map(Target.of, lost) for family in one.families]

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topology_members import member, view_of
+from topology_members import member, node, view_of
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
 from meshpeer.core.records.bounds import HUBS_FAILED_MAX
 from meshpeer.core.records.kinds import HubReport
 from meshpeer.core.topology.hub_aims import FAR_MAX, IPV4, NEAR_MAX, aims_of
-from meshpeer.core.topology.hub_probes import ASKED_MAX, AskEcho, HubProbes
+from meshpeer.core.topology.hub_probes import ASKED_MAX, NEW_TUNNEL_S, AskEcho, HubProbes
 from meshpeer.core.topology.hub_reports import FORWARDING, TUNNEL
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.topology.report_book import (
@@ -31,6 +31,8 @@ from meshpeer.core.topology.report_book import (
 from meshpeer.core.topology.view import MemberView
 
 NOTICED_WITHIN_S = 6.0
+EVERYBODY = frozenset(node(number) for number in range(60))
+"""Whose tunnels have shaken hands."""
 
 
 # --- which fault --------------------------------------------------------------------------------------------
@@ -263,9 +265,9 @@ def test_nobody_is_probed_in_a_full_mesh() -> None:
     view = dataclasses.replace(view_of(*crowd), topology="full")
     for one in crowd:
         routes = Routes(view, one.node)
-        assert aims_of(routes, routes.plan()) == aims_of(routes, routes.plan())
-        assert not aims_of(routes, routes.plan()).addresses
-        assert not aims_of(routes, routes.plan()).members
+        assert aims_of(routes, routes.plan(), EVERYBODY) == aims_of(routes, routes.plan(), EVERYBODY)
+        assert not aims_of(routes, routes.plan(), EVERYBODY).addresses
+        assert not aims_of(routes, routes.plan(), EVERYBODY).members
 
 
 @settings(max_examples=60, deadline=None)
@@ -280,7 +282,7 @@ def test_what_is_probed_behind_a_hub_is_one_hop_behind_it_and_what_is_near_is_no
     ]
     plans = {one.node: (routes := Routes(view_of(*crowd), one.node), routes.plan()) for one in crowd}
     for one in crowd:
-        aims = aims_of(*plans[one.node])
+        aims = aims_of(*plans[one.node], EVERYBODY)
         assert len(aims.far) <= FAR_MAX
         assert len(aims.near) <= NEAR_MAX
         for far in aims.far:
@@ -292,13 +294,34 @@ def test_what_is_probed_behind_a_hub_is_one_hop_behind_it_and_what_is_near_is_no
             assert carrier(plans[one.node][1], near.ipv6) == near.node
 
 
+def test_no_probe_goes_into_a_tunnel_that_has_not_shaken_hands() -> None:
+    """It would make WireGuard wait for five seconds: measured as a gap of that length at a failover."""
+    crowd = mesh(eu=5, us=3)
+    for one in crowd:
+        routes = Routes(view_of(*crowd), one.node)
+        aims = aims_of(routes, routes.plan(), ())
+        assert (aims.near, aims.unproven, aims.home_is_up) == ((), (), False)
+
+
+def test_a_new_tunnel_gets_its_time_before_silence_is_looked_into() -> None:
+    rig = Rig(new=True)
+    rig.run(NEW_TUNNEL_S - 0.1)
+    assert rig.sent == []
+    rig.lost = {rig.home, *rig.behind}
+    assert rig.run_until(lambda: rig.kinds == {rig.home: TUNNEL}, NOTICED_WITHIN_S)
+    rig = Rig(new=True)
+    rig.probes.update(dataclasses.replace(rig.aims, home_is_up=True), rig.now)
+    rig.run(1.1)
+    assert len(rig.sent) == 1
+
+
 def test_different_members_probe_different_ones() -> None:
     crowd = mesh(eu=40, us=5, ap=5, sa=5)
     view = view_of(*crowd)
     seen: set[NodeId] = set()
     for one in crowd[:40]:
         routes = Routes(view, one.node)
-        seen |= {far.node for far in aims_of(routes, routes.plan()).far}
+        seen |= {far.node for far in aims_of(routes, routes.plan(), EVERYBODY).far}
     assert len(seen) >= 6
 
 
@@ -308,15 +331,18 @@ def test_different_members_probe_different_ones() -> None:
 class Rig:
     """One edge of a region of three, its probes, and a network that loses what a test wants lost."""
 
-    def __init__(self, *, answers: int = 3, us: int = 3, loss: float = 0.0, rtt_s: float = 0.02) -> None:
+    def __init__(
+        self, *, answers: int = 3, us: int = 3, loss: float = 0.0, rtt_s: float = 0.02, new: bool = False
+    ) -> None:
         crowd = mesh(eu=4, us=us, answers=answers)
         self.members = {one.node: one for one in crowd}
         view = view_of(*crowd)
         for one in crowd:
             self.routes = Routes(view, one.node)
-            self.aims = aims_of(self.routes, self.routes.plan())
+            self.aims = aims_of(self.routes, self.routes.plan(), EVERYBODY)
             if self.aims.home is not None and one.region == "eu":
                 break
+        self.aims = dataclasses.replace(self.aims, home_is_up=not new)
         self.behind = {one.node for one in self.aims.far}
         self.standby = self.aims.near[0].node
         self.lost: set[NodeId] = set()
