@@ -137,12 +137,13 @@ class Routes:
         """Returns whose tunnel leads to a member that this node has none for, and takes what comes from it.
 
         ``direct`` are those whom this node keeps a tunnel to beyond the rules: a hub among them brings the
-        traffic of whom it serves."""
+        traffic of whom it serves, as does one of several hubs of this node's own region."""
         assert self._mine is not None
         there = self.home(to)
         if self._mine.node in self._hubs:
             return there
-        return there if there in direct and to.node not in self._hubs else self.home(self._mine)
+        brings = there in direct or (self.mode == REGIONAL and there in self.adjacent)
+        return there if brings and to.node not in self._hubs else self.home(self._mine)
 
     def plan(self, held: Held = NOTHING_HELD, *, forwarded: bool = False) -> MeshPlan:
         """Returns the tunnels. ``forwarded``: this node was a hub when the mesh was regional; it carries on

@@ -109,6 +109,13 @@ def test_a_region_without_a_fit_member_is_carried_by_another() -> None:
     check(view_of(*eu, *ap))
 
 
+def test_a_region_that_is_carried_by_two_hubs_reaches_all_of_theirs() -> None:
+    """Whoever is in the hubs' own region has tunnels to both, and is reached by either."""
+    us = [member(number, region="us") for number in range(6)]
+    eu = [member(number + 10, region="eu", hub="never") for number in range(6)]
+    check(dataclasses.replace(view_of(*us, *eu), hubs=2))
+
+
 def test_a_mesh_without_anybody_fit_is_full() -> None:
     view = view_of(*(member(number, region="eu", hub="never") for number in range(4)))
     assert {plan_mesh(view, one.node).mode for one in view.members} == {"full"}
