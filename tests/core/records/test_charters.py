@@ -6,7 +6,7 @@ import ipaddress
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpeer.core.errors import LocalFault, PeerFault
@@ -189,6 +189,7 @@ subnets = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(subnets, subnets)
 def test_whatever_follows_is_accepted_by_all_and_keeps_every_address(before: str, after: str) -> None:
     old, new = changed(OLD, subnet=before), successor(subnet=after)
