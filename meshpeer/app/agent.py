@@ -22,6 +22,7 @@ import trio
 from trio import TaskStatus
 
 from meshpeer.adapters.executor import ClosedExecutor, open_executor
+from meshpeer.adapters.prober import UdpProber
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
@@ -61,6 +62,7 @@ from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import Executor
+from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
 
 READY_WITHOUT_PEERS_S = 8.0
@@ -275,6 +277,7 @@ class Agent:
         self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
+        self.probing = Probing(UdpProber(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
         self.attempts = Attempts(
             me=self.node.me,
@@ -298,6 +301,7 @@ class Agent:
         nursery.start_soon(self.keeper.serve)
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
+            nursery.start_soon(self.probing.run, self.reconciler.applied_once)
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)

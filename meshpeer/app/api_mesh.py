@@ -13,6 +13,7 @@ import trio
 from meshpeer import __version__
 from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
+from meshpeer.app.hub_words import reports_of
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
@@ -105,7 +106,12 @@ class MeshAnswers:
 
     async def peers(self) -> list[Peer]:
         node, now = self._agent.node, self._agent.clock.now().unix_s
-        listed = [views.peer_view(node, one, now) for one in node.roster.members if one.node != node.me]
+        reports = reports_of(node)
+        listed = [
+            views.peer_view(node, one, now, reports.get(one.node))
+            for one in node.roster.members
+            if one.node != node.me
+        ]
         left = [
             views.left_view(one.leave) for one in node.ledger if one.leave is not None and one.node != node.me
         ]

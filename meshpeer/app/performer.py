@@ -15,6 +15,7 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.messages import (
+    AnswerEchoes,
     ApplyDevice,
     DeliverToSelf,
     FarewellOver,
@@ -26,6 +27,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
 )
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.ports import CommitFailed
 from meshpeer.runtime.releases import Releases, Verdict
 
@@ -73,6 +75,10 @@ class Performer:
                 self._agent.reconciler.want(device)
             case Forward(forwarding=wanted):
                 self._agent.forwarder.want(wanted)
+            case AnswerEchoes(addresses=addresses):
+                self._agent.probing.want(addresses)
+            case AskEcho():
+                self._agent.probing.ask(effect)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

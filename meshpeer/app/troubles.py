@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshpeer.app.agreement import lasting_differences
+from meshpeer.app.hub_words import lines_of, own_troubles, unwatched_hubs
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.views import name_of
 from meshpeer.core.identity.constraints import Capability
@@ -31,6 +32,7 @@ def troubles_of(agent: Agent) -> list[str]:
     troubles += [
         f"{one.prefix} is not advertised: {one.why} ({one.hint})" for one in node.tunnels.lans.withheld
     ]
+    troubles += own_troubles(node)
     member = node.ledger.get(node.me)
     best = member.best if member else None
     if best is not None and not best.identity.durable:
@@ -62,6 +64,8 @@ def notices_of(agent: Agent) -> list[str]:
         if one.name != one.record.name:
             notices.append(f"{one.name} asked for the name {one.record.name}, which another member has")
     notices += lasting_differences(node, agent.clock.now())
+    notices += lines_of(node)
+    notices += unwatched_hubs(node, agent.clock.now().unix_s)
     banned = node.links.banned(agent.clock.now())
     for who, offence in node.offences.items():
         shut_out = ", and is shut out for a while" if who in banned else ""

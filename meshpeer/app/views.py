@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable
 
+from meshpeer.app.hub_words import lines_of, said_of
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
 from meshpeer.core.membership.opinions import Opinion, State
@@ -56,7 +57,10 @@ def state_of(node: Node, who: NodeId) -> str:
     return opinion.state.value
 
 
-def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
+def peer_view(
+    node: Node, one: Listed, now_unix_s: float, reports: dict[str, list[str]] | None = None
+) -> Peer:
+    """Returns how this node sees a member; ``reports`` are those of it as a hub."""
     opinion = node.detector.opinion(one.node)
     carrier = node.tunnels.plan.carrier_of(one.ipv6)
     over = carrier.public_key if carrier is not None else one.record.wireguard_key
@@ -93,6 +97,8 @@ def peer_view(node: Node, one: Listed, now_unix_s: float) -> Peer:
         rx_bytes=observed.rx_bytes if observed and direct else 0,
         tx_bytes=observed.tx_bytes if observed and direct else 0,
         routes=lans_of(node, one.node),
+        reported=f"by {said_of(reports)}" if reports else "",
+        probed=bool(one.record.answers),
     )
 
 
@@ -137,6 +143,7 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
         forwards=node.tunnels.plan.forwards,
         keeps=_names(node, held.direct) if held else (),
         waits_for=_names(node, held.carried) if held else (),
+        reported=tuple(lines_of(node)),
         peers=tuple(
             PlanPeer(
                 name=names.get(peer.public_key, ""),

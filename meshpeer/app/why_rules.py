@@ -37,12 +37,16 @@ def rule_view(reason: Reason, *, name_of: NameOf, me: NodeId, now_unix_s: float)
         case CarriedReason():
             text = (
                 f"in {_region(reason.region)} nobody is fit to be a hub, "
-                f"so the hubs of {_region(reason.by)} carry it"
+                f"so the hubs of {_region(reason.by)} carry it, the nearest by what members say"
             )
             return WhyRule(code="region_carried", text=text)
         case PassedOverReason():
             name, region = reason.member.name, _region(reason.region)
-            why = "its observers say that it is gone" if reason.gone else "it has not all its tunnels yet"
+            why = "it has not all its tunnels yet"
+            if reason.reported:
+                why = "those that depend on it report that it carries nothing"
+            if reason.gone:
+                why = "its observers say that it is gone"
             text = f"{name} would be the hub of {region}, but {why}"
             return WhyRule(code="hub_passed_over", text=text)
         case IsHubReason():
@@ -99,6 +103,8 @@ def _pair(reason: PairReason) -> str:
             return "both are hubs, and every two hubs have a tunnel"
         case PairRule.SERVED:
             return "one of the two is the other's hub"
+        case PairRule.STANDBY:
+            return "one of the two stands by to be the other's hub"
         case PairRule.APART if same:
             return (
                 f"both are in {_region(one.region)}, which has {reason.size} members: "
@@ -117,6 +123,7 @@ def _hub(reason: HubReason) -> str:
     hub, over = reason.hub.name, reason.over.name if reason.over else ""
     because = {
         Criterion.ONLY: "nobody else there is fit",
+        Criterion.SOUND: f"those that depend on {over} report that it carries nothing",
         Criterion.PREFERRED: f"its settings ask for that (hub = prefer), those of {over} do not",
         Criterion.PUBLIC: f"it has an endpoint that can be reached from anywhere, {over} names none",
         Criterion.WARM: f"it has the tunnels of a hub, {over} has them not yet",

@@ -131,6 +131,10 @@ class Peer(Doc, frozen=True, kw_only=True):
     tx_bytes: int
     routes: tuple[str, ...] = ()
     """LANs that are reached through it."""
+    reported: str = ""
+    """By whom, and for what, where members say that it carries nothing for them as a hub."""
+    probed: bool = False
+    """Probes through its tunnels have reached it: members notice where it falls silent as a hub."""
 
 
 class PlanPeer(Doc, frozen=True, kw_only=True):
@@ -159,6 +163,8 @@ class Plan(Doc, frozen=True, kw_only=True):
     """Members with whom this node keeps its own tunnel, although hubs are to carry the pair: it is in use."""
     waits_for: tuple[str, ...] = ()
     """Members that hubs carry still, until the pair's own tunnel works."""
+    reported: tuple[str, ...] = ()
+    """One line for each other hub that members report."""
 
 
 class TaskCounts(Doc, frozen=True, kw_only=True):

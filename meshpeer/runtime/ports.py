@@ -21,6 +21,7 @@ from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
 from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
 from meshpeer.core.jobs.model import FileRef
+from meshpeer.core.node.messages import EchoAsked, EchoHeard
 from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
@@ -123,6 +124,20 @@ class Forwarding(Protocol):
     async def ensure(self, wanted: DesiredForwarding) -> bool:
         """Forwards what is wanted and nothing else; says whether anything had to be done, raises
         ``EnvironmentFault``."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks members for an echo through the tunnels, and answers those who ask."""
+
+    async def serve(self, address: str, heard: Callable[[EchoAsked | EchoHeard], None]) -> None:
+        """Answers on one overlay address of this machine until cancelled; says what is asked, and what comes
+        back. Raises ``EnvironmentFault`` where the address can't be had."""
+        ...
+
+    def ask(self, address: str, number: int) -> bool:
+        """Sends one probe from this machine's address of the same family; False where that is not possible:
+        it is lost, as others are on their way. Never blocks."""
         ...
 
 

@@ -37,6 +37,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire import cbor
 from meshpeer.sim import warm
@@ -47,6 +48,7 @@ from meshpeer.sim.issuing import DAYS_S, DEFAULT_USES, Office
 from meshpeer.sim.judge import SharedJudge
 from meshpeer.sim.meter import Meter
 from meshpeer.sim.network import Network, Partition, Terrain, address_of
+from meshpeer.sim.overlay import Overlay
 from meshpeer.sim.wireguard import device_of
 
 EPOCH_S = 1_800_000_000.0
@@ -88,6 +90,7 @@ class World:
         self.meter = Meter()
         terrain = terrain or Terrain(latency_s=((latency_s,),))
         self.network = Network(self.heap, terrain, self.random, self.meter, self.post)
+        self.overlay = Overlay(self.heap, self.network, self.post)
         self.hosts: dict[str, Host] = {}
         self.watchers: list[Watcher] = []
         self.judge = SharedJudge()
@@ -362,8 +365,11 @@ class World:
                 self.network.close(host, link, reason)
             case ShowChain(chain=chain):
                 host.chain = chain
+            case AskEcho():
+                self.overlay.ask(host, effect)
             case ApplyDevice(device=device):
                 host.device = device
+                self.overlay.place(host, device)
                 self.heap.after(APPLY_S, self._look, host, host.life, device)
             case _:
                 host.effects.append(effect)

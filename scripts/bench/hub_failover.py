@@ -4,7 +4,7 @@
 Makes a lab of three regions of three nodes with the commands that a user types, and pings across every 20 ms.
 Needs root.
 
-    .venv/bin/python scripts/bench/hub_failover.py
+    .venv/bin/python scripts/bench/hub_failover.py [lost] [killed] [closed] [stuck]
 """
 
 from __future__ import annotations
@@ -30,7 +30,18 @@ REGIONS = {
 }
 REGION_OF = {name: region for region, names in REGIONS.items() for name in names}
 SETTLE_S, LOST_S, BACK_S = 35.0, 20.0, 45.0
+TUNNEL_BACK_S = 100.0
+"""A hub whose tunnel was dead has to answer for a minute first."""
 SHORTEST_GAP_S = 0.1
+PORT_CLOSED = """table inet fault {
+  chain i { type filter hook input priority 0; udp dport 51820 drop; }
+  chain o { type filter hook output priority 0; udp sport 51820 drop; }
+}"""
+"""Links live, tunnels carry nothing."""
+FORWARDS_NOTHING = """table inet fault {
+  chain f { type filter hook forward priority 0; policy drop; }
+}"""
+MENDED = "delete table inet fault"
 
 
 def main() -> None:
@@ -38,20 +49,50 @@ def main() -> None:
     with Lab.from_toml(f'name = "hubs"\n[lans.lan0]\nipv4 = "192.168.77.0/24"\n{nodes}') as lab:
         found(lab)
         time.sleep(SETTLE_S)
-        plan = plan_of(lab.node("alpha"))
-        lost = next(name for name in plan["hubs"] if REGION_OF[name] != "eu")
-        spare = {*plan["hubs"], *plan["standbys"]}
-        near = next(name for name in REGIONS[REGION_OF[lost]] if name not in spare)
-        far = next(name for name in REGIONS["eu"] if name not in spare)
-        print(f"{near} pings {far} by {lost}, every 20 ms")
-        measure(lab, near, far, "machine lost", lambda: lab.unplug(lost), lambda: lab.plug(lost))
-        agent = lab.node(lost)
-        up = ["meshpeer", "up", "--detach"]
-        measure(lab, near, far, "agent killed", lambda: kill_agent(agent), lambda: agent.run(up))
+        for case in sys.argv[1:] or ("lost", "killed", "closed", "stuck"):
+            run_case(lab, case)
+
+
+def run_case(lab: Lab, case: str) -> None:
+    lost, near, far = pick(lab)
+    hub = lab.node(lost)
+    match case:
+        case "lost":
+            measure(lab, near, far, "machine lost", lambda: lab.unplug(lost), lambda: lab.plug(lost))
+        case "killed":
+            up = ["meshpeer", "up", "--detach"]
+            measure(lab, near, far, "agent killed", lambda: kill_agent(hub), lambda: hub.run(up))
+        case "closed":
+            mend = lambda: nft(hub, MENDED)  # noqa: E731
+            measure(lab, near, far, "port closed", lambda: nft(hub, PORT_CLOSED), mend, TUNNEL_BACK_S)
+        case "stuck":
+            mend = lambda: nft(hub, MENDED)  # noqa: E731
+            measure(lab, near, far, "forwards nothing", lambda: nft(hub, FORWARDS_NOTHING), mend)
+        case _:
+            raise SystemExit(f"there is no case {case}")
+    hubs = plan_of(lab.node(near))["hubs"]
+    print(f"{'':16} hubs are {', '.join(hubs)} then", flush=True)
+
+
+def pick(lab: Lab) -> tuple[str, str, str]:
+    """Returns a hub, a member whose home it is, and a member of another region."""
+    plan = plan_of(lab.node("alpha"))
+    lost = next(name for name in plan["hubs"] if REGION_OF[name] != "eu")
+    spare = {*plan["hubs"], *plan["standbys"]}
+    near = next(name for name in REGIONS[REGION_OF[lost]] if name not in spare)
+    far = next(name for name in REGIONS["eu"] if name not in spare)
+    print(f"{near} pings {far} by {lost}, every 20 ms")
+    return lost, near, far
 
 
 def measure(
-    lab: Lab, near: str, far: str, what: str, lose: Callable[[], object], mend: Callable[[], object]
+    lab: Lab,
+    near: str,
+    far: str,
+    what: str,
+    lose: Callable[[], object],
+    mend: Callable[[], object],
+    back_s: float = BACK_S,
 ) -> None:
     with tempfile.TemporaryFile("w+") as out:
         ping = lab.node(near).popen(["ping", "-n", "-D", "-i", "0.02", f"{far}.mesh"], stdout=out)
@@ -61,7 +102,7 @@ def measure(
         time.sleep(LOST_S)
         back_at = time.time()
         mend()
-        time.sleep(BACK_S)
+        time.sleep(back_s)
         ping.send_signal(signal.SIGINT)
         ping.wait()
         out.seek(0)
@@ -70,7 +111,7 @@ def measure(
     while_lost = [round(gap, 2) for at, gap in gaps if at < back_at]
     once_back = [round(gap, 2) for at, gap in gaps if at >= back_at]
     after = f"first {gaps[0][0] - lost_at:.1f} s after it" if while_lost else ""
-    print(f"{what:14} gaps {while_lost or 'none'} s {after}; back again: {once_back or 'none'} s", flush=True)
+    print(f"{what:16} gaps {while_lost or 'none'} s {after}; back again: {once_back or 'none'} s", flush=True)
 
 
 def found(lab: Lab) -> None:
@@ -82,6 +123,10 @@ def found(lab: Lab) -> None:
         if name != "alpha":
             join = ["meshpeer", "join", invite, "--name", name, "--region", region]
             lab.node(name).run([*join, "--detach", "--quiet"])
+
+
+def nft(node: Node, rules: str) -> None:
+    node.run(["nft", "-f", "-"], input=rules)
 
 
 def kill_agent(node: Node) -> None:

@@ -1,5 +1,5 @@
 """Three regions of three machines: traffic between regions goes by hubs, which forward nothing else, and a
-hub that dies is replaced."""
+hub that dies, or whose agent lives and carries nothing, is replaced."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ REGIONS = {
 NAMES = tuple(itertools.chain.from_iterable(REGIONS.values()))
 GROWN_UP_S = 36.0
 """A little longer than one stands by before it takes over."""
+REPLACED_WITHIN_S = 15.0
+HELD_PINGS = ["ping", "-n", "-q", "-c", "200", "-i", "0.1"]
+"""Twenty seconds of them: a hub that comes and goes would lose some."""
+FAULTS = {
+    "its tunnel carries nothing": """table inet fault {
+  chain i { type filter hook input priority 0; udp dport 51820 drop; }
+  chain o { type filter hook output priority 0; udp sport 51820 drop; }
+}""",
+    "it passes nothing on": """table inet fault {
+  chain f { type filter hook forward priority 0; policy drop; }
+}""",
+}
 TABLE = ["nft", "list", "table", "inet", "meshpeer_wg0"]
 
 
@@ -122,6 +134,40 @@ def test_a_hub_whose_machine_dies_is_replaced_and_comes_back_quietly(lab: Lab) -
     meshkit.until(lambda: lost not in next(iter(hubs_seen(lab, others))), "another hub has taken over", 30)
     lab.plug(lost)
     meshkit.until(lambda: meshkit.pings(lab.node(lost), f"{far}.mesh"), f"{lost} pings {far}", 60)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_hub_that_carries_nothing_is_replaced_while_its_agent_lives_and_stays_so(
+    lab: Lab, fault: str
+) -> None:
+    (hubs,) = hubs_seen(lab)
+    spare = {*hubs, *standbys(lab)}
+    lost = next(hub for hub in hubs if region_of(hub) != "eu")
+    near = next(name for name in REGIONS[region_of(lost)] if name not in spare)
+    far = next(name for name in NAMES if region_of(name) != region_of(lost) and name not in spare)
+    node, hub = lab.node(near), lab.node(lost)
+    meshkit.until(
+        lambda: all(peer.probed for name, peer in meshkit.peers(node).items() if name in spare),
+        "all hubs are known to answer",
+        60,
+    )
+    hub.run(["nft", "-f", "-"], input=FAULTS[fault])
+    try:
+        meshkit.until(lambda: lost not in meshkit.plan(node).hubs, f"{lost} is replaced", REPLACED_WITHIN_S)
+        meshkit.until(lambda: meshkit.pings(node, f"{far}.mesh"), f"{near} pings {far} again", 10)
+        others = tuple(name for name in NAMES if name != lost)
+        meshkit.until(lambda: len(hubs_seen(lab, others)) == 1, "all others agree", 10)
+        said = f"hub {lost} is reported by {near}: {fault}"
+        for line in (*meshkit.plan(lab.node(far)).reported, *meshkit.status(lab.node(far)).warnings):
+            assert not line.startswith(f"hub {lost}") or line.startswith(said)
+        assert any(line.startswith(said) for line in meshkit.plan(lab.node(far)).reported)
+        assert meshkit.peers(lab.node(far))[lost].reported.startswith(f"by {near}: {fault}")
+        assert any("look for a firewall" in line for line in meshkit.status(hub).warnings)
+        with meshkit.pinging(node, f"{far}.mesh"):
+            node.run([*HELD_PINGS, f"{far}.mesh"])
+        assert lost not in meshkit.plan(node).hubs
+    finally:
+        hub.run(["nft", "delete", "table", "inet", "fault"])
 
 
 # --- helpers ------------------------------------------------------------

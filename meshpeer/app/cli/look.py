@@ -150,6 +150,8 @@ def peers(asked: Asked) -> None:
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
             show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")
+        if one.reported:
+            show.line(f"hub {show.clean(one.name)} is reported {show.clean(one.reported)}")
 
 
 def _peer_row(one: Peer) -> list[str]:
@@ -189,6 +191,8 @@ def _print_plan(found: Plan) -> None:
         show.line(f"Tunnels kept until they are idle, then by hubs: {', '.join(found.keeps)}")
     if found.waits_for:
         show.line(f"By hubs until a tunnel of their own works: {', '.join(found.waits_for)}")
+    for line in found.reported:
+        show.line(show.clean(line))
     show.line(
         f"Mode {found.mode}; {show.count(len(found.peers), 'peer')}, "
         f"routes: {', '.join(found.routes) or 'none'}"

@@ -99,6 +99,21 @@ class RenameAsked:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoAsked:
+    """A probe came out of a tunnel, and was answered."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoHeard:
+    """A probe of this node came back."""
+
+    number: int
+    source: str
+
+
 # --- effects ------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +142,13 @@ class Forward:
     """Pass packets on as this says from now on, and nothing else."""
 
     forwarding: DesiredForwarding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerEchoes:
+    """Answer probes on these overlay addresses of this node, and send them from there; none: not at all."""
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

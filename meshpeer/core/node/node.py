@@ -11,7 +11,6 @@ one plan."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -65,6 +64,8 @@ from meshpeer.core.node.messages import (
     CharterSigned,
     DeliverToSelf,
     DeviceObserved,
+    EchoAsked,
+    EchoHeard,
     EndpointsChanged,
     FarewellOver,
     FirstSyncDone,
@@ -79,10 +80,12 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
+from meshpeer.core.node.watch import Watch
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
@@ -98,19 +101,9 @@ STEP_PAUSE_PER_MEMBER_S = 0.0005
 BAN_S = 600.0
 """How long an identity that passed on a bad signature is shut out."""
 
-OFFENDERS_MAX = 64
 NO_PLACE = "no certificate admits this node any more"
 
 _CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offence:
-    """How a member broke the protocol last, and how often it did."""
-
-    what: str
-    unix_s: float
-    times: int
 
 
 class Node:
@@ -178,6 +171,14 @@ class Node:
             counters=self.counters,
             agreement=self.agreement,
         )
+        self.watch = Watch(
+            self.tunnels,
+            roster=lambda: self.derived.roster,
+            rtt_s=self.detector.rtt_s,
+            entropy=entropy,
+            stored=self.presence.stored,
+            now=now,
+        )
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -197,6 +198,7 @@ class Node:
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
+            self.watch.next_deadline(),
             self.scheduler.next_deadline(),
         )
 
@@ -262,7 +264,12 @@ class Node:
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
+            case EchoAsked() | EchoHeard():
+                self.watch.on_echo(event, now)
+                self._stale = self._stale or self.watch.has_news
+                return []
             case LagMeasured(lag_s=lag_s):
+                self.watch.probes.on_lag(now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
             case Persisted():
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
@@ -273,7 +280,9 @@ class Node:
         self._stale = self._stale or self._is_due(self.derived.deadline, now)
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
-        effects = self._from_links(self.links.tick(now), now)
+        effects: list[NodeEffect] = [*self.watch.tick(now)]
+        self._stale = self._stale or self.watch.has_news
+        effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
         effects += self._from_gossip(self.gossip.tick(now), None, now)
         return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
@@ -298,7 +307,7 @@ class Node:
             return done + self._on_message(peer, message, now)
         except PeerFault as fault:
             self.counters.add(Counter.FRAMES_REFUSED)
-            self._note_offence(self.links.peer_of(link), fault.what, now)
+            note_offence(self.offences, self.links.peer_of(link), fault.what, now)
             return self._from_links(self.links.on_fault(link, fault.what, now), now)
 
     def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[NodeEffect]:
@@ -334,12 +343,6 @@ class Node:
                 return self._from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
-
-    def _note_offence(self, peer: NodeId | None, what: str, now: Instant) -> None:
-        if peer is None or (peer not in self.offences and len(self.offences) >= OFFENDERS_MAX):
-            return
-        times = self.offences[peer].times + 1 if peer in self.offences else 1
-        self.offences[peer] = Offence(what=what, unix_s=now.unix_s, times=times)
 
     # --- what machines want ---------------------------------------------------------------------------------
 
@@ -454,7 +457,7 @@ class Node:
             done.append(FirstSyncDone(peer=source or self.me))
         if outcome.fault and source is not None:
             self.counters.add(Counter.PEERS_BANNED)
-            self._note_offence(source, outcome.fault, now)
+            note_offence(self.offences, source, outcome.fault, now)
             done += self._from_links(self.links.ban(source, BAN_S, outcome.fault, now), now)
         for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
             done += self._weigh(node, now)
@@ -532,6 +535,7 @@ class Node:
         self.presence.mode, self.presence.warm = self._shown()
         self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)
         self.presence.routes = self.derived.routes()
+        self.presence.seen = self.watch.take()
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)
@@ -542,6 +546,7 @@ class Node:
             forward = self.tunnels.forward_change()
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
+            effects += self.watch.follow_plan(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

@@ -17,7 +17,7 @@ from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, MeshId, WireGuardKey
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import LeaveRecord, MemberRecord
+from meshpeer.core.records.kinds import NOTHING_SEEN, LeaveRecord, MemberRecord, Seen
 from meshpeer.core.wire.limits import RECORD_BYTES_MAX
 
 REPUBLISH_S = 86_400.0
@@ -45,6 +45,7 @@ class Profile:
     reflected_endpoints: tuple[str, ...] = ()
     router: str = ""
     routes: tuple[str, ...] = ()
+    seen: Seen = NOTHING_SEEN
 
 
 class OwnRecord:
@@ -102,16 +103,18 @@ class OwnRecord:
             reflected_endpoints=profile.reflected_endpoints,
             router=profile.router,
             routes=profile.routes,
+            hubs_failed=profile.seen.hubs_failed,
+            answers=profile.seen.answers,
+            distances=profile.seen.distances,
         )
-        signed = envelope.sign(self._key, self._mesh, record)
-        while len(signed) > RECORD_BYTES_MAX and (fewer := _with_fewer_endpoints(record)) is not None:
-            # Long names and many routes leave room for fewer endpoints; the best come first.
-            record = fewer
-            signed = envelope.sign(self._key, self._mesh, record)
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(
                 f"own record {record.incarnation}.{record.sequence} does not pass {self._ahead_of}"
             )
+        signed = envelope.sign(self._key, self._mesh, record)
+        while len(signed) > RECORD_BYTES_MAX and (less := _with_less(record)) is not None:
+            record = less
+            signed = envelope.sign(self._key, self._mesh, record)
         self._published, self._published_at_s, self.record = profile, now.mono_s, record
         self._refuting = False
         return signed
@@ -150,8 +153,15 @@ class OwnRecord:
         return envelope.sign(self._key, self._mesh, record)
 
 
-def _with_fewer_endpoints(record: MemberRecord) -> MemberRecord | None:
-    """Returns the record without the last endpoint of the longer list; None where each has one at most."""
+def _with_less(record: MemberRecord) -> MemberRecord | None:
+    """Returns a shorter record; None where nothing can be spared.
+
+    What a node is comes before what it saw. Long names and many routes leave room for fewer endpoints, of
+    which the best come first."""
+    if record.distances:
+        return msgspec.structs.replace(record, distances=())
+    if record.hubs_failed:
+        return msgspec.structs.replace(record, hubs_failed=())
     control, wireguard = record.control_endpoints, record.wireguard_endpoints
     if max(len(control), len(wireguard)) < 2:
         return None

@@ -13,7 +13,7 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.own import OwnRecord, Profile
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import MemberRecord
+from meshpeer.core.records.kinds import NOTHING_SEEN, MemberRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 
 AWAY_MAX_S = 7 * 86_400
@@ -27,8 +27,10 @@ class Presence:
         held = ledger.get(config.key.public)
         self._config = config
         self._ledger = ledger
-        self._own = OwnRecord(config.key, ledger.mesh, stored=held.current if held else None, now=now)
-        self._previous_ipv4 = held.current.ipv4 if held and held.current else ""
+        self.stored = held.current if held else None
+        """What this node published last in an earlier run."""
+        self._own = OwnRecord(config.key, ledger.mesh, stored=self.stored, now=now)
+        self._previous_ipv4 = self.stored.ipv4 if self.stored else ""
         self._profile: Profile | None = None
         self.name = config.name
         self.hub = config.hub
@@ -41,6 +43,8 @@ class Presence:
         """Where others see this node, and what they make of its router."""
         self.routes: tuple[str, ...] = ()
         """LANs that it advertises."""
+        self.seen = NOTHING_SEEN
+        """What this node has seen of hubs and regions."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -120,6 +124,7 @@ class Presence:
             reflected_endpoints=self.reflected if config.wireguard_port else (),
             router=self.router,
             routes=self.routes if config.wireguard_port else (),
+            seen=self.seen,
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

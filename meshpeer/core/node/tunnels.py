@@ -94,6 +94,8 @@ class Tunnels:
         self.plan = MeshPlan(mode="full", peers=())
         self.view: MeshView | None = None
         """What the plan was derived from."""
+        self.routes: Routes | None = None
+        """What the plan was made from; None before the first."""
         self.moves = Moves(me)
         self.reflections = Reflections()
         self._keys: dict[NodeId, WireGuardKey] = {}
@@ -193,6 +195,7 @@ class Tunnels:
         self._let_linger(wanted, now)
         was_hub = self._forwarded is not None and self._forwarded.hub
         self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
+        self.routes = routes
         gone = {*doubted, *gone}
         works = [
             tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
@@ -394,6 +397,9 @@ def mesh_view(
                 incarnation=one.record.incarnation,
                 mode=one.record.mode,
                 lans=lans.get(one.node, ()),
+                reports=one.record.hubs_failed,
+                answers=one.record.answers,
+                distances=one.record.distances,
             )
             for one in members
         ),

@@ -12,10 +12,13 @@ from meshpeer.core.membership.messages import (
     WeWereRefused,
 )
 from meshpeer.core.node.messages import (
+    AnswerEchoes,
     ApplyDevice,
     CharterSigned,
     DeliverToSelf,
     DeviceObserved,
+    EchoAsked,
+    EchoHeard,
     EndpointsChanged,
     FarewellOver,
     FirstSyncDone,
@@ -32,6 +35,7 @@ from meshpeer.core.node.messages import (
     Started,
 )
 from meshpeer.core.scheduler import messages as jobs
+from meshpeer.core.topology.hub_probes import AskEcho
 
 NodeEvent = (
     Started
@@ -50,6 +54,8 @@ NodeEvent = (
     | ForwardingFailed
     | CharterSigned
     | RenameAsked
+    | EchoAsked
+    | EchoHeard
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -60,6 +66,8 @@ NodeEffect = (
     | Persist
     | ApplyDevice
     | Forward
+    | AnswerEchoes
+    | AskEcho
     | ShowChain
     | MembersChanged
     | FirstSyncDone

@@ -32,6 +32,11 @@ MTU_MIN, MTU_MAX = 1_280, 65_535
 HUBS_MAX = 8
 """Active hubs per region: each has a tunnel to all others of all regions."""
 IDLE_MIN_S, IDLE_MAX_S = 5, 86_400
+HUBS_FAILED_MAX = 4
+"""Hubs that one member reports: its home, the one that stands by, and two that it had before."""
+DISTANCES_MAX = 8
+LEVEL_MAX = 31
+ANSWERS_MAX = 255
 
 _LABEL = re.compile(rf"[a-z0-9]([a-z0-9-]{{0,{NAME_LENGTH_MAX - 2}}}[a-z0-9])?", re.ASCII)
 _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})", re.ASCII)
@@ -87,6 +92,7 @@ def check_member(record: MemberRecord) -> None:
         raise PeerFault(f"record advertises one LAN twice, or more than {ROUTES_MAX}")
     if any(map(route_fault, record.routes)):
         raise PeerFault("record advertises what is no LAN")
+    _check_seen(record)
 
 
 def check_constraints(record: MemberRecord, identity: VerifiedIdentity) -> None:
@@ -140,6 +146,21 @@ def bounds_of(charter: CharterRecord) -> tuple[Bound, ...]:
         Bound(setting="hubs", value=charter.hubs, low=1, high=HUBS_MAX),
         Bound(setting="idle_s", value=charter.idle_s, low=IDLE_MIN_S, high=IDLE_MAX_S),
     )
+
+
+def _check_seen(record: MemberRecord) -> None:
+    if len(record.hubs_failed) > HUBS_FAILED_MAX:
+        raise PeerFault(f"record reports more than {HUBS_FAILED_MAX} hubs")
+    for report in record.hubs_failed:
+        if len(report.node) != 32 or report.incarnation < 0 or not _LABEL.fullmatch(report.kind):
+            raise PeerFault("record reports a hub in a form that is none")
+    if len(record.distances) > DISTANCES_MAX:
+        raise PeerFault(f"record names more than {DISTANCES_MAX} distances")
+    for one in record.distances:
+        if not 0 <= one.level <= LEVEL_MAX or not (not one.region or _LABEL.fullmatch(one.region)):
+            raise PeerFault("record names a distance that is none")
+    if not 0 <= record.answers <= ANSWERS_MAX:
+        raise PeerFault("record has answers out of range")
 
 
 def is_label(text: str) -> bool:

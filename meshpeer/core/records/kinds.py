@@ -11,6 +11,35 @@ import msgspec
 from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 
 
+class HubReport(msgspec.Struct, frozen=True, array_like=True):
+    """A member's word that a hub carries nothing for it; void as soon as that hub starts anew."""
+
+    node: NodeId
+    incarnation: int
+    """Of the hub's record: exactly this run of it is meant."""
+    kind: str
+    """``tunnel`` (nothing comes back from it) or ``forwarding`` (nothing from behind it)."""
+
+
+class RegionDistance(msgspec.Struct, frozen=True, array_like=True):
+    """How far a region is from the node that says so."""
+
+    region: str
+    level: int
+    """The binary logarithm of the round trip in milliseconds, rounded down; 0 below two."""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node has seen of the mesh's paths, and shows in its record."""
+
+    hubs_failed: tuple[HubReport, ...] = ()
+    answers: int = 0
+    distances: tuple[RegionDistance, ...] = ()
+
+
+NOTHING_SEEN = Seen()
+
+
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="member"):
     """What a node says of itself. Only the subject signs and raises (incarnation, sequence)."""
 
@@ -53,6 +82,13 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     """It is a hub, or stands by, and has the tunnels that this takes."""
     routes: tuple[str, ...] = ()
     """LANs behind the node that it passes on to, as CIDRs."""
+    hubs_failed: tuple[HubReport, ...] = ()
+    """The hubs that carry nothing for this node, in node id order."""
+    answers: int = 0
+    """Probes have reached this node through its tunnels, so its silence says something: 1 by IPv4, 2 by IPv6,
+    3 by both."""
+    distances: tuple[RegionDistance, ...] = ()
+    """How far other regions are, in the order of their names; a hub says so, or who has none near."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):

@@ -3,9 +3,9 @@
 *Full*: everyone peers with everyone, each tunnel owns exactly the peer's own addresses. *Regional*: a node
 peers with the hubs of its cell and, in a region of up to 32, with all of its region; hubs peer with all hubs
 and with everyone in their cell. Whatever has no tunnel goes to the own hub, from there to the other's hub,
-from there to it: three hops at most. A hub that stands by has its tunnels, and no address goes through them
-before it takes over: who stands by may change, and nobody's traffic moves. LANs behind a member go wherever
-its addresses go.
+from there to it: three hops at most. A hub that stands by has its tunnels, and nothing goes through them
+before it takes over but what those that it would serve say to it: who stands by may change, and nobody else's
+traffic moves. LANs behind a member go wherever its addresses go.
 
 An address belongs to one tunnel, and WireGuard checks that on receive, too. So paths are symmetric: a pair
 has a tunnel or has none, seen from either end, and all that a member sends or gets from afar passes its one
@@ -19,7 +19,7 @@ heals without anyone reconfiguring anything. What doubts change is who is a hub.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
@@ -42,6 +42,8 @@ class PairRule(enum.Enum):
     """Both are hubs."""
     SERVED = "served"
     """One is the other's hub."""
+    STANDBY = "standby"
+    """One stands by to be the other's hub."""
     APART = "apart"
     """None of these: they go by hubs."""
 
@@ -150,6 +152,20 @@ class Routes:
         regional = self._mine is not None and self.mode == REGIONAL
         return self._cells.get(self._mine.region) if self._mine and regional else None
 
+    @property
+    def mine(self) -> MemberView | None:
+        """Returns this node's own view; None where it is not in."""
+        return self._mine
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """Returns the cell of each region; empty where no hub carries anything."""
+        return self._cells if self.mode == REGIONAL else {}
+
+    def is_hub(self, node: NodeId) -> bool:
+        """Says whether a member carries traffic of others, or stands by to."""
+        return node in self._hubs
+
     def cell_of(self, member: MemberView) -> Cell:
         """Returns the hubs of a member's region; there are some in a regional mesh."""
         return self._cells[member.region]
@@ -164,8 +180,13 @@ class Routes:
         hubs = [one for one in (mine, other) if one.node in self._active]
         if len(hubs) == 2:
             return PairRule.HUBS
+        if not hubs:
+            # One that stands by is reached by those that it would serve: so they notice where it is dead.
+            hubs = [one for one in (mine, other) if one.node in self._hubs]
+            standing = len(hubs) == 1 and self._has_tunnel(other)
+            return PairRule.STANDBY if standing else PairRule.APART
         edge = other if mine in hubs else mine
-        return PairRule.SERVED if hubs and self.home(edge) == hubs[0].node else PairRule.APART
+        return PairRule.SERVED if self.home(edge) == hubs[0].node else PairRule.APART
 
     def home(self, member: MemberView) -> NodeId | None:
         """Returns the hub through which all passes that a member has no tunnel for; None where nobody is

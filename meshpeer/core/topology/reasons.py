@@ -27,6 +27,8 @@ class Criterion(enum.Enum):
 
     ONLY = "only"
     """Nobody else is fit."""
+    SOUND = "sound"
+    """Those that depend on the next one report that it carries nothing."""
     WARM = "warm"
     """It has the tunnels of a hub, and the next one does not say so."""
     PREFERRED = "preferred"
@@ -36,7 +38,11 @@ class Criterion(enum.Enum):
 
 
 _CRITERIA = dict(
-    zip(Rank._fields, (Criterion.WARM, Criterion.PREFERRED, Criterion.PUBLIC, Criterion.DRAWN), strict=True)
+    zip(
+        Rank._fields,
+        (Criterion.SOUND, Criterion.WARM, Criterion.PREFERRED, Criterion.PUBLIC, Criterion.DRAWN),
+        strict=True,
+    )
 )
 
 
@@ -88,11 +94,13 @@ class CarriedReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassedOverReason:
-    """A member would come before the hub, but its observers say that it is gone, or it lacks tunnels yet."""
+    """A member would come before the hub, but its observers say that it is gone, or those that depend on it
+    that it carries nothing, or it lacks tunnels yet."""
 
     member: MemberView
     region: str
     gone: bool
+    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +149,7 @@ def _pair_reasons(
     rule = routes.pair_rule(target)
     size = sum(1 for one in view.members if one.region == source.region)
     reasons: list[PathReason] = [PairReason(rule=rule, one=source, other=target, size=size)]
-    if routes.mode != REGIONAL or rule in (PairRule.FULL, PairRule.REGION):
+    if routes.mode != REGIONAL or rule in (PairRule.FULL, PairRule.REGION, PairRule.STANDBY):
         return tuple(reasons)
     for end in (source, target):
         cell = routes.cell_of(end)
@@ -160,13 +168,13 @@ def _hub_reasons(view: MeshView, cell: Cell, edge: MemberView) -> list[PathReaso
         reasons.append(CarriedReason(region=edge.region, by=region))
     others = [one for one in view.members if one.region == region and one not in cell.active]
     inside = sorted((one for one in others if one.hub != "never"), key=lambda one: rank_of(region, one).place)
-    over = min(filter(is_fit, inside), key=lambda one: rank_of(region, one), default=None)
+    over = min(filter(is_fit, inside), key=lambda one: rank_of(region, one, cell.deposed), default=None)
     reasons.append(
         HubReason(
             hub=hub,
             region=region,
             edge=edge,
-            criterion=_criterion(region, hub, over),
+            criterion=_criterion(cell, hub, over),
             over=over,
             among=len(cell.active),
             standbys=cell.standby,
@@ -174,16 +182,17 @@ def _hub_reasons(view: MeshView, cell: Cell, edge: MemberView) -> list[PathReaso
     )
     better = [one for one in inside if rank_of(region, one).place < rank_of(region, hub).place]
     reasons += [
-        PassedOverReason(member=one, region=region, gone=one.doubted)
+        PassedOverReason(member=one, region=region, gone=one.doubted, reported=one.node in cell.deposed)
         for one in better[:PASSED_OVER_MAX]
-        if one.doubted or one != over
+        if one.doubted or one.node in cell.deposed or one != over
     ]
     return reasons
 
 
-def _criterion(region: str, hub: MemberView, over: MemberView | None) -> Criterion:
+def _criterion(cell: Cell, hub: MemberView, over: MemberView | None) -> Criterion:
     """Returns by which of its parts one rank comes before another."""
     if over is None:
         return Criterion.ONLY
-    ranks = zip(Rank._fields, rank_of(region, hub), rank_of(region, over), strict=True)
-    return next(_CRITERIA[field] for field, mine, theirs in ranks if mine != theirs)
+    mine, theirs = (rank_of(cell.region, one, cell.deposed) for one in (hub, over))
+    ranks = zip(Rank._fields, mine, theirs, strict=True)
+    return next(_CRITERIA[field] for field, one, other in ranks if one != other)

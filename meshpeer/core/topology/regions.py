@@ -8,18 +8,20 @@ The first carries the traffic, the second stands by: it has all tunnels already,
 and nothing else. A hub that is *warm* says in its record that it has those tunnels, and only such a one takes
 over from another: whoever ranks higher and just came stands by until then.
 
-A region without a fit member is carried by another one's hubs. Members of such regions and of the one that
-carries them are one *cell*.
+A region without a fit member is carried by the hubs of the nearest one (``distances``). Members of such
+regions and of the one that carries them are one *cell*. Hubs that enough of those that depend on them report
+(``hub_reports``) come last, and so never leave a cell without any.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshpeer.core.ids import NodeId
+from meshpeer.core.topology.distances import nearest, weight
+from meshpeer.core.topology.hub_reports import reporters_of, reports_needed
 from meshpeer.core.topology.view import MemberView
 
 ACTIVE = 1
@@ -36,6 +38,8 @@ class Cell:
     standby: tuple[MemberView, ...]
     region: str = ""
     """Whose members the hubs are; it carries other regions, too, where those have nobody fit."""
+    deposed: frozenset[NodeId] = frozenset()
+    """Members that come last, since those that depend on them report that they carry nothing."""
 
     @property
     def hubs(self) -> tuple[MemberView, ...]:
@@ -46,32 +50,18 @@ class Cell:
         source by another tunnel than the one that leads to it."""
         if len(self.active) == 1:
             return self.active[0]
-        return max(self.active, key=lambda hub: _weight(node, hub.node))
+        return max(self.active, key=lambda hub: weight(node, hub.node))
 
     def serves(self, hub: NodeId, edge: NodeId) -> bool:
         """Says whether a hub carries this member, or would if the one that does were lost."""
         return hub == self.home(edge).node or any(one.node == hub for one in self.standby)
 
 
-def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str, Cell]:
-    """Returns the cell of each region; empty where nobody at all is fit to be a hub."""
-    regions: dict[str, list[MemberView]] = {}
-    for member in members:
-        regions.setdefault(member.region, []).append(member)
-    cells: dict[str, Cell] = {}
-    for region, inside in regions.items():
-        ranks = {one.node: rank_of(region, one) for one in inside if is_fit(one)}
-        ranked = sorted((one for one in inside if one.node in ranks), key=lambda one: ranks[one.node])
-        if ranked:
-            first = ranked[:active]
-            others = sorted(ranked[active:], key=lambda one: ranks[one.node].place)
-            cells[region] = Cell(tuple(first), _standbys(others), region)
-    return {region: cells.get(region) or _carrier(region, cells) for region in regions} if cells else {}
-
-
 class Rank(NamedTuple):
-    """Orders a region's fit members; the lowest is its hub. Fields in the order in which they decide."""
+    """Orders a cell's candidates; the lowest is its hub. Fields in the order in which they decide."""
 
+    reported: bool
+    """Enough of those that depend on it report that it carries nothing."""
     cold: bool
     """It does not say that it has the tunnels of a hub."""
     unasked: bool
@@ -81,9 +71,9 @@ class Rank(NamedTuple):
     draw: bytes
 
     @property
-    def place(self) -> tuple[bool, bool, bytes]:
+    def place(self) -> tuple[bool, bool, bool, bytes]:
         """Returns what orders those who stand by: they have their tunnels yet to make."""
-        return self.unasked, self.hidden, self.draw
+        return self.reported, self.unasked, self.hidden, self.draw
 
 
 def is_fit(member: MemberView) -> bool:
@@ -91,11 +81,58 @@ def is_fit(member: MemberView) -> bool:
     return member.hub != "never" and not member.doubted
 
 
-def rank_of(region: str, member: MemberView) -> Rank:
-    weight = _weight(region.encode(), member.node)
-    return Rank(
-        not member.warm, member.hub != "prefer", not member.public, bytes(255 - one for one in weight)
-    )
+def rank_of(region: str, member: MemberView, deposed: Container[NodeId] = ()) -> Rank:
+    draw = bytes(255 - one for one in weight(region.encode(), member.node))
+    return Rank(member.node in deposed, not member.warm, member.hub != "prefer", not member.public, draw)
+
+
+def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str, Cell]:
+    """Returns the cell of each region; empty where nobody at all is fit to be a hub."""
+    everybody = list(members)
+    regions: dict[str, list[MemberView]] = {}
+    for member in everybody:
+        regions.setdefault(member.region, []).append(member)
+    fit = {region: found for region, inside in regions.items() if (found := list(filter(is_fit, inside)))}
+    if not fit:
+        return {}
+    carriers = {
+        region: region if region in fit else nearest(region, fit.keys(), everybody) for region in regions
+    }
+    crowds: dict[str, list[MemberView]] = {}
+    for region, inside in regions.items():
+        crowds.setdefault(carriers[region], []).extend(inside)
+    cells = {carrier: _elect(carrier, fit[carrier], crowd, active) for carrier, crowd in crowds.items()}
+    return {region: cells[carrier] for region, carrier in carriers.items()}
+
+
+def _elect(region: str, fit: Sequence[MemberView], crowd: Sequence[MemberView], active: int) -> Cell:
+    """Returns the hubs of a cell, those that are reported last; where all of them are, reports tell nothing.
+    Who depends on whom follows from who is a hub: so one is deposed after the other, from the first."""
+    reporters = reporters_of(crowd, fit)
+    deposed: set[NodeId] = set()
+    while reporters and len(deposed) < len(fit):
+        cell = _cell(region, fit, deposed, active)
+        unfit = next(
+            (
+                hub.node
+                for hub in cell.hubs
+                if hub.node not in deposed
+                and hub.node in reporters
+                and _is_reported(hub.node, cell, crowd, reporters[hub.node])
+            ),
+            None,
+        )
+        if unfit is None:
+            return cell
+        deposed.add(unfit)
+    return _cell(region, fit, (), active)
+
+
+def _cell(region: str, fit: Iterable[MemberView], deposed: Collection[NodeId], active: int) -> Cell:
+    ranks = {one.node: rank_of(region, one, deposed) for one in fit}
+    ranked = sorted(fit, key=lambda one: ranks[one.node])
+    others = sorted(ranked[active:], key=lambda one: ranks[one.node].place)
+    return Cell(tuple(ranked[:active]), _standbys(others), region, frozenset(deposed))
 
 
 def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
@@ -106,10 +143,12 @@ def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
     return (*first, ready) if ready and not any(one.warm for one in first) else tuple(first)
 
 
-def _carrier(region: str, cells: Mapping[str, Cell]) -> Cell:
-    """Returns the cell that carries a region without hubs of its own."""
-    return cells[max(cells, key=lambda other: _weight(region.encode(), other.encode()))]
-
-
-def _weight(of: bytes, candidate: bytes) -> bytes:
-    return hashlib.sha256(len(of).to_bytes(2) + of + candidate).digest()
+def _is_reported(hub: NodeId, cell: Cell, crowd: Iterable[MemberView], reporters: Set[NodeId]) -> bool:
+    """Says whether enough of those that depend on a hub report it. Hubs depend on none, since they have all
+    tunnels; who is gone can't take its word back."""
+    hubs = {one.node for one in cell.hubs}
+    dependents = [
+        one.node for one in crowd if one.node not in hubs and not one.doubted and cell.serves(hub, one.node)
+    ]
+    said = sum(one in reporters for one in dependents)
+    return said >= reports_needed(len(dependents))

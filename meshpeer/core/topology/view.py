@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.records.kinds import HubReport, RegionDistance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ class MemberView:
     """Which way it derives the mesh (``full`` or ``regional``); empty where it doesn't say."""
     lans: tuple[str, ...] = ()
     """Prefixes behind it that it leads to, and nobody else; sorted. They go wherever its addresses go."""
+    reports: tuple[HubReport, ...] = ()
+    """The hubs that carry nothing for it, as it says."""
+    answers: int = 0
+    """By which families it is known to answer probes: 1 is IPv4, 2 is IPv6."""
+    distances: tuple[RegionDistance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,16 @@ from meshpeer.core.identity.certificates import (
 )
 from meshpeer.core.identity.constraints import ALL, INVITE_DEFAULT
 from meshpeer.core.identity.keys import SigningKey
-from meshpeer.core.ids import Digest, WireGuardKey
+from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
+from meshpeer.core.records.kinds import (
+    CharterRecord,
+    HubReport,
+    LeaveRecord,
+    MemberRecord,
+    RegionDistance,
+    SuspectRecord,
+)
 from meshpeer.core.records.ledger import Chain, Ledger, Verdict
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
@@ -346,6 +353,15 @@ def test_five_minutes_ahead_is_a_clock_and_more_is_an_attack(field: str) -> None
         ({"roles": ("Compute",)}, "no DNS labels"),
         ({"region": "eu west"}, "no DNS labels"),
         ({"hub": "al ways"}, "no DNS labels"),
+        ({"hubs_failed": (HubReport(NodeId(bytes(32)), 1, "tunnel"),) * 5}, "more than 4 hubs"),
+        ({"hubs_failed": (HubReport(NodeId(bytes(31)), 1, "tunnel"),)}, "a form that is none"),
+        ({"hubs_failed": (HubReport(NodeId(bytes(32)), -1, "tunnel"),)}, "a form that is none"),
+        ({"hubs_failed": (HubReport(NodeId(bytes(32)), 1, "\x1b[31m"),)}, "a form that is none"),
+        ({"distances": tuple(RegionDistance(f"r{n}", 1) for n in range(9))}, "more than 8 distances"),
+        ({"distances": (RegionDistance("eu west", 1),)}, "a distance that is none"),
+        ({"distances": (RegionDistance("eu", 32),)}, "a distance that is none"),
+        ({"answers": -1}, "answers out of range"),
+        ({"answers": 256}, "answers out of range"),
         ({"ttl_s": 0}, "stale"),
         ({"sequence": -1}, "out of range"),
         ({"issued_at": -1, "ttl_s": 2**62}, "out of range"),

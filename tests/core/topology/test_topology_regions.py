@@ -4,22 +4,17 @@ does."""
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topology_packets import check_plans
+from topology_members import check, member, view_of
 
-from meshpeer.core.addressing.ula import ula_address
-from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
+from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.plan import REGION_FULL_MAX, MeshPlan, plan_mesh
 from meshpeer.core.topology.regions import ACTIVE, STANDBY, cells_of
 from meshpeer.core.topology.view import MemberView, MeshView
-
-MESH = MeshId(bytes(16))
-
 
 # --- every pair ---------------------------------------------------------------------------------------------
 
@@ -173,6 +168,13 @@ def test_a_region_without_a_fit_member_is_carried_by_another() -> None:
     check(view_of(*eu, *ap))
 
 
+def test_a_region_that_is_carried_by_two_hubs_reaches_all_of_theirs() -> None:
+    """Whoever is in the hubs' own region has tunnels to both, and is reached by either."""
+    us = [member(number, region="us") for number in range(6)]
+    eu = [member(number + 10, region="eu", hub="never") for number in range(6)]
+    check(dataclasses.replace(view_of(*us, *eu), hubs=2))
+
+
 def test_a_mesh_without_anybody_fit_is_full() -> None:
     view = view_of(*(member(number, region="eu", hub="never") for number in range(4)))
     assert {plan_mesh(view, one.node).mode for one in view.members} == {"full"}
@@ -215,10 +217,6 @@ def test_one_that_comes_or_goes_moves_the_tunnels_of_few() -> None:
 # --- helpers ------------------------------------------------------------------------------------------------
 
 
-def check(view: MeshView) -> None:
-    check_plans(view, {one.node: plan_mesh(view, one.node) for one in view.members})
-
-
 def standbys(view: MeshView) -> set[NodeId]:
     return {hub.node for cell in cells_of(view.members).values() for hub in cell.standby}
 
@@ -230,26 +228,3 @@ def tunnels(plan: MeshPlan, without: MemberView | None = None) -> set[NodeId]:
 def numbers(region: str, count: int) -> range:
     start = sum(region.encode()) * 10
     return range(start, start + count)
-
-
-@functools.cache
-def node(number: int) -> NodeId:
-    return NodeId(random.Random(number).randbytes(32))
-
-
-def member(number: int, **changes: object) -> MemberView:
-    fields: dict[str, object] = {
-        "node": node(number),
-        "name": f"n{number}",
-        "region": "",
-        "wireguard_key": WireGuardKey(bytes(reversed(node(number)))),
-        "ipv4": "",
-        "ipv6": str(ula_address(MESH, node(number))),
-    }
-    return MemberView(**{**fields, **changes})  # type: ignore[arg-type]
-
-
-def view_of(*members: MemberView) -> MeshView:
-    return MeshView(
-        subnet="10.10.0.0/16", topology="regional", keepalive_s=25, mtu=1420, members=tuple(members)
-    )
