@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from meshpeer.core.effects import Put, Table
@@ -35,14 +36,18 @@ TTL_S = 7 * 86_400
 FIRST_HOST_ADDRESS = 10
 
 
-def grow(world: World, count: int, *, subnet: str, topology: str = "auto") -> list[Host]:
-    """Makes so many hosts, the founder first, and lets them wake."""
+def grow(
+    world: World, count: int, *, subnet: str, topology: str = "auto", places: Sequence[str] = ("",)
+) -> list[Host]:
+    """Makes so many hosts, the founder first, in these regions in turn, and lets them wake."""
     founder = world.make_founder("n0", subnet=subnet, topology=topology)
     hosts = [founder]
     for number in range(1, count):
         key = SigningKey(world.entropy(32))
         chain = world.office.durable(key, founder=False, now_unix_s=world.unix_s())
         hosts.append(world.make_host(f"n{number}", key, chain))
+    for host in hosts:
+        host.place = places[host.index % len(places)]
     network = ipaddress.IPv4Network(subnet)
     records = {host.id: _record(world, host, network) for host in hosts}
     ledger = Ledger(world.mesh, (world.root.certificate,), world.judge)
@@ -98,7 +103,7 @@ def _record(world: World, host: Host, network: ipaddress.IPv4Network) -> MemberR
         issued_at=world.unix_s() - UP_FOR_S,
         ttl_s=TTL_S,
         name=host.name,
-        region="",
+        region=host.place,
         roles=host.roles,
         wireguard_key=host.wireguard.public,
         wireguard_port=world.wireguard_port,

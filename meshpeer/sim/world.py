@@ -162,10 +162,17 @@ class World:
         self.install(host, warm.copy_of(seed.node.ledger))
         self.wake(host, seeds=[seed.address])
 
-    def grow(self, count: int, *, subnet: str = "10.0.0.0/16", topology: str = "auto") -> list[Host]:
-        """Makes hosts that know each other already, as a mesh that was up for days; they wake within
-        moments."""
-        return warm.grow(self, count, subnet=subnet, topology=topology)
+    def grow(
+        self,
+        count: int,
+        *,
+        subnet: str = "10.0.0.0/16",
+        topology: str = "auto",
+        places: Sequence[str] = ("",),
+    ) -> list[Host]:
+        """Makes hosts that know each other already, as a mesh that was up for days, in these regions in turn;
+        they wake within moments."""
+        return warm.grow(self, count, subnet=subnet, topology=topology, places=places)
 
     def make_host(
         self,
