@@ -140,6 +140,7 @@ def plan_view(node: Node, now_unix_s: float) -> Plan:
         hub=node.tunnels.plan.hub,
         hubs=node.tunnels.plan.hubs,
         standbys=node.tunnels.plan.standbys,
+        coming=node.tunnels.plan.coming,
         forwards=node.tunnels.plan.forwards,
         keeps=_names(node, held.direct) if held else (),
         waits_for=_names(node, held.carried) if held else (),

@@ -157,6 +157,8 @@ class Plan(Doc, frozen=True, kw_only=True):
     """Steps that would be applied now; empty where the interface is as it should be."""
     standbys: tuple[str, ...] = ()
     """Hubs that take over where an active one is lost."""
+    coming: tuple[str, ...] = ()
+    """Those of them that rank before a hub, and take over as soon as they have its tunnels."""
     forwards: bool = False
     """This node is a hub or stands by: it passes on traffic between others."""
     keeps: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ NAMES = (
     *("golf", "hotel", "india", "juliett", "kilo"),
 )
 REGION_OF = {name: REGIONS[number % len(REGIONS)] for number, name in enumerate(NAMES)}
-GROWN_UP_S = 36.0
+GROWN_UP_S = 40.0
 """A little longer than one stands by before it takes over: hubs change until then."""
 WAIT_S, BUSY_S, SETTLE_S = 240.0, 30.0, 5.0
 

@@ -222,6 +222,18 @@ def agents(node: Node) -> list[int]:
     return node.pgrep(_AGENT)
 
 
+def hubs_are_settled(lab: Lab, names: Sequence[str]) -> bool:
+    """Says whether these nodes agree on who the hubs are, one and one that stands by for each region, and
+    none is about to take over: then they stay until something happens."""
+    plans = [plan(lab.node(name)) for name in names]
+    seen = {(one.hubs, one.standbys) for one in plans}
+    return (
+        len(seen) == 1
+        and all(len(hubs) == len(standbys) for hubs, standbys in seen)
+        and not any(one.coming for one in plans)
+    )
+
+
 def until(condition: Callable[[], bool], what: str, timeout_s: float = 15.0) -> None:
     """Polls until a condition holds; fails after a bound with what was waited for."""
     deadline = time.monotonic() + timeout_s

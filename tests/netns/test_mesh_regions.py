@@ -13,7 +13,7 @@ from meshlab import Lab, Node
 
 from meshpeer.app.cli.map_model import MeshMap
 
-pytestmark = [pytest.mark.netns, pytest.mark.slow]
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(300)]
 
 REGIONS = {
     "eu": ("alpha", "bravo", "charlie"),
@@ -21,18 +21,19 @@ REGIONS = {
     "ap": ("golf", "hotel", "india"),
 }
 NAMES = tuple(itertools.chain.from_iterable(REGIONS.values()))
-GROWN_UP_S = 36.0
-"""A little longer than one stands by before it takes over."""
+SETTLED_WITHIN_S = 120.0
+"""One that stands by waits for half a minute before it takes over, a minute where tunnels can't be made."""
 REPLACED_WITHIN_S = 15.0
 HELD_PINGS = ["ping", "-n", "-q", "-c", "200", "-i", "0.1"]
 """Twenty seconds of them: a hub that comes and goes would lose some."""
 FAULTS = {
+    # First what is not taken back soon: a hub that comes back moves traffic while the next test looks.
+    "it passes nothing on": """table inet fault {
+  chain f { type filter hook forward priority 0; policy drop; }
+}""",
     "its tunnel carries nothing": """table inet fault {
   chain i { type filter hook input priority 0; udp dport 51820 drop; }
   chain o { type filter hook output priority 0; udp sport 51820 drop; }
-}""",
-    "it passes nothing on": """table inet fault {
-  chain f { type filter hook forward priority 0; policy drop; }
 }""",
 }
 TABLE = ["nft", "list", "table", "inet", "meshpeer_wg0"]
@@ -59,11 +60,8 @@ def lab(shared_lab: Lab) -> Lab:
     while.
     """
     meshkit.until(
-        lambda: all(meshkit.status(shared_lab.node(name)).node.uptime_s > GROWN_UP_S for name in NAMES),
-        "all have been up for a while",
-        60,
+        lambda: meshkit.hubs_are_settled(shared_lab, NAMES), "all agree on the hubs", SETTLED_WITHIN_S
     )
-    meshkit.until(lambda: len(hubs_seen(shared_lab)) == 1, "all agree on the hubs", 90)
     for one, other in itertools.permutations(NAMES, 2):
         node = shared_lab.node(one)
         meshkit.until(lambda: meshkit.pings(node, f"{other}.mesh"), f"{one} pings {other}", 30)  # noqa: B023
@@ -157,11 +155,13 @@ def test_a_hub_that_carries_nothing_is_replaced_while_its_agent_lives_and_stays_
         meshkit.until(lambda: meshkit.pings(node, f"{far}.mesh"), f"{near} pings {far} again", 10)
         others = tuple(name for name in NAMES if name != lost)
         meshkit.until(lambda: len(hubs_seen(lab, others)) == 1, "all others agree", 10)
-        said = f"hub {lost} is reported by {near}: {fault}"
+        said = f"hub {lost} is reported by "
         for line in (*meshkit.plan(lab.node(far)).reported, *meshkit.status(lab.node(far)).warnings):
-            assert not line.startswith(f"hub {lost}") or line.startswith(said)
+            assert not line.startswith(said) or (near in line and fault in line)
         assert any(line.startswith(said) for line in meshkit.plan(lab.node(far)).reported)
-        assert meshkit.peers(lab.node(far))[lost].reported.startswith(f"by {near}: {fault}")
+        reported = meshkit.peers(lab.node(far))[lost].reported
+        assert near in reported
+        assert f": {fault}" in reported
         assert any("look for a firewall" in line for line in meshkit.status(hub).warnings)
         with meshkit.pinging(node, f"{far}.mesh"):
             node.run([*HELD_PINGS, f"{far}.mesh"])

@@ -187,6 +187,8 @@ def _print_plan(found: Plan) -> None:
         mine = "this node forwards for others" if found.forwards else f"this node's is {found.hub}"
         standbys = f", standing by {', '.join(found.standbys)}" if found.standbys else ""
         show.line(f"Hubs {', '.join(found.hubs)}{standbys}; {mine}")
+    if found.coming:
+        show.line(f"About to take over, once all their tunnels are made: {', '.join(found.coming)}")
     if found.keeps:
         show.line(f"Tunnels kept until they are idle, then by hubs: {', '.join(found.keeps)}")
     if found.waits_for:

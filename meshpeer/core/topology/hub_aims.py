@@ -89,7 +89,7 @@ def aims_of(routes: Routes, plan: MeshPlan, shaken: Container[NodeId]) -> Aims:
     addresses = tuple(one for one in (mine.ipv4, mine.ipv6) if one)
     sound = [one for one in routes.members if not one.doubted]
     hubs = {hub.node for cell in routes.cells.values() for hub in cell.hubs}
-    if mine.node in hubs:
+    if routes.carries(mine.node):
         others = _drawn(mine.node, [one for one in sound if one.node in hubs and one.node in shaken])
         return Aims(unproven=tuple(map(Target.of, others)), members=members, addresses=addresses)
     home = members[routes.cells[mine.region].home(mine.node).node]

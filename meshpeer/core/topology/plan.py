@@ -75,6 +75,8 @@ class MeshPlan:
     hubs: tuple[str, ...] = ()
     """The names of all active hubs."""
     standbys: tuple[str, ...] = ()
+    coming: tuple[str, ...] = ()
+    """The names of those among them that take over as soon as they have their tunnels."""
     forwards: bool = False
     """This node is a hub, or stands by: it passes on what is not its own."""
     routes: tuple[str, ...] = ()
@@ -237,6 +239,7 @@ class Routes:
             hub=names[home] if home else None,
             hubs=tuple(sorted({hub.name for cell in cells for hub in cell.active})),
             standbys=tuple(sorted({hub.name for cell in cells for hub in cell.standby})),
+            coming=tuple(sorted({hub.name for cell in cells for hub in cell.coming})),
             forwards=me in self._hubs and (self.mode == REGIONAL or forwarded),
             routes=tuple(sorted(lans)),
             held=held if held.direct or held.carried else None,

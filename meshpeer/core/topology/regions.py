@@ -45,6 +45,14 @@ class Cell:
     def hubs(self) -> tuple[MemberView, ...]:
         return (*self.active, *self.standby)
 
+    @property
+    def coming(self) -> tuple[MemberView, ...]:
+        """Returns those who stand by and rank before a hub: they take over once they are warm."""
+        places = [rank_of(self.region, one, self.deposed).place for one in self.active]
+        return tuple(
+            one for one in self.standby if rank_of(self.region, one, self.deposed).place < max(places)
+        )
+
     def home(self, node: NodeId) -> MemberView:
         """Returns the hub that carries a member's traffic, both ways: WireGuard drops what comes from a
         source by another tunnel than the one that leads to it."""
@@ -132,23 +140,23 @@ def _cell(region: str, fit: Iterable[MemberView], deposed: Collection[NodeId], a
     ranks = {one.node: rank_of(region, one, deposed) for one in fit}
     ranked = sorted(fit, key=lambda one: ranks[one.node])
     others = sorted(ranked[active:], key=lambda one: ranks[one.node].place)
-    return Cell(tuple(ranked[:active]), _standbys(others), region, frozenset(deposed))
+    return Cell(tuple(ranked[:active]), _standbys(others, deposed), region, frozenset(deposed))
 
 
-def _standbys(ranked: list[MemberView]) -> tuple[MemberView, ...]:
+def _standbys(ranked: list[MemberView], deposed: Collection[NodeId]) -> tuple[MemberView, ...]:
     """Returns who stands by: the next by rank and, where that one has its tunnels yet to make, the next that
-    has them."""
+    has them, and carries something."""
     first = ranked[:STANDBY]
-    ready = next((one for one in ranked[STANDBY:] if one.warm), None)
+    ready = next((one for one in ranked[STANDBY:] if one.warm and one.node not in deposed), None)
     return (*first, ready) if ready and not any(one.warm for one in first) else tuple(first)
 
 
 def _is_reported(hub: NodeId, cell: Cell, crowd: Iterable[MemberView], reporters: Set[NodeId]) -> bool:
-    """Says whether enough of those that depend on a hub report it. Hubs depend on none, since they have all
-    tunnels; who is gone can't take its word back."""
-    hubs = {one.node for one in cell.hubs}
+    """Says whether enough of those that depend on a hub report it. Active hubs depend on none, since they
+    have all tunnels; who is gone can't take its word back."""
+    none = {hub, *(one.node for one in cell.active)}
     dependents = [
-        one.node for one in crowd if one.node not in hubs and not one.doubted and cell.serves(hub, one.node)
+        one.node for one in crowd if one.node not in none and not one.doubted and cell.serves(hub, one.node)
     ]
     said = sum(one in reporters for one in dependents)
     return said >= reports_needed(len(dependents))
