@@ -26,8 +26,10 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
+from meshpeer.core.paths.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
+from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import CommitFailed
 from meshpeer.runtime.releases import Releases, Verdict
 
@@ -79,6 +81,11 @@ class Performer:
                 self._agent.probing.want(addresses)
             case AskEcho():
                 self._agent.probing.ask(effect)
+            case DialBack():
+                agent = self._agent
+                agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)
+            case DialBackHeard():
+                self._agent.api.on_dial_back_heard()
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

@@ -34,6 +34,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.paths.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.topology.hub_probes import AskEcho
 
@@ -56,6 +57,8 @@ NodeEvent = (
     | RenameAsked
     | EchoAsked
     | EchoHeard
+    | DialBacksWanted
+    | DialledBack
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -68,6 +71,8 @@ NodeEffect = (
     | Forward
     | AnswerEchoes
     | AskEcho
+    | DialBack
+    | DialBackHeard
     | ShowChain
     | MembersChanged
     | FirstSyncDone
