@@ -12,9 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-
-class Doc(msgspec.Struct, frozen=True, kw_only=True):
-    """A JSON document."""
+from meshpeer.runtime.doctor import AgentFindings as AgentFindings
+from meshpeer.runtime.documents import Doc as Doc
 
 
 class MeshInfo(Doc, frozen=True, kw_only=True):
@@ -390,6 +389,10 @@ class ControlApi(Protocol):
 
     async def why(self, source: str, target: str) -> Why:
         """Explains the path between two members by name; an empty source is this node."""
+        ...
+
+    async def doctor(self) -> AgentFindings:
+        """Checks what the agent can tell; asks linked members, which takes up to 7 s."""
         ...
 
     async def export_wg_quick(self) -> str: ...

@@ -3,7 +3,7 @@
 Reads what ``nft --json list ruleset`` prints (libnftables-json(5)) and walks one packet through each base
 chain of its hook. A ruleset can depend on what is not known here (sources, sets, marks, extensions of
 iptables), so the answer has three values, and errs towards "may": certain is only what follows from ports,
-protocol, interfaces and the state of a new connection.
+protocol, interfaces and the state of the connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """The first packet of a connection. None: not known; an interface that is not known is not loopback."""
+    """A packet, of a connection in ``state``. None: not known; an interface that is not known is not loopback."""
 
     hook: str
     """``input``, ``output`` or ``forward``."""
@@ -38,6 +38,8 @@ class Packet:
     dport: int | None = None
     iifname: str | None = None
     oifname: str | None = None
+    state: str = "new"
+    """What connection tracking says of it: ``new``, or ``established`` for what answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +270,7 @@ def _known(left: object, packet: Packet) -> tuple[bool, object]:
         case {"meta": {"key": "oifname" | "oif"}}:
             return packet.oifname is not None or packet.hook == "input", packet.oifname
         case {"ct": {"key": "state"}}:
-            return True, "new"
+            return True, packet.state
         case _:
             return False, None
 

@@ -1,4 +1,4 @@
-"""What a ruleset does to the first packet of a connection: drops it, may drop it, lets it pass."""
+"""What a ruleset does to a packet: drops it, may drop it, lets it pass."""
 
 from __future__ import annotations
 
@@ -78,6 +78,13 @@ def test_a_packet_in_a_chain(
 )
 def test_a_hubs_packet_in_a_chain_that_drops(rules: list[list[object]], fate: Fate | None) -> None:
     assert [one.fate for one in judge_ruleset(ruleset("forward", "drop", rules), HUB)] == [fate] * bool(fate)
+
+
+def test_what_answers_passes_where_what_is_new_does_not() -> None:
+    text = ruleset("input", "drop", [ESTABLISHED])
+    answer = Packet(hook="input", protocol="udp", dport=51820, state="established")
+    assert [one.fate for one in judge_ruleset(text, WIREGUARD)] == [Fate.DROPS]
+    assert judge_ruleset(text, answer) == []
 
 
 def test_chains_of_other_hooks_and_ones_own_table_do_not_count() -> None:
