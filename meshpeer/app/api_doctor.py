@@ -24,9 +24,9 @@ from meshpeer.app.reach import local_only
 from meshpeer.app.views import name_of
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.membership.dialbacks import DialBacksWanted
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.node import Node
-from meshpeer.core.paths.dialbacks import DialBacksWanted
 from meshpeer.core.records.subnets import check_subnet
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.runtime.dialbacks import KNOCK_S_MAX

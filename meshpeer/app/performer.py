@@ -13,6 +13,7 @@ from meshpeer.app.state import save_chain
 from meshpeer.core.effects import Note, Persist, Persisted
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
+from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.messages import (
     AnswerEchoes,
@@ -26,7 +27,6 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
-from meshpeer.core.paths.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back

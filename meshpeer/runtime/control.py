@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from meshpeer.runtime.doctor import AgentFindings as AgentFindings
-from meshpeer.runtime.documents import Doc as Doc
+if TYPE_CHECKING:
+    from meshpeer.runtime.doctor import AgentFindings
+
+
+class Doc(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON document."""
 
 
 class MeshInfo(Doc, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Protocol
 import trio
 
 from meshpeer.core.ids import NodeId
-from meshpeer.core.paths.dialbacks import DialBack, DialledBack, Outcome, Try
+from meshpeer.core.membership.dialbacks import DialBack, DialledBack, Outcome, Try
 from meshpeer.runtime.ports import DialFault
 
 KNOCK_S_MAX = 5.0

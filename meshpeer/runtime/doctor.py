@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshpeer.runtime.documents import Doc
+from meshpeer.runtime.control import Doc
 
 OK, WARNING, BAD, UNKNOWN = "ok", "warning", "bad", "unknown"
 """Levels of a finding. ``unknown``: nobody can tell here, which is nothing to mend."""

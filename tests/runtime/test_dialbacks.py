@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from meshpeer.core.ids import NodeId
-from meshpeer.core.paths.dialbacks import DialBack, DialledBack, Outcome, Try
+from meshpeer.core.membership.dialbacks import DialBack, DialledBack, Outcome, Try
 from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import DialFault
 

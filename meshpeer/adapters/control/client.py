@@ -32,7 +32,6 @@ from meshpeer.core.errors import (
     StoreFailed,
 )
 from meshpeer.runtime.control import (
-    AgentFindings,
     Charter,
     CharterChange,
     InviteMade,
@@ -49,6 +48,7 @@ from meshpeer.runtime.control import (
     Task,
     Why,
 )
+from meshpeer.runtime.doctor import AgentFindings
 
 ANSWER_S = 30.0
 """How long an agent may think about a plain question."""

@@ -4,4 +4,4 @@ server."""
 from meshpeer.adapters.hosts.block import names_in, render_block, replace_block
 from meshpeer.adapters.hosts.file import HostsFile
 
-__all__ = ["HostsFile", "render_block", "replace_block"]
+__all__ = ["HostsFile", "names_in", "render_block", "replace_block"]

@@ -77,6 +77,16 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=SYSTEM_FOLDERS)
 
 
+def newest_file(folder: Path) -> float:
+    """Returns when a file of the folder itself was written last, in Unix seconds; 0 for none."""
+    newest = 0.0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_file(follow_symlinks=False):
+                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime)
+    return newest
+
+
 def resolve(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Returns the addresses of each name, none for one that is not known; all are asked for at once."""
     found: dict[str, tuple[str, ...]] = {}

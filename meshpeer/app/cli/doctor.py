@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -80,22 +81,33 @@ def _print(found: Doctor, name: str, verbose: int) -> None:
     said = ", ".join(f"{count} {word}" for count, word in counts if count)
     show.line(f"{show.heading(show.clean(name))}: {show.paint(said, _COLOURS[worst])}")
     show.line()
+    # What is well has a line each where that is all there is to say.
+    brief = not verbose and bool(found.bad or found.warnings)
     for level in _ORDER:
         for one in found.findings:
-            if one.level == level:
+            if one.level == level and not (brief and level == "ok"):
                 _print_finding(one, verbose)
+    if brief and found.ok:
+        groups = collections.Counter(one.group for one in found.findings if one.level == "ok")
+        named = [group if count == 1 else f"{group} ({count})" for group, count in groups.items()]
+        text = f"{', '.join(named)}; -v shows them"
+        _print_columns("ok", "", _wrapped(show.clean(text), COLUMNS - _LEVEL))
+
+
+def _print_columns(level: str, group: str, lines: list[str]) -> None:
+    margin = _LEVEL + (_GROUP if group else 0)
+    word = show.paint(_WORDS.get(level, level).ljust(_LEVEL), _COLOURS.get(level, "bold"))
+    show.line(f"{word}{group.ljust(_GROUP) if group else ''}{lines[0] if lines else ''}")
+    for line in lines[1:]:
+        show.line(" " * margin + line)
 
 
 def _print_finding(one: Finding, verbose: int) -> None:
-    level = show.paint(_WORDS.get(one.level, one.level).ljust(_LEVEL), _COLOURS.get(one.level, "bold"))
     text = show.clean(one.text)
     room = COLUMNS - _LEVEL - _GROUP
     if one.level == "ok" and not verbose:
         text = textwrap.shorten(text, room, placeholder=" ...")
-    first, *rest = _wrapped(text, room) or [""]
-    show.line(f"{level}{one.group.ljust(_GROUP)}{first}")
-    for line in rest:
-        show.line(" " * (_LEVEL + _GROUP) + line)
+    _print_columns(one.level, show.clean(one.group), _wrapped(text, room))
     if one.level == "ok" and not verbose:
         return
     for todo in one.todo:

@@ -6,7 +6,7 @@ lets answers in works with every peer that is reachable itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshpeer.core.wgconf.rulesets import Fate, Packet, RulesetUnreadable, Verdict, judge_ruleset
 from meshpeer.runtime.doctor import BAD, OK, UNKNOWN, WARNING, Finding
@@ -44,20 +44,18 @@ def judge_firewall(text: bytes | None, why_not: str, legacy: bool, wanted: Wante
 
 def _judge(text: bytes, wanted: Wanted) -> list[Finding]:
     found: list[Finding] = []
-    udp, tcp = wanted.wireguard_port, wanted.control_port
+    udp, tcp, outside = wanted.wireguard_port, wanted.control_port, ("lo", wanted.interface)
     if udp:
-        inward = Packet(hook="input", protocol="udp", dport=udp)
-        answer = Packet(hook="input", protocol="udp", dport=udp, state="established")
-        found += _of_port("wireguard", f"UDP {udp}", text, inward, answer)
-        outward = Packet(hook="output", protocol="udp", dport=udp)
+        inward = Packet(hook="input", protocol="udp", dport=udp, never_by=outside)
+        found += _of_port("udp_in", f"UDP {udp}", text, inward)
+        outward = Packet(hook="output", protocol="udp", dport=udp, never_by=outside)
         for one in judge_ruleset(text, outward):
             level = BAD if one.fate is Fate.DROPS else WARNING
             said = f"{_chain(one)} {one.fate.value} what this node sends to UDP {udp} of others"
-            found.append(_finding("wireguard_out", level, said, _accept(one, f"udp dport {udp}")))
+            found.append(_finding("udp_out", level, said, _accept(one, f"udp dport {udp}")))
     if tcp:
-        inward = Packet(hook="input", protocol="tcp", dport=tcp)
-        answer = Packet(hook="input", protocol="tcp", dport=tcp, state="established")
-        found += _of_port("control", f"TCP {tcp}", text, inward, answer)
+        inward = Packet(hook="input", protocol="tcp", dport=tcp, never_by=outside)
+        found += _of_port("tcp_in", f"TCP {tcp}", text, inward)
     if wanted.forwards and wanted.interface:
         name = wanted.interface
         own = f"meshpeer_{name.replace('-', '_').replace('.', '_')}"
@@ -71,9 +69,9 @@ def _judge(text: bytes, wanted: Wanted) -> list[Finding]:
     return found
 
 
-def _of_port(check: str, port: str, text: bytes, inward: Packet, answer: Packet) -> list[Finding]:
+def _of_port(check: str, port: str, text: bytes, inward: Packet) -> list[Finding]:
     """What is dropped even of an answer is lost for good; what is new only is lost to those who begin."""
-    answers = {one.chain: one for one in judge_ruleset(text, answer)}
+    answers = {one.chain: one for one in judge_ruleset(text, replace(inward, state="established"))}
     found: list[Finding] = []
     for one in judge_ruleset(text, inward):
         todo = _accept(one, f"{inward.protocol} dport {inward.dport}")

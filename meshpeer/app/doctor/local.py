@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 
 from meshpeer.adapters.hosts import names_in
-from meshpeer.adapters.machine import Machine, observe_machine, resolve
+from meshpeer.adapters.machine import Machine, newest_file, observe_machine, resolve
 from meshpeer.app import state
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
 from meshpeer.app.doctor.firewall import Wanted, judge_firewall
@@ -15,6 +16,7 @@ from meshpeer.app.doctor.machine import (
     Programs,
     judge_absence,
     judge_backend,
+    judge_clock_alone,
     judge_disk,
     judge_hosts,
     judge_lookups,
@@ -62,6 +64,8 @@ def examine(
         )
     if agent is None and may_ask:
         found += _free_ports(settings, udp, tcp)
+        if node is not None:
+            found.append(judge_clock_alone(newest_file(settings.state_dir), time.time()))
     rules = machine.ruleset
     wanted = Wanted(
         wireguard_port=udp,
@@ -81,7 +85,7 @@ def _node_of(settings: Settings, found: list[Finding]) -> state.NodeFile | None:
             Finding(group="machine", check="state", level=BAD, text=fault.what, todo=(fault.hint,)),
         )
         return None
-    text = f"the state in {settings.state_dir} is whole, and its keys are closed to others"
+    text = f"state and keys in {settings.state_dir} are in order"
     found.append(Finding(group="machine", check="state", level=OK, text=text))
     return node
 

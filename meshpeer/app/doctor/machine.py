@@ -6,21 +6,17 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from meshpeer.adapters.wireguard.tools import PACKAGES
+from meshpeer.app.spans import seconds
 from meshpeer.app.words import few
 from meshpeer.runtime.doctor import BAD, OK, UNKNOWN, WARNING, Finding
 
 MACHINE, NAMES = "machine", "names"
 FREE_LOW = 0.05
 """Less of a file system than this is worth a word."""
+CLOCK_BEHIND_S = 60.0
 FREE_BYTES_MIN = 64 * 1024 * 1024
 """Less than this and the journal may fail any moment, which ends the agent."""
-PACKAGES = {
-    "wg": ("wireguard-tools", "wireguard-tools"),
-    "ip": ("iproute2", "iproute"),
-    "nft": ("nftables", "nftables"),
-    "wireguard-go": ("wireguard-go", "wireguard-go"),
-}
-"""Program -> (Debian package, Fedora package)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +41,7 @@ def judge_tools(seen: Programs) -> list[Finding]:
     wanted = ["wg", "ip"] + (["nft"] if seen.forwards else [])
     missing = [one for one in wanted if one not in seen.installed]
     found = [
-        _finding("tools", BAD, f"`{one}` is not installed", _install(one), f"{_use(one)} needs it")
+        _finding("tools", BAD, f"`{one}` is not installed: {_use(one)} needs it", _install(one))
         for one in missing
     ]
     if not missing:
@@ -75,7 +71,7 @@ def judge_backend(seen: Programs) -> list[Finding]:
         text = f"there is no /dev/net/tun, which `{seen.userspace}` needs"
         return [_finding("backend", BAD, text, "modprobe tun (in a container: --device /dev/net/tun)")]
     reason = "asked for" if seen.kernel else "the kernel has no WireGuard"
-    return [_finding("backend", OK, f"`{seen.userspace}` and /dev/net/tun are there ({reason})")]
+    return [_finding("backend", OK, f"`{seen.userspace}` and a TUN device ({reason})")]
 
 
 def judge_disk(folder: str, free_bytes: int, total_bytes: int) -> Finding:
@@ -168,8 +164,19 @@ def judge_absence(*, is_node: bool, why: str) -> Finding:
             "this machine is no node yet: what follows is what a node would need",
             "meshpeer init, or meshpeer join INVITE",
         )
-    text = f"no agent runs ({why}): tunnels stay as they are, and nothing keeps them in step"
+    text = f"{why}: tunnels stay as they are, and nothing keeps them in step"
     return _finding("agent", BAD, text, "meshpeer up --detach; `tail agent.log` in its state folder says why")
+
+
+def judge_clock_alone(newest_file_unix_s: float, now_unix_s: float) -> Finding:
+    """Is the clock right, as far as this node's own files tell? They can't be of the future."""
+    behind_s = newest_file_unix_s - now_unix_s
+    if behind_s > CLOCK_BEHIND_S:
+        text = f"the clock is {seconds(behind_s)} or more behind: this node has written files since"
+        todo = ("timedatectl set-ntp true, or set it by hand",)
+        return Finding(group="clock", check="clock", level=BAD, text=text, todo=todo)
+    text = "without an agent there is no other clock to compare with"
+    return Finding(group="clock", check="clock", level=UNKNOWN, text=text)
 
 
 def _finding(check: str, level: str, text: str, *todo: str) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from meshpeer.app.reach import local_only
 from meshpeer.app.words import few
-from meshpeer.core.paths.dialbacks import Outcome, Try
+from meshpeer.core.membership.dialbacks import Outcome, Try
 from meshpeer.runtime.doctor import BAD, OK, UNKNOWN, WARNING, Finding
 
 _SAYS = {
@@ -27,7 +27,9 @@ def judge_reached(
     """Is TCP ``port`` reached from elsewhere? ``endpoint`` is what this node's owner named (``host:port``),
     ``is_seed``: its address stands in invites. Of others nothing depends on it."""
     if not asked:
-        return [_finding(UNKNOWN, f"whether TCP {port} is reached from elsewhere: no linked member could try")]
+        return [
+            _finding(UNKNOWN, f"whether TCP {port} is reached from elsewhere: no linked member could try")
+        ]
     tried = {name: [one for one in tries if one.outcome in _KNOWN] for name, tries in heard.items()}
     tried = {name: tries for name, tries in tried.items() if tries}
     if not tried:
@@ -44,11 +46,9 @@ def judge_reached(
     found: list[Finding] = []
     if reached:
         name, where = reached[0]
-        local = " (an address of a local network)" if local_only(one for _, one in reached) else ""
+        local = " (local)" if local_only(one for _, one in reached) else ""
         found.append(_finding(OK, f"{name} reaches TCP {port} at {where}{local}"))
-    missed = {
-        name: one for name, tries in sorted(tried.items()) for one in tries if one.endpoint == endpoint
-    }
+    missed = {name: one for name, tries in sorted(tried.items()) for one in tries if one.endpoint == endpoint}
     missed = {name: one for name, one in missed.items() if one.outcome != Outcome.REACHED}
     if reached and missed and not any(where == endpoint for _, where in reached):
         name, one = next(iter(missed.items()))

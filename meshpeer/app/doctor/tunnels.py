@@ -108,7 +108,7 @@ def judge_tunnels(tunnels: Sequence[TunnelSeen], port: int, uptime_s: float) -> 
 
 
 def judge_router(router: str, port: int, *, fresh: bool, has_endpoint: bool) -> list[Finding]:
-    """What stands before WireGuard's port, as far as others can tell: it answers no stranger that would try."""
+    """What stands before WireGuard's port, as far as others can tell? It answers no stranger that tries."""
     if router == NONE:
         return [_finding("router", OK, "members see its tunnels come from its own public address")]
     if router == STEADY:
@@ -162,7 +162,7 @@ def judge_routes(
         for text, hint in left_out
     ]
     if not found:
-        text = f"no network of this machine meets {subnet} or what members lead to"
+        text = f"no network here meets {subnet} or LANs of members"
         found.append(Finding(group=ROUTES, check="subnet", level=OK, text=text))
     return found
 

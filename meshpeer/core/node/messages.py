@@ -8,7 +8,7 @@ import msgspec
 
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
-from meshpeer.core.paths import dialbacks
+from meshpeer.core.membership import dialbacks
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.topology.moves import MOVE_FRAMES
 from meshpeer.core.wgconf.forwarding import DesiredForwarding

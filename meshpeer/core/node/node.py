@@ -33,6 +33,14 @@ from meshpeer.core.membership.detector_effects import (
     Suspect,
     Tell,
 )
+from meshpeer.core.membership.dialbacks import (
+    DialBackAnswered,
+    DialBackAsked,
+    DialBacks,
+    DialBacksWanted,
+    DialledBack,
+    Said,
+)
 from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.messages import (
     ENOUGH_LINKS,
@@ -86,14 +94,6 @@ from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
-from meshpeer.core.paths.dialbacks import (
-    DialBackAnswered,
-    DialBackAsked,
-    DialBacks,
-    DialBacksWanted,
-    DialledBack,
-    Said,
-)
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Tick
+from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.membership.messages import (
     CloseLink,
     Dial,
@@ -34,7 +35,6 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
-from meshpeer.core.paths.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.topology.hub_probes import AskEcho
 

@@ -30,7 +30,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """A packet, of a connection in ``state``. None: not known; an interface that is not known is not loopback."""
+    """A packet, of a connection in ``state``. None: not known."""
 
     hook: str
     """``input``, ``output`` or ``forward``."""
@@ -38,6 +38,8 @@ class Packet:
     dport: int | None = None
     iifname: str | None = None
     oifname: str | None = None
+    never_by: tuple[str, ...] = ("lo",)
+    """Where it comes by or goes out is not known, but it is none of these."""
     state: str = "new"
     """What connection tracking says of it: ``new``, or ``established`` for what answers."""
 
@@ -242,7 +244,7 @@ def _matches(body: object, packet: Packet) -> bool | None:
         return None
     left = body.get("left")
     known, value = _known(left, packet)
-    if not known and isinstance(left, dict) and "meta" in left and body.get("right") == "lo":
+    if not known and isinstance(left, dict) and "meta" in left and body.get("right") in packet.never_by:
         known = True
     if not known:
         return None

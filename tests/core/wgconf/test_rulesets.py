@@ -105,7 +105,20 @@ _JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["match", "left", "right", "op", "meta", "key", "vmap", "data", "set", "jump", "target", "drop"]
+                [
+                    "match",
+                    "left",
+                    "right",
+                    "op",
+                    "meta",
+                    "key",
+                    "vmap",
+                    "data",
+                    "set",
+                    "jump",
+                    "target",
+                    "drop",
+                ]
             ),
             inner,
             max_size=3,

@@ -8,7 +8,7 @@ from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId
-from meshpeer.core.paths.dialbacks import (
+from meshpeer.core.membership.dialbacks import (
     ASKS_BURST,
     ASKS_PER_S,
     DIALS_MAX,
