@@ -9,6 +9,7 @@ import trio
 
 from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.doctor.members import Standing, judge_agent, judge_clock, judge_standing
+from meshpeer.app.doctor.pings import ping_through
 from meshpeer.app.doctor.reached import judge_reached
 from meshpeer.app.doctor.tunnels import (
     InterfaceSeen,
@@ -24,6 +25,7 @@ from meshpeer.app.reach import local_only
 from meshpeer.app.views import name_of
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.dialbacks import DialBacksWanted
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.node import Node
@@ -53,9 +55,13 @@ class DoctorAnswers:
 
     async def doctor(self) -> AgentFindings:
         agent, node = self._agent, self._agent.node
-        reached = await self._reached()
+        reached: list[Finding] = []
+        answers: dict[str, bool] = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_members, reached)
+            nursery.start_soon(_ping_peers, node, answers)
         now = agent.clock.now()
-        tunnels = _tunnels(node, now.unix_s)
+        tunnels = _tunnels(node, answers, now.unix_s)
         uptime_s = time.monotonic() - agent.started_at
         port, config = node.config.wireguard_port, node.config
         found: list[Finding] = [*judge_interface(_interface(agent, now.unix_s))]
@@ -87,8 +93,8 @@ class DoctorAnswers:
             keeps_hosts=agent.chores.keeps_hosts,
         )
 
-    async def _reached(self) -> list[Finding]:
-        """Asks linked members to try this node's control port. Those from elsewhere can tell most."""
+    async def _ask_members(self, found: list[Finding]) -> None:
+        """Lets linked members try this node's control port. Those from elsewhere can tell most."""
         agent, node = self._agent, self._agent.node
         helpers = sorted(node.links.peers, key=lambda one: (local_only([node.links.remote_of(one)]), one))
         agent.driver.step_now(DialBacksWanted(helpers=tuple(helpers)))
@@ -101,7 +107,7 @@ class DoctorAnswers:
         endpoint = agent.state.node.endpoint
         member = node.ledger.get(node.me)
         best = member.best if member else None
-        return judge_reached(
+        found += judge_reached(
             [name_of(node, one) for one in asked],
             {name_of(node, one): tries for one, tries in node.dialbacks.heard.items()},
             agent.transport.port,
@@ -129,13 +135,31 @@ def _interface(agent: Agent, unix_s: float) -> InterfaceSeen:
     )
 
 
-def _tunnels(node: Node, unix_s: float) -> list[TunnelSeen]:
+async def _ping_peers(node: Node, answers: dict[str, bool]) -> None:
+    if node.tunnels.observed is not None:
+        found = [_address_of(node, peer.node) for peer in node.tunnels.plan.peers]
+        answers |= await ping_through([one for one in found if one])
+
+
+def _address_of(node: Node, who: NodeId) -> str:
+    listed = node.roster.get(who)
+    return (listed.ipv4 or listed.ipv6) if listed else ""
+
+
+def _tunnels(node: Node, answers: dict[str, bool], unix_s: float) -> list[TunnelSeen]:
     seen: list[TunnelSeen] = []
     for peer in node.tunnels.plan.peers:
         observed = node.tunnels.observed_peer(peer.public_key)
         at = observed.latest_handshake_unix_s if observed else 0
         alive = node.detector.opinion(peer.node).state is State.ALIVE
-        seen.append(TunnelSeen(name=peer.name, handshake_ago_s=unix_s - at if at else None, alive=alive))
+        seen.append(
+            TunnelSeen(
+                name=peer.name,
+                handshake_ago_s=unix_s - at if at else None,
+                alive=alive,
+                answers=answers.get(_address_of(node, peer.node)),
+            )
+        )
     return sorted(seen, key=lambda one: one.name)
 
 

@@ -59,13 +59,21 @@ def test_a_rule_that_drops_wireguard_is_named_with_its_port(lab: Lab) -> None:
         assert examine(node)[0] == 0, "what it says mends it"
 
 
+def test_udp_that_is_dropped_elsewhere_is_noticed_before_handshakes_grow_old(lab: Lab) -> None:
+    node = lab.node("bravo")
+    with rules(lab.node("alpha"), NO_UDP, "cut"), rules(lab.node("charlie"), NO_UDP, "cut"):
+        _, found = examine(node)
+        assert "UDP 51820" in one(found, "pings").todo[0]
+        assert "alpha and charlie" in one(found, "pings").text
+    meshkit.until(lambda: one(examine(node)[1], "pings").level == "ok", "bravo's tunnels carry again", 40)
+
+
 def test_a_seed_that_lets_nobody_in_is_told_by_those_who_tried(lab: Lab) -> None:
     node = lab.node("alpha")
     with rules(node, ANSWERS_ONLY, "closed"):
         code, found = examine(node)
         assert (code, one(found, "control").level) == (1, "bad")
-        said = [finding for finding in found.findings if finding.group == "reachable"]
-        assert "bravo and charlie can't reach TCP 51821 here" in said[0].text
+        assert "bravo and charlie can't reach TCP 51821 here" in one(found, "control").text
         ports = [finding for finding in found.findings if finding.group == "firewall"]
         assert [finding.level for finding in ports] == ["warning", "warning"]
         assert "drops UDP 51820 where another node begins, and lets answers in" in ports[0].text

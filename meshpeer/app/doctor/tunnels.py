@@ -44,6 +44,8 @@ class TunnelSeen:
     """None for never."""
     alive: bool
     """The member is held alive, whatever its tunnel does."""
+    answers: bool | None = None
+    """A ping through it came back just now; None: none was sent."""
 
     @property
     def is_fresh(self) -> bool:
@@ -88,9 +90,8 @@ def judge_tunnels(tunnels: Sequence[TunnelSeen], port: int, uptime_s: float) -> 
     stale = [one for one in tunnels if not one.is_fresh and one.alive]
     gone = [one for one in tunnels if not one.is_fresh and not one.alive]
     count = f"{len(fresh)} of {len(tunnels)} tunnels had a handshake in the last 3 min"
-    if not stale and not gone:
-        return [_finding("handshakes", OK, count)]
     found = [_finding("handshakes", OK, count)] if fresh else []
+    found += _judge_pings(fresh, port)
     if stale and uptime_s < YOUNG_S and not any(one.handshake_ago_s for one in stale):
         text = f"{few([one.name for one in stale])}: no handshake yet, in {seconds(uptime_s)}"
         return [*found, _finding("handshakes", UNKNOWN, text, "look again in half a minute")]
@@ -105,6 +106,22 @@ def judge_tunnels(tunnels: Sequence[TunnelSeen], port: int, uptime_s: float) -> 
         todo = f"is {gone[0].name} up? There: meshpeer doctor"
         found.append(_finding("lost", WARNING, text, todo))
     return found
+
+
+def _judge_pings(fresh: Sequence[TunnelSeen], port: int) -> list[Finding]:
+    """Do pings come back through tunnels that shook hands of late? Firewalls may drop pings alone, so none
+    that doesn't is worth more than a warning."""
+    mute = [one.name for one in fresh if one.answers is False and one.alive]
+    tried = [one for one in fresh if one.answers is not None]
+    if mute:
+        text = (
+            f"no ping comes back from {few(mute)} through its tunnel: it has been cut, or pings are dropped"
+        )
+        todo = f"was UDP {port} closed a moment ago? Look again in 3 min; meshpeer why {mute[0]}"
+        return [_finding("pings", WARNING, text, todo)]
+    if tried:
+        return [_finding("pings", OK, f"pings come back through {len(tried)} of {len(tried)} tunnels tried")]
+    return []
 
 
 def judge_router(router: str, port: int, *, fresh: bool, has_endpoint: bool) -> list[Finding]:

@@ -63,6 +63,22 @@ def test_tunnels_by_their_handshakes(tunnels: list[TunnelSeen], uptime_s: float,
     assert shown(judge_tunnels(tunnels, 51820, uptime_s)) == expected
 
 
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ((None, None), []),
+        ((True, None), ["pings ok"]),
+        ((True, False), ["pings warning"]),
+        ((False, False), ["pings warning"]),
+    ],
+)
+def test_pings_tell_what_a_handshake_does_not_say_yet(
+    answers: tuple[bool | None, ...], expected: list[str]
+) -> None:
+    tunnels = [replace(tunnel(name, 5), answers=one) for name, one in zip("ab", answers, strict=True)]
+    assert shown(judge_tunnels(tunnels, 51820, 99)) == ["handshakes ok", *expected]
+
+
 def test_tunnels_that_fail_are_named_since_when_and_with_what_explains_them() -> None:
     (found,) = judge_tunnels([tunnel("bravo", 400), tunnel("charlie", None)], 51820, 99)
     assert "UDP 51820" in found.text
