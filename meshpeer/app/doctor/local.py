@@ -41,7 +41,9 @@ def examine(
     found: list[Finding] = []
     node = _node_of(settings, found) if state.exists(settings.state_dir) and may_ask else None
     if agent is None and may_ask:
-        found.insert(0, judge_absence(is_node=state.exists(settings.state_dir), why=why_none))
+        is_node = state.exists(settings.state_dir)
+        left = settings.file.wireguard.interface if _holds_interface(settings) else ""
+        found.insert(0, judge_absence(is_node=is_node, why=why_none, interface=left))
     wireguard = settings.file.wireguard
     tunnels = bool(agent.interface) if agent else wireguard.backend != "none"
     if agent is None and node is not None:
@@ -105,7 +107,7 @@ def _ports(
 
 def _free_ports(settings: Settings, udp: int, tcp: int) -> list[Finding]:
     """The interface outlives the agent, and holds its port: then it is not asked for."""
-    held = (INTERFACES / settings.file.wireguard.interface).exists()
+    held = _holds_interface(settings)
     faults: list[tuple[str, str]] = []
     for udp_port, tcp_port in ((0 if held else udp, 0), (0, tcp)):
         try:
@@ -114,6 +116,10 @@ def _free_ports(settings: Settings, udp: int, tcp: int) -> list[Finding]:
             faults.append((fault.what, fault.hint))
     words = ([f"UDP {udp}"] if udp and not held else []) + ([f"TCP {tcp}"] if tcp else [])
     return judge_ports(faults, " and ".join(words)) if words else []
+
+
+def _holds_interface(settings: Settings) -> bool:
+    return (INTERFACES / settings.file.wireguard.interface).exists()
 
 
 def _with_ports(settings: Settings, udp: int, tcp: int) -> Settings:

@@ -155,8 +155,8 @@ def names_of(addresses: Iterable[str]) -> list[str]:
 # --- the agent itself ---------------------------------------------------------------------------------------
 
 
-def judge_absence(*, is_node: bool, why: str) -> Finding:
-    """No agent answers: is that wrong?"""
+def judge_absence(*, is_node: bool, why: str, interface: str = "") -> Finding:
+    """No agent answers: is that wrong? ``interface`` is the node's, where it is still there."""
     if not is_node:
         return _finding(
             "agent",
@@ -164,7 +164,10 @@ def judge_absence(*, is_node: bool, why: str) -> Finding:
             "this machine is no node yet: what follows is what a node would need",
             "meshpeer init, or meshpeer join INVITE",
         )
-    text = f"{why}: tunnels stay as they are, and nothing keeps them in step"
+    rest = (
+        f"{interface} stays as it is, and nothing keeps it in step" if interface else "there are no tunnels"
+    )
+    text = f"{why}; {rest}"
     return _finding("agent", BAD, text, "meshpeer up --detach; `tail agent.log` in its state folder says why")
 
 

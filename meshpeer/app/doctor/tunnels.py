@@ -114,9 +114,7 @@ def _judge_pings(fresh: Sequence[TunnelSeen], port: int) -> list[Finding]:
     mute = [one.name for one in fresh if one.answers is False and one.alive]
     tried = [one for one in fresh if one.answers is not None]
     if mute:
-        text = (
-            f"no ping comes back from {few(mute)} through its tunnel: it has been cut, or pings are dropped"
-        )
+        text = f"no ping comes back from {few(mute)}: the tunnel is cut, or pings are dropped there"
         todo = f"was UDP {port} closed a moment ago? Look again in 3 min; meshpeer why {mute[0]}"
         return [_finding("pings", WARNING, text, todo)]
     if tried:

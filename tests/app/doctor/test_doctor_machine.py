@@ -121,6 +121,9 @@ def test_no_agent_is_bad_on_a_node_and_nothing_to_mend_elsewhere() -> None:
     assert judge_absence(is_node=False, why="nobody answers").level == "unknown"
     found = judge_absence(is_node=True, why="nobody answers")
     assert (found.level, found.todo[0].partition(";")[0]) == ("bad", "meshpeer up --detach")
+    assert found.text == "nobody answers; there are no tunnels"
+    left = judge_absence(is_node=True, why="nobody answers", interface="wg0")
+    assert "wg0 stays as it is" in left.text
 
 
 @pytest.mark.parametrize(("newest", "level"), [(0.0, "unknown"), (1_030.0, "unknown"), (4_600.0, "bad")])
