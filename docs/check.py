@@ -23,7 +23,7 @@ from meshpeer.app import config
 from meshpeer.app.cli import map_model
 from meshpeer.app.cli.main import build
 from meshpeer.core.counters import Counters
-from meshpeer.runtime import control
+from meshpeer.runtime import control, doctor
 
 DOCS = Path(__file__).resolve().parent
 CHECKOUT = DOCS.parent
@@ -131,6 +131,7 @@ def _control() -> Iterator[str]:
         verb = "does not name" if (method, path) in served else "names an unknown route"
         yield f"{page.name}: {verb} {method} {path}"
     assert issubclass(map_model.MeshMap, control.Doc), "documents of commands are among those below"
+    assert issubclass(doctor.Doctor, control.Doc), "and so are the doctor's"
     for document in control.Doc.__subclasses__():
         for field in msgspec.structs.fields(document):
             if f"`{field.encode_name}`" not in text:

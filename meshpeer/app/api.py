@@ -4,10 +4,11 @@ where it promises."""
 from __future__ import annotations
 
 from meshpeer.app.api_charter import CharterAnswers
+from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 from meshpeer.app.api_why import WhyAnswers
 
 
-class AgentApi(MeshAnswers, WhyAnswers, CharterAnswers, JobAnswers):
+class AgentApi(MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, JobAnswers):
     """Implements ``runtime.control.ControlApi``."""

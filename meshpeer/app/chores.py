@@ -84,10 +84,17 @@ class Chores:
             await changed.wait()
             await trio.sleep(HOSTS_PAUSE_S)
 
+    @property
+    def keeps_hosts(self) -> bool:
+        """Says whether this agent writes names into the hosts file."""
+        agent = self._agent
+        asked = agent.settings.file.mesh.hosts_file and agent.wireguard.backend != "none"
+        return os.geteuid() == 0 and asked
+
     def write_hosts(self) -> bool:
         """Brings the hosts file in step with the members known now; says whether it is kept at all."""
         agent = self._agent
-        if os.geteuid() != 0 or not agent.settings.file.mesh.hosts_file or agent.wireguard.backend == "none":
+        if not self.keeps_hosts:
             return False
         charter = agent.node.ledger.charter
         if charter is not None:

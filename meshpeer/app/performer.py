@@ -13,6 +13,7 @@ from meshpeer.app.state import save_chain
 from meshpeer.core.effects import Note, Persist, Persisted
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
+from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
 from meshpeer.core.node.messages import (
     AnswerEchoes,
@@ -28,6 +29,7 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
+from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import CommitFailed
 from meshpeer.runtime.releases import Releases, Verdict
 
@@ -79,6 +81,11 @@ class Performer:
                 self._agent.probing.want(addresses)
             case AskEcho():
                 self._agent.probing.ask(effect)
+            case DialBack():
+                agent = self._agent
+                agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)
+            case DialBackHeard():
+                self._agent.api.on_dial_back_heard()
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

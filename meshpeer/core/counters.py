@@ -105,6 +105,10 @@ class Counter(enum.StrEnum):
     OPINIONS_DEAD = "opinions_dead", "Members that this node came to hold dead"
     OPINIONS_REVIVED = "opinions_revived", "Members held suspect or dead that proved to live"
 
+    # Dial-backs
+    DIAL_BACKS = "dial_backs", "Members whose control endpoints were dialled because they asked for it"
+    DIAL_BACKS_REFUSED = "dial_backs_refused", "Such requests turned down: too many, or too soon"
+
     # Relays
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
     RELAYS_REFUSED = (

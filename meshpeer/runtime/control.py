@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from meshpeer.runtime.doctor import AgentFindings
 
 
 class Doc(msgspec.Struct, frozen=True, kw_only=True):
@@ -392,6 +395,10 @@ class ControlApi(Protocol):
 
     async def why(self, source: str, target: str) -> Why:
         """Explains the path between two members by name; an empty source is this node."""
+        ...
+
+    async def doctor(self) -> AgentFindings:
+        """Checks what the agent can tell; asks linked members, which takes up to 7 s."""
         ...
 
     async def export_wg_quick(self) -> str: ...

@@ -48,6 +48,7 @@ from meshpeer.runtime.control import (
     Task,
     Why,
 )
+from meshpeer.runtime.doctor import AgentFindings
 
 ANSWER_S = 30.0
 """How long an agent may think about a plain question."""
@@ -87,6 +88,9 @@ class ControlClient:
 
     def why(self, source: str, target: str) -> Why:
         return self._get(f"/v1/why?{urlencode({'from': source, 'to': target})}", Why)
+
+    def doctor(self) -> AgentFindings:
+        return self._get("/v1/doctor", AgentFindings)
 
     def export_wg_quick(self) -> str:
         with self._ask("GET", "/v1/export/wg-quick") as response:

@@ -172,6 +172,9 @@ def _routes(api: ControlApi) -> list[Route]:
         query = request.query_params
         return _json(await api.why(query.get("from", ""), query.get("to", "")))
 
+    async def doctor(_: Request) -> Response:
+        return _json(await api.doctor())
+
     async def export_wg_quick(_: Request) -> Response:
         return PlainTextResponse(await api.export_wg_quick())
 
@@ -254,6 +257,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/peers", peers),
         ("GET", "/v1/plan", plan),
         ("GET", "/v1/why", why),
+        ("GET", "/v1/doctor", doctor),
         ("GET", "/v1/export/wg-quick", export_wg_quick),
         ("POST", "/v1/invites", invite),
         ("GET POST", "/v1/charter", charter),

@@ -55,6 +55,19 @@ def replace_block(text: str, block: str) -> str:
     return rest + block
 
 
+def names_in(text: str) -> dict[str, tuple[str, ...]]:
+    """Returns the names in our block of a hosts file, each with its addresses."""
+    lines = text.splitlines(keepends=True)
+    found: dict[str, list[str]] = {}
+    for position, line in enumerate(lines):
+        if line.startswith(_BEGINS):
+            for own in lines[position + 1 : _after_block(lines, position + 1)]:
+                address, *names = own.partition("#")[0].split() or [""]
+                for name in names:
+                    found.setdefault(name, []).append(address)
+    return {name: tuple(addresses) for name, addresses in found.items()}
+
+
 def _after_block(lines: list[str], position: int) -> int:
     """Returns the position behind the block whose first line is at ``position``."""
     for end in range(position, len(lines)):

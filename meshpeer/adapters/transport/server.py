@@ -105,6 +105,16 @@ class TlsTransport:
         if fault is not None:
             raise fault
 
+    async def knock(self, address: str) -> NodeId:
+        """Shakes hands with whoever answers there, and hangs up; implements ``runtime.dialbacks.Knocker``."""
+        _, stream = await race(self._identity, [address])
+        try:
+            return peer_of(_proof(stream))
+        except PeerFault as error:
+            raise DialFault(f"{address}: {error.what}", error.hint, foreign=True) from error
+        finally:
+            await trio.aclose_forcefully(stream)
+
     async def _accept(self, stream: trio.SocketStream, handler: Callable[[Link], Awaitable[None]]) -> None:
         """Runs one incoming link; whatever a stranger does ends here."""
         host = _remote(stream).rpartition(":")[0]

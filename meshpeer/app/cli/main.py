@@ -12,7 +12,19 @@ from collections.abc import Sequence
 
 import typer
 
-from meshpeer.app.cli import charter, faults, invites, jobs, look, map_command, mesh, service, sim, why
+from meshpeer.app.cli import (
+    charter,
+    doctor,
+    faults,
+    invites,
+    jobs,
+    look,
+    map_command,
+    mesh,
+    service,
+    sim,
+    why,
+)
 from meshpeer.app.cli.commands import group
 
 PROGRAM = "meshpeer"
@@ -30,7 +42,7 @@ Examples:
 def build() -> typer.Typer:
     """Returns the whole command line."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (mesh, invites, look, map_command, why, charter, jobs, service, sim):
+    for part in (mesh, invites, look, map_command, why, doctor, charter, jobs, service, sim):
         part.add_to(app)
     return app
 

@@ -26,6 +26,7 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
+from meshpeer.core.membership.clocks import Clocks
 from meshpeer.core.membership.messages import (
     ENOUGH_LINKS,
     PROTOCOL_VERSIONS,
@@ -131,6 +132,7 @@ class Links:
         self._reached = reached
         """Says whether the mesh reaches a node that this one has no link to: its seed address need not be
         dialled."""
+        self.clocks = Clocks()
         self._links: dict[LinkId, _Link] = {}
         self._by_peer: dict[NodeId, LinkId] = {}
         self._targets: dict[NodeId, _Target] = {}
@@ -354,6 +356,7 @@ class Links:
         if node != state.peer:
             return self._refuse(state, "the greeting's certificate is another node's", now)
         state.greeted, state.observed_me = True, hello.observed
+        self.clocks.greeted(state.peer, hello.clock_ms, now)
         if not self._by_peer:
             for seed in self._seeds.values():
                 if seed.answered_by is None and not seed.dialling:

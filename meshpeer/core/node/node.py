@@ -33,6 +33,14 @@ from meshpeer.core.membership.detector_effects import (
     Suspect,
     Tell,
 )
+from meshpeer.core.membership.dialbacks import (
+    DialBackAnswered,
+    DialBackAsked,
+    DialBacks,
+    DialBacksWanted,
+    DialledBack,
+    Said,
+)
 from meshpeer.core.membership.links import LinkEffect, Links
 from meshpeer.core.membership.messages import (
     ENOUGH_LINKS,
@@ -153,6 +161,7 @@ class Node:
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
         self.presence = Presence(config, ledger, now)
         self.farewell = Farewell()
+        self.dialbacks = DialBacks(self.counters)
         self.tunnels = Tunnels(
             mesh=ledger.mesh,
             me=self.me,
@@ -268,6 +277,8 @@ class Node:
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
                 return []
+            case DialBacksWanted() | DialledBack():
+                return self._say(self.dialbacks.handle(event))
             case LagMeasured(lag_s=lag_s):
                 self.watch.probes.on_lag(now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
@@ -333,6 +344,10 @@ class Node:
             case SeenAt():
                 self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
+            case DialBackAsked() | DialBackAnswered():
+                member, overlay = self.ledger.get(peer), self.tunnels.inside
+                endpoints = member.record.control_endpoints if member and member.record else ()
+                return self._say(self.dialbacks.on_message(peer, message, endpoints, overlay, now))
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True
@@ -502,6 +517,12 @@ class Node:
     def _send(self, peer: NodeId, message: msgspec.Struct, after: Ticket | None = None) -> list[NodeEffect]:
         link = self.links.link_to(peer)
         return [] if link is None else [self._frame(link, message, after)]
+
+    def _say(self, said: Iterable[Said]) -> list[NodeEffect]:
+        done: list[NodeEffect] = []
+        for one in said:
+            done += self._send(*one) if isinstance(one, tuple) else [one]
+        return done
 
     def _frame(self, link: LinkId, message: msgspec.Struct, after: Ticket | None = None) -> SendFrame:
         if message is not self._encoded[0]:

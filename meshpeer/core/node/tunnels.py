@@ -100,7 +100,7 @@ class Tunnels:
         self.reflections = Reflections()
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
-        self._inside: tuple[str, ...] = ()
+        self.inside: tuple[str, ...] = ()
         """All prefixes that go into the interface."""
         self._forwarded: DesiredForwarding | None = None
         """What is passed on; None before the first plan: an agent before this one may have left it on."""
@@ -217,7 +217,7 @@ class Tunnels:
             looked=self.observed is not None,
         )
         # What goes into a tunnel must not carry one.
-        inside = self._inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
+        inside = self.inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = candidates_of(planned.node, inside)
@@ -282,7 +282,7 @@ class Tunnels:
         return look_at(
             listed.node,
             observed=self._held.get(listed.record.wireguard_key),
-            candidates=self._candidates(listed, link_remote, self._inside),
+            candidates=self._candidates(listed, link_remote, self.inside),
             choice=tunnel.choice,
             ready=now.mono_s >= tunnel.ready_at_s,
             now=now,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Tick
+from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.membership.messages import (
     CloseLink,
     Dial,
@@ -56,6 +57,8 @@ NodeEvent = (
     | RenameAsked
     | EchoAsked
     | EchoHeard
+    | DialBacksWanted
+    | DialledBack
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -68,6 +71,8 @@ NodeEffect = (
     | Forward
     | AnswerEchoes
     | AskEcho
+    | DialBack
+    | DialBackHeard
     | ShowChain
     | MembersChanged
     | FirstSyncDone

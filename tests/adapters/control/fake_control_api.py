@@ -42,6 +42,7 @@ from meshpeer.runtime.control import (
     WhyRule,
     WhyTunnel,
 )
+from meshpeer.runtime.doctor import AgentFindings, Finding
 
 AT = "2026-01-31T08:15:00.000000Z"
 LATER = "2026-01-31T08:16:20.500000Z"
@@ -121,6 +122,19 @@ def make_charter(**changes: object) -> Charter:
     return msgspec.structs.replace(charter, **changes)
 
 
+def make_findings(*findings: Finding, **changes: object) -> AgentFindings:
+    answer = AgentFindings(
+        findings=findings,
+        name="alpha",
+        interface="wg0",
+        wireguard_port=51820,
+        control_port=51821,
+        forwards=False,
+        keeps_hosts=False,
+    )
+    return msgspec.structs.replace(answer, **changes)
+
+
 def make_why(**changes: object) -> Why:
     why = Why(
         source="alpha",
@@ -189,6 +203,7 @@ class FakeApi:
         self.now = make_status()
         self.held = make_charter()
         self.explained = make_why()
+        self.examined = make_findings()
         self.members: list[Peer] = [make_peer()]
         self.steps: tuple[str, ...] = ()
         self.fault: MeshpeerError | Exception | None = None
@@ -237,6 +252,10 @@ class FakeApi:
     async def why(self, source: str, target: str) -> Why:
         self._answer("why", source, target)
         return self.explained
+
+    async def doctor(self) -> AgentFindings:
+        self._answer("doctor")
+        return self.examined
 
     async def export_wg_quick(self) -> str:
         self._answer("export")
@@ -452,6 +471,7 @@ __all__ = [
     "LATER",
     "FakeApi",
     "Refused",
+    "make_findings",
     "make_peer",
     "make_status",
     "make_task",

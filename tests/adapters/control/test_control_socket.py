@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from fake_control_api import FakeApi, make_peer, make_status, make_why, serving
+from fake_control_api import FakeApi, make_findings, make_peer, make_status, make_why, serving
 
 from meshpeer.adapters.control.client import ControlClient
 from meshpeer.core.errors import (
@@ -43,6 +43,7 @@ def test_documents_arrive_as_they_were_given(api: FakeApi, client: ControlClient
     assert client.plan().peers[0].name == "beta"
     assert client.why("alpha", "名前") == make_why()
     assert api.asked[-1] == ("why", "alpha", "名前")
+    assert client.doctor() == make_findings()
     assert client.export_wg_quick().startswith("[Interface]")
     assert client.ping("beta", 3).rtt_ms == (0.5, None, 1.5)
 

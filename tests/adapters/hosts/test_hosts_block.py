@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshpeer.adapters.hosts import HostsFile, render_block, replace_block
+from meshpeer.adapters.hosts import HostsFile, names_in, render_block, replace_block
 from meshpeer.adapters.hosts.block import BEGIN, END
 from meshpeer.core.errors import EnvironmentFault
 
@@ -19,6 +19,13 @@ BLOCK = (
     f"{BEGIN}\n10.10.0.1\talpha.home.internal alpha.mesh\nfd00::1\talpha.home.internal alpha.mesh\n{END}\n"
 )
 OWN = "127.0.0.1\tlocalhost\n# mine\n192.168.1.5\tnas\n"
+
+
+def test_the_names_of_a_block_are_read_back_and_no_others() -> None:
+    both = ("10.10.0.1", "fd00::1")
+    assert names_in(OWN + BLOCK + OWN) == {"alpha.home.internal": both, "alpha.mesh": both}
+    assert names_in(OWN) == {}
+    assert names_in(f"{BEGIN}\n\n# x\n{END}\n") == {}
 
 
 def test_a_member_has_a_line_for_each_address_by_name() -> None:

@@ -131,6 +131,21 @@ async def test_certificates_out_of_time_pass_tls_since_the_greeting_judges_them(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_knock_tells_whose_key_answers_and_leaves_no_link() -> None:
+    entered: list[Link] = []
+
+    async def note(link: Link) -> None:
+        entered.append(link)
+
+    async with serving(note) as address:
+        assert await dialler().knock(address) == SigningKey(bytes([201]) * 32).public
+    async with serving(note, FOREIGN) as address:
+        with pytest.raises(DialFault) as fault:
+            await dialler().knock(address)
+        assert fault.value.foreign
+    assert entered == []
+
+
 async def test_nobody_there_says_that_it_was_refused() -> None:
     async with open_transport(identity(OURS, 1), 0, LOOPBACK) as transport:
         address = f"{LOOPBACK}:{transport.port}"
