@@ -57,10 +57,14 @@ class CharterAnswers:
         if new.subnet != old.subnet:
             hint = "choose another one, or remove the route; other members' routes are theirs to check"
             await refuse_overlap(check_subnet(new.subnet), agent.settings, hint)
-        agent.driver.step_now(
-            CharterSigned(envelope=envelope.sign(agent.state.key, agent.node.ledger.mesh, new))
-        )
-        return self._charter_view(self._charter())
+        signed = envelope.sign(agent.state.key, agent.node.ledger.mesh, new)
+        agent.driver.step_now(CharterSigned(envelope=signed))
+        if self._charter() != new:
+            raise Refused(
+                "somebody else changed the charter at the same moment, and that one holds",
+                "look at it (`meshpeer charter show`), and ask again",
+            )
+        return self._charter_view(new)
 
     def _charter(self) -> CharterRecord:
         charter = self._agent.node.ledger.charter

@@ -201,6 +201,7 @@ class World:
 
     def start(self, host: Host) -> None:
         """Boots a host from what its disk holds."""
+        host.gone = False
         ledger = Ledger(self.mesh, (self.root.certificate,), self.judge)
         rows = sorted(host.disk.items())
         Gossip(ledger, linked=list, jitter=self.random, counters=Counters()).restore(

@@ -162,6 +162,8 @@ def _with_less(record: MemberRecord) -> MemberRecord | None:
         return msgspec.structs.replace(record, distances=())
     if record.hubs_failed:
         return msgspec.structs.replace(record, hubs_failed=())
+    if record.reflected_endpoints:
+        return msgspec.structs.replace(record, reflected_endpoints=())
     control, wireguard = record.control_endpoints, record.wireguard_endpoints
     if max(len(control), len(wireguard)) < 2:
         return None

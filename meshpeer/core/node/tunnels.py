@@ -29,7 +29,7 @@ from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, 
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
-from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
+from meshpeer.core.topology.moves import MoveMessage, Moves, Surroundings
 from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.topology.warmth import Place, Warmth
@@ -162,7 +162,7 @@ class Tunnels:
         """Returns what this node's record is to say of how others see it: endpoints, and its router.
 
         ``own`` are the endpoints that it publishes anyway."""
-        return self.reflections.shown(own, self._overlay, now), self.reflections.router(own, now)
+        return self.reflections.published(own, self._overlay, now)
 
     # --- derivation -----------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class Tunnels:
         self._forwarded = wanted
         return Forward(forwarding=wanted)
 
-    def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveOffered]]:
+    def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveMessage]]:
         """Returns what to say to whom about pairs that have to move."""
         return self.moves.offers(linked, now)
 

@@ -132,12 +132,17 @@ class EndpointChoice:
         self.fresh = handshake_is_fresh(handshake_unix_s, now.unix_s)
         if candidates != self.candidates:
             better = bool(candidates) and candidates[0] not in self.candidates
+            position = self.candidates.index(self.chosen) if self.chosen in self.candidates else 0
             self.candidates, self.tries = candidates, 0
             if not self.fresh and (better or self.chosen not in candidates):
-                # Two behind routers have to try each other's at about one time: when they hear of it.
+                # Two behind routers have to try each other's at about one time: when they hear of it. Where
+                # one is gone and none is better, those behind it get their turn.
                 if self.chosen is not None:
                     self.history.gave_up(self.chosen, now)
                 self.chosen = None
+                if candidates and not better:
+                    self.chosen = candidates[min(position, len(candidates) - 1)]
+                    self.tried_since_s = now.mono_s
         if self.fresh:
             self.chosen = working or self.chosen
             self.tried_since_s, self.tries = now.mono_s, 0

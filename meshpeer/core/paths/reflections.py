@@ -29,6 +29,9 @@ OBSERVERS_MAX = 64
 SHOWN_MAX = 2
 """Reflected endpoints in a record: one a family, or the two that a router made."""
 ENDPOINT_BYTES_MAX = 64
+SHOWN_FOR_S = 10.0
+"""What is shown stays for so long, as long as anybody sees any of it: one member that tells another thing
+each second must not make this node publish each second."""
 
 NONE, STEADY, CHANGING, UNKNOWN = "none", "steady", "changing", ""
 """What a router does to this node's source: there is none; one mapping for all (RFC 4787,
@@ -53,6 +56,11 @@ class Reflections:
     def __init__(self) -> None:
         self._told: dict[NodeId, _Word] = {}
         self._heard: dict[NodeId, _Word] = {}
+        self._known_since_s: dict[str, float] = {}
+        """Since when each endpoint is seen by somebody."""
+        self._shown: tuple[tuple[str, ...], str] = ((), UNKNOWN)
+        self._shown_at_s = float("-inf")
+        self._news_waits = False
 
     # --- of others ------------------------------------------------------------------------------------------
 
@@ -88,8 +96,22 @@ class Reflections:
         self._heard[observer] = _Word(message.endpoint, now.mono_s)
         return before is None or before.endpoint != message.endpoint
 
+    def published(
+        self, own: Collection[str], overlay: Iterable[str], now: Instant
+    ) -> tuple[tuple[str, ...], str]:
+        """Returns what the record is to say: endpoints, and the kind of router. It changes now and then only,
+        unless nothing of it is true any more."""
+        fresh = (self.shown(own, overlay, now), self.router(own, now))
+        seen = {word.endpoint for word in self._heard.values()}
+        holds = bool(set(self._shown[0]) & seen - set(own))
+        if fresh != self._shown and (not holds or now.mono_s >= self._shown_at_s + SHOWN_FOR_S):
+            self._shown, self._shown_at_s = fresh, now.mono_s
+        self._news_waits = fresh != self._shown
+        return self._shown
+
     def shown(self, own: Collection[str], overlay: Iterable[str], now: Instant) -> tuple[str, ...]:
-        """Returns the endpoints to publish, those that most observers see first.
+        """Returns the endpoints that others see this node at, those that most observers see first, and of
+        equals those that are known longest.
 
         ``own`` are this machine's own endpoints, which it publishes anyway; ``overlay`` prefixes that must
         never carry a tunnel."""
@@ -101,7 +123,9 @@ class Reflections:
                 continue
             if not any(parts[0].version == one.version and parts[0] in one for one in forbidden):
                 counts[word.endpoint] = counts.get(word.endpoint, 0) + 1
-        return tuple(sorted(counts, key=lambda one: (-counts[one], one))[:SHOWN_MAX])
+        self._known_since_s = {one: self._known_since_s.get(one, now.mono_s) for one in sorted(counts)}
+        since = self._known_since_s
+        return tuple(sorted(counts, key=lambda one: (-counts[one], since[one], one))[:SHOWN_MAX])
 
     def router(self, own: Collection[str], now: Instant) -> str:
         """Returns what stands before this node, as far as observers beyond it can tell (IPv4).
@@ -120,8 +144,13 @@ class Reflections:
 
     def next_deadline(self) -> Deadline | None:
         """Returns when a word is too old to be shown."""
+        held = self._shown_at_s + SHOWN_FOR_S
         return earliest(
-            *(Deadline(word.at_s + LASTS_S, "an observed endpoint gets old") for word in self._heard.values())
+            *(
+                Deadline(word.at_s + LASTS_S, "an observed endpoint gets old")
+                for word in self._heard.values()
+            ),
+            Deadline(held, "what others see is said anew") if self._news_waits else None,
         )
 
     def _fresh(self, now: Instant) -> list[_Word]:

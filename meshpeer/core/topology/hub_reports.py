@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 
 from meshpeer.core.ids import NodeId
+from meshpeer.core.records.bounds import HUBS_FAILED_MAX
 from meshpeer.core.topology.view import MemberView
 
 TUNNEL, FORWARDING = "tunnel", "forwarding"
@@ -25,6 +26,9 @@ def reporters_of(members: Iterable[MemberView], hubs: Iterable[MemberView]) -> R
     runs = {hub.node: hub.incarnation for hub in hubs}
     reporters: dict[NodeId, set[NodeId]] = {}
     for member in members:
+        if len(member.reports) >= HUBS_FAILED_MAX:
+            # Whoever has as much to say as there is room for says more of itself than of hubs.
+            continue
         for report in member.reports:
             if report.node != member.node and runs.get(report.node) == report.incarnation:
                 reporters.setdefault(report.node, set()).add(member.node)

@@ -37,6 +37,8 @@ SETTLE_S = 2.0
 """A plan that was derived just now may be derived anew with the next fact."""
 LOOK_EVERY_S = 2.0
 """How often a pair that is not ready is looked at."""
+TELL_S = 60.0
+"""How long an end that moved a held pair alone says so."""
 KEEPALIVE_BYTES, HANDSHAKE_BYTES = 64, 300
 """What an idle tunnel carries, both ways: an empty packet each way per interval; 148, 92 and 32 bytes each
 way every two minutes (WireGuard whitepaper, section 5.4)."""
@@ -109,6 +111,15 @@ class _Pair:
         return self.waits is Waits.OTHER_END
 
 
+@dataclass(slots=True)
+class _Alone:
+    """A pair that was held, and that this end moved by itself."""
+
+    direct: bool
+    until_s: float
+    said_at_s: float = float("-inf")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What moves depend on besides the routes."""
@@ -127,6 +138,8 @@ class Moves:
         self._carriers: dict[NodeId, NodeId | None] = {}
         """Whose tunnel leads to each member; itself where it has its own."""
         self._pairs: dict[NodeId, _Pair] = {}
+        self._alone: dict[NodeId, _Alone] = {}
+        """Pairs that this end moved without the other's word: it may hold them still."""
 
     @property
     def pending(self) -> Collection[NodeId]:
@@ -147,6 +160,11 @@ class Moves:
         for node in [node for node in self._carriers if node not in members]:
             del self._carriers[node]
             self._pairs.pop(node, None)
+        self._alone = {
+            node: one
+            for node, one in self._alone.items()
+            if node in members and node not in self._pairs and now.mono_s < one.until_s
+        }
         for member in members.values():
             self._place(member, routes, around, now)
         held = self._held()
@@ -155,24 +173,30 @@ class Moves:
         self._follow(routes, held)
         return held
 
-    def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveOffered]]:
+    def offers(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, MoveMessage]]:
         """Returns what to say to whom: what changed, and from time to time again."""
-        said: list[tuple[NodeId, MoveOffered]] = []
+        said: list[tuple[NodeId, MoveMessage]] = []
         for node, pair in self._pairs.items():
             due = pair.offered is not pair.ready or now.mono_s >= pair.offered_at_s + OFFER_EVERY_S
             if due and linked(node):
                 said.append((node, self._offer(pair, now)))
+        for node, one in self._alone.items():
+            if now.mono_s >= one.said_at_s + OFFER_EVERY_S and linked(node):
+                one.said_at_s = now.mono_s
+                said.append((node, Moved(direct=one.direct)))
         return said
 
     def links_wanted(self) -> list[NodeId]:
         """Returns whom a link is needed to; those that waited longest."""
         ready = [(pair.offered_at_s, node) for node, pair in self._pairs.items() if pair.ready]
-        return [node for _, node in sorted(ready)[:MOVES_AT_ONCE]]
+        return [*self._alone, *(node for _, node in sorted(ready))][:MOVES_AT_ONCE]
 
     def on_link(self, node: NodeId) -> None:
         """A new link: the peer may have moved meanwhile."""
         if node in self._pairs:
             self._pairs[node].offered = None
+        if node in self._alone:
+            self._alone[node].said_at_s = float("-inf")
 
     def on_message(self, peer: NodeId, message: MoveMessage, now: Instant) -> MoveMessage | None:
         """Returns the answer. Where a pair moved (``pending`` has it no more), the plan is to be made
@@ -180,6 +204,8 @@ class Moves:
         pair = self._pairs.get(peer)
         if pair is None:
             here = peer in self._carriers and (self._carriers[peer] == peer) is message.direct
+            if here:
+                self._alone.pop(peer, None)
             return Moved(direct=message.direct) if here and isinstance(message, MoveOffered) else None
         if pair.direct is not message.direct:
             return None
@@ -196,7 +222,8 @@ class Moves:
                 return self._offer(pair, now)
 
     def next_deadline(self, now: Instant) -> Deadline | None:
-        return Deadline(now.mono_s + LOOK_EVERY_S, "a pair has to move") if self._pairs else None
+        waits = self._pairs or self._alone
+        return Deadline(now.mono_s + LOOK_EVERY_S, "a pair has to move") if waits else None
 
     # --- rules ----------------------------------------------------------------------------------------------
 
@@ -215,6 +242,9 @@ class Moves:
         works = tunnel_works(around.tunnel(node), now.unix_s)
         kept = self._is_carried(member, carrier, routes) if to_direct else works
         if member.doubted or member.incarnation != pair.incarnation or not kept:
+            if node in self._pairs:
+                # The other end may be well, and hold the pair still: both directions drop until it hears.
+                self._alone[node] = _Alone(to_direct, now.mono_s + TELL_S)
             self._settle(node, wanted)
         else:
             self._pairs[node] = pair
@@ -222,6 +252,8 @@ class Moves:
     def _is_carried(self, member: MemberView, carrier: NodeId | None, routes: Routes) -> bool:
         """Says whether hubs still carry a pair that is to have a tunnel, as both its ends see it: in a
         regional mesh another takes over, in a full one nobody does; and nobody stands between two hubs."""
+        if routes.mine is None:
+            return False
         hub = routes.by_hub(member)
         if hub in (None, member.node, self._me) or all(map(routes.carries, (self._me, member.node))):
             return False
@@ -244,7 +276,7 @@ class Moves:
         """Remembers the hubs that carry what has no tunnel now."""
         for member in routes.members:
             if self._carriers.get(member.node) != member.node:
-                self._carriers[member.node] = routes.by_hub(member, held.direct)
+                self._carriers[member.node] = routes.by_hub(member, held.direct, held.carried)
 
     def _waits_for(
         self,

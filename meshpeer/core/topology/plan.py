@@ -196,17 +196,22 @@ class Routes:
         cell = self._cells.get(member.region)
         return cell.home(member.node).node if cell else None
 
-    def by_hub(self, to: MemberView, direct: Set[NodeId] = frozenset()) -> NodeId | None:
+    def by_hub(
+        self,
+        to: MemberView,
+        direct: Set[NodeId] = frozenset(),
+        carried: Set[NodeId] = frozenset(),
+    ) -> NodeId | None:
         """Returns whose tunnel leads to a member that this node has none for, and takes what comes from it.
 
         A hub of this node's own region brings the traffic of whom it serves by the tunnel that it has to this
         node, so what goes there takes that, too. ``direct`` are those whom this node keeps a tunnel to beyond
-        the rules."""
+        the rules, ``carried`` those that it goes to by hubs in spite of them."""
         assert self._mine is not None
         there = self.home(to)
         if self._mine.node in self._active:
             return there
-        near = there in direct or there in self._neighbours
+        near = there in direct or (there in self._neighbours and there not in carried)
         return there if near and to.node not in self._active else self.home(self._mine)
 
     def plan(
@@ -225,7 +230,7 @@ class Routes:
         for one in self._others:
             if one.node in direct:
                 carried.append((one, one))
-            elif (hop := self.by_hub(one, held.direct)) in tunnels:
+            elif (hop := self.by_hub(one, held.direct, held.carried)) in tunnels:
                 carried.append((tunnels[hop], one))
         by_hubs = self._mine is not None and (self.mode == REGIONAL or bool(held.carried))
         me = self._mine.node if self._mine is not None else None

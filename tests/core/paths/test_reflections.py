@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from meshpeer.core.paths.reflections import (
     LASTS_S,
     NONE,
     OBSERVERS_MAX,
+    SHOWN_FOR_S,
     SHOWN_MAX,
     STEADY,
     TELL_EVERY_S,
@@ -104,6 +107,39 @@ def test_only_another_endpoint_is_news() -> None:
     assert mine.on_seen(node(1), SeenAt(endpoint=HERE), at(0))
     assert not mine.on_seen(node(1), SeenAt(endpoint=HERE), at(1))
     assert mine.on_seen(node(1), SeenAt(endpoint=THERE), at(2))
+
+
+def test_a_member_that_tells_another_thing_each_second_does_not_make_this_node_publish_each_second() -> None:
+    mine = Reflections()
+    said: list[tuple[tuple[str, ...], str]] = []
+    for second in range(100):
+        for observer in (1, 2):
+            mine.on_seen(node(observer), SeenAt(endpoint=HERE), at(second))
+        mine.on_seen(node(9), SeenAt(endpoint=f"198.51.100.9:{5_000 + second}"), at(second))
+        said.append(mine.published(OWN, OVERLAY, at(second)))
+    changes = sum(one != other for one, other in itertools.pairwise(said))
+    assert changes <= 100 / SHOWN_FOR_S
+    assert all(shown[0] == HERE for shown, _ in said)
+
+
+def test_what_nobody_sees_any_more_is_replaced_at_once() -> None:
+    mine = Reflections()
+    mine.on_seen(node(1), SeenAt(endpoint=HERE), at(0))
+    assert mine.published(OWN, OVERLAY, at(0)) == ((HERE,), UNKNOWN)
+    mine.on_seen(node(1), SeenAt(endpoint=THERE), at(1))
+    assert mine.published(OWN, OVERLAY, at(1)) == ((THERE,), UNKNOWN)
+
+
+def test_news_that_has_to_wait_is_said_when_the_pause_is_over() -> None:
+    mine = Reflections()
+    mine.on_seen(node(1), SeenAt(endpoint=HERE), at(0))
+    mine.published(OWN, OVERLAY, at(0))
+    mine.on_seen(node(2), SeenAt(endpoint=HERE), at(1))
+    assert mine.published(OWN, OVERLAY, at(1)) == ((HERE,), UNKNOWN)
+    deadline = mine.next_deadline()
+    assert deadline is not None
+    assert deadline.at_s == at(SHOWN_FOR_S).mono_s
+    assert mine.published(OWN, OVERLAY, at(SHOWN_FOR_S)) == ((HERE,), STEADY)
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.text(max_size=80) | st.sampled_from((HERE, THERE)))))

@@ -143,6 +143,15 @@ def test_who_is_gone_neither_reports_nor_is_counted() -> None:
     assert places(cells_of(silent)["eu"])[0] == [lost.node]
 
 
+def test_who_reports_as_many_as_there_is_room_for_is_not_heard() -> None:
+    """An office whose UDP is dropped finds every hub dead: its word would move the mesh from one to the
+    next."""
+    crowd = [member(number, region="eu") for number in range(12)]
+    office = crowd[-3:]
+    words = {one.node: tuple(report(hub, TUNNEL) for hub in crowd[:4]) for one in office}
+    assert places(cells_of(saying(crowd, words))["eu"]) == places(cells_of(crowd)["eu"])
+
+
 def test_where_every_candidate_is_reported_reports_tell_nothing() -> None:
     crowd = [member(0, region="eu"), *(member(number, region="eu", hub="never") for number in range(1, 6))]
     words = {one.node: (report(crowd[0], FORWARDING),) for one in crowd[1:]}

@@ -19,6 +19,7 @@ from meshpeer.core.topology.mode import FULL, REGIONAL, declared, mode_of
 from meshpeer.core.topology.moves import (
     OFFER_EVERY_S,
     SETTLE_S,
+    TELL_S,
     Moved,
     MoveMessage,
     MoveOffered,
@@ -136,6 +137,64 @@ def test_nothing_is_held_where_there_is_nothing_to_lose(why: str) -> None:
         )
     mesh.adopt(view, only=[one])
     assert mesh.plans[one].held is None or other not in mesh.plans[one].held.direct
+
+
+def test_an_end_that_moved_alone_says_so_until_the_other_follows() -> None:
+    """One false suspicion: the doubted end refutes before it plans, and holds the pair still."""
+    mesh = Mesh(full(9))
+    mesh.settle()
+    one, other = mesh.edges_apart(regional(9))
+    mesh.traffic.add(frozenset({one, other}))
+    view = regional(9)
+    mesh.adopt(view)
+    mesh.run(10)
+    doubted = tuple(dataclasses.replace(member, doubted=member.node == other) for member in view.members)
+    mesh.adopt(dataclasses.replace(view, members=doubted), only=[one])
+    assert other not in mesh.moves[one].pending
+    assert one in mesh.moves[other].pending
+    assert other in mesh.moves[one].links_wanted()
+    mesh.adopt(view)
+    mesh.run(3)
+    assert one not in mesh.moves[other].pending, "it heard, and followed"
+    mesh.run(2 * OFFER_EVERY_S)
+    mesh.check()
+    mesh.run(TELL_S)
+    assert other not in mesh.moves[one].links_wanted()
+
+
+def test_a_node_that_lost_its_key_to_another_plans_on() -> None:
+    """Any member can show this node's WireGuard key: it has no place in the plan then, and no hub."""
+    mesh = Mesh(regional(9))
+    mesh.settle()
+    one, other = mesh.edges_apart(regional(9))
+    view = full(9)
+    thief = next(member for member in view.members if member.node not in (one, other))
+    key = next(member.wireguard_key for member in view.members if member.node == one)
+    stolen = tuple(
+        dataclasses.replace(member, wireguard_key=key) if member is thief else member
+        for member in view.members
+        if member.node != one
+    )
+    mesh.adopt(dataclasses.replace(view, members=stolen), only=[one])
+    assert mesh.plans[one].held is None
+
+
+def test_neighbours_that_go_by_hubs_still_take_the_same_ones_both_ways() -> None:
+    """A region of a crowd shrinks, and has two hubs: its members get tunnels, which have to be made yet."""
+    crowd = [dataclasses.replace(member(number), region="eu") for number in range(33)]
+    view = dataclasses.replace(regional(1), members=tuple(sorted(crowd, key=lambda one: one.node)), hubs=2)
+    less = dataclasses.replace(view, members=view.members[:-1])
+    held = {
+        one.node: frozenset(
+            other.node
+            for other in less.members
+            if other.node != one.node and other.node not in Routes(view, one.node).adjacent
+        )
+        for one in less.members
+    }
+    check_plans(
+        less, {node: Routes(less, node).plan(Held(carried=carried)) for node, carried in held.items()}
+    )
 
 
 def test_a_pair_gets_its_tunnel_back_once_that_has_a_handshake() -> None:
