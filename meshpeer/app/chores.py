@@ -16,6 +16,7 @@ from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
+from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
@@ -177,6 +178,7 @@ class Chores:
     async def remove_interface(self) -> None:
         with contextlib.suppress(EnvironmentFault):
             await self._agent.forwarding.ensure(NOTHING)
+        await clear_relay(self._agent.settings)
         await self._agent.wireguard.remove()
         if os.geteuid() == 0 and self._agent.settings.file.mesh.hosts_file:
             with contextlib.suppress(EnvironmentFault):

@@ -25,6 +25,7 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
+from meshpeer.core.paths.relay_messages import CloseRelay, FreezeRelay, OpenRelay, WakeRelay
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.runtime.ports import CommitFailed
 from meshpeer.runtime.releases import Releases, Verdict
@@ -73,6 +74,8 @@ class Performer:
                 self._agent.reconciler.want(device)
             case Forward(forwarding=wanted):
                 self._agent.forwarder.want(wanted)
+            case OpenRelay() | CloseRelay() | FreezeRelay() | WakeRelay():
+                self._agent.relayer.order(effect)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

@@ -45,6 +45,7 @@ class Profile:
     reflected_endpoints: tuple[str, ...] = ()
     router: str = ""
     routes: tuple[str, ...] = ()
+    relay: bool = False
 
 
 class OwnRecord:
@@ -102,6 +103,7 @@ class OwnRecord:
             reflected_endpoints=profile.reflected_endpoints,
             router=profile.router,
             routes=profile.routes,
+            relay=profile.relay,
         )
         signed = envelope.sign(self._key, self._mesh, record)
         while len(signed) > RECORD_BYTES_MAX and (fewer := _with_fewer_endpoints(record)) is not None:

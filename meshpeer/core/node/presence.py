@@ -41,6 +41,8 @@ class Presence:
         """Where others see this node, and what they make of its router."""
         self.routes: tuple[str, ...] = ()
         """LANs that it advertises."""
+        self.relay = False
+        """It lends ports to pairs."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -120,6 +122,7 @@ class Presence:
             reflected_endpoints=self.reflected if config.wireguard_port else (),
             router=self.router,
             routes=self.routes if config.wireguard_port else (),
+            relay=self.relay,
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

@@ -31,6 +31,16 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    FreezeRelay,
+    OpenRelay,
+    RelayAble,
+    RelayCarried,
+    RelayLost,
+    RelayOpened,
+    WakeRelay,
+)
 from meshpeer.core.scheduler import messages as jobs
 
 NodeEvent = (
@@ -50,6 +60,10 @@ NodeEvent = (
     | ForwardingFailed
     | CharterSigned
     | RenameAsked
+    | RelayAble
+    | RelayOpened
+    | RelayLost
+    | RelayCarried
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -66,5 +80,9 @@ NodeEffect = (
     | FarewellOver
     | WeWereRefused
     | Note
+    | OpenRelay
+    | CloseRelay
+    | FreezeRelay
+    | WakeRelay
     | jobs.SchedulerEffect
 )

@@ -82,6 +82,8 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     port: int
     lasts_s: int
     """From now on, unless renewed."""
+    both: bool = False
+    """Both ends asked for it: each may send its first packet now."""
 
 
 class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
@@ -146,6 +148,13 @@ class RelayLost:
     """Ports could not be opened, or are closed although nobody asked for that."""
 
     ports: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayAble:
+    """Whether this machine can relay: ``fault`` says why not, and is empty where it can."""
+
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

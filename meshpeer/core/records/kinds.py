@@ -53,6 +53,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     """It is a hub, or stands by, and has the tunnels that this takes."""
     routes: tuple[str, ...] = ()
     """LANs behind the node that it passes on to, as CIDRs."""
+    relay: bool = False
+    """It lends ports to pairs that can't reach each other."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):

@@ -1,0 +1,158 @@
+"""Two members behind routers that give every destination another port reach each other by a relay."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import meshkit
+import pytest
+from meshlab import Lab, Node
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+LAB = """
+name = "mesh"
+[lans.net]
+ipv4 = "198.51.100.0/24"
+[lans.home]
+ipv4 = "192.168.1.0/24"
+[lans.office]
+ipv4 = "192.168.2.0/24"
+[lans.flat]
+ipv4 = "192.168.3.0/24"
+[lans.shop]
+ipv4 = "192.168.4.0/24"
+[nodes.one]
+lans = ["net"]
+[nodes.two]
+lans = ["net"]
+[nodes.stranger]
+lans = ["net"]
+[nodes.alpha]
+lans = ["home"]
+[nodes.bravo]
+lans = ["office"]
+[nodes.carol]
+lans = ["flat"]
+[nodes.david]
+lans = ["shop"]
+[routers.r1]
+outside = "net"
+inside = ["home"]
+nat = "symmetric"
+[routers.r2]
+outside = "net"
+inside = ["office"]
+nat = "symmetric"
+[routers.r3]
+outside = "net"
+inside = ["flat"]
+nat = "masquerade"
+[routers.r4]
+outside = "net"
+inside = ["shop"]
+nat = "masquerade"
+"""
+MEMBERS = ("one", "two", "alpha", "bravo")
+ECHO = """
+import socket
+with socket.create_server(("::", 7777), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+    print("ready", flush=True)
+    while True:
+        connection, _ = server.accept()
+        with connection:
+            while data := connection.recv(65536):
+                connection.sendall(data)
+"""
+SEND = """
+import hashlib, socket, sys, threading
+sent = hashlib.shake_256(b"meshpeer").digest(2_000_000)
+with socket.create_connection((sys.argv[1], 7777), timeout=20) as connection:
+    threading.Thread(target=lambda: (connection.sendall(sent), connection.shutdown(socket.SHUT_WR))).start()
+    came = b"".join(iter(lambda: connection.recv(65536), b""))
+print("same" if came == sent else "other")
+"""
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with meshkit.shown_lab(request, LAB) as lab:
+        meshkit.found(lab.node("one"))
+        text = meshkit.invite(lab.node("one"), "--uses", "5")
+        for name in MEMBERS[1:]:
+            meshkit.join(lab.node(name), text)
+        yield lab
+
+
+def relay_of(node: Node, peer: str) -> str:
+    shown = meshkit.peers(node)[peer]
+    return shown.via if shown.path == "relay" else ""
+
+
+def is_relayed(lab: Lab) -> bool:
+    """Says whether both ends use the same relay, and something passes both ways."""
+    ends = (lab.node("alpha"), lab.node("bravo"))
+    relay = relay_of(ends[0], "bravo")
+    return bool(relay) and relay_of(ends[1], "alpha") == relay and meshkit.pings(ends[0], "bravo.mesh")
+
+
+def until_relayed(lab: Lab, within_s: float = 30.0) -> str:
+    meshkit.until(lambda: is_relayed(lab), "alpha and bravo are relayed", within_s)
+    return relay_of(lab.node("alpha"), "bravo")
+
+
+def test_a_relay_carries_what_two_symmetric_routers_keep_apart(lab: Lab) -> None:
+    alpha, bravo = lab.node("alpha"), lab.node("bravo")
+    relay = until_relayed(lab)
+    assert relay in ("one", "two")
+    bravo.run(["ping", "-c3", "-W2", "-i0.2", "alpha.mesh"])
+    with bravo.popen(["python3", "-u", "-c", ECHO], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        assert alpha.run(["python3", "-c", SEND, "bravo.mesh"]).stdout == "same\n"
+        server.kill()
+    shown = meshkit.peers(alpha)["bravo"]
+    host = lab.node(relay).address("net")
+    assert shown.endpoint.startswith(f"{host}:518")
+    assert shown.endpoint != f"{host}:51820"
+    meshkit.until(lambda: meshkit.peers(alpha)["bravo"].link == "up", "they are linked through it", 60)
+    meshkit.until(lambda: meshkit.peers(bravo)["alpha"].state == "alive", "and alive for each other")
+    assert relay_of(alpha, "bravo") == relay, "it did not flap"
+    nobody_else_passes(lab, shown.endpoint)
+
+
+def nobody_else_passes(lab: Lab, end: str) -> None:
+    """What a stranger sends to a lent port reaches nobody, and moves nothing."""
+    host, _, port = end.rpartition(":")
+    send = f"import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(b'\\4\\0\\0\\0' * 8, ({host!r}, {port}))"
+    lab.node("stranger").run(["python3", "-c", send * 1])
+    assert meshkit.pings(lab.node("alpha"), "bravo.mesh")
+
+
+def test_the_other_relay_takes_over_from_one_that_is_killed(lab: Lab) -> None:
+    relay = until_relayed(lab)
+    meshkit.kill_agent(lab.node(relay))
+    other = next(name for name in ("one", "two") if name != relay)
+    meshkit.until(
+        lambda: relay_of(lab.node("alpha"), "bravo") == other and is_relayed(lab), f"{other} relays them", 20
+    )
+
+
+def test_the_other_relay_takes_over_from_one_that_is_unplugged(lab: Lab) -> None:
+    relay = until_relayed(lab)
+    other = next(name for name in ("one", "two") if name != relay)
+    lab.unplug(relay)
+    meshkit.until(
+        lambda: relay_of(lab.node("alpha"), "bravo") == other and is_relayed(lab), f"{other} relays them", 30
+    )
+
+
+def test_a_pair_behind_routers_that_keep_ports_needs_no_relay(lab: Lab) -> None:
+    text = meshkit.invite(lab.node("one"), "--uses", "2")
+    carol, david = lab.node("carol"), lab.node("david")
+    for node in (carol, david):
+        meshkit.join(node, text)
+    meshkit.until(lambda: meshkit.pings(carol, "david.mesh"), "carol reaches david", 30)
+    meshkit.until(lambda: meshkit.peers(carol)["david"].path == "direct", "by a tunnel of their own", 10)
