@@ -1,5 +1,5 @@
-"""Performs what the desk of this node's relay wants: opens and closes ports, freezes and wakes pairs, and counts what
-crosses.
+"""Performs what the desk of this node's relay wants: opens and closes ports, freezes and wakes pairs, and counts
+what crosses.
 
 The relay's process is started for the first pair. When it ends, all pairs are lost, which is reported of
 each, and the next pair starts it again after a pause. A machine where it won't start lends nothing any more.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -123,11 +123,22 @@ def test_a_relay_carries_what_two_symmetric_routers_keep_apart(lab: Lab) -> None
     nobody_else_passes(lab, shown.endpoint)
 
 
+def drops_of(relay: Node) -> int:
+    page = relay.run(["curl", "-s", "http://127.0.0.1:51822/metrics"]).stdout
+    (count,) = re.findall(r"^meshpeer_relay_drops_total (\d+)", page, re.MULTILINE)
+    return int(count)
+
+
 def nobody_else_passes(lab: Lab, end: str) -> None:
     """What a stranger sends to a lent port reaches nobody, and moves nothing."""
     host, _, port = end.rpartition(":")
-    send = f"import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(b'\\4\\0\\0\\0' * 8, ({host!r}, {port}))"
-    lab.node("stranger").run(["python3", "-c", send * 1])
+    relay = next(name for name in ("one", "two") if lab.node(name).address("net") == host)
+    before = drops_of(lab.node(relay))
+    # A data packet, an initiation of the right length, and rubbish.
+    for said in ("04000000" + "11" * 28, "01000000" + "22" * 144, "ff" * 100):
+        send = f"import socket; socket.socket(2, 2).sendto(bytes.fromhex('{said}'), ('{host}', {port}))"
+        lab.node("stranger").run(["python3", "-c", send])
+    meshkit.until(lambda: drops_of(lab.node(relay)) >= before + 3, "all three are dropped and counted")
     assert meshkit.pings(lab.node("alpha"), "bravo.mesh")
 
 

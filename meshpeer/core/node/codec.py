@@ -12,5 +12,12 @@ from meshpeer.core.wire.frames import Channel, Codec
 
 CODEC = Codec(
     Channel.CONTROL,
-    (*membership.FRAMES, *plumtree.FRAMES, *antientropy.FRAMES, *own_messages.FRAMES, *RELAY_FRAMES, *jobs.FRAMES),
+    (
+        *membership.FRAMES,
+        *plumtree.FRAMES,
+        *antientropy.FRAMES,
+        *own_messages.FRAMES,
+        *RELAY_FRAMES,
+        *jobs.FRAMES,
+    ),
 )

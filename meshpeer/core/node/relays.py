@@ -20,7 +20,7 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.paths.endpoints import Source, is_public
-from meshpeer.core.paths.outlook import Stand, is_hopeless
+from meshpeer.core.paths.outlook import Stand, outlook_of
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
@@ -196,7 +196,8 @@ class Relays:
         return PairLook(
             # Tunnels outlive agents: one that works keeps its relay.
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
-            hopeless=is_hopeless(_stand(mine.record), _stand(listed.record), near=near),
+            outlook=outlook_of(_stand(mine.record), _stand(listed.record), near=near),
+            ways=tuple(one.endpoint for one in own),
             relays=self._choose(relayed),
             linked=linked,
             held=held,
@@ -226,7 +227,12 @@ class Relays:
         held = self._tunnels.observed_peer(relay.record.wireguard_key)
         own = self._tunnels.candidates(relay, self._derived.links.remote_of(relay.node))
         endpoints = [one.endpoint for one in sorted(own, key=lambda one: one.source is not Source.LINK)]
-        if held and held.endpoint and held.latest_handshake_unix_s and not self._tunnels.goes_through_relay(relay.node):
+        if (
+            held
+            and held.endpoint
+            and held.latest_handshake_unix_s
+            and not self._tunnels.goes_through_relay(relay.node)
+        ):
             endpoints.insert(0, held.endpoint)
         return next((host for one in endpoints if _is_address(host := one.rpartition(":")[0])), "")
 
@@ -252,7 +258,9 @@ class Relays:
     def _linked(self) -> frozenset[NodeId]:
         links, unusual = self._derived.links, self._derived.detector.unusual
         return frozenset(
-            one.node for one in self._lenders if links.link_to(one.node) is not None and one.node not in unusual
+            one.node
+            for one in self._lenders
+            if links.link_to(one.node) is not None and one.node not in unusual
         )
 
 

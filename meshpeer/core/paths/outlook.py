@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from meshpeer.core.paths.reflections import CHANGING, NONE, STEADY
@@ -30,7 +31,22 @@ class Stand:
         return self.configured or self.public or self.router == NONE
 
 
-def is_hopeless(one: Stand, other: Stand, *, near: bool) -> bool:
-    """Says whether direct tries are in vain: both are behind routers, and one of these gives each destination
-    another port, so that nobody can know the one that leads to its node. ``near``: they share a network."""
-    return not near and one.behind and other.behind and CHANGING in (one.router, other.router)
+class Outlook(enum.Enum):
+    """What is to be expected of direct tries."""
+
+    LIKELY = "likely"
+    """They share a network, one of them lets new packets in, or both routers keep one mapping for all."""
+    OPEN = "open"
+    """Nobody can tell."""
+    HOPELESS = "hopeless"
+    """Both are behind routers, and one of these gives each destination another port, so that nobody can know
+    the one that leads to its node."""
+
+
+def outlook_of(one: Stand, other: Stand, *, near: bool) -> Outlook:
+    """Returns what is to be expected of a pair, the same for both ends. ``near``: they share a network."""
+    if near or not (one.behind and other.behind):
+        return Outlook.LIKELY
+    if CHANGING in (one.router, other.router):
+        return Outlook.HOPELESS
+    return Outlook.LIKELY if one.router == other.router == STEADY else Outlook.OPEN

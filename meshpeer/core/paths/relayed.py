@@ -1,13 +1,15 @@
 """A pair's way by a relay, at one end: when to ask for one, which, when to change it, when to give it back.
 
-Direct comes first. A relay is asked for where direct tries are in vain, or have been for a while. Either end may begin;
-the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the relay used, by
-both from the same moment on: it knows where an end is once that end has shaken hands there. A handshake is
-forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for up to 15 s
-that means nothing to the new relay. For the same reason the higher id waits a moment.
+Direct comes first. A relay is asked for where direct tries are in vain, or have been for a while. Either end
+may begin; the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the
+relay used, by both from the same moment on: it knows where an end is once that end has shaken hands there. A
+handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for
+up to 15 s
+that means nothing to the new relay. The higher id waits a moment: two initiations that cross each other lose
+both answers.
 
-What a relay in use says is asked for every other second, so one that is gone is noticed, and the next one on the list
-takes over. A tunnel that works directly is never touched.
+What a relay in use says is asked for every other second, so one that is gone is noticed, and the next on the
+list takes over. A tunnel that works directly is never touched.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
     Pair,
@@ -31,8 +34,11 @@ from meshpeer.core.paths.relay_messages import (
 )
 from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
 
-DIRECT_FIRST_S = 4.0
-"""How long direct tries may be in vain, where nothing says that they will be."""
+DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 4.0, Outlook.LIKELY: 7.0}
+"""How long direct tries may be in vain. Where they are likely to lead somewhere, two initiations that crossed
+each other get their second chance (REKEY_TIMEOUT of 5 s; whitepaper, section 6.1)."""
+DIRECT_FIRST_S_MAX = 15.0
+"""News of where the peer may be found gives direct tries their time anew, but not beyond this."""
 SAY_EVERY_S = 2.0
 """How often a relay in use, or asked, hears of this end; it answers each time."""
 SILENT_S = 5.0
@@ -44,10 +50,9 @@ LINK_WAIT_S = 3.0
 AGREE_S_MAX = 10.0
 """How long both ends may take to ask for the same relay."""
 TRY_S = 8.0
-"""How long a relay may take to bring a handshake: more than REKEY_TIMEOUT of 5 s (whitepaper, section 6.1), so each end
-gets two initiations."""
+"""How long a relay may take to bring a handshake: each end gets two initiations."""
 SECOND_WAITS_S = 0.3
-"""Of two initiations that cross each other, both answers are lost."""
+"""As in ``node.tunnels``."""
 SETTLES_S = 5.0
 """Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
 FOLLOW_S = 10.0
@@ -76,7 +81,9 @@ class PairLook:
 
     wanted: bool
     """The plan has a tunnel, and the other end seems alive."""
-    hopeless: bool = False
+    outlook: Outlook = Outlook.OPEN
+    ways: tuple[str, ...] = ()
+    """The peer's own endpoints, best first."""
     relays: tuple[tuple[NodeId, str], ...] = ()
     """Those that could relay, best first, with the host at which this node reaches each."""
     linked: frozenset[NodeId] = frozenset()
@@ -125,6 +132,10 @@ class RelayedPath:
     """When the phase began."""
     _said_s: dict[NodeId, float] = field(default_factory=dict)
     _failing_since_s: float | None = None
+    _trying_since_s: float = 0.0
+    """When there was last something new to try, while direct tries failed."""
+    _patience_s: float = 0.0
+    _ways: tuple[str, ...] = ()
     _down_since_s: float | None = None
     _direct_since_s: float | None = None
     _rx: tuple[int, float] = (-1, 0.0)
@@ -176,7 +187,7 @@ class RelayedPath:
         if self._busy:
             return Deadline(self._looked_s + LOOK_S, "look after a relay")
         if self._failing_since_s is not None and self._hosts:
-            due_s = max(self._failing_since_s + DIRECT_FIRST_S, self._looked_s + LOOK_S)
+            due_s = max(self._impatient_at_s, self._looked_s + LOOK_S)
             return Deadline(due_s, "direct tries are in vain")
         return None
 
@@ -266,8 +277,15 @@ class RelayedPath:
 
     def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
         self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
-        failing = not direct and self.used is None and (look.tries or look.hopeless)
-        self._failing_since_s = (self._failing_since_s or now.mono_s) if failing else None
+        self._patience_s = DIRECT_FIRST_S[look.outlook]
+        hopeless = look.outlook is Outlook.HOPELESS
+        if direct or self.used is not None or not (look.tries or hopeless):
+            self._failing_since_s = None
+        elif self._failing_since_s is None:
+            self._failing_since_s = self._trying_since_s = now.mono_s
+        elif look.ways != self._ways:
+            self._trying_since_s = now.mono_s
+        self._ways = look.ways
 
     def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
         """Takes over what this node reserved before it was started again."""
@@ -330,8 +348,7 @@ class RelayedPath:
             # It may be ours from before a restart: while something comes in, it works.
             refused = self._is_passed_over(look.through, now)
             return refused and now.mono_s >= self._rx[1] + STALE_RX_S
-        since_s = self._failing_since_s
-        return since_s is not None and (look.hopeless or now.mono_s >= since_s + DIRECT_FIRST_S)
+        return self._failing_since_s is not None and now.mono_s >= self._impatient_at_s
 
     def _followed(self, look: PairLook, now: Instant) -> NodeId | None:
         """Returns the relay that the other end asked for and this one did not."""
@@ -361,7 +378,9 @@ class RelayedPath:
         ready = [
             relay
             for relay, grant in self._grants.items()
-            if grant.both and relay != self.used and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
+            if grant.both
+            and relay != self.used
+            and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
             and not self._is_passed_over(relay, now)
         ]
         best = choose_of(self.pair, ready)
@@ -403,7 +422,8 @@ class RelayedPath:
     def _lose_used(self, now: Instant) -> None:
         self._drop_used(now)
         # Direct tries had their time before.
-        self._failing_since_s = now.mono_s - DIRECT_FIRST_S
+        self._failing_since_s = now.mono_s - DIRECT_FIRST_S_MAX
+        self._trying_since_s = self._failing_since_s
 
     def _give_back(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
         """Frees all that is held: the pair does without."""
@@ -441,9 +461,7 @@ class RelayedPath:
         held = self._back_off.get(relay)
         return held is not None and now.mono_s < held.until_s
 
-    def _say(
-        self, relay: NodeId, message: RelayRequest, now: Instant
-    ) -> list[tuple[NodeId, RelayRequest]]:
+    def _say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
         if now.mono_s < self._said_s.get(relay, float("-inf")) + SAY_EVERY_S:
             return []
         self._said_s = {one: at_s for one, at_s in self._said_s.items() if one in self._hosts}
@@ -452,6 +470,13 @@ class RelayedPath:
 
     def _move_to(self, phase: Phase, now: Instant) -> None:
         self.phase, self._since_s = phase, now.mono_s
+
+    @property
+    def _impatient_at_s(self) -> float:
+        """Returns when direct tries have failed for long enough."""
+        assert self._failing_since_s is not None
+        at_s = self._trying_since_s + self._patience_s
+        return min(at_s, self._failing_since_s + max(self._patience_s, DIRECT_FIRST_S_MAX))
 
     @property
     def _second_waits_s(self) -> float:
