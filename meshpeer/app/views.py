@@ -107,6 +107,12 @@ def _via(node: Node, path: str, carrier: PlannedPeer | None, relay: NodeId | Non
     return carrier.name if path == "hub" and carrier is not None else ""
 
 
+def relayed_by(node: Node) -> dict[str, int]:
+    """Returns how many of this node's tunnels each relay carries, by the relay's name."""
+    used = [relay for one in node.tunnels.relayed if (relay := node.relays.via(one)) is not None]
+    return dict(sorted(collections.Counter(name_of(node, one) for one in used).items()))
+
+
 def lans_of(node: Node, who: NodeId) -> tuple[str, ...]:
     """Returns the LANs that a member leads to."""
     return tuple(lan for lan, holder in node.tunnels.lans.holders.items() if holder == who)

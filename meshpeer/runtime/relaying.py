@@ -1,4 +1,4 @@
-"""Performs what the desk of this node's relay wants: opens and closes ports, freezes and wakes pairs, and counts
+"""Performs what the desk of this node's relay wants: opens and closes ports, freezes and wakes pairs, counts
 what crosses.
 
 The relay's process is started for the first pair. When it ends, all pairs are lost, which is reported of

@@ -1,7 +1,7 @@
 """Relays: lends this node's ports to pairs of others, and finds relays for its own pairs.
 
-Joins strangers: ``paths.relay`` is the desk, ``paths.relayed`` one end of a pair, ``paths.relay_choice`` says which
-members relay which pair. The plan says which pairs there are, the records where each node stands, the
+Joins strangers: ``paths.relay`` is the desk, ``paths.relayed`` one end of a pair, ``paths.relay_choice`` says
+which members relay which pair. The plan says which pairs there are, the records where each node stands, the
 detector who seems alive.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from meshpeer.core.counters import Counters
+from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.identity.constraints import Capability
@@ -19,8 +19,9 @@ from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
+from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.endpoints import Source, is_public
-from meshpeer.core.paths.outlook import Stand, outlook_of
+from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
@@ -51,6 +52,7 @@ class Relays:
 
     def __init__(self, config: NodeConfig, derived: Derived, counters: Counters) -> None:
         self._me = config.key.public
+        self._counters = counters
         self._limits = config.relay or RelayLimits(ports=())
         self._derived = derived
         self._tunnels = derived.tunnels
@@ -77,6 +79,24 @@ class Relays:
         """Returns the relay that the tunnel to a member goes through; None where it is direct."""
         relayed = self._tunnels.relayed.get(node)
         return relayed.used if relayed is not None and self._tunnels.goes_through_relay(node) else None
+
+    def why(self, node: NodeId) -> RelayReason | None:
+        """Returns what a relay has to do with the tunnel to a member; None where nothing."""
+        relayed = self._tunnels.relayed.get(node)
+        mine, listed = self._derived.roster.get(self._me), self._derived.roster.get(node)
+        if relayed is None or mine is None or listed is None:
+            return None
+        via = self.via(node)
+        outlook = self._outlook(mine, listed)
+        if via is None and relayed.asking is None and outlook is not Outlook.HOPELESS:
+            return None
+        return RelayReason(
+            node=node,
+            relay=via,
+            asked=relayed.asking,
+            hopeless=outlook is Outlook.HOPELESS,
+            lenders=relayed.lenders,
+        )
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -163,11 +183,12 @@ class Relays:
                 if self._is_well(peer, now):
                     continue
                 relayed = held[peer.node] = RelayedPath(self._me, peer.node)
-            before = (relayed.phase, relayed.used, relayed.endpoint(now))
+            before, moves = (relayed.phase, relayed.used, relayed.endpoint(now)), relayed.moves
             look = self._look(relayed, peer, listed, mine, linked, now)
             said += _sends(relayed.update(look, now))
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
+            self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
             if relayed.is_idle and self._is_well(peer, now):
                 del held[peer.node]
         return said
@@ -190,13 +211,12 @@ class Relays:
         works = tunnel_works(held, now.unix_s)
         opinion = self._derived.detector.opinion(peer.node)
         own = self._tunnels.candidates(listed, self._derived.links.remote_of(peer.node))
-        near = any(one.source is Source.NEAR for one in own)
         endpoint = held.endpoint if held else None
         strange = endpoint is not None and all(one.endpoint != endpoint for one in own)
         return PairLook(
             # Tunnels outlive agents: one that works keeps its relay.
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
-            outlook=outlook_of(_stand(mine.record), _stand(listed.record), near=near),
+            outlook=self._outlook(mine, listed),
             ways=tuple(one.endpoint for one in own),
             relays=self._choose(relayed),
             linked=linked,
@@ -204,6 +224,11 @@ class Relays:
             tries=self._tunnels.tries(peer.node),
             through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
         )
+
+    def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
+        own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
+        near = any(one.source is Source.NEAR for one in own)
+        return outlook_of(_stand(mine.record), _stand(listed.record), near=near)
 
     def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
         doubted = self._derived.detector.unusual

@@ -156,6 +156,11 @@ class RelayedPath:
         return self.phase is Phase.CLEARING
 
     @property
+    def lenders(self) -> int:
+        """Counts the relays that could serve this pair."""
+        return len(self._hosts)
+
+    @property
     def asking(self) -> NodeId | None:
         return self._asking
 
