@@ -70,10 +70,8 @@ class Relayer:
             if not isinstance(first, OpenRelay):
                 continue
             try:
-                async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                async with trio.open_nursery() as nursery:
                     await nursery.start(self._relaying.run)
-                    if self._failures >= TRIES:
-                        self._post(RelayAble())
                     self._failures = 0
                     nursery.start_soon(self._look)
                     await self._obey(first)
@@ -90,21 +88,25 @@ class Relayer:
         self.pairs = ()
         if self._failures == TRIES:
             self._post(RelayAble(fault=fault.what))
-        await trio.sleep(min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** (self._failures - 1)))
-        if self._failures >= TRIES:
             await self._until_it_runs()
+        else:
+            await trio.sleep(min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** (self._failures - 1)))
 
     async def _until_it_runs(self) -> None:
         """Tries the relay alone, so that nobody is promised what can't be had."""
-        while True:
-            with contextlib.suppress(EnvironmentFault), trio.move_on_after(PAUSE_MAX_S):
-                async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                    await nursery.start(self._relaying.run)
-                    nursery.cancel_scope.cancel()
-                self._failures = 0
-                self._post(RelayAble())
-                return
+        runs = False
+        while not runs:
             await trio.sleep(PAUSE_MAX_S)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._relaying.run)
+                    runs = True
+                    nursery.cancel_scope.cancel()
+            except* EnvironmentFault as faults:
+                self._report("debug", "the relay still does not start", (("reason", _first(faults).what),))
+        self._failures = 0
+        self._drain()
+        self._post(RelayAble())
 
     def _drain(self) -> None:
         """Forgets what waits, and says of all that was lent that it is lost."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How long two members need to reach each other, by what stands before each: nothing, a router that keeps ports,
-one that gives every destination another port, or one router for both.
+"""How long two members need to reach each other, by what stands before each: nothing, a router that keeps
+ports, one that gives every destination another port, or one router for both.
 
 For each pair a lab: two machines with public addresses that may relay, and the two. They join one after the
 other; measured is the time from when `meshpeer join` of the second returns until the first of its pings
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
 
-from meshlab import Lab, Node  # noqa: E402
+from meshlab import Lab, Node
 
 KINDS = {"none": "", "port-keeping": "masquerade", "symmetric": "symmetric"}
 PAIRS = [
