@@ -167,3 +167,18 @@ def test_a_pair_behind_routers_that_keep_ports_needs_no_relay(lab: Lab) -> None:
         meshkit.join(node, text)
     meshkit.until(lambda: meshkit.pings(carol, "david.mesh"), "carol reaches david", 30)
     meshkit.until(lambda: meshkit.peers(carol)["david"].path == "direct", "by a tunnel of their own", 10)
+
+
+@pytest.mark.timeout(300)
+def test_a_pair_that_was_relayed_although_it_can_meet_finds_its_own_way(lab: Lab) -> None:
+    text = meshkit.invite(lab.node("one"), "--uses", "2")
+    carol, david = lab.node("carol"), lab.node("david")
+    lab.partition(["r3"], ["r4"])
+    for node in (carol, david):
+        meshkit.join(node, text)
+    meshkit.until(lambda: relay_of(carol, "david") in ("one", "two"), "carol and david are relayed", 40)
+    meshkit.until(lambda: meshkit.pings(carol, "david.mesh"), "something passes", 10)
+    lab.heal()
+    meshkit.until(lambda: meshkit.peers(carol)["david"].path == "direct", "carol meets david", 180)
+    meshkit.until(lambda: meshkit.peers(david)["carol"].path == "direct", "david meets carol", 20)
+    carol.run(["ping", "-c2", "-W2", "david.mesh"])

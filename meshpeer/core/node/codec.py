@@ -6,6 +6,7 @@ from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership import plumtree_messages as plumtree
 from meshpeer.core.node import messages as own_messages
+from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.relay_messages import RELAY_FRAMES
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.wire.frames import Channel, Codec
@@ -18,6 +19,7 @@ CODEC = Codec(
         *antientropy.FRAMES,
         *own_messages.FRAMES,
         *RELAY_FRAMES,
+        TrialMeant,
         *jobs.FRAMES,
     ),
 )

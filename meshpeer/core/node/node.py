@@ -84,6 +84,7 @@ from meshpeer.core.node.relays import Relays
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
+from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import (
     RelayAble,
@@ -355,6 +356,9 @@ class Node:
             ):
                 self._stale = True
                 return self._from_relays(self.relays.on_message(peer, message, now))
+            case TrialMeant():
+                self._stale = True
+                return self._from_relays(self.relays.on_meant(peer, now))
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True

@@ -35,10 +35,10 @@ from meshpeer.core.paths.relay_messages import (
     RelayMessage,
     RelayOpened,
     RelayRefused,
-    RelayRequest,
     RelayRequested,
 )
-from meshpeer.core.paths.relayed import PairLook, Phase, RelayedPath
+from meshpeer.core.paths.relayed import RelayedPath, Said
+from meshpeer.core.paths.relayed_look import PairLook, Phase
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
@@ -112,6 +112,12 @@ class Relays:
         if isinstance(message, RelayGranted | RelayRefused):
             return []
         return self.desk.handle(RelayRequested(peer=peer, message=message), now)
+
+    def on_meant(self, peer: NodeId, now: Instant) -> list[RelayEffect]:
+        """A member means to try direct with this node, instead of their relay."""
+        relayed = self._tunnels.relayed.get(peer)
+        answer = relayed.on_meant(now) if relayed is not None else None
+        return [Send(peer=peer, message=answer)] if answer is not None else []
 
     def on_event(
         self, event: RelayAble | RelayOpened | RelayLost | RelayCarried, now: Instant
@@ -221,6 +227,7 @@ class Relays:
             relays=self._choose(relayed),
             linked=linked,
             held=held,
+            tells=self._derived.links.link_to(peer.node) is not None,
             tries=self._tunnels.tries(peer.node),
             through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
         )
@@ -289,7 +296,7 @@ class Relays:
         )
 
 
-def _sends(said: Iterable[tuple[NodeId, RelayRequest]]) -> list[RelayEffect]:
+def _sends(said: Iterable[Said]) -> list[RelayEffect]:
     return [Send(peer=relay, message=message) for relay, message in said]
 
 

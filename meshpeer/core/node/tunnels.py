@@ -33,7 +33,8 @@ from meshpeer.core.paths.endpoints import (
     rank_candidates,
 )
 from meshpeer.core.paths.reflections import Reflections, SeenAt
-from meshpeer.core.paths.relayed import Phase, RelayedPath
+from meshpeer.core.paths.relayed import RelayedPath
+from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveOffered, Moves, Surroundings
@@ -232,7 +233,10 @@ class Tunnels:
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             relayed = self.relayed.get(planned.node)
-            if relayed is not None and relayed.phase is not Phase.DIRECT:
+            direct = relayed is None or relayed.phase is Phase.DIRECT
+            if relayed is not None and relayed.phase is Phase.TRIAL:
+                direct = not relayed.waits(now)
+            if relayed is not None and not direct:
                 end = relayed.endpoint(now)
                 if relayed.absent:
                     absent.add(planned.public_key)

@@ -14,12 +14,13 @@ list takes over. A tunnel that works directly is never touched.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.back_off import FIRST_S, BackOffs
+from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
@@ -32,6 +33,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayRenewed,
     RelayRequest,
 )
+from meshpeer.core.paths.relayed_look import PairLook, Phase
 from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
 
 DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 4.0, Outlook.LIKELY: 7.0}
@@ -59,41 +61,15 @@ FOLLOW_S = 10.0
 """For how long a relay's word that the other end asked for it stands."""
 DIRECT_HOLDS_S = 30.0
 """A tunnel that works directly for so long needs its relay no more."""
-BACK_OFF_FIRST_S, BACK_OFF_MAX_S = 10.0, 300.0
-"""For how long a relay that failed or refused is passed over."""
+AGAIN_S = 2.0
+"""For how long a relay is passed over that may take the pair when it is asked anew."""
 STALE_RX_S = 30.0
 """More than a keepalive of 25 s."""
 LOOK_S = 1.0
 
 
-class Phase(enum.StrEnum):
-    DIRECT = "direct"
-    """No relay is in use."""
-    CLEARING = "clearing"
-    """The peer leaves the interface, so that its next packet is a handshake."""
-    TRYING = "trying"
-    RELAYED = "relayed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairLook:
-    """What one end sees of its pair."""
-
-    wanted: bool
-    """The plan has a tunnel, and the other end seems alive."""
-    outlook: Outlook = Outlook.OPEN
-    ways: tuple[str, ...] = ()
-    """The peer's own endpoints, best first."""
-    relays: tuple[tuple[NodeId, str], ...] = ()
-    """Those that could relay, best first, with the host at which this node reaches each."""
-    linked: frozenset[NodeId] = frozenset()
-    """Those of them that this node has a link to, and takes for alive."""
-    held: ObservedPeer | None = None
-    """The peer as the interface has it."""
-    tries: bool = False
-    """WireGuard has an endpoint of the peer's own to try."""
-    through: NodeId | None = None
-    """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
+Said = tuple[NodeId, RelayRequest | TrialMeant]
+"""What to say to whom: to relays, and to the other end."""
 
 
 @dataclass(slots=True)
@@ -102,12 +78,6 @@ class _Grant:
     since_s: float
     heard_s: float
     both: bool = False
-
-
-@dataclass(slots=True)
-class _BackOff:
-    until_s: float
-    times: int
 
 
 @dataclass(slots=True)
@@ -123,7 +93,7 @@ class RelayedPath:
     """How often a relay was taken into use."""
     _hosts: dict[NodeId, str] = field(default_factory=dict)
     _grants: dict[NodeId, _Grant] = field(default_factory=dict)
-    _back_off: dict[NodeId, _BackOff] = field(default_factory=dict)
+    _back_off: BackOffs = field(default_factory=BackOffs)
     _ends: dict[str, None] = field(default_factory=dict)
     """Endpoints of relays that were used: no handshake there is a direct one."""
     _asking: NodeId | None = None
@@ -141,8 +111,12 @@ class RelayedPath:
     _rx: tuple[int, float] = (-1, 0.0)
     """Bytes that had come in, and when that changed last."""
     _used_since_s: float = 0.0
+    _trials: Trials = field(init=False)
     _busy: bool = False
     _looked_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._trials = Trials(first=self.me < self.peer)
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -153,7 +127,7 @@ class RelayedPath:
     @property
     def absent(self) -> bool:
         """Says whether the peer is to be left out of the interface now."""
-        return self.phase is Phase.CLEARING
+        return self.phase in (Phase.CLEARING, Phase.LEAVING)
 
     @property
     def lenders(self) -> int:
@@ -168,8 +142,13 @@ class RelayedPath:
         """Returns the relay's endpoint for this pair, where one is to be used now."""
         if self.phase not in (Phase.TRYING, Phase.RELAYED) or self.used is None:
             return None
-        waits = self.phase is Phase.TRYING and now.mono_s < self._since_s + self._second_waits_s
-        return None if waits else self._end_at(self.used)
+        return None if self.waits(now) else self._end_at(self.used)
+
+    def waits(self, now: Instant) -> bool:
+        """Says whether nothing is to be sent to the peer for the moment."""
+        if self.phase not in (Phase.TRYING, Phase.TRIAL):
+            return False
+        return now.mono_s < self._since_s + self._second_waits_s
 
     @property
     def is_idle(self) -> bool:
@@ -187,7 +166,13 @@ class RelayedPath:
         return tuple(dict.fromkeys(one for one in wanted if one is not None))
 
     def next_deadline(self) -> Deadline | None:
-        if self.phase is Phase.TRYING and self._since_s + self._second_waits_s > self._looked_s:
+        begins_at_s = self._trials.begins_at_s
+        if begins_at_s is not None and self._looked_s < begins_at_s < self._looked_s + LOOK_S:
+            return Deadline(begins_at_s, "a direct trial")
+        if (
+            self.phase in (Phase.TRYING, Phase.TRIAL)
+            and self._since_s + self._second_waits_s > self._looked_s
+        ):
             return Deadline(self._since_s + self._second_waits_s, "a relay's turn")
         if self._busy:
             return Deadline(self._looked_s + LOOK_S, "look after a relay")
@@ -215,12 +200,17 @@ class RelayedPath:
             case RelayRefused(reason=reason):
                 self._grants.pop(relay, None)
                 at_once = reason in (RelayRefusal.PORT, RelayRefusal.UNKNOWN) and relay != self._asking
-                self._fail(relay, now, BACK_OFF_FIRST_S / 5 if at_once else BACK_OFF_FIRST_S)
+                self._fail(relay, now, AGAIN_S if at_once else FIRST_S)
             case RelayFreed():
                 if self._grants.pop(relay, None) is not None:
-                    self._fail(relay, now, BACK_OFF_FIRST_S / 5)
+                    self._fail(relay, now, AGAIN_S)
 
-    def update(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def on_meant(self, now: Instant) -> TrialMeant | None:
+        """The other end means to try direct; returns what to answer, if anything."""
+        takes_part = self.phase is Phase.RELAYED and self._trials.on_meant(now)
+        return TrialMeant() if takes_part else None
+
+    def update(self, look: PairLook, now: Instant) -> list[Said]:
         """Takes a look at the pair; returns what to say to which relay."""
         self._looked_s = now.mono_s
         self._hosts = dict(look.relays)
@@ -239,7 +229,7 @@ class RelayedPath:
 
     # --- the relay in use -----------------------------------------------------------------------------------
 
-    def _settle(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _settle(self, look: PairLook, now: Instant) -> list[Said]:
         """Follows what came of the relay in use."""
         works = tunnel_works(look.held, now.unix_s)
         direct = self._is_direct(look, now)
@@ -258,7 +248,8 @@ class RelayedPath:
             case Phase.TRYING:
                 if works:
                     self._move_to(Phase.RELAYED, now)
-                    self._back_off.pop(self.used, None)
+                    self._trials.on_relayed(_facts(look), now)
+                    self._back_off.succeed(self.used)
                 elif now.mono_s >= self._since_s + TRY_S:
                     return self._abandon(look, now)
             case Phase.RELAYED:
@@ -267,9 +258,28 @@ class RelayedPath:
                     return self._give_back(look, now) if held_s >= DIRECT_HOLDS_S else []
                 if not works:
                     return self._abandon(look, now)
+                return self._consider_trial(look, now)
+            case Phase.LEAVING:
+                if look.held is None:
+                    self._move_to(Phase.TRIAL, now)
+            case Phase.TRIAL:
+                if direct:
+                    self._move_to(Phase.RELAYED, now)
+                elif now.mono_s >= self._since_s + TRIAL_S:
+                    self._move_to(Phase.CLEARING, now)
             case Phase.DIRECT:
                 raise InvariantBroken(f"relay {self.used.hex()[:8]} is in use, and none is")
         return []
+
+    def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
+        if self._trials.is_due(now):
+            self._trials.begins_at_s = None
+            self._move_to(Phase.LEAVING, now)
+            return []
+        self._trials.watch(_facts(look), look.held, now)
+        if look.outlook is Outlook.HOPELESS or not look.tells or not self._trials.proposes(now):
+            return []
+        return [(self.peer, TrialMeant())]
 
     def _is_direct(self, look: PairLook, now: Instant) -> bool:
         """Says whether the tunnel works, and not through a relay."""
@@ -292,7 +302,7 @@ class RelayedPath:
             self._trying_since_s = now.mono_s
         self._ways = look.ways
 
-    def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
         """Takes over what this node reserved before it was started again."""
         assert look.held is not None
         grant = self._grants.get(relay)
@@ -301,12 +311,16 @@ class RelayedPath:
             self._ends[self._end_at(relay)] = None
             self._move_to(Phase.RELAYED, now)
             return []
-        if relay not in look.linked or self._is_passed_over(relay, now):
+        if relay not in look.linked or self._back_off.passes_over(relay, now):
             return []
         return self._say(relay, RelayRenewed(pair=self.pair), now)
 
     def _adopts(self, look: PairLook, now: Instant) -> bool:
-        return self.used is None and look.through is not None and not self._is_passed_over(look.through, now)
+        return (
+            self.used is None
+            and look.through is not None
+            and not self._back_off.passes_over(look.through, now)
+        )
 
     def _is_faulty(self, look: PairLook, now: Instant) -> bool:
         """Says whether the relay in use has to be replaced."""
@@ -323,7 +337,7 @@ class RelayedPath:
 
     # --- another one ----------------------------------------------------------------------------------------
 
-    def _ask(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _ask(self, look: PairLook, now: Instant) -> list[Said]:
         """Asks for a relay where one is needed, and for the one that the other end asked for."""
         if self._direct_since_s is not None:
             # It does without; what it asked for comes to nothing.
@@ -351,7 +365,7 @@ class RelayedPath:
             return self._is_faulty(look, now)
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
-            refused = self._is_passed_over(look.through, now)
+            refused = self._back_off.passes_over(look.through, now)
             return refused and now.mono_s >= self._rx[1] + STALE_RX_S
         return self._failing_since_s is not None and now.mono_s >= self._impatient_at_s
 
@@ -369,7 +383,7 @@ class RelayedPath:
 
     def _next(self, now: Instant) -> NodeId | None:
         for relay in self._hosts:
-            if relay != self.used and not self._is_passed_over(relay, now):
+            if relay != self.used and not self._back_off.passes_over(relay, now):
                 return relay
         return None
 
@@ -378,7 +392,7 @@ class RelayedPath:
         late = relay not in look.linked and waited_s >= LINK_WAIT_S
         return late or waited_s >= AGREE_S_MAX or relay not in self._hosts
 
-    def _take_up(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
         """Uses a relay that both ends asked for."""
         ready = [
             relay
@@ -386,7 +400,7 @@ class RelayedPath:
             if grant.both
             and relay != self.used
             and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
-            and not self._is_passed_over(relay, now)
+            and not self._back_off.passes_over(relay, now)
         ]
         best = choose_of(self.pair, ready)
         if best is None or self._direct_since_s is not None:
@@ -395,7 +409,7 @@ class RelayedPath:
         settles = left is not None and now.mono_s < self._used_since_s + SETTLES_S
         if left is not None and settles and choose_of(self.pair, [left, best]) == left:
             return self._free(best, look)
-        said: list[tuple[NodeId, RelayRequest]] = []
+        said: list[Said] = []
         if left is not None:
             said = self._free(left, look)
             self._fail(left, now)
@@ -403,19 +417,19 @@ class RelayedPath:
         self._used_since_s = now.mono_s
         self.moves += 1
         self._remember_end(best)
-        # A peer that has no session yet shakes hands as soon as it has an endpoint.
-        blank = look.held is None or (look.held.endpoint is None and not look.held.latest_handshake_unix_s)
-        self._move_to(Phase.TRYING if blank else Phase.CLEARING, now)
+        # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
+        # again after 5 s only.
+        self._move_to(Phase.CLEARING, now)
         return said
 
-    def _keep(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _keep(self, look: PairLook, now: Instant) -> list[Said]:
         if self.used is None or self.used not in look.linked or self.used not in self._grants:
             return []
         return self._say(self.used, RelayRenewed(pair=self.pair), now)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _abandon(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _abandon(self, look: PairLook, now: Instant) -> list[Said]:
         """Gives up the relay in use: nothing comes through it."""
         assert self.used is not None
         relay = self.used
@@ -430,7 +444,7 @@ class RelayedPath:
         self._failing_since_s = now.mono_s - DIRECT_FIRST_S_MAX
         self._trying_since_s = self._failing_since_s
 
-    def _give_back(self, look: PairLook, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""
         said = [one for relay in sorted(self._grants) for one in self._free(relay, look)]
         self._asking = None
@@ -439,7 +453,7 @@ class RelayedPath:
         self._failing_since_s = self._direct_since_s = None
         return said
 
-    def _free(self, relay: NodeId, look: PairLook) -> list[tuple[NodeId, RelayRequest]]:
+    def _free(self, relay: NodeId, look: PairLook) -> list[Said]:
         held = self._grants.pop(relay, None)
         self._said_s.pop(relay, None)
         return [(relay, RelayFreed(pair=self.pair))] if held and relay in look.linked else []
@@ -448,25 +462,14 @@ class RelayedPath:
         self.used = self._down_since_s = None
         self._move_to(Phase.DIRECT, now)
 
-    def _fail(self, relay: NodeId, now: Instant, first_s: float = BACK_OFF_FIRST_S) -> None:
+    def _fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
         """Passes a relay over for a while."""
-        times = self._back_off[relay].times + 1 if relay in self._back_off else 0
-        pause_s = min(BACK_OFF_MAX_S, first_s * 2.0 ** min(times, 8))
-        self._back_off = {
-            one: held
-            for one, held in self._back_off.items()
-            if one in self._hosts and now.mono_s < held.until_s + BACK_OFF_MAX_S
-        }
-        self._back_off[relay] = _BackOff(now.mono_s + pause_s, times)
+        self._back_off.fail(relay, now, first_s)
         self._said_s.pop(relay, None)
         if relay == self._asking:
             self._asking = None
 
-    def _is_passed_over(self, relay: NodeId, now: Instant) -> bool:
-        held = self._back_off.get(relay)
-        return held is not None and now.mono_s < held.until_s
-
-    def _say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[tuple[NodeId, RelayRequest]]:
+    def _say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[Said]:
         if now.mono_s < self._said_s.get(relay, float("-inf")) + SAY_EVERY_S:
             return []
         self._said_s = {one: at_s for one, at_s in self._said_s.items() if one in self._hosts}
@@ -502,3 +505,8 @@ class RelayedPath:
         received = held.rx_bytes if held else 0
         if received != self._rx[0]:
             self._rx = (received, now.mono_s)
+
+
+def _facts(look: PairLook) -> tuple[object, ...]:
+    """Returns what a trial's outcome may depend on."""
+    return look.outlook, look.ways

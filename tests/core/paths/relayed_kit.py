@@ -9,6 +9,7 @@ from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_messages import (
@@ -22,7 +23,8 @@ from meshpeer.core.paths.relay_messages import (
     RelayRefused,
     RelayRequested,
 )
-from meshpeer.core.paths.relayed import PairLook, RelayedPath
+from meshpeer.core.paths.relayed import RelayedPath
+from meshpeer.core.paths.relayed_look import PairLook, Phase
 from meshpeer.core.wgconf.model import ObservedPeer
 
 UNIX_S = 1_900_000_000.0
@@ -47,6 +49,8 @@ class End:
     handshake_s: float = 0.0
     rx: int = 0
     wanted: bool = True
+    load: int = 0
+    """Bytes that come in each step, besides keepalives."""
     cut: set[NodeId] = field(default_factory=set)
     """Relays that it has no link to."""
     resets: int = 0
@@ -100,7 +104,9 @@ class Pair:
                 self._deliver(relay, desk.handle(Tick(), self.now))
         for node, end in self.ends.items():
             for relay, message in end.path.update(self._look(end), self.now):
-                if relay not in self.dead and relay not in end.cut:
+                if isinstance(message, TrialMeant):
+                    self._mean(end)
+                elif relay not in self.dead and relay not in end.cut:
                     asked = RelayRequested(peer=node, message=message)
                     self._deliver(relay, self.desks[relay].handle(asked, self.now))
         for end in self.ends.values():
@@ -130,8 +136,14 @@ class Pair:
             relays=tuple((one, host_of(one)) for one in self.relays),
             linked=linked,
             held=held if end.present else None,
+            tells=True,
             tries=True,
         )
+
+    def _mean(self, end: End) -> None:
+        other = self.ends[end.path.peer]
+        if other.path.on_meant(self.now) is not None:
+            end.path.on_meant(self.now)
 
     def _deliver(self, relay: NodeId, effects: list[RelayEffect]) -> None:
         for effect in effects:
@@ -151,7 +163,8 @@ class Pair:
             return
         end.present = True
         wanted = end.path.endpoint(self.now)
-        if wanted is None and end.path.used is None:
+        trial = end.path.phase is Phase.TRIAL and not end.path.waits(self.now)
+        if wanted is None and (end.path.used is None or trial):
             wanted = OWN
         fresh = end.handshake_s and UNIX_S + self.now_s - end.handshake_s < 180
         if wanted is not None and not fresh and wanted != end.endpoint:
@@ -179,6 +192,6 @@ class Pair:
                 carried = RelayCarried(ports=held.ports, packets=held.packets + 1)
                 desk.handle(carried, self.now)
         for end in self.ends.values():
-            end.rx += 100
+            end.rx += 1 + end.load
             if not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
                 end.handshake_s = UNIX_S + self.now_s

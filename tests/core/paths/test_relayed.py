@@ -11,7 +11,8 @@ from relayed_kit import HIGH, LOW, OWN, RELAYS, Pair
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.paths.relay_messages import RelayGranted
-from meshpeer.core.paths.relayed import DIRECT_FIRST_S, DIRECT_HOLDS_S, Phase, RelayedPath
+from meshpeer.core.paths.relayed import DIRECT_FIRST_S, DIRECT_HOLDS_S, RelayedPath
+from meshpeer.core.paths.relayed_look import Phase
 
 HIDDEN = Stand(router="changing", reflected=True)
 KEEPING = Stand(router="steady", reflected=True)
@@ -184,6 +185,45 @@ def test_a_pair_that_works_directly_frees_its_relay_after_a_while() -> None:
     assert all(not desk.reservations for desk in pair.desks.values())
     assert pair.works()
     assert [end.resets for end in pair.ends.values()] == [1, 1]
+
+
+def test_a_pair_that_was_relayed_for_want_of_luck_finds_its_way_back() -> None:
+    pair = Pair(Outlook.LIKELY)
+    pair.run(20)
+    assert pair.relay() is not None
+    pair.direct = True
+    pair.run(180)
+    assert pair.works()
+    assert pair.used[-1] == (None, None)
+    assert all(not desk.reservations for desk in pair.desks.values())
+    assert [end.endpoint for end in pair.ends.values()] == [OWN, OWN]
+
+
+def test_direct_is_tried_a_few_times_and_then_left_alone() -> None:
+    pair = Pair(Outlook.LIKELY)
+    pair.run(4000)
+    assert pair.works()
+    assert [end.resets for end in pair.ends.values()] == [1 + 2 * 3] * 2
+    pair.run(4000)
+    assert [end.resets for end in pair.ends.values()] == [1 + 2 * 3] * 2
+
+
+@pytest.mark.parametrize("outlook", [Outlook.LIKELY, Outlook.HOPELESS])
+def test_a_tunnel_in_use_or_without_hope_is_not_taken_from_its_relay(outlook: Outlook) -> None:
+    pair = Pair(outlook)
+    pair.run(20)
+    pair.direct = True
+    for end in pair.ends.values():
+        end.load = 100_000 if outlook is Outlook.LIKELY else 0
+    pair.run(900)
+    assert pair.works()
+    assert [end.resets for end in pair.ends.values()] == [1, 1]
+
+
+def test_an_end_that_is_not_relayed_takes_no_part_in_a_trial() -> None:
+    pair = Pair(Outlook.LIKELY, direct=True)
+    pair.run(100)
+    assert [end.path.on_meant(pair.now) for end in pair.ends.values()] == [None, None]
 
 
 def test_the_word_of_a_member_that_is_no_relay_of_the_pair_counts_for_nothing() -> None:
