@@ -1,9 +1,9 @@
 """Trials: when a pair that goes by a relay tries to meet directly, by agreement of both ends.
 
 WireGuard has one endpoint per peer and sends no probes, so a trial takes the tunnel away from its relay for
-some seconds: it is made when nothing but this mesh's own links passes through, when the records do not say that it
-is in vain, and a few times only, until they say something new. Both ends drop the session at about the same
-moment, so nothing that is still on its way by the relay can move the tunnel back.
+some seconds: it is made when nothing but this mesh's own links passes through, when the records do not say
+that it is in vain, and a few times only, until they say something new. Both ends drop the session at about
+the same moment, so nothing that is still on its way by the relay can move the tunnel back.
 """
 
 from __future__ import annotations
