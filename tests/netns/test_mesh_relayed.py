@@ -10,6 +10,8 @@ import meshkit
 import pytest
 from meshlab import Lab, Node
 
+from meshpeer.runtime.control import Why
+
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 LAB = """
@@ -120,6 +122,12 @@ def test_a_relay_carries_what_two_symmetric_routers_keep_apart(lab: Lab) -> None
     meshkit.until(lambda: meshkit.peers(alpha)["bravo"].link == "up", "they are linked through it", 60)
     meshkit.until(lambda: meshkit.peers(bravo)["alpha"].state == "alive", "and alive for each other")
     assert relay_of(alpha, "bravo") == relay, "it did not flap"
+    why = meshkit.ask(alpha, Why, "why", "bravo")
+    assert why.verdict == "relay"
+    assert f"by the relay {relay}" in why.answer
+    assert "relayed" in [one.code for one in why.rule]
+    assert meshkit.status(alpha).node.relayed_by == {relay: 1}
+    assert meshkit.status(lab.node(relay)).node.relays_for == 1
     nobody_else_passes(lab, shown.endpoint)
 
 
