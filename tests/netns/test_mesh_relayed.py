@@ -129,6 +129,10 @@ def test_a_relay_carries_what_two_symmetric_routers_keep_apart(lab: Lab) -> None
     assert meshkit.status(alpha).node.relayed_by == {relay: 1}
     assert meshkit.status(lab.node(relay)).node.relays_for == 1
     nobody_else_passes(lab, shown.endpoint)
+    with meshkit.pinging(bravo, "alpha.mesh"):
+        meshkit.kill_agent(alpha)
+        meshkit.meshpeer(alpha, "up", "--detach")
+        meshkit.until(lambda: relay_of(alpha, "bravo") == relay, "a new agent goes on by the same relay")
 
 
 def drops_of(relay: Node) -> int:

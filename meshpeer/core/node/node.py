@@ -343,7 +343,9 @@ class Node:
                 self._stale = True
                 return []
             case SeenAt():
-                self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
+                # Who sees this node by a relay sees the relay.
+                if not self.tunnels.goes_through_relay(peer):
+                    self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
             case (
                 RelayAsked()

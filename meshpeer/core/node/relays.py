@@ -38,7 +38,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayRequested,
 )
 from meshpeer.core.paths.relayed import RelayedPath, Said
-from meshpeer.core.paths.relayed_look import PairLook, Phase
+from meshpeer.core.paths.relayed_look import PairLook
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
@@ -170,16 +170,11 @@ class Relays:
         if mine is None or (not lenders and not held):
             return []
         planned = {one.node: one for one in self._tunnels.plan.peers}
-        for node in [node for node in held if node not in planned]:
-            planned_no_more = held.pop(node)
-            if planned_no_more.phase is not Phase.DIRECT:
-                self.has_news = True
-            # What it holds at relays runs out by itself, unless it says so now.
-            effects = planned_no_more.update(PairLook(wanted=False, linked=self._linked()), now)
-            if effects:
-                return [*_sends(effects), *self._follow_pairs(now)]
         said: list[RelayEffect] = []
         linked = self._linked()
+        for node in [node for node in held if node not in planned]:
+            over = held.pop(node)
+            said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
         for peer in planned.values():
             listed = roster.get(peer.node)
             if listed is None:
