@@ -80,26 +80,12 @@ from meshpeer.core.node.messages import (
     Started,
 )
 from meshpeer.core.node.presence import Presence
-from meshpeer.core.node.relays import Relays
+from meshpeer.core.node.relays import Relays, RelayWord
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
-from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.reflections import SeenAt
-from meshpeer.core.paths.relay_messages import (
-    RelayAble,
-    RelayAsked,
-    RelayCarried,
-    RelayEffect,
-    RelayFreed,
-    RelayFreezeAsked,
-    RelayGranted,
-    RelayLost,
-    RelayOpened,
-    RelayRefused,
-    RelayRenewed,
-    RelayWakeAsked,
-)
+from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
@@ -279,7 +265,7 @@ class Node:
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
-            case RelayAble() | RelayOpened() | RelayLost() | RelayCarried():
+            case _ if isinstance(event, RelayNews):
                 self._stale = True
                 return self._from_relays(self.relays.on_event(event, now))
             case LagMeasured(lag_s=lag_s):
@@ -347,20 +333,9 @@ class Node:
                 if not self.tunnels.goes_through_relay(peer):
                     self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
-            case (
-                RelayAsked()
-                | RelayRenewed()
-                | RelayFreezeAsked()
-                | RelayWakeAsked()
-                | RelayGranted()
-                | RelayRefused()
-                | RelayFreed()
-            ):
+            case _ if isinstance(message, RelayWord):
                 self._stale = True
                 return self._from_relays(self.relays.on_message(peer, message, now))
-            case TrialMeant():
-                self._stale = True
-                return self._from_relays(self.relays.on_meant(peer, now))
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True

@@ -20,20 +20,19 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.node.why import RelayReason
+from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
     RelayAble,
-    RelayCarried,
     RelayEffect,
     RelayFreed,
     RelayGranted,
-    RelayLost,
     RelayMembersShown,
     RelayMessage,
-    RelayOpened,
+    RelayNews,
     RelayRefused,
     RelayRequested,
 )
@@ -43,6 +42,8 @@ from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
 
+RelayWord = RelayMessage | TrialMeant
+"""What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
 """Relays that one pair may fall back on, the two that serve it first among them."""
 
@@ -100,8 +101,11 @@ class Relays:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def on_message(self, peer: NodeId, message: RelayMessage, now: Instant) -> list[RelayEffect]:
-        """Takes what a member says: as a relay of a pair of this node, or as an end that this node relays."""
+    def on_message(self, peer: NodeId, message: RelayWord, now: Instant) -> list[RelayEffect]:
+        """Takes what a member says: as a relay of a pair of this node, as its other end, or as an end that
+        this node relays."""
+        if isinstance(message, TrialMeant):
+            return self._on_meant(peer, now)
         pair = message.pair
         if isinstance(message, RelayGranted | RelayRefused | RelayFreed) and self._me in pair:
             other = pair[1] if pair[0] == self._me else pair[0]
@@ -113,15 +117,13 @@ class Relays:
             return []
         return self.desk.handle(RelayRequested(peer=peer, message=message), now)
 
-    def on_meant(self, peer: NodeId, now: Instant) -> list[RelayEffect]:
+    def _on_meant(self, peer: NodeId, now: Instant) -> list[RelayEffect]:
         """A member means to try direct with this node, instead of their relay."""
         relayed = self._tunnels.relayed.get(peer)
         answer = relayed.on_meant(now) if relayed is not None else None
         return [Send(peer=peer, message=answer)] if answer is not None else []
 
-    def on_event(
-        self, event: RelayAble | RelayOpened | RelayLost | RelayCarried, now: Instant
-    ) -> list[RelayEffect]:
+    def on_event(self, event: RelayNews, now: Instant) -> list[RelayEffect]:
         if isinstance(event, RelayAble):
             self.unable = event.fault
             return []

@@ -35,10 +35,7 @@ from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
     OpenRelay,
-    RelayAble,
-    RelayCarried,
-    RelayLost,
-    RelayOpened,
+    RelayNews,
     WakeRelay,
 )
 from meshpeer.core.scheduler import messages as jobs
@@ -60,10 +57,7 @@ NodeEvent = (
     | ForwardingFailed
     | CharterSigned
     | RenameAsked
-    | RelayAble
-    | RelayOpened
-    | RelayLost
-    | RelayCarried
+    | RelayNews
     | jobs.SchedulerEvent
 )
 NodeEffect = (

@@ -167,6 +167,8 @@ class RelayCarried:
 
 
 RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick
+RelayNews = RelayAble | RelayOpened | RelayLost | RelayCarried
+"""What the machine that lends the ports reports."""
 
 # --- effects ------------------------------------------------------------------------------------------------
 

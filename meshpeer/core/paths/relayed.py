@@ -22,6 +22,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.back_off import FIRST_S, BackOffs
 from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
 from meshpeer.core.paths.outlook import Outlook
+from meshpeer.core.paths.patience import Patience
 from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
     Pair,
@@ -36,11 +37,6 @@ from meshpeer.core.paths.relay_messages import (
 from meshpeer.core.paths.relayed_look import PairLook, Phase
 from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
 
-DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 4.0, Outlook.LIKELY: 7.0}
-"""How long direct tries may be in vain. Where they are likely to lead somewhere, two initiations that crossed
-each other get their second chance (REKEY_TIMEOUT of 5 s; whitepaper, section 6.1)."""
-DIRECT_FIRST_S_MAX = 15.0
-"""News of where the peer may be found gives direct tries their time anew, but not beyond this."""
 SAY_EVERY_S = 2.0
 """How often a relay in use, or asked, hears of this end; it answers each time."""
 SILENT_S = 5.0
@@ -101,11 +97,7 @@ class RelayedPath:
     _since_s: float = 0.0
     """When the phase began."""
     _said_s: dict[NodeId, float] = field(default_factory=dict)
-    _failing_since_s: float | None = None
-    _trying_since_s: float = 0.0
-    """When there was last something new to try, while direct tries failed."""
-    _patience_s: float = 0.0
-    _ways: tuple[str, ...] = ()
+    _patience: Patience = field(default_factory=Patience)
     _down_since_s: float | None = None
     _direct_since_s: float | None = None
     _rx: tuple[int, float] = (-1, 0.0)
@@ -176,9 +168,9 @@ class RelayedPath:
             return Deadline(self._since_s + self._second_waits_s, "a relay's turn")
         if self._busy:
             return Deadline(self._looked_s + LOOK_S, "look after a relay")
-        if self._failing_since_s is not None and self._hosts:
-            due_s = max(self._impatient_at_s, self._looked_s + LOOK_S)
-            return Deadline(due_s, "direct tries are in vain")
+        over_at_s = self._patience.over_at_s
+        if over_at_s is not None and self._hosts:
+            return Deadline(max(over_at_s, self._looked_s + LOOK_S), "direct tries are in vain")
         return None
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -292,15 +284,7 @@ class RelayedPath:
 
     def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
         self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
-        self._patience_s = DIRECT_FIRST_S[look.outlook]
-        hopeless = look.outlook is Outlook.HOPELESS
-        if direct or self.used is not None or not (look.tries or hopeless):
-            self._failing_since_s = None
-        elif self._failing_since_s is None:
-            self._failing_since_s = self._trying_since_s = now.mono_s
-        elif look.ways != self._ways:
-            self._trying_since_s = now.mono_s
-        self._ways = look.ways
+        self._patience.follow(look, served=direct or self.used is not None, now=now)
 
     def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
         """Takes over what this node reserved before it was started again."""
@@ -367,7 +351,8 @@ class RelayedPath:
             # It may be ours from before a restart: while something comes in, it works.
             refused = self._back_off.passes_over(look.through, now)
             return refused and now.mono_s >= self._rx[1] + STALE_RX_S
-        return self._failing_since_s is not None and now.mono_s >= self._impatient_at_s
+        over_at_s = self._patience.over_at_s
+        return over_at_s is not None and now.mono_s >= over_at_s
 
     def _followed(self, look: PairLook, now: Instant) -> NodeId | None:
         """Returns the relay that the other end asked for and this one did not."""
@@ -440,9 +425,7 @@ class RelayedPath:
 
     def _lose_used(self, now: Instant) -> None:
         self._drop_used(now)
-        # Direct tries had their time before.
-        self._failing_since_s = now.mono_s - DIRECT_FIRST_S_MAX
-        self._trying_since_s = self._failing_since_s
+        self._patience.lose(now)
 
     def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""
@@ -450,7 +433,8 @@ class RelayedPath:
         self._asking = None
         if self.used is not None:
             self._drop_used(now)
-        self._failing_since_s = self._direct_since_s = None
+        self._direct_since_s = None
+        self._patience.reset()
         return said
 
     def _free(self, relay: NodeId, look: PairLook) -> list[Said]:
@@ -478,13 +462,6 @@ class RelayedPath:
 
     def _move_to(self, phase: Phase, now: Instant) -> None:
         self.phase, self._since_s = phase, now.mono_s
-
-    @property
-    def _impatient_at_s(self) -> float:
-        """Returns when direct tries have failed for long enough."""
-        assert self._failing_since_s is not None
-        at_s = self._trying_since_s + self._patience_s
-        return min(at_s, self._failing_since_s + max(self._patience_s, DIRECT_FIRST_S_MAX))
 
     @property
     def _second_waits_s(self) -> float:

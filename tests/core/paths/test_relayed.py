@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from relayed_kit import HIGH, LOW, OWN, RELAYS, Pair
 
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
+from meshpeer.core.paths.patience import DIRECT_FIRST_S
 from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.paths.relay_messages import RelayGranted
-from meshpeer.core.paths.relayed import DIRECT_FIRST_S, DIRECT_HOLDS_S, RelayedPath
+from meshpeer.core.paths.relayed import DIRECT_HOLDS_S, RelayedPath
 from meshpeer.core.paths.relayed_look import Phase
 
 HIDDEN = Stand(router="changing", reflected=True)
