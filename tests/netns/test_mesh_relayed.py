@@ -161,6 +161,18 @@ def test_the_other_relay_takes_over_from_one_that_is_killed(lab: Lab) -> None:
     meshkit.until(
         lambda: relay_of(lab.node("alpha"), "bravo") == other and is_relayed(lab), f"{other} relays them", 20
     )
+    # It comes back without what the killed one left in the kernel, and takes nothing from the other.
+    meshkit.meshpeer(lab.node(relay), "up", "--detach")
+    tables = lab.node(relay).run(["nft", "list", "tables"]).stdout
+    assert "meshpeer_relay" not in tables
+    meshkit.until(lambda: meshkit.peers(lab.node("alpha"))[relay].link == "up", f"{relay} is back", 30)
+    assert until_relayed(lab) == other
+    # And a relay that goes down takes all along.
+    meshkit.meshpeer(lab.node(other), "down")
+    assert "meshpeer_relay" not in lab.node(other).run(["nft", "list", "tables"]).stdout
+    meshkit.until(
+        lambda: is_relayed(lab) and relay_of(lab.node("alpha"), "bravo") == relay, "the first again", 30
+    )
 
 
 def test_the_other_relay_takes_over_from_one_that_is_unplugged(lab: Lab) -> None:
