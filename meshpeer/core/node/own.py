@@ -46,7 +46,6 @@ class Profile:
     router: str = ""
     routes: tuple[str, ...] = ()
     seen: Seen = NOTHING_SEEN
-    relay: bool = False
 
 
 class OwnRecord:
@@ -107,7 +106,6 @@ class OwnRecord:
             hubs_failed=profile.seen.hubs_failed,
             answers=profile.seen.answers,
             distances=profile.seen.distances,
-            relay=profile.relay,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(
