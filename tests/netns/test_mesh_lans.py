@@ -192,6 +192,9 @@ def test_a_lan_whose_only_way_in_is_the_machine_that_leads_to_it(make_lab: MakeL
     meshkit.found(public)
     meshkit.join(inside, meshkit.invite(public, "--route", "192.168.1.0/24"))
     meshkit.until(lambda: meshkit.pings(public, printer), "public pings the printer", 30)
+    meshkit.until(
+        lambda: meshkit.peers(public)["inside"].endpoint != "", "public tells its tunnel to inside", 10
+    )
     tunnel = meshkit.peers(public)["inside"]
     assert tunnel.endpoint.startswith("198.51.100."), "where the router is, and not inside the LAN"
     with meshkit.pinging(public, printer):
