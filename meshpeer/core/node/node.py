@@ -92,8 +92,10 @@ from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
@@ -171,6 +173,9 @@ class Node:
             lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
         )
+        self.underlay = Underlay(
+            self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=self.counters
+        )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.gossip = Gossip(
@@ -208,6 +213,7 @@ class Node:
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
             self.watch.next_deadline(),
+            self.underlay.next_deadline(),
             self.scheduler.next_deadline(),
         )
 
@@ -277,6 +283,8 @@ class Node:
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
                 return []
+            case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
+                return [*self.underlay.handle(event, now)]
             case DialBacksWanted() | DialledBack():
                 return self._say(self.dialbacks.handle(event))
             case LagMeasured(lag_s=lag_s):
@@ -291,7 +299,7 @@ class Node:
         self._stale = self._stale or self._is_due(self.derived.deadline, now)
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
-        effects: list[NodeEffect] = [*self.watch.tick(now)]
+        effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
         self._stale = self._stale or self.watch.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
@@ -568,6 +576,7 @@ class Node:
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
             effects += self.watch.follow_plan(now)
+            self.underlay.follow_plan()
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 
