@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.topology.view import MeshView
-from meshpeer.core.wgconf.model import RouteMtu
+from meshpeer.core.wgconf.model import DesiredDevice, RouteMtu
 
 IPV6_MTU_MIN = 1_280
 PAD_BYTES = 16
@@ -79,6 +79,16 @@ def prefixes_of(view: MeshView) -> dict[NodeId, frozenset[str]]:
         one.node: frozenset((*((f"{one.ipv4}/32",) if one.ipv4 else ()), f"{one.ipv6}/128", *one.lans))
         for one in view.members
     }
+
+
+def mtu_towards(device: DesiredDevice, address: str) -> int:
+    """Returns the MTU of packets to an overlay address: that of the longest prefix with a route."""
+    target = ipaddress.ip_address(address)
+    said = {one.prefix: one.mtu for one in device.route_mtus}
+    routed = [ipaddress.ip_network(one) for one in device.routes]
+    fitting = [one for one in routed if one.version == target.version and target in one]
+    best = max(fitting, key=lambda one: one.prefixlen, default=None)
+    return said.get(str(best), 0) or device.mtu
 
 
 def _route(prefix: str, mtu: int, device: int, pads_to_device: bool) -> RouteMtu:
