@@ -133,8 +133,8 @@ class MtuSearch:
             case Phase.STEPS:
                 self._narrow()
                 self._searched_at_s = now.mono_s
-                if self.found is None or self._ceiling <= self.found:
-                    self.found = self._floor
+                # What was found before was among them, so this falls only where that got lost.
+                self.found = self._floor
                 self._halve(now)
             case Phase.HALVES:
                 self._narrow()
