@@ -51,6 +51,20 @@ inside = ["office"]
 nat = "masquerade"
 forwards = [{proto = "udp", port = 51820, to = "bravo"}, {proto = "tcp", port = 51821, to = "bravo"}]
 """
+_HUB = """
+name = "mesh"
+[lans.net]
+ipv4 = "203.0.113.0/24"
+[lans.thin]
+ipv4 = "198.51.100.0/24"
+mtu = 1280
+[nodes.alpha]
+lans = ["net"]
+[nodes.hub]
+lans = ["net", "thin"]
+[nodes.bravo]
+lans = ["thin"]
+"""
 _NO_ICMP = """
 table inet silent {
   chain clamp { type filter hook forward priority -150; tcp flags syn tcp option maxseg size set 1220; }
@@ -130,6 +144,27 @@ def test_large_packets_pass_a_narrow_path_on_which_icmp_is_dropped(
     shown = alpha.run(["meshpeer", "doctor"], check=False).stdout
     assert "narrow paths" in shown
     assert device_mtu(alpha) == 1_420
+
+
+def test_large_packets_pass_a_hub_on_their_way_to_a_narrow_path(
+    make_lab: MakeLab, eventually: Eventually
+) -> None:
+    lab = make_lab(_HUB)
+    alpha, hub, bravo = (lab.node(name) for name in ("alpha", "hub", "bravo"))
+    meshkit.found(hub, "--topology", "regional", "--region", "eu")
+    meshkit.join(alpha, meshkit.invite(hub, "--deny", "hub"), "--region", "eu")
+    meshkit.join(bravo, meshkit.invite(hub, "--deny", "hub"), "--region", "us")
+    narrow = 1_216 if meshkit.status(hub).node.backend == "userspace" else 1_220
+    eventually(lambda: meshkit.peers(hub)["bravo"].mtu == narrow, "the hub knows", 40)
+    eventually(lambda: meshkit.peers(bravo)["alpha"].mtu == narrow, "bravo knows what is behind it", 40)
+    eventually(lambda: meshkit.pings(alpha, "bravo.mesh"), "alpha reaches bravo", 30)
+    there, back = meshkit.peers(alpha)["bravo"], meshkit.peers(bravo)["alpha"]
+    assert (there.path, there.via, there.mtu) == ("hub", "hub", 1_420)
+    with listening(bravo, "thin") as heard:
+        assert received(alpha, bravo, there.ipv4) >= MEGABYTE, "the hub tells alpha"
+        assert received(alpha, bravo, there.ipv6) >= MEGABYTE, "bravo asks for segments that fit"
+        assert received(bravo, alpha, back.ipv4) >= MEGABYTE
+    assert heard["fragments"] == 0, heard
 
 
 def test_a_machine_whose_network_gets_wider_uses_it(make_lab: MakeLab, eventually: Eventually) -> None:
