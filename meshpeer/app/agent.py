@@ -26,6 +26,7 @@ from meshpeer.adapters.prober import UdpProber
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
+from meshpeer.adapters.tunnelport import RawTunnelPort
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
@@ -64,6 +65,7 @@ from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
+from meshpeer.runtime.tunnelport import TunnelPortKeeper
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
@@ -222,6 +224,7 @@ class Agent:
             wireguard_port=self._wireguard_port(),
             interface=self.settings.file.wireguard.interface,
             fwmark=self.settings.file.wireguard.fwmark,
+            pads_to_device=self.wireguard.backend == "userspace",
             control_port=self.transport.port,
             name=state.node.name,
             region=state.node.region,
@@ -278,6 +281,7 @@ class Agent:
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
+        self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
         self.attempts = Attempts(
             me=self.node.me,
@@ -302,6 +306,9 @@ class Agent:
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
             nursery.start_soon(self.probing.run, self.reconciler.applied_once)
+        if self.wireguard.backend in ("kernel", "userspace"):
+            fwmark = self.settings.file.wireguard.fwmark
+            nursery.start_soon(self.tunnel_port.run, self._wireguard_port(), fwmark)
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         nursery.start_soon(self._watch_signals)

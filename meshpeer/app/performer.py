@@ -27,6 +27,7 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
+from meshpeer.core.paths.probe_desk import SendProbe
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
@@ -81,6 +82,8 @@ class Performer:
                 self._agent.probing.want(addresses)
             case AskEcho():
                 self._agent.probing.ask(effect)
+            case SendProbe():
+                self._agent.tunnel_port.send(effect)
             case DialBack():
                 agent = self._agent
                 agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)

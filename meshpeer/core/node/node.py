@@ -92,8 +92,10 @@ from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
@@ -111,7 +113,10 @@ BAN_S = 600.0
 
 NO_PLACE = "no certificate admits this node any more"
 
-_CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
+_CHANGES_FACTS = (
+    *(Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed),
+    ProbePortOpened,
+)
 
 
 class Node:
@@ -170,6 +175,10 @@ class Node:
             port=config.wireguard_port,
             lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
+            pads_to_device=config.pads_to_device,
+        )
+        self.underlay = Underlay(
+            self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=self.counters
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
@@ -208,6 +217,7 @@ class Node:
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
             self.watch.next_deadline(),
+            self.underlay.next_deadline(),
             self.scheduler.next_deadline(),
         )
 
@@ -256,6 +266,7 @@ class Node:
             case EndpointsChanged():
                 self.presence.control, self.presence.wireguard = event.control, event.wireguard
                 self.tunnels.lans.routes = event.routes
+                self.underlay.on_network(event.wireguard, now)
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
@@ -277,6 +288,10 @@ class Node:
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
                 return []
+            case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
+                probes = self.underlay.handle(event, now)
+                self._stale = self._stale or self.underlay.has_news
+                return [*probes]
             case DialBacksWanted() | DialledBack():
                 return self._say(self.dialbacks.handle(event))
             case LagMeasured(lag_s=lag_s):
@@ -291,8 +306,8 @@ class Node:
         self._stale = self._stale or self._is_due(self.derived.deadline, now)
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
-        effects: list[NodeEffect] = [*self.watch.tick(now)]
-        self._stale = self._stale or self.watch.has_news
+        effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
+        self._stale = self._stale or self.watch.has_news or self.underlay.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
         effects += self._from_gossip(self.gossip.tick(now), None, now)
@@ -561,6 +576,7 @@ class Node:
         if own is not None:
             effects += self._spread((), [own], now)
         effects += self._keep_links(now)
+        self.underlay.take()
         if self.config.wireguard_port and not self.presence.has_left:
             device = self.derived.device(now)
             effects += [ApplyDevice(device=device)] if device else []
@@ -568,6 +584,7 @@ class Node:
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
             effects += self.watch.follow_plan(now)
+            self.underlay.follow_plan(self.derived.charter_mtu, now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

@@ -35,6 +35,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.topology.hub_probes import AskEcho
 
@@ -57,6 +58,9 @@ NodeEvent = (
     | RenameAsked
     | EchoAsked
     | EchoHeard
+    | ProbePortOpened
+    | ProbeHeard
+    | ProbeTooLong
     | DialBacksWanted
     | DialledBack
     | jobs.SchedulerEvent
@@ -71,6 +75,7 @@ NodeEffect = (
     | Forward
     | AnswerEchoes
     | AskEcho
+    | SendProbe
     | DialBack
     | DialBackHeard
     | ShowChain
