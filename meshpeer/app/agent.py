@@ -35,6 +35,7 @@ from meshpeer.app.interface import Interface, forwarding_of, open_interface
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
+from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
@@ -64,6 +65,7 @@ from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
+from meshpeer.runtime.relaying import Relayer
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
@@ -231,6 +233,7 @@ class Agent:
             issuer=state.issuer,
             advertise=self.settings.file.node.advertise,
             masquerade=self.settings.file.node.advertise_nat,
+            relay=relay_limits(self.settings),
             unable_to_forward=self._unable_to_forward(),
         )
         self.node = Node(
@@ -276,6 +279,7 @@ class Agent:
         post = self.driver.post
         self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
+        self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
@@ -304,6 +308,9 @@ class Agent:
             nursery.start_soon(self.probing.run, self.reconciler.applied_once)
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
+        if self.node.config.relay is not None:
+            await clear_relay(self.settings)
+            nursery.start_soon(self.relayer.run)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_manager_told)
         nursery.start_soon(self.chores.keep_hosts)

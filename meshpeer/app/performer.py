@@ -27,6 +27,7 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
+from meshpeer.core.paths.relay_messages import CloseRelay, FreezeRelay, OpenRelay, WakeRelay
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
@@ -86,6 +87,8 @@ class Performer:
                 agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)
             case DialBackHeard():
                 self._agent.api.on_dial_back_heard()
+            case OpenRelay() | CloseRelay() | FreezeRelay() | WakeRelay():
+                self._agent.relayer.order(effect)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

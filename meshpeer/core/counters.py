@@ -110,6 +110,7 @@ class Counter(enum.StrEnum):
     DIAL_BACKS_REFUSED = "dial_backs_refused", "Such requests turned down: too many, or too soon"
 
     # Relays
+    RELAYS_USED = "relays_used", "Relays taken into use by tunnels of this node"
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
     RELAYS_REFUSED = (
         "relays_refused",

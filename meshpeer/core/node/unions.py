@@ -35,6 +35,13 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    FreezeRelay,
+    OpenRelay,
+    RelayNews,
+    WakeRelay,
+)
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.topology.hub_probes import AskEcho
 
@@ -59,6 +66,7 @@ NodeEvent = (
     | EchoHeard
     | DialBacksWanted
     | DialledBack
+    | RelayNews
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -79,5 +87,9 @@ NodeEffect = (
     | FarewellOver
     | WeWereRefused
     | Note
+    | OpenRelay
+    | CloseRelay
+    | FreezeRelay
+    | WakeRelay
     | jobs.SchedulerEffect
 )

@@ -77,6 +77,8 @@ class Reservation:
     expires_s: float
     used_s: float
     """When something crossed last, or could not because the ends wanted it so."""
+    asked: tuple[NodeId, ...] = ()
+    """The ends that asked for it."""
     packets: int = 0
     """Those that crossed, and those that did not, as last reported."""
     drops: int = 0
@@ -173,7 +175,10 @@ class RelayDesk:
         self, peer: NodeId, pair: Pair, held: Reservation | None, now: Instant
     ) -> list[RelayEffect]:
         if held is not None:
-            return self._renew(peer, held, now)
+            held.asked = tuple(sorted({*held.asked, peer}))
+            held.expires_s = now.mono_s + LEASE_S
+            # Who begins asks, the other end follows: both hear of it each time.
+            return [] if held.state is RelayState.OPENING else [_grant(held, end) for end in held.pair]
         refusal = self._refusal(peer, pair, now)
         if refusal is not None:
             return self._refuse(peer, pair, refusal)
@@ -186,6 +191,7 @@ class RelayDesk:
             state=RelayState.OPENING,
             expires_s=now.mono_s + LEASE_S,
             used_s=now.mono_s,
+            asked=(peer,),
         )
         return [OpenRelay(ports=ports, keys=keys)]
 
@@ -304,7 +310,8 @@ class RelayDesk:
 
 def _grant(held: Reservation, end: NodeId) -> Send:
     port = held.ports[held.pair.index(end)]
-    return Send(peer=end, message=RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S))
+    both = len(held.asked) == len(held.pair)
+    return Send(peer=end, message=RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S, both=both))
 
 
 def _ends_s(held: Reservation) -> float:

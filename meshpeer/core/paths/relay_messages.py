@@ -82,6 +82,8 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     port: int
     lasts_s: int
     """From now on, unless renewed."""
+    both: bool = False
+    """Both ends asked for it: each may send its first packet now."""
 
 
 class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
@@ -149,6 +151,13 @@ class RelayLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayAble:
+    """Whether this machine can relay: ``fault`` says why not, and is empty where it can."""
+
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayCarried:
     """How many packets of a reservation have crossed by now, in all, and how many have not."""
 
@@ -158,6 +167,8 @@ class RelayCarried:
 
 
 RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick
+RelayNews = RelayAble | RelayOpened | RelayLost | RelayCarried
+"""What the machine that lends the ports reports."""
 
 # --- effects ------------------------------------------------------------------------------------------------
 

@@ -72,8 +72,8 @@ def refused(peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]
     return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
 
 
-def granted(peer: NodeId, pair: Pair, port: int) -> Send:
-    return Send(peer=peer, message=RelayGranted(pair=pair, port=port, lasts_s=LEASE_S))
+def granted(peer: NodeId, pair: Pair, port: int, *, both: bool = False) -> Send:
+    return Send(peer=peer, message=RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both))
 
 
 def freed(peer: NodeId, pair: Pair, reason: RelayEnd) -> Send:
@@ -95,10 +95,17 @@ def test_both_ends_are_told_once_the_ports_are_open_each_its_own() -> None:
     opened()
 
 
-def test_the_other_end_gets_the_same_reservation() -> None:
+def test_the_other_end_gets_the_same_reservation_and_both_hear_that_both_asked() -> None:
     one = opened()
-    assert asks(one, B, RelayAsked(pair=AB)) == [granted(B, AB, 51831)]
-    assert asks(one, A, RelayAsked(pair=AB)) == [granted(A, AB, 51830)]
+    said = [granted(A, AB, 51830, both=True), granted(B, AB, 51831, both=True)]
+    assert asks(one, B, RelayAsked(pair=AB)) == said
+    assert asks(one, A, RelayAsked(pair=AB)) == said
+    assert asks(one, A, RelayRenewed(pair=AB)) == said[:1]
+
+
+def test_who_asks_again_tells_the_other_end_again() -> None:
+    one = opened()
+    assert asks(one, A, RelayAsked(pair=AB)) == [granted(A, AB, 51830), granted(B, AB, 51831)]
 
 
 def test_an_ask_while_the_ports_are_being_opened_makes_no_second_pair() -> None:

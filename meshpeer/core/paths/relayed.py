@@ -1,0 +1,489 @@
+"""A pair's way by a relay, at one end: when to ask for one, which, when to change it, when to give it back.
+
+Direct comes first. A relay is asked for where direct tries are in vain, or have been for a while. Either end
+may begin; the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the
+relay used, by both from the same moment on: it knows where an end is once that end has shaken hands there. A
+handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for
+up to 15 s
+that means nothing to the new relay. The higher id waits a moment: two initiations that cross each other lose
+both answers.
+
+What a relay in use says is asked for every other second, so one that is gone is noticed, and the next on the
+list takes over. A tunnel that works directly is never touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.back_off import FIRST_S, BackOffs
+from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
+from meshpeer.core.paths.outlook import Outlook
+from meshpeer.core.paths.patience import Patience
+from meshpeer.core.paths.relay_choice import choose_of
+from meshpeer.core.paths.relay_messages import (
+    Pair,
+    RelayAsked,
+    RelayFreed,
+    RelayGranted,
+    RelayRefusal,
+    RelayRefused,
+    RelayRenewed,
+    RelayRequest,
+)
+from meshpeer.core.paths.relayed_look import PairLook, Phase
+from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
+
+SAY_EVERY_S = 2.0
+"""How often a relay in use, or asked, hears of this end; it answers each time."""
+SILENT_S = 5.0
+"""A relay that answers nothing for so long, while nothing comes through the tunnel, is gone."""
+LINK_DOWN_S = 2.0
+"""So is one whose link is down for so long."""
+LINK_WAIT_S = 3.0
+"""How long a link to a relay may take to come up."""
+AGREE_S_MAX = 10.0
+"""How long both ends may take to ask for the same relay."""
+TRY_S = 8.0
+"""How long a relay may take to bring a handshake: each end gets two initiations."""
+SECOND_WAITS_S = 0.3
+"""As in ``node.tunnels``."""
+SETTLES_S = 5.0
+"""Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
+FOLLOW_S = 10.0
+"""For how long a relay's word that the other end asked for it stands."""
+DIRECT_HOLDS_S = 30.0
+"""A tunnel that works directly for so long needs its relay no more."""
+AGAIN_S = 2.0
+"""For how long a relay is passed over that may take the pair when it is asked anew."""
+STALE_RX_S = 30.0
+"""More than a keepalive of 25 s."""
+LOOK_S = 1.0
+
+
+Said = tuple[NodeId, RelayRequest | TrialMeant]
+"""What to say to whom: to relays, and to the other end."""
+
+
+@dataclass(slots=True)
+class _Grant:
+    port: int
+    since_s: float
+    heard_s: float
+    both: bool = False
+
+
+@dataclass(slots=True)
+class RelayedPath:
+    """One end of one pair. Doors: ``update``, ``on_message``, ``next_deadline``. Sans-IO."""
+
+    me: NodeId
+    peer: NodeId
+    phase: Phase = Phase.DIRECT
+    used: NodeId | None = None
+    """The relay in use."""
+    moves: int = 0
+    """How often a relay was taken into use."""
+    _hosts: dict[NodeId, str] = field(default_factory=dict)
+    _grants: dict[NodeId, _Grant] = field(default_factory=dict)
+    _back_off: BackOffs = field(default_factory=BackOffs)
+    _ends: dict[str, None] = field(default_factory=dict)
+    """Endpoints of relays that were used: no handshake there is a direct one."""
+    _asking: NodeId | None = None
+    _asking_since_s: float = 0.0
+    _since_s: float = 0.0
+    """When the phase began."""
+    _said_s: dict[NodeId, float] = field(default_factory=dict)
+    _patience: Patience = field(default_factory=Patience)
+    _down_since_s: float | None = None
+    _direct_since_s: float | None = None
+    _rx: tuple[int, float] = (-1, 0.0)
+    """Bytes that had come in, and when that changed last."""
+    _used_since_s: float = 0.0
+    _trials: Trials = field(init=False)
+    _busy: bool = False
+    _looked_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._trials = Trials(first=self.me < self.peer)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def pair(self) -> Pair:
+        return (self.me, self.peer) if self.me < self.peer else (self.peer, self.me)
+
+    @property
+    def absent(self) -> bool:
+        """Says whether the peer is to be left out of the interface now."""
+        return self.phase in (Phase.CLEARING, Phase.LEAVING)
+
+    @property
+    def lenders(self) -> int:
+        """Counts the relays that could serve this pair."""
+        return len(self._hosts)
+
+    @property
+    def asking(self) -> NodeId | None:
+        return self._asking
+
+    def endpoint(self, now: Instant) -> str | None:
+        """Returns the relay's endpoint for this pair, where one is to be used now."""
+        if self.phase not in (Phase.TRYING, Phase.RELAYED) or self.used is None:
+            return None
+        return None if self.waits(now) else self._end_at(self.used)
+
+    def waits(self, now: Instant) -> bool:
+        """Says whether nothing is to be sent to the peer for the moment."""
+        if self.phase not in (Phase.TRYING, Phase.TRIAL):
+            return False
+        return now.mono_s < self._since_s + self._second_waits_s
+
+    @property
+    def is_idle(self) -> bool:
+        """Says whether nothing is asked for, held or used."""
+        return self.phase is Phase.DIRECT and self._asking is None and not self._grants
+
+    def goes_through(self, endpoint: str | None) -> bool:
+        """Says whether an endpoint is that of a relay of this pair."""
+        return endpoint is not None and endpoint in self._ends
+
+    @property
+    def links_wanted(self) -> tuple[NodeId, ...]:
+        """Returns the relays to have links to."""
+        wanted = (self.used, self._asking, *(list(self._hosts)[:2] if self.used else ()))
+        return tuple(dict.fromkeys(one for one in wanted if one is not None))
+
+    def next_deadline(self) -> Deadline | None:
+        begins_at_s = self._trials.begins_at_s
+        if begins_at_s is not None and self._looked_s < begins_at_s < self._looked_s + LOOK_S:
+            return Deadline(begins_at_s, "a direct trial")
+        if (
+            self.phase in (Phase.TRYING, Phase.TRIAL)
+            and self._since_s + self._second_waits_s > self._looked_s
+        ):
+            return Deadline(self._since_s + self._second_waits_s, "a relay's turn")
+        if self._busy:
+            return Deadline(self._looked_s + LOOK_S, "look after a relay")
+        over_at_s = self._patience.over_at_s
+        if over_at_s is not None and self._hosts:
+            return Deadline(max(over_at_s, self._looked_s + LOOK_S), "direct tries are in vain")
+        return None
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def on_message(
+        self, relay: NodeId, message: RelayGranted | RelayRefused | RelayFreed, now: Instant
+    ) -> None:
+        """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
+        if relay not in self._hosts:
+            return
+        match message:
+            case RelayGranted(port=port, both=both):
+                if not 0 < port <= 65_535:
+                    return
+                held = self._grants.get(relay)
+                if held is None or held.port != port:
+                    held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
+                held.heard_s, held.both = now.mono_s, both
+            case RelayRefused(reason=reason):
+                self._grants.pop(relay, None)
+                at_once = reason in (RelayRefusal.PORT, RelayRefusal.UNKNOWN) and relay != self._asking
+                self._fail(relay, now, AGAIN_S if at_once else FIRST_S)
+            case RelayFreed():
+                if self._grants.pop(relay, None) is not None:
+                    self._fail(relay, now, AGAIN_S)
+
+    def on_meant(self, now: Instant) -> TrialMeant | None:
+        """The other end means to try direct; returns what to answer, if anything."""
+        takes_part = self.phase is Phase.RELAYED and self._trials.on_meant(now)
+        return TrialMeant() if takes_part else None
+
+    def update(self, look: PairLook, now: Instant) -> list[Said]:
+        """Takes a look at the pair; returns what to say to which relay."""
+        self._looked_s = now.mono_s
+        self._hosts = dict(look.relays)
+        for gone in [one for one in self._grants if one not in self._hosts]:
+            del self._grants[gone]
+        self._note_traffic(look.held, now)
+        if not look.wanted:
+            self._busy = False
+            return self._give_back(look, now)
+        said = self._settle(look, now)
+        said += self._ask(look, now)
+        said += self._take_up(look, now)
+        said += self._keep(look, now)
+        self._busy = self.used is not None or self._asking is not None or self._adopts(look, now)
+        return said
+
+    # --- the relay in use -----------------------------------------------------------------------------------
+
+    def _settle(self, look: PairLook, now: Instant) -> list[Said]:
+        """Follows what came of the relay in use."""
+        works = tunnel_works(look.held, now.unix_s)
+        direct = self._is_direct(look, now)
+        self._follow_direct(look, direct, now)
+        if self.used is None:
+            if direct or not works or look.through is None:
+                return []
+            return self._adopt(look, look.through, now)
+        if self.used not in self._grants and not direct:
+            self._lose_used(now)
+            return []
+        match self.phase:
+            case Phase.CLEARING:
+                if look.held is None:
+                    self._move_to(Phase.TRYING, now)
+            case Phase.TRYING:
+                if works:
+                    self._move_to(Phase.RELAYED, now)
+                    self._trials.on_relayed(_facts(look), now)
+                    self._back_off.succeed(self.used)
+                elif now.mono_s >= self._since_s + TRY_S:
+                    return self._abandon(look, now)
+            case Phase.RELAYED:
+                if direct:
+                    held_s = now.mono_s - (self._direct_since_s or now.mono_s)
+                    return self._give_back(look, now) if held_s >= DIRECT_HOLDS_S else []
+                if not works:
+                    return self._abandon(look, now)
+                return self._consider_trial(look, now)
+            case Phase.LEAVING:
+                if look.held is None:
+                    self._move_to(Phase.TRIAL, now)
+            case Phase.TRIAL:
+                if direct:
+                    self._move_to(Phase.RELAYED, now)
+                elif now.mono_s >= self._since_s + TRIAL_S:
+                    self._move_to(Phase.CLEARING, now)
+            case Phase.DIRECT:
+                raise InvariantBroken(f"relay {self.used.hex()[:8]} is in use, and none is")
+        return []
+
+    def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
+        if self._trials.is_due(now):
+            self._trials.begins_at_s = None
+            self._move_to(Phase.LEAVING, now)
+            return []
+        self._trials.watch(_facts(look), look.held, now)
+        if look.outlook is Outlook.HOPELESS or not look.tells or not self._trials.proposes(now):
+            return []
+        return [(self.peer, TrialMeant())]
+
+    def _is_direct(self, look: PairLook, now: Instant) -> bool:
+        """Says whether the tunnel works, and not through a relay."""
+        held = look.held
+        if held is None or not tunnel_works(held, now.unix_s) or held.endpoint in self._ends:
+            return False
+        # The other end may have lost the session, and asks for a relay.
+        silent = bool(held.keepalive_s) and now.mono_s >= self._rx[1] + STALE_RX_S
+        return look.through is None and not (silent and self._grants)
+
+    def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
+        self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
+        self._patience.follow(look, served=direct or self.used is not None, now=now)
+
+    def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
+        """Takes over what this node reserved before it was started again."""
+        assert look.held is not None
+        grant = self._grants.get(relay)
+        if grant is not None and self._end_at(relay) == look.held.endpoint:
+            self.used, self._asking = relay, None
+            self._ends[self._end_at(relay)] = None
+            self._move_to(Phase.RELAYED, now)
+            return []
+        if relay not in look.linked or self._back_off.passes_over(relay, now):
+            return []
+        return self._say(relay, RelayRenewed(pair=self.pair), now)
+
+    def _adopts(self, look: PairLook, now: Instant) -> bool:
+        return (
+            self.used is None
+            and look.through is not None
+            and not self._back_off.passes_over(look.through, now)
+        )
+
+    def _is_faulty(self, look: PairLook, now: Instant) -> bool:
+        """Says whether the relay in use has to be replaced."""
+        assert self.used is not None
+        if self.used in look.linked:
+            self._down_since_s = None
+        elif self._down_since_s is None:
+            self._down_since_s = now.mono_s
+        if self._down_since_s is not None:
+            return now.mono_s >= self._down_since_s + LINK_DOWN_S
+        grant = self._grants.get(self.used)
+        heard_s = max(grant.heard_s if grant else 0.0, self._since_s)
+        return now.mono_s >= heard_s + SILENT_S and now.mono_s >= self._rx[1] + SILENT_S
+
+    # --- another one ----------------------------------------------------------------------------------------
+
+    def _ask(self, look: PairLook, now: Instant) -> list[Said]:
+        """Asks for a relay where one is needed, and for the one that the other end asked for."""
+        if self._direct_since_s is not None:
+            # It does without; what it asked for comes to nothing.
+            self._asking = None
+            return []
+        asked = self._asking
+        if asked is not None and self._has_waited(asked, look, now):
+            self._fail(asked, now)
+            asked = self._asking = None
+        followed = self._followed(look, now)
+        if followed is not None and (asked is None or asked not in self._grants):
+            asked = followed
+        if asked is None and self._needs_one(look, now):
+            asked = self._next(now)
+        if asked is None:
+            return []
+        if asked != self._asking:
+            self._asking, self._asking_since_s = asked, now.mono_s
+        if asked not in look.linked:
+            return []
+        return self._say(asked, RelayAsked(pair=self.pair), now)
+
+    def _needs_one(self, look: PairLook, now: Instant) -> bool:
+        if self.used is not None:
+            return self._is_faulty(look, now)
+        if look.through is not None and tunnel_works(look.held, now.unix_s):
+            # It may be ours from before a restart: while something comes in, it works.
+            refused = self._back_off.passes_over(look.through, now)
+            return refused and now.mono_s >= self._rx[1] + STALE_RX_S
+        over_at_s = self._patience.over_at_s
+        return over_at_s is not None and now.mono_s >= over_at_s
+
+    def _followed(self, look: PairLook, now: Instant) -> NodeId | None:
+        """Returns the relay that the other end asked for and this one did not."""
+        fresh = [
+            relay
+            for relay, grant in self._grants.items()
+            if relay not in (self.used, self._asking)
+            and not grant.both
+            and now.mono_s < grant.since_s + FOLLOW_S
+            and relay in look.linked
+        ]
+        return choose_of(self.pair, fresh)
+
+    def _next(self, now: Instant) -> NodeId | None:
+        for relay in self._hosts:
+            if relay != self.used and not self._back_off.passes_over(relay, now):
+                return relay
+        return None
+
+    def _has_waited(self, relay: NodeId, look: PairLook, now: Instant) -> bool:
+        waited_s = now.mono_s - self._asking_since_s
+        late = relay not in look.linked and waited_s >= LINK_WAIT_S
+        return late or waited_s >= AGREE_S_MAX or relay not in self._hosts
+
+    def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
+        """Uses a relay that both ends asked for."""
+        ready = [
+            relay
+            for relay, grant in self._grants.items()
+            if grant.both
+            and relay != self.used
+            and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
+            and not self._back_off.passes_over(relay, now)
+        ]
+        best = choose_of(self.pair, ready)
+        if best is None or self._direct_since_s is not None:
+            return []
+        left = self.used
+        settles = left is not None and now.mono_s < self._used_since_s + SETTLES_S
+        if left is not None and settles and choose_of(self.pair, [left, best]) == left:
+            return self._free(best, look)
+        said: list[Said] = []
+        if left is not None:
+            said = self._free(left, look)
+            self._fail(left, now)
+        self.used, self._asking, self._down_since_s = best, None, None
+        self._used_since_s = now.mono_s
+        self.moves += 1
+        self._remember_end(best)
+        # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
+        # again after 5 s only.
+        self._move_to(Phase.CLEARING, now)
+        return said
+
+    def _keep(self, look: PairLook, now: Instant) -> list[Said]:
+        if self.used is None or self.used not in look.linked or self.used not in self._grants:
+            return []
+        return self._say(self.used, RelayRenewed(pair=self.pair), now)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _abandon(self, look: PairLook, now: Instant) -> list[Said]:
+        """Gives up the relay in use: nothing comes through it."""
+        assert self.used is not None
+        relay = self.used
+        said = self._free(relay, look)
+        self._fail(relay, now)
+        self._lose_used(now)
+        return said
+
+    def _lose_used(self, now: Instant) -> None:
+        self._drop_used(now)
+        self._patience.lose(now)
+
+    def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
+        """Frees all that is held: the pair does without."""
+        said = [one for relay in sorted(self._grants) for one in self._free(relay, look)]
+        self._asking = None
+        if self.used is not None:
+            self._drop_used(now)
+        self._direct_since_s = None
+        self._patience.reset()
+        return said
+
+    def _free(self, relay: NodeId, look: PairLook) -> list[Said]:
+        held = self._grants.pop(relay, None)
+        self._said_s.pop(relay, None)
+        return [(relay, RelayFreed(pair=self.pair))] if held and relay in look.linked else []
+
+    def _drop_used(self, now: Instant) -> None:
+        self.used = self._down_since_s = None
+        self._move_to(Phase.DIRECT, now)
+
+    def _fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
+        """Passes a relay over for a while."""
+        self._back_off.fail(relay, now, first_s)
+        self._said_s.pop(relay, None)
+        if relay == self._asking:
+            self._asking = None
+
+    def _say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[Said]:
+        if now.mono_s < self._said_s.get(relay, float("-inf")) + SAY_EVERY_S:
+            return []
+        self._said_s = {one: at_s for one, at_s in self._said_s.items() if one in self._hosts}
+        self._said_s[relay] = now.mono_s
+        return [(relay, message)]
+
+    def _move_to(self, phase: Phase, now: Instant) -> None:
+        self.phase, self._since_s = phase, now.mono_s
+
+    @property
+    def _second_waits_s(self) -> float:
+        return 0.0 if self.me < self.peer else SECOND_WAITS_S
+
+    def _end_at(self, relay: NodeId) -> str:
+        grant = self._grants.get(relay)
+        return f"{self._hosts[relay]}:{grant.port}" if grant and relay in self._hosts else ""
+
+    def _remember_end(self, relay: NodeId) -> None:
+        end = self._end_at(relay)
+        self._ends.pop(end, None)
+        self._ends[end] = None
+        while len(self._ends) > 8:
+            del self._ends[next(iter(self._ends))]
+
+    def _note_traffic(self, held: ObservedPeer | None, now: Instant) -> None:
+        received = held.rx_bytes if held else 0
+        if received != self._rx[0]:
+            self._rx = (received, now.mono_s)
+
+
+def _facts(look: PairLook) -> tuple[object, ...]:
+    """Returns what a trial's outcome may depend on."""
+    return look.outlook, look.ways

@@ -1,0 +1,46 @@
+"""What one end of a pair sees of it, and how far it has come with a relay."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.outlook import Outlook
+from meshpeer.core.wgconf.model import ObservedPeer
+
+
+class Phase(enum.StrEnum):
+    DIRECT = "direct"
+    """No relay is in use."""
+    CLEARING = "clearing"
+    """The peer leaves the interface, so that its next packet is a handshake."""
+    TRYING = "trying"
+    RELAYED = "relayed"
+    LEAVING = "leaving"
+    """As clearing, for a direct trial."""
+    TRIAL = "trial"
+    """The relay is kept, and direct is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairLook:
+    """What one end sees of its pair."""
+
+    wanted: bool
+    """The plan has a tunnel, and the other end seems alive."""
+    outlook: Outlook = Outlook.OPEN
+    ways: tuple[str, ...] = ()
+    """The peer's own endpoints, best first."""
+    relays: tuple[tuple[NodeId, str], ...] = ()
+    """Those that could relay, best first, with the host at which this node reaches each."""
+    linked: frozenset[NodeId] = frozenset()
+    """Those of them that this node has a link to, and takes for alive."""
+    held: ObservedPeer | None = None
+    """The peer as the interface has it."""
+    tells: bool = False
+    """There is a link to the other end."""
+    tries: bool = False
+    """WireGuard has an endpoint of the peer's own to try."""
+    through: NodeId | None = None
+    """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
