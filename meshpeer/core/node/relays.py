@@ -36,8 +36,8 @@ from meshpeer.core.paths.relay_messages import (
     RelayRefused,
     RelayRequested,
 )
-from meshpeer.core.paths.relayed import RelayedPath, Said
-from meshpeer.core.paths.relayed_look import PairLook
+from meshpeer.core.paths.relayed import RelayedPath
+from meshpeer.core.paths.relayed_look import PairLook, Said
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
-from meshpeer.core.paths.back_off import FIRST_S, BackOffs
 from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
+from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
 from meshpeer.core.paths.relay_choice import choose_of
@@ -29,51 +29,28 @@ from meshpeer.core.paths.relay_messages import (
     RelayAsked,
     RelayFreed,
     RelayGranted,
-    RelayRefusal,
     RelayRefused,
     RelayRenewed,
-    RelayRequest,
 )
-from meshpeer.core.paths.relayed_look import PairLook, Phase
+from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
 from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
 
-SAY_EVERY_S = 2.0
-"""How often a relay in use, or asked, hears of this end; it answers each time."""
-SILENT_S = 5.0
-"""A relay that answers nothing for so long, while nothing comes through the tunnel, is gone."""
-LINK_DOWN_S = 2.0
+SILENT_S = 2.5
+"""A relay that answers nothing for so long, while nothing comes through the tunnel, is gone: two words of
+this end in a row had no answer."""
+LINK_DOWN_S = 1.0
 """So is one whose link is down for so long."""
-LINK_WAIT_S = 3.0
-"""How long a link to a relay may take to come up."""
-AGREE_S_MAX = 10.0
-"""How long both ends may take to ask for the same relay."""
 TRY_S = 8.0
 """How long a relay may take to bring a handshake: each end gets two initiations."""
 SECOND_WAITS_S = 0.3
 """As in ``node.tunnels``."""
 SETTLES_S = 5.0
 """Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
-FOLLOW_S = 10.0
-"""For how long a relay's word that the other end asked for it stands."""
 DIRECT_HOLDS_S = 30.0
 """A tunnel that works directly for so long needs its relay no more."""
-AGAIN_S = 2.0
-"""For how long a relay is passed over that may take the pair when it is asked anew."""
 STALE_RX_S = 30.0
 """More than a keepalive of 25 s."""
 LOOK_S = 1.0
-
-
-Said = tuple[NodeId, RelayRequest | TrialMeant]
-"""What to say to whom: to relays, and to the other end."""
-
-
-@dataclass(slots=True)
-class _Grant:
-    port: int
-    since_s: float
-    heard_s: float
-    both: bool = False
 
 
 @dataclass(slots=True)
@@ -87,16 +64,9 @@ class RelayedPath:
     """The relay in use."""
     moves: int = 0
     """How often a relay was taken into use."""
-    _hosts: dict[NodeId, str] = field(default_factory=dict)
-    _grants: dict[NodeId, _Grant] = field(default_factory=dict)
-    _back_off: BackOffs = field(default_factory=BackOffs)
-    _ends: dict[str, None] = field(default_factory=dict)
-    """Endpoints of relays that were used: no handshake there is a direct one."""
-    _asking: NodeId | None = None
-    _asking_since_s: float = 0.0
+    lent: Lent = field(init=False)
     _since_s: float = 0.0
     """When the phase began."""
-    _said_s: dict[NodeId, float] = field(default_factory=dict)
     _patience: Patience = field(default_factory=Patience)
     _down_since_s: float | None = None
     _direct_since_s: float | None = None
@@ -108,6 +78,7 @@ class RelayedPath:
     _looked_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self.lent = Lent(self.pair)
         self._trials = Trials(first=self.me < self.peer)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -124,17 +95,17 @@ class RelayedPath:
     @property
     def lenders(self) -> int:
         """Counts the relays that could serve this pair."""
-        return len(self._hosts)
+        return len(self.lent.hosts)
 
     @property
     def asking(self) -> NodeId | None:
-        return self._asking
+        return self.lent.asking
 
     def endpoint(self, now: Instant) -> str | None:
         """Returns the relay's endpoint for this pair, where one is to be used now."""
         if self.phase not in (Phase.TRYING, Phase.RELAYED) or self.used is None:
             return None
-        return None if self.waits(now) else self._end_at(self.used)
+        return None if self.waits(now) else self.lent.end_at(self.used)
 
     def waits(self, now: Instant) -> bool:
         """Says whether nothing is to be sent to the peer for the moment."""
@@ -145,16 +116,16 @@ class RelayedPath:
     @property
     def is_idle(self) -> bool:
         """Says whether nothing is asked for, held or used."""
-        return self.phase is Phase.DIRECT and self._asking is None and not self._grants
+        return self.phase is Phase.DIRECT and self.asking is None and not self.lent.holds_any
 
     def goes_through(self, endpoint: str | None) -> bool:
         """Says whether an endpoint is that of a relay of this pair."""
-        return endpoint is not None and endpoint in self._ends
+        return self.lent.goes_through(endpoint)
 
     @property
     def links_wanted(self) -> tuple[NodeId, ...]:
         """Returns the relays to have links to."""
-        wanted = (self.used, self._asking, *(list(self._hosts)[:2] if self.used else ()))
+        wanted = (self.used, self.asking, *(list(self.lent.hosts)[:2] if self.used else ()))
         return tuple(dict.fromkeys(one for one in wanted if one is not None))
 
     def next_deadline(self) -> Deadline | None:
@@ -169,7 +140,7 @@ class RelayedPath:
         if self._busy:
             return Deadline(self._looked_s + LOOK_S, "look after a relay")
         over_at_s = self._patience.over_at_s
-        if over_at_s is not None and self._hosts:
+        if over_at_s is not None and self.lent.hosts:
             return Deadline(max(over_at_s, self._looked_s + LOOK_S), "direct tries are in vain")
         return None
 
@@ -179,23 +150,7 @@ class RelayedPath:
         self, relay: NodeId, message: RelayGranted | RelayRefused | RelayFreed, now: Instant
     ) -> None:
         """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
-        if relay not in self._hosts:
-            return
-        match message:
-            case RelayGranted(port=port, both=both):
-                if not 0 < port <= 65_535:
-                    return
-                held = self._grants.get(relay)
-                if held is None or held.port != port:
-                    held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
-                held.heard_s, held.both = now.mono_s, both
-            case RelayRefused(reason=reason):
-                self._grants.pop(relay, None)
-                at_once = reason in (RelayRefusal.PORT, RelayRefusal.UNKNOWN) and relay != self._asking
-                self._fail(relay, now, AGAIN_S if at_once else FIRST_S)
-            case RelayFreed():
-                if self._grants.pop(relay, None) is not None:
-                    self._fail(relay, now, AGAIN_S)
+        self.lent.on_message(relay, message, now)
 
     def on_meant(self, now: Instant) -> TrialMeant | None:
         """The other end means to try direct; returns what to answer, if anything."""
@@ -205,9 +160,7 @@ class RelayedPath:
     def update(self, look: PairLook, now: Instant) -> list[Said]:
         """Takes a look at the pair; returns what to say to which relay."""
         self._looked_s = now.mono_s
-        self._hosts = dict(look.relays)
-        for gone in [one for one in self._grants if one not in self._hosts]:
-            del self._grants[gone]
+        self.lent.follow(look.relays)
         self._note_traffic(look.held, now)
         if not look.wanted:
             self._busy = False
@@ -216,7 +169,7 @@ class RelayedPath:
         said += self._ask(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
-        self._busy = self.used is not None or self._asking is not None or self._adopts(look, now)
+        self._busy = self.used is not None or self.asking is not None or self._adopts(look, now)
         return said
 
     # --- the relay in use -----------------------------------------------------------------------------------
@@ -230,7 +183,7 @@ class RelayedPath:
             if direct or not works or look.through is None:
                 return []
             return self._adopt(look, look.through, now)
-        if self.used not in self._grants and not direct:
+        if not self.lent.holds(self.used) and not direct:
             self._lose_used(now)
             return []
         match self.phase:
@@ -241,7 +194,7 @@ class RelayedPath:
                 if works:
                     self._move_to(Phase.RELAYED, now)
                     self._trials.on_relayed(_facts(look), now)
-                    self._back_off.succeed(self.used)
+                    self.lent.back_off.succeed(self.used)
                 elif now.mono_s >= self._since_s + TRY_S:
                     return self._abandon(look, now)
             case Phase.RELAYED:
@@ -276,11 +229,11 @@ class RelayedPath:
     def _is_direct(self, look: PairLook, now: Instant) -> bool:
         """Says whether the tunnel works, and not through a relay."""
         held = look.held
-        if held is None or not tunnel_works(held, now.unix_s) or held.endpoint in self._ends:
+        if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and now.mono_s >= self._rx[1] + STALE_RX_S
-        return look.through is None and not (silent and self._grants)
+        return look.through is None and not (silent and self.lent.holds_any)
 
     def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
         self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
@@ -289,21 +242,20 @@ class RelayedPath:
     def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
         """Takes over what this node reserved before it was started again."""
         assert look.held is not None
-        grant = self._grants.get(relay)
-        if grant is not None and self._end_at(relay) == look.held.endpoint:
-            self.used, self._asking = relay, None
-            self._ends[self._end_at(relay)] = None
+        if self.lent.holds(relay) and self.lent.end_at(relay) == look.held.endpoint:
+            self.used, self.lent.asking = relay, None
+            self.lent.remember_end(relay)
             self._move_to(Phase.RELAYED, now)
             return []
-        if relay not in look.linked or self._back_off.passes_over(relay, now):
+        if relay not in look.linked or self.lent.back_off.passes_over(relay, now):
             return []
-        return self._say(relay, RelayRenewed(pair=self.pair), now)
+        return self.lent.say(relay, RelayRenewed(pair=self.pair), now)
 
     def _adopts(self, look: PairLook, now: Instant) -> bool:
         return (
             self.used is None
             and look.through is not None
-            and not self._back_off.passes_over(look.through, now)
+            and not self.lent.back_off.passes_over(look.through, now)
         )
 
     def _is_faulty(self, look: PairLook, now: Instant) -> bool:
@@ -315,8 +267,7 @@ class RelayedPath:
             self._down_since_s = now.mono_s
         if self._down_since_s is not None:
             return now.mono_s >= self._down_since_s + LINK_DOWN_S
-        grant = self._grants.get(self.used)
-        heard_s = max(grant.heard_s if grant else 0.0, self._since_s)
+        heard_s = max(self.lent.heard_s(self.used), self._since_s)
         return now.mono_s >= heard_s + SILENT_S and now.mono_s >= self._rx[1] + SILENT_S
 
     # --- another one ----------------------------------------------------------------------------------------
@@ -325,92 +276,56 @@ class RelayedPath:
         """Asks for a relay where one is needed, and for the one that the other end asked for."""
         if self._direct_since_s is not None:
             # It does without; what it asked for comes to nothing.
-            self._asking = None
+            self.lent.asking = None
             return []
-        asked = self._asking
-        if asked is not None and self._has_waited(asked, look, now):
-            self._fail(asked, now)
-            asked = self._asking = None
-        followed = self._followed(look, now)
-        if followed is not None and (asked is None or asked not in self._grants):
+        self.lent.stop_waiting(look.linked, now)
+        asked = self.asking
+        followed = self.lent.followed(self.used, look.linked, now)
+        if followed is not None and (asked is None or not self.lent.holds(asked)):
             asked = followed
         if asked is None and self._needs_one(look, now):
-            asked = self._next(now)
+            asked = self.lent.next_one(self.used, now)
         if asked is None:
             return []
-        if asked != self._asking:
-            self._asking, self._asking_since_s = asked, now.mono_s
-        if asked not in look.linked:
-            return []
-        return self._say(asked, RelayAsked(pair=self.pair), now)
+        self.lent.ask_for(asked, now)
+        return self.lent.say(asked, RelayAsked(pair=self.pair), now) if asked in look.linked else []
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
             return self._is_faulty(look, now)
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
-            refused = self._back_off.passes_over(look.through, now)
+            refused = self.lent.back_off.passes_over(look.through, now)
             return refused and now.mono_s >= self._rx[1] + STALE_RX_S
         over_at_s = self._patience.over_at_s
         return over_at_s is not None and now.mono_s >= over_at_s
 
-    def _followed(self, look: PairLook, now: Instant) -> NodeId | None:
-        """Returns the relay that the other end asked for and this one did not."""
-        fresh = [
-            relay
-            for relay, grant in self._grants.items()
-            if relay not in (self.used, self._asking)
-            and not grant.both
-            and now.mono_s < grant.since_s + FOLLOW_S
-            and relay in look.linked
-        ]
-        return choose_of(self.pair, fresh)
-
-    def _next(self, now: Instant) -> NodeId | None:
-        for relay in self._hosts:
-            if relay != self.used and not self._back_off.passes_over(relay, now):
-                return relay
-        return None
-
-    def _has_waited(self, relay: NodeId, look: PairLook, now: Instant) -> bool:
-        waited_s = now.mono_s - self._asking_since_s
-        late = relay not in look.linked and waited_s >= LINK_WAIT_S
-        return late or waited_s >= AGREE_S_MAX or relay not in self._hosts
-
     def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
         """Uses a relay that both ends asked for."""
-        ready = [
-            relay
-            for relay, grant in self._grants.items()
-            if grant.both
-            and relay != self.used
-            and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
-            and not self._back_off.passes_over(relay, now)
-        ]
-        best = choose_of(self.pair, ready)
+        best = self.lent.ready(self.used, now)
         if best is None or self._direct_since_s is not None:
             return []
         left = self.used
         settles = left is not None and now.mono_s < self._used_since_s + SETTLES_S
         if left is not None and settles and choose_of(self.pair, [left, best]) == left:
-            return self._free(best, look)
+            return self.lent.free(best, look.linked)
         said: list[Said] = []
         if left is not None:
-            said = self._free(left, look)
-            self._fail(left, now)
-        self.used, self._asking, self._down_since_s = best, None, None
+            said = self.lent.free(left, look.linked)
+            self.lent.fail(left, now)
+        self.used, self.lent.asking, self._down_since_s = best, None, None
         self._used_since_s = now.mono_s
         self.moves += 1
-        self._remember_end(best)
+        self.lent.remember_end(best)
         # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
         # again after 5 s only.
         self._move_to(Phase.CLEARING, now)
         return said
 
     def _keep(self, look: PairLook, now: Instant) -> list[Said]:
-        if self.used is None or self.used not in look.linked or self.used not in self._grants:
+        if self.used is None or self.used not in look.linked or not self.lent.holds(self.used):
             return []
-        return self._say(self.used, RelayRenewed(pair=self.pair), now)
+        return self.lent.say(self.used, RelayRenewed(pair=self.pair), now)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -418,8 +333,8 @@ class RelayedPath:
         """Gives up the relay in use: nothing comes through it."""
         assert self.used is not None
         relay = self.used
-        said = self._free(relay, look)
-        self._fail(relay, now)
+        said = self.lent.free(relay, look.linked)
+        self.lent.fail(relay, now)
         self._lose_used(now)
         return said
 
@@ -429,36 +344,16 @@ class RelayedPath:
 
     def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""
-        said = [one for relay in sorted(self._grants) for one in self._free(relay, look)]
-        self._asking = None
+        said = self.lent.free_all(look.linked)
         if self.used is not None:
             self._drop_used(now)
         self._direct_since_s = None
         self._patience.reset()
         return said
 
-    def _free(self, relay: NodeId, look: PairLook) -> list[Said]:
-        held = self._grants.pop(relay, None)
-        self._said_s.pop(relay, None)
-        return [(relay, RelayFreed(pair=self.pair))] if held and relay in look.linked else []
-
     def _drop_used(self, now: Instant) -> None:
         self.used = self._down_since_s = None
         self._move_to(Phase.DIRECT, now)
-
-    def _fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
-        """Passes a relay over for a while."""
-        self._back_off.fail(relay, now, first_s)
-        self._said_s.pop(relay, None)
-        if relay == self._asking:
-            self._asking = None
-
-    def _say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[Said]:
-        if now.mono_s < self._said_s.get(relay, float("-inf")) + SAY_EVERY_S:
-            return []
-        self._said_s = {one: at_s for one, at_s in self._said_s.items() if one in self._hosts}
-        self._said_s[relay] = now.mono_s
-        return [(relay, message)]
 
     def _move_to(self, phase: Phase, now: Instant) -> None:
         self.phase, self._since_s = phase, now.mono_s
@@ -466,17 +361,6 @@ class RelayedPath:
     @property
     def _second_waits_s(self) -> float:
         return 0.0 if self.me < self.peer else SECOND_WAITS_S
-
-    def _end_at(self, relay: NodeId) -> str:
-        grant = self._grants.get(relay)
-        return f"{self._hosts[relay]}:{grant.port}" if grant and relay in self._hosts else ""
-
-    def _remember_end(self, relay: NodeId) -> None:
-        end = self._end_at(relay)
-        self._ends.pop(end, None)
-        self._ends[end] = None
-        while len(self._ends) > 8:
-            del self._ends[next(iter(self._ends))]
 
     def _note_traffic(self, held: ObservedPeer | None, now: Instant) -> None:
         received = held.rx_bytes if held else 0

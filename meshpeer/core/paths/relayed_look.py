@@ -6,8 +6,13 @@ import enum
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.outlook import Outlook
+from meshpeer.core.paths.relay_messages import RelayRequest
 from meshpeer.core.wgconf.model import ObservedPeer
+
+Said = tuple[NodeId, RelayRequest | TrialMeant]
+"""What to say to whom: to relays, and to the other end."""
 
 
 class Phase(enum.StrEnum):
