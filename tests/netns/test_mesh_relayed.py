@@ -89,8 +89,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def relay_of(node: Node, peer: str) -> str:
-    shown = meshkit.peers(node)[peer]
-    return shown.via if shown.path == "relay" else ""
+    shown = meshkit.peers(node).get(peer)
+    return shown.via if shown is not None and shown.path == "relay" else ""
+
+
+def goes_direct(node: Node, peer: str) -> bool:
+    shown = meshkit.peers(node).get(peer)
+    return shown is not None and shown.path == "direct"
 
 
 def is_relayed(lab: Lab) -> bool:

@@ -231,8 +231,13 @@ class Relays:
 
     def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
         own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
-        near = any(one.source is Source.NEAR for one in own)
-        return outlook_of(_stand(mine.record), _stand(listed.record), near=near)
+        sources = {one.source for one in own}
+        return outlook_of(
+            _stand(mine.record),
+            _stand(listed.record),
+            near=Source.NEAR in sources,
+            linked=Source.LINK in sources,
+        )
 
     def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
         doubted = self._derived.detector.unusual

@@ -35,18 +35,20 @@ class Outlook(enum.Enum):
     """What is to be expected of direct tries."""
 
     LIKELY = "likely"
-    """They share a network, one of them lets new packets in, or both routers keep one mapping for all."""
+    """They share a network, reach each other's control port, or one of them lets new packets in."""
     OPEN = "open"
-    """Nobody can tell."""
+    """Only tries by both at once can tell: a relay serves them meanwhile. A first packet that comes before the
+    other router expects it is sent again after 5 s only (REKEY_TIMEOUT)."""
     HOPELESS = "hopeless"
     """Both are behind routers, and one of these gives each destination another port, so that nobody can know
     the one that leads to its node."""
 
 
-def outlook_of(one: Stand, other: Stand, *, near: bool) -> Outlook:
-    """Returns what is to be expected of a pair, the same for both ends. ``near``: they share a network."""
-    if near or not (one.behind and other.behind):
+def outlook_of(one: Stand, other: Stand, *, near: bool, linked: bool = False) -> Outlook:
+    """Returns what is to be expected of a pair, the same for both ends. ``near``: they share a network;
+    ``linked``: one reaches the other's control port, and not through a tunnel."""
+    if near or linked or one.open or other.open:
         return Outlook.LIKELY
-    if CHANGING in (one.router, other.router):
+    if one.behind and other.behind and CHANGING in (one.router, other.router):
         return Outlook.HOPELESS
-    return Outlook.LIKELY if one.router == other.router == STEADY else Outlook.OPEN
+    return Outlook.OPEN

@@ -8,10 +8,10 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relayed_look import PairLook
 
-DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 4.0, Outlook.LIKELY: 7.0}
-"""How long direct tries may be in vain. Where they are likely to lead somewhere, two initiations that crossed
-each other get their second chance (REKEY_TIMEOUT of 5 s; whitepaper, section 6.1)."""
-DIRECT_FIRST_S_MAX = 15.0
+DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 1.0, Outlook.LIKELY: 3.0}
+"""How long direct tries may be in vain. Where nobody can tell, the records of two that just met get a moment:
+a link between them, or what others saw of them, says more."""
+DIRECT_FIRST_S_MAX = 5.0
 """News of where the peer may be found gives direct tries their time anew, but not beyond this."""
 
 
@@ -28,7 +28,8 @@ class Patience:
     def follow(self, look: PairLook, *, served: bool, now: Instant) -> None:
         """Takes a look. ``served``: the tunnel works directly, or a relay is in use."""
         self._patience_s = DIRECT_FIRST_S[look.outlook]
-        if served or not (look.tries or look.outlook is Outlook.HOPELESS):
+        # Where direct is likely, it has its time from its first packet on.
+        if served or not (look.tries or look.outlook is not Outlook.LIKELY):
             self._failing_since_s = None
         elif self._failing_since_s is None:
             self._failing_since_s = self._trying_since_s = now.mono_s

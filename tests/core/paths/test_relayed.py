@@ -24,25 +24,29 @@ PLAIN = Stand()
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "near", "expected"),
+    ("one", "other", "expected"),
     [
-        (HIDDEN, HIDDEN, False, Outlook.HOPELESS),
-        (HIDDEN, KEEPING, False, Outlook.HOPELESS),
-        (HIDDEN, UNSURE, False, Outlook.HOPELESS),
-        (HIDDEN, HIDDEN, True, Outlook.LIKELY),
-        (HIDDEN, NAMED, False, Outlook.LIKELY),
-        (HIDDEN, PUBLIC, False, Outlook.LIKELY),
-        (HIDDEN, PLAIN, False, Outlook.LIKELY),
-        (KEEPING, KEEPING, False, Outlook.LIKELY),
-        (KEEPING, UNSURE, False, Outlook.OPEN),
-        (UNSURE, UNSURE, False, Outlook.OPEN),
+        (HIDDEN, HIDDEN, Outlook.HOPELESS),
+        (HIDDEN, KEEPING, Outlook.HOPELESS),
+        (HIDDEN, UNSURE, Outlook.HOPELESS),
+        (HIDDEN, NAMED, Outlook.LIKELY),
+        (HIDDEN, PUBLIC, Outlook.LIKELY),
+        (HIDDEN, PLAIN, Outlook.OPEN),
+        (KEEPING, KEEPING, Outlook.OPEN),
+        (KEEPING, UNSURE, Outlook.OPEN),
+        (UNSURE, UNSURE, Outlook.OPEN),
+        (PLAIN, PLAIN, Outlook.OPEN),
     ],
 )
-def test_the_outlook_follows_from_the_records_of_both(
-    one: Stand, other: Stand, near: bool, expected: Outlook
-) -> None:
-    assert outlook_of(one, other, near=near) is expected
-    assert outlook_of(other, one, near=near) is expected
+def test_the_outlook_follows_from_the_records_of_both(one: Stand, other: Stand, expected: Outlook) -> None:
+    assert outlook_of(one, other, near=False) is expected
+    assert outlook_of(other, one, near=False) is expected
+
+
+@pytest.mark.parametrize("stand", [HIDDEN, KEEPING, UNSURE, PLAIN])
+def test_two_that_share_a_network_or_have_a_link_are_likely_to_meet(stand: Stand) -> None:
+    assert outlook_of(stand, HIDDEN, near=True) is Outlook.LIKELY
+    assert outlook_of(stand, HIDDEN, near=False, linked=True) is Outlook.LIKELY
 
 
 def test_a_hopeless_pair_is_relayed_at_once() -> None:
@@ -56,7 +60,7 @@ def test_a_hopeless_pair_is_relayed_at_once() -> None:
 @pytest.mark.parametrize("outlook", [Outlook.OPEN, Outlook.LIKELY])
 def test_direct_has_its_time_first(outlook: Outlook) -> None:
     pair = Pair(outlook)
-    pair.run(DIRECT_FIRST_S[outlook] - 0.5)
+    pair.run(DIRECT_FIRST_S[outlook] - 0.25)
     assert pair.used == [(None, None)]
     pair.run(3)
     assert pair.works()
