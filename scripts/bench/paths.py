@@ -4,7 +4,7 @@ ports, one that gives every destination another port, or one router for both.
 
 For each pair a lab: two machines with public addresses that may relay, and the two. They join one after the
 other; measured is the time from when `meshpeer join` of the second returns until the first of its pings to
-the other is answered, and the path that `meshpeer peers` names then. With --failures: how long nothing passes
+the other is answered, the path that `meshpeer peers` names then, and when it says `direct` on both. With --failures: how long nothing passes
 between two behind symmetric routers when their relay fails, by pings every 50 ms. Needs root.
 
     .venv/bin/python scripts/bench/paths.py [--rounds 3] [--failures]
@@ -36,6 +36,7 @@ PAIRS = [
 ]
 FAILURES = ("loses its process", "loses its agent", "is unplugged")
 WAIT_S_MAX = 40.0
+DIRECT_S_MAX = 25.0
 
 
 def main() -> None:
@@ -54,29 +55,41 @@ def main() -> None:
                 f"| {how} | {statistics.median(gaps):.1f} s ({gaps[0]:.1f} to {gaps[-1]:.1f}) |", flush=True
             )
         return
-    print("| Before the one | Before the other | First ping after | Path |")
-    print("| --- | --- | --- | --- |")
+    print("| Before the one | Before the other | First ping after | Path then | Direct after |")
+    print("| --- | --- | --- | --- | --- |")
     for one, other in PAIRS:
         found = [measure(one, other) for _ in range(rounds)]
-        waits = sorted(wait for wait, _ in found)
-        paths = " or ".join(sorted({path for _, path in found}))
-        shown = f"{statistics.median(waits):.1f} s ({waits[0]:.1f} to {waits[-1]:.1f})"
-        print(f"| {one} | {other} | {shown} | {paths} |", flush=True)
+        paths = " or ".join(sorted({path for _, path, _ in found}))
+        first = spread([wait for wait, _, _ in found])
+        direct = [wait for _, _, wait in found if wait is not None]
+        shown = spread(direct) if direct else "never"
+        if 0 < len(direct) < len(found):
+            shown += f", in {len(direct)} of {len(found)}"
+        print(f"| {one} | {other} | {first} | {paths} | {shown} |", flush=True)
 
 
-def measure(one: str, other: str) -> tuple[float, str]:
-    """Returns seconds and the path of one fresh pair."""
+def spread(waits: list[float]) -> str:
+    return f"{statistics.median(waits):.1f} s ({min(waits):.1f} to {max(waits):.1f})"
+
+
+def measure(one: str, other: str) -> tuple[float, str, float | None]:
+    """Returns seconds to the first ping, the path then, and seconds until it is direct, of one fresh pair."""
     with Lab.from_toml(lab_of(one, other)) as lab:
         second = lab.node("bravo")
         found(lab)
         begun = time.monotonic()
         while second.run(["ping", "-c1", "-W1", "alpha.mesh"], check=False).returncode != 0:
             if time.monotonic() > begun + WAIT_S_MAX:
-                return WAIT_S_MAX, "none"
+                return WAIT_S_MAX, "none", None
         waited = time.monotonic() - begun
         # The interface is looked at every other second.
-        time.sleep(3)
-        return waited, path_of(second)[0]
+        path = path_of(second, "alpha")[0]
+        while path not in ("direct", "relay") and time.monotonic() < begun + DIRECT_S_MAX:
+            path = path_of(second, "alpha")[0]
+        while time.monotonic() < begun + DIRECT_S_MAX:
+            if path_of(second, "alpha")[0] == "direct" and path_of(lab.node("alpha"), "bravo")[0] == "direct":
+                return waited, path, time.monotonic() - begun
+        return waited, path, None
 
 
 def outage(how: str) -> float:
@@ -85,12 +98,12 @@ def outage(how: str) -> float:
         found(lab)
         second = lab.node("bravo")
         until = time.monotonic() + WAIT_S_MAX
-        while path_of(second)[0] != "relay":
+        while path_of(second, "alpha")[0] != "relay":
             if time.monotonic() > until:
                 raise SystemExit(f"no relay within {WAIT_S_MAX:.0f} s")
             time.sleep(0.2)
         time.sleep(10)
-        relay = lab.node(path_of(second)[1])
+        relay = lab.node(path_of(second, "alpha")[1])
         with second.popen(["ping", "-n", "-i", "0.05", "alpha.mesh"], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             time.sleep(2)
@@ -115,10 +128,10 @@ def found(lab: Lab) -> None:
         lab.node(name).run(["meshpeer", "join", invite, "--name", name, "--detach", "--quiet"])
 
 
-def path_of(node: Node) -> tuple[str, str]:
-    """Returns the path to alpha, and by whom."""
+def path_of(node: Node, other: str) -> tuple[str, str]:
+    """Returns the path to another, and by whom."""
     peers = json.loads(node.run(["meshpeer", "peers", "--json"]).stdout)
-    return next((peer["path"], peer["via"]) for peer in peers if peer["name"] == "alpha")
+    return next((peer["path"], peer["via"]) for peer in peers if peer["name"] == other)
 
 
 def lab_of(one: str, other: str) -> str:

@@ -201,7 +201,8 @@ def follows_an_end_that_roams(one: Relayed, eventually: Eventually, *, fast: boo
 
 
 def stands_still_while_frozen(one: Relayed, eventually: Eventually, *, fast: bool) -> None:
-    one.say("freeze 0 0.3")
+    one.say("freeze 0")
+    one.say("freeze 1")
     eventually(lambda: one.pair()["frozen"], "the agreed instant")
     assert not one.pings()
     assert not one.pair()["fast"]
