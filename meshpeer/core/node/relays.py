@@ -192,7 +192,7 @@ class Relays:
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
             self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
-            if relayed.is_idle and self._is_well(peer, now):
+            if relayed.is_idle(now) and self._is_well(peer, now):
                 del held[peer.node]
         return said
 

@@ -42,6 +42,7 @@ class _Grant:
     since_s: float
     heard_s: float
     both: bool = False
+    frozen_since_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +74,12 @@ class Lent:
         """Returns when a relay granted, or answered last; 0 for one that lends nothing."""
         grant = self._grants.get(relay)
         return grant.heard_s if grant else 0.0
+
+    def is_frozen(self, relay: NodeId, for_s: float, now: Instant) -> bool:
+        """Says whether a relay has said for so long that nothing crosses."""
+        grant = self._grants.get(relay)
+        since_s = grant.frozen_since_s if grant else None
+        return since_s is not None and now.mono_s >= since_s + for_s
 
     def end_at(self, relay: NodeId) -> str:
         """Returns the endpoint that a relay lends; empty where it lends none."""
@@ -129,13 +136,15 @@ class Lent:
         if relay not in self.hosts:
             return
         match message:
-            case RelayGranted(port=port, both=both):
+            case RelayGranted(port=port, both=both, frozen=frozen):
                 if not 0 < port <= 65_535:
                     return
                 held = self._grants.get(relay)
                 if held is None or held.port != port:
                     held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
                 held.heard_s, held.both = now.mono_s, both
+                since_s = held.frozen_since_s
+                held.frozen_since_s = (now.mono_s if since_s is None else since_s) if frozen else None
             case RelayRefused(reason=reason):
                 self._grants.pop(relay, None)
                 at_once = reason in (RelayRefusal.PORT, RelayRefusal.UNKNOWN) and relay != self.asking

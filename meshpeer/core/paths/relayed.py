@@ -24,22 +24,21 @@ from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
 from meshpeer.core.paths.relay_choice import choose_of
+from meshpeer.core.paths.relay_health import STALE_RX_S, RelayHealth
 from meshpeer.core.paths.relay_messages import (
     Pair,
+    RelayAnswer,
     RelayAsked,
-    RelayFreed,
-    RelayGranted,
-    RelayRefused,
+    RelayFreezeAsked,
+    RelayFrozen,
     RelayRenewed,
+    RelayWakeAsked,
+    RelayWoken,
 )
 from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
-from meshpeer.core.wgconf.model import ObservedPeer, tunnel_works
+from meshpeer.core.paths.upgrade import EndpointMove, Upgrade
+from meshpeer.core.wgconf.model import tunnel_works
 
-SILENT_S = 2.5
-"""A relay that answers nothing for so long, while nothing comes through the tunnel, is gone: two words of
-this end in a row had no answer."""
-LINK_DOWN_S = 1.0
-"""So is one whose link is down for so long."""
 TRY_S = 8.0
 """How long a relay may take to bring a handshake: each end gets two initiations."""
 SECOND_WAITS_S = 0.3
@@ -48,8 +47,10 @@ SETTLES_S = 5.0
 """Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
 DIRECT_HOLDS_S = 30.0
 """A tunnel that works directly for so long needs its relay no more."""
-STALE_RX_S = 30.0
-"""More than a keepalive of 25 s."""
+LEAVE_MS_MAX = 2_000
+"""How far ahead a relay may set the instant at which the pair leaves it."""
+FROZEN_S_MAX = 3.0
+"""A relay that is frozen for so long while this end did not leave it is woken."""
 LOOK_S = 1.0
 
 
@@ -68,12 +69,11 @@ class RelayedPath:
     _since_s: float = 0.0
     """When the phase began."""
     _patience: Patience = field(default_factory=Patience)
-    _down_since_s: float | None = None
+    _health: RelayHealth = field(default_factory=RelayHealth)
     _direct_since_s: float | None = None
-    _rx: tuple[int, float] = (-1, 0.0)
-    """Bytes that had come in, and when that changed last."""
     _used_since_s: float = 0.0
     _trials: Trials = field(init=False)
+    _upgrade: Upgrade = field(default_factory=Upgrade)
     _busy: bool = False
     _looked_s: float = 0.0
 
@@ -113,9 +113,10 @@ class RelayedPath:
             return False
         return now.mono_s < self._since_s + self._second_waits_s
 
-    @property
-    def is_idle(self) -> bool:
-        """Says whether nothing is asked for, held or used."""
+    def is_idle(self, now: Instant) -> bool:
+        """Says whether nothing is asked for, held, used, or to be remembered."""
+        if not self._upgrade.is_over(now):
+            return False
         return self.phase is Phase.DIRECT and self.asking is None and not self.lent.holds_any
 
     def goes_through(self, endpoint: str | None) -> bool:
@@ -146,11 +147,17 @@ class RelayedPath:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def on_message(
-        self, relay: NodeId, message: RelayGranted | RelayRefused | RelayFreed, now: Instant
-    ) -> None:
+    def on_message(self, relay: NodeId, message: RelayAnswer, now: Instant) -> None:
         """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
-        self.lent.on_message(relay, message, now)
+        match message:
+            case RelayFrozen(in_ms=in_ms):
+                if relay == self.used and self.phase is Phase.RELAYED and 0 <= in_ms <= LEAVE_MS_MAX:
+                    self._leave(in_ms / 1000, now)
+            case RelayWoken():
+                if relay == self.used and self.phase in (Phase.HELD, Phase.RELAYED):
+                    self._turn_back(now)
+            case _:
+                self.lent.on_message(relay, message, now)
 
     def on_meant(self, now: Instant) -> TrialMeant | None:
         """The other end means to try direct; returns what to answer, if anything."""
@@ -161,7 +168,7 @@ class RelayedPath:
         """Takes a look at the pair; returns what to say to which relay."""
         self._looked_s = now.mono_s
         self.lent.follow(look.relays)
-        self._note_traffic(look.held, now)
+        self._health.note_traffic(look, now)
         if not look.wanted:
             self._busy = False
             return self._give_back(look, now)
@@ -193,17 +200,20 @@ class RelayedPath:
             case Phase.TRYING:
                 if works:
                     self._move_to(Phase.RELAYED, now)
+                    self._upgrade.on_relayed(look, now)
                     self._trials.on_relayed(_facts(look), now)
                     self.lent.back_off.succeed(self.used)
                 elif now.mono_s >= self._since_s + TRY_S:
                     return self._abandon(look, now)
             case Phase.RELAYED:
-                if direct:
-                    held_s = now.mono_s - (self._direct_since_s or now.mono_s)
-                    return self._give_back(look, now) if held_s >= DIRECT_HOLDS_S else []
+                since_s = self._direct_since_s
+                if since_s is not None and now.mono_s >= since_s + DIRECT_HOLDS_S:
+                    return self._give_back(look, now)
                 if not works:
                     return self._abandon(look, now)
-                return self._consider_trial(look, now)
+                return self._consider_leaving(look, now)
+            case Phase.HELD:
+                return self._hold(look, now)
             case Phase.LEAVING:
                 if look.held is None:
                     self._move_to(Phase.TRIAL, now)
@@ -215,6 +225,48 @@ class RelayedPath:
             case Phase.DIRECT:
                 raise InvariantBroken(f"relay {self.used.hex()[:8]} is in use, and none is")
         return []
+
+    def _consider_leaving(self, look: PairLook, now: Instant) -> list[Said]:
+        """Says to the relay that this end is ready for a way of its own, once one is proved."""
+        assert self.used is not None
+        if not look.probes or self._trials.begins_at_s is not None:
+            return self._consider_trial(look, now) if self._direct_since_s is None else []
+        linked = self.used in look.linked
+        if self._upgrade.is_ready(look, now):
+            return self.lent.say(self.used, RelayFreezeAsked(pair=self.pair), now) if linked else []
+        if linked and self.lent.is_frozen(self.used, FROZEN_S_MAX, now):
+            return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
+        return []
+
+    def _leave(self, in_s: float, now: Instant) -> None:
+        """Both ends are ready: the endpoint moves at the instant that the relay named."""
+        if self._upgrade.leave(in_s, now):
+            self._move_to(Phase.HELD, now)
+
+    def _hold(self, look: PairLook, now: Instant) -> list[Said]:
+        """Looks after a way of the pair's own that is new."""
+        assert self.used is not None
+        if self._upgrade.is_lost(look, now):
+            if self.used in look.linked:
+                return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
+            return []
+        if now.mono_s >= self._since_s + DIRECT_HOLDS_S:
+            self._upgrade.succeed(now)
+            return self._give_back(look, now)
+        undone = look.held is not None and self.lent.goes_through(look.held.endpoint)
+        self._upgrade.hold(undone=undone, now=now)
+        return []
+
+    def _turn_back(self, now: Instant) -> None:
+        """The relay carries the pair again."""
+        assert self.used is not None
+        if end := self.lent.end_at(self.used):
+            self._upgrade.turn_back(end, now)
+            self._move_to(Phase.RELAYED, now)
+
+    def take_move(self) -> EndpointMove | None:
+        """Returns a change of the peer's endpoint that has to be made, once."""
+        return self._upgrade.take_move()
 
     def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
         if self._trials.is_due(now):
@@ -231,8 +283,10 @@ class RelayedPath:
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
+        if self.phase is Phase.HELD and self._upgrade.is_lost(look, now):
+            return False
         # The other end may have lost the session, and asks for a relay.
-        silent = bool(held.keepalive_s) and now.mono_s >= self._rx[1] + STALE_RX_S
+        silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)
         return look.through is None and not (silent and self.lent.holds_any)
 
     def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
@@ -261,14 +315,8 @@ class RelayedPath:
     def _is_faulty(self, look: PairLook, now: Instant) -> bool:
         """Says whether the relay in use has to be replaced."""
         assert self.used is not None
-        if self.used in look.linked:
-            self._down_since_s = None
-        elif self._down_since_s is None:
-            self._down_since_s = now.mono_s
-        if self._down_since_s is not None:
-            return now.mono_s >= self._down_since_s + LINK_DOWN_S
         heard_s = max(self.lent.heard_s(self.used), self._since_s)
-        return now.mono_s >= heard_s + SILENT_S and now.mono_s >= self._rx[1] + SILENT_S
+        return self._health.is_faulty(self.used, heard_s, look, now)
 
     # --- another one ----------------------------------------------------------------------------------------
 
@@ -296,7 +344,7 @@ class RelayedPath:
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
             refused = self.lent.back_off.passes_over(look.through, now)
-            return refused and now.mono_s >= self._rx[1] + STALE_RX_S
+            return refused and self._health.nothing_came_for(STALE_RX_S, now)
         over_at_s = self._patience.over_at_s
         return over_at_s is not None and now.mono_s >= over_at_s
 
@@ -310,10 +358,13 @@ class RelayedPath:
         if left is not None and settles and choose_of(self.pair, [left, best]) == left:
             return self.lent.free(best, look.linked)
         said: list[Said] = []
+        if self.phase is Phase.HELD:
+            self._upgrade.fail(now)
         if left is not None:
             said = self.lent.free(left, look.linked)
             self.lent.fail(left, now)
-        self.used, self.lent.asking, self._down_since_s = best, None, None
+        self.used, self.lent.asking = best, None
+        self._health.begin()
         self._used_since_s = now.mono_s
         self.moves += 1
         self.lent.remember_end(best)
@@ -352,7 +403,8 @@ class RelayedPath:
         return said
 
     def _drop_used(self, now: Instant) -> None:
-        self.used = self._down_since_s = None
+        self.used = None
+        self._health.begin()
         self._move_to(Phase.DIRECT, now)
 
     def _move_to(self, phase: Phase, now: Instant) -> None:
@@ -361,11 +413,6 @@ class RelayedPath:
     @property
     def _second_waits_s(self) -> float:
         return 0.0 if self.me < self.peer else SECOND_WAITS_S
-
-    def _note_traffic(self, held: ObservedPeer | None, now: Instant) -> None:
-        received = held.rx_bytes if held else 0
-        if received != self._rx[0]:
-            self._rx = (received, now.mono_s)
 
 
 def _facts(look: PairLook) -> tuple[object, ...]:

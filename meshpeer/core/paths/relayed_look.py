@@ -22,6 +22,8 @@ class Phase(enum.StrEnum):
     """The peer leaves the interface, so that its next packet is a handshake."""
     TRYING = "trying"
     RELAYED = "relayed"
+    HELD = "held"
+    """The pair left for a way of its own; the relay is frozen, and kept for a while."""
     LEAVING = "leaving"
     """As clearing, for a direct trial."""
     TRIAL = "trial"
@@ -47,5 +49,10 @@ class PairLook:
     """There is a link to the other end."""
     tries: bool = False
     """WireGuard has an endpoint of the peer's own to try."""
+    probes: bool = False
+    """This machine can probe ways from WireGuard's own port."""
+    proved: tuple[tuple[str, float], ...] = ()
+    """Endpoints of the peer's own that probes went to both ways of late, best first, and when each was
+    answered last (monotonic)."""
     through: NodeId | None = None
     """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
