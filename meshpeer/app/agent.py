@@ -26,6 +26,7 @@ from meshpeer.adapters.prober import UdpProber
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
+from meshpeer.adapters.tunnelport import RawTunnelPort
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
@@ -59,6 +60,7 @@ from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.driver import Driver
+from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
@@ -66,6 +68,7 @@ from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
 from meshpeer.runtime.relaying import Relayer
+from meshpeer.runtime.tunnelport import TunnelPortKeeper
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
@@ -282,7 +285,11 @@ class Agent:
         self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
+        self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
+        self.endpoint_moves = EndpointMoves(
+            self.wireguard, self.clock, self.reconciler.look, self.log.write, nursery
+        )
         self.attempts = Attempts(
             me=self.node.me,
             blobs=self.blobs,
@@ -306,6 +313,9 @@ class Agent:
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
             nursery.start_soon(self.probing.run, self.reconciler.applied_once)
+        if self.wireguard.backend in ("kernel", "userspace"):
+            fwmark = self.settings.file.wireguard.fwmark
+            nursery.start_soon(self.tunnel_port.run, self._wireguard_port(), fwmark)
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
         if self.node.config.relay is not None:

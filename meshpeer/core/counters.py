@@ -109,6 +109,13 @@ class Counter(enum.StrEnum):
     DIAL_BACKS = "dial_backs", "Members whose control endpoints were dialled because they asked for it"
     DIAL_BACKS_REFUSED = "dial_backs_refused", "Such requests turned down: too many, or too soon"
 
+    # Probes from WireGuard's own port
+    PATH_PROBES = "path_probes", "Probes of paths that this node sent from WireGuard's own port"
+    PATH_PROBES_REFUSED = (
+        "path_probes_refused",
+        "Probes of paths that were no member's, not new, or too many a second",
+    )
+
     # Relays
     RELAYS_USED = "relays_used", "Relays taken into use by tunnels of this node"
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"

@@ -8,6 +8,7 @@ Adapters translate foreign exceptions once, into ``EnvironmentFault`` (or ``Peer
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from meshpeer.core.errors import EnvironmentFault, StoreFailed
 from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
+from meshpeer.core.paths.probe_desk import ProbeHeard, SendProbe
 from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
@@ -138,6 +140,37 @@ class Prober(Protocol):
     def ask(self, address: str, number: int) -> bool:
         """Sends one probe from this machine's address of the same family; False where that is not possible:
         it is lost, as others are on their way. Never blocks."""
+        ...
+
+
+class Sending(enum.Enum):
+    """What became of a datagram that was to be sent."""
+
+    SENT = "sent"
+    TOO_LONG = "too long"
+    """The way out of this machine is narrower."""
+    LOST = "lost"
+    """There is no way out, or it is shut."""
+
+
+class TunnelPort(Protocol):
+    """Sends datagrams from WireGuard's own UDP port, and hears those that are not WireGuard's."""
+
+    async def serve(
+        self,
+        port: int,
+        mark: int,
+        heard: Callable[[ProbeHeard], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Hears, and lets send, until cancelled; raises ``EnvironmentFault`` where that is not allowed.
+
+        ``port`` belongs to whoever has bound it, and stays so. ``mark``: of what is sent; 0 for none."""
+        ...
+
+    def send(self, probe: SendProbe) -> Sending:
+        """Sends one datagram, never in fragments. Never blocks."""
         ...
 
 

@@ -93,8 +93,10 @@ from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.relays import Relays, RelayWord
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
@@ -173,9 +175,12 @@ class Node:
             lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
         )
+        self.underlay = Underlay(
+            self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=self.counters
+        )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
-        self.relays = Relays(config, self.derived, self.counters)
+        self.relays = Relays(config, self.derived, self.underlay.probes, self.counters)
         self.gossip = Gossip(
             ledger,
             linked=lambda: self.links.peers,
@@ -211,6 +216,7 @@ class Node:
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
             self.watch.next_deadline(),
+            self.underlay.next_deadline(),
             self.scheduler.next_deadline(),
         )
 
@@ -280,6 +286,8 @@ class Node:
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
                 return []
+            case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
+                return [*self.underlay.handle(event, now)]
             case DialBacksWanted() | DialledBack():
                 return self._say(self.dialbacks.handle(event))
             case _ if isinstance(event, RelayNews):
@@ -298,7 +306,7 @@ class Node:
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self._stale or self._is_due(self.relays.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
-        effects: list[NodeEffect] = [*self.watch.tick(now)]
+        effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
         self._stale = self._stale or self.watch.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
@@ -587,6 +595,7 @@ class Node:
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
             effects += self.watch.follow_plan(now)
+            self.underlay.follow_plan()
             effects += self._follow_relays(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)

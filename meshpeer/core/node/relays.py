@@ -23,17 +23,18 @@ from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
+from meshpeer.core.paths.probes import PathProbes
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
+    MoveEndpoint,
     RelayAble,
+    RelayAnswer,
     RelayEffect,
-    RelayFreed,
-    RelayGranted,
     RelayMembersShown,
     RelayMessage,
     RelayNews,
-    RelayRefused,
+    RelayRequest,
     RelayRequested,
 )
 from meshpeer.core.paths.relayed import RelayedPath
@@ -51,8 +52,9 @@ RELAYS_KNOWN_MAX = 8
 class Relays:
     """Both sides of relaying, for one node. Sans-IO."""
 
-    def __init__(self, config: NodeConfig, derived: Derived, counters: Counters) -> None:
+    def __init__(self, config: NodeConfig, derived: Derived, probes: PathProbes, counters: Counters) -> None:
         self._me = config.key.public
+        self._probes = probes
         self._counters = counters
         self._limits = config.relay or RelayLimits(ports=())
         self._derived = derived
@@ -107,13 +109,13 @@ class Relays:
         if isinstance(message, TrialMeant):
             return self._on_meant(peer, now)
         pair = message.pair
-        if isinstance(message, RelayGranted | RelayRefused | RelayFreed) and self._me in pair:
+        if isinstance(message, RelayAnswer) and self._me in pair:
             other = pair[1] if pair[0] == self._me else pair[0]
             relayed = self._tunnels.relayed.get(other)
             if relayed is not None:
                 relayed.on_message(peer, message, now)
             return []
-        if isinstance(message, RelayGranted | RelayRefused):
+        if not isinstance(message, RelayRequest):
             return []
         return self.desk.handle(RelayRequested(peer=peer, message=message), now)
 
@@ -176,6 +178,7 @@ class Relays:
         linked = self._linked()
         for node in [node for node in held if node not in planned]:
             over = held.pop(node)
+            self._probes.aim(node, (), now)
             said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
         for peer in planned.values():
             listed = roster.get(peer.node)
@@ -188,7 +191,8 @@ class Relays:
                 relayed = held[peer.node] = RelayedPath(self._me, peer.node)
             before, moves = (relayed.phase, relayed.used, relayed.endpoint(now)), relayed.moves
             look = self._look(relayed, peer, listed, mine, linked, now)
-            said += _sends(relayed.update(look, now))
+            said += [*_sends(relayed.update(look, now)), *_moves(relayed, peer)]
+            self._aim(relayed, look, now)
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
             self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
@@ -226,7 +230,22 @@ class Relays:
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
             tries=self._tunnels.tries(peer.node),
+            probes=self._probes.able,
+            proved=self._proved(peer.node, now),
             through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
+        )
+
+    def _aim(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
+        """Probes the ways of a pair that goes by a relay and may do without, or left it just now."""
+        wanted = relayed.used is not None and look.outlook is not Outlook.HOPELESS
+        if wanted or self._probes.is_aimed(relayed.peer):
+            self._probes.aim(relayed.peer, look.ways if wanted else (), now)
+
+    def _proved(self, node: NodeId, now: Instant) -> tuple[tuple[str, float], ...]:
+        return tuple(
+            (one.endpoint, one.answered_at_s)
+            for one in self._probes.look(node, now)
+            if one.both and one.answered_at_s is not None
         )
 
     def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
@@ -296,6 +315,13 @@ class Relays:
             for one in self._lenders
             if links.link_to(one.node) is not None and one.node not in unusual
         )
+
+
+def _moves(relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
+    move = relayed.take_move()
+    if move is None:
+        return []
+    return [MoveEndpoint(public_key=peer.public_key, endpoint=move.endpoint, at_s=move.at_s)]
 
 
 def _sends(said: Iterable[Said]) -> list[RelayEffect]:

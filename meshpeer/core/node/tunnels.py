@@ -236,7 +236,7 @@ class Tunnels:
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             relayed = self.relayed.get(planned.node)
-            direct = relayed is None or relayed.phase is Phase.DIRECT
+            direct = relayed is None or relayed.phase in (Phase.DIRECT, Phase.HELD)
             if relayed is not None and relayed.phase is Phase.TRIAL:
                 direct = not relayed.waits(now)
             if relayed is not None and not direct:

@@ -35,9 +35,11 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
+    MoveEndpoint,
     OpenRelay,
     RelayNews,
     WakeRelay,
@@ -64,6 +66,9 @@ NodeEvent = (
     | RenameAsked
     | EchoAsked
     | EchoHeard
+    | ProbePortOpened
+    | ProbeHeard
+    | ProbeTooLong
     | DialBacksWanted
     | DialledBack
     | RelayNews
@@ -79,6 +84,7 @@ NodeEffect = (
     | Forward
     | AnswerEchoes
     | AskEcho
+    | SendProbe
     | DialBack
     | DialBackHeard
     | ShowChain
@@ -91,5 +97,6 @@ NodeEffect = (
     | CloseRelay
     | FreezeRelay
     | WakeRelay
+    | MoveEndpoint
     | jobs.SchedulerEffect
 )

@@ -37,8 +37,8 @@ class Outlook(enum.Enum):
     LIKELY = "likely"
     """They share a network, reach each other's control port, or one of them lets new packets in."""
     OPEN = "open"
-    """Only tries by both at once can tell: a relay serves them meanwhile. A first packet that comes before the
-    other router expects it is sent again after 5 s only (REKEY_TIMEOUT)."""
+    """Only tries by both at once can tell: a relay serves them meanwhile. A first packet that comes before
+    the other router expects it is sent again after 5 s only (REKEY_TIMEOUT)."""
     HOPELESS = "hopeless"
     """Both are behind routers, and one of these gives each destination another port, so that nobody can know
     the one that leads to its node."""

@@ -1,4 +1,4 @@
-"""The health of a relay in use, as one end sees it: its link, its answers, and what comes through the tunnel."""
+"""The health of a relay in use, as one end sees it: its link, its answers, what comes through the tunnel."""
 
 from __future__ import annotations
 

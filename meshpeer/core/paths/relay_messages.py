@@ -226,4 +226,15 @@ class WakeRelay:
     ports: tuple[int, int]
 
 
-RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveEndpoint:
+    """Changes the endpoint of a peer of this node's interface at an instant, under a session that goes on;
+    nothing else about it. Then the interface is looked at."""
+
+    public_key: WireGuardKey
+    endpoint: str
+    at_s: float
+    """CLOCK_BOOTTIME seconds; may be past."""
+
+
+RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay | MoveEndpoint
