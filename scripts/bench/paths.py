@@ -42,6 +42,7 @@ DIRECT_S_MAX = 25.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="pairs that have a kind whose name begins with this")
     parser.add_argument("--failures", action="store_true", help="measure failures of relays instead")
     asked = parser.parse_args()
     rounds = asked.rounds
@@ -58,6 +59,8 @@ def main() -> None:
     print("| Before the one | Before the other | First ping after | Path then | Direct after |")
     print("| --- | --- | --- | --- | --- |")
     for one, other in PAIRS:
+        if not any(kind.startswith(asked.only) for kind in (one, other)):
+            continue
         found = [measure(one, other) for _ in range(rounds)]
         paths = " or ".join(sorted({path for _, path, _ in found}))
         first = spread([wait for wait, _, _ in found])

@@ -98,6 +98,11 @@ class RelayedPath:
         return len(self.lent.hosts)
 
     @property
+    def failures(self) -> int:
+        """Counts the tries in a row to do without a relay that failed."""
+        return self._upgrade.failures
+
+    @property
     def asking(self) -> NodeId | None:
         return self.lent.asking
 
