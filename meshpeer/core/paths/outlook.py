@@ -36,9 +36,11 @@ class Outlook(enum.Enum):
 
     LIKELY = "likely"
     """They share a network, reach each other's control port, or one of them lets new packets in."""
+    UNKNOWN = "unknown"
+    """Nobody can tell yet."""
     OPEN = "open"
-    """Only tries by both at once can tell: a relay serves them meanwhile. A first packet that comes before
-    the other router expects it is sent again after 5 s only (REKEY_TIMEOUT)."""
+    """Both are behind routers, and only tries by both at once can tell. A first packet that comes before the
+    other router expects it is sent again after 5 s only (REKEY_TIMEOUT), so a relay serves them meanwhile."""
     HOPELESS = "hopeless"
     """Both are behind routers, and one of these gives each destination another port, so that nobody can know
     the one that leads to its node."""
@@ -49,6 +51,6 @@ def outlook_of(one: Stand, other: Stand, *, near: bool, linked: bool = False) ->
     ``linked``: one reaches the other's control port, and not through a tunnel."""
     if near or linked or one.open or other.open:
         return Outlook.LIKELY
-    if one.behind and other.behind and CHANGING in (one.router, other.router):
-        return Outlook.HOPELESS
-    return Outlook.OPEN
+    if not (one.behind and other.behind):
+        return Outlook.UNKNOWN
+    return Outlook.HOPELESS if CHANGING in (one.router, other.router) else Outlook.OPEN

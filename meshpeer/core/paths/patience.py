@@ -8,9 +8,14 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relayed_look import PairLook
 
-DIRECT_FIRST_S = {Outlook.HOPELESS: 0.0, Outlook.OPEN: 1.0, Outlook.LIKELY: 3.0}
-"""How long direct tries may be in vain. Where nobody can tell, the records of two that just met get a moment:
-a link between them, or what others saw of them, says more."""
+DIRECT_FIRST_S = {
+    Outlook.HOPELESS: 0.0,
+    Outlook.OPEN: 0.0,
+    Outlook.UNKNOWN: 1.8,
+    Outlook.LIKELY: 3.0,
+}
+"""How long direct tries may be in vain. Where nobody can tell, two that just met get a moment: a link between
+them, or what others see of them, says more."""
 DIRECT_FIRST_S_MAX = 5.0
 """News of where the peer may be found gives direct tries their time anew, but not beyond this."""
 

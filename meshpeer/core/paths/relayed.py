@@ -4,9 +4,9 @@ Direct comes first. A relay is asked for where direct tries are in vain, or have
 may begin; the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the
 relay used, by both from the same moment on: it knows where an end is once that end has shaken hands there. A
 handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for
-up to 15 s
-that means nothing to the new relay. The higher id waits a moment: two initiations that cross each other lose
-both answers.
+up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the second alone, so
+neither end waits: a packet that has nowhere to go yet may begin a handshake, too, and the next would come 5 s
+later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id waits a moment.
 
 What a relay in use says is asked for every other second, so one that is gone is noticed, and the next on the
 list takes over. A tunnel that works directly is never touched.
@@ -72,6 +72,8 @@ class RelayedPath:
     _health: RelayHealth = field(default_factory=RelayHealth)
     _direct_since_s: float | None = None
     _used_since_s: float = 0.0
+    _met: bool = False
+    """Both ends have shaken hands at the relay in use, which knows where they are."""
     _trials: Trials = field(init=False)
     _upgrade: Upgrade = field(default_factory=Upgrade)
     _busy: bool = False
@@ -205,6 +207,7 @@ class RelayedPath:
             case Phase.TRYING:
                 if works:
                     self._move_to(Phase.RELAYED, now)
+                    self._met = True
                     self._upgrade.on_relayed(look, now)
                     self._trials.on_relayed(_facts(look), now)
                     self.lent.back_off.succeed(self.used)
@@ -370,7 +373,7 @@ class RelayedPath:
             self.lent.fail(left, now)
         self.used, self.lent.asking = best, None
         self._health.begin()
-        self._used_since_s = now.mono_s
+        self._used_since_s, self._met = now.mono_s, False
         self.moves += 1
         self.lent.remember_end(best)
         # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
@@ -417,7 +420,8 @@ class RelayedPath:
 
     @property
     def _second_waits_s(self) -> float:
-        return 0.0 if self.me < self.peer else SECOND_WAITS_S
+        fresh = self.phase is Phase.TRYING and not self._met
+        return 0.0 if fresh or self.me < self.peer else SECOND_WAITS_S
 
 
 def _facts(look: PairLook) -> tuple[object, ...]:

@@ -36,7 +36,7 @@ class PairLook:
 
     wanted: bool
     """The plan has a tunnel, and the other end seems alive."""
-    outlook: Outlook = Outlook.OPEN
+    outlook: Outlook = Outlook.UNKNOWN
     ways: tuple[str, ...] = ()
     """The peer's own endpoints, best first."""
     relays: tuple[tuple[NodeId, str], ...] = ()
