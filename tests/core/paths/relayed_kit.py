@@ -90,6 +90,8 @@ class Pair:
         self.late_s_max = 0.0
         self._on_the_way: list[tuple[float, int, Callable[[], None]]] = []
         self._sent = 0
+        self.loses: tuple[NodeId, type[RelayAnswer]] | None = None
+        """The next word of this kind to this end is lost."""
         self.frozen: dict[tuple[NodeId, tuple[int, int]], float] = {}
         """Since when nothing crosses two ports of a relay."""
         self.direct = direct
@@ -220,7 +222,9 @@ class Pair:
 
     def _tell(self, relay: NodeId, peer: NodeId, message: RelayAnswer) -> None:
         end = self.ends[peer]
-        if relay not in end.cut and relay not in self.dead:
+        if self.loses is not None and self.loses[0] == peer and isinstance(message, self.loses[1]):
+            self.loses = None
+        elif relay not in end.cut and relay not in self.dead:
             end.path.on_message(relay, message, self.now)
 
     def _probe(self) -> None:
