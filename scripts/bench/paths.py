@@ -4,10 +4,11 @@ ports, one that gives every destination another port, or one router for both.
 
 For each pair a lab: two machines with public addresses that may relay, and the two. They join one after the
 other; measured is the time from when `meshpeer join` of the second returns until the first of its pings to
-the other is answered, the path that `meshpeer peers` names then, and when it says `direct` on both. With --failures: how long nothing passes
-between two behind symmetric routers when their relay fails, by pings every 50 ms. Needs root.
+the other is answered, the path that `meshpeer peers` names then, and when both ends say `direct`. With
+--failures: how long nothing passes between two behind symmetric routers when their relay fails, by pings
+every 50 ms. Needs root.
 
-    .venv/bin/python scripts/bench/paths.py [--rounds 3] [--failures]
+    .venv/bin/python scripts/bench/paths.py [--rounds 3] [--only KIND] [--failures]
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 """What a pair in use notices when it leaves its relay for a tunnel of its own.
 
 Each run is a lab: two machines that may relay, and two behind routers that keep ports, which at first let
-nothing through between each other. Once the pair goes by a relay, a ping every 20 ms and an iperf3 stream run
-through the tunnel, the routers are joined, and the pair moves. Printed: pings lost from then on, the longest gap
-between two answers, what the stream carried and its poorest second, and how often either interface sent to
-a relay again within the minute that follows, in which the relay is given back. Needs root.
+nothing through between each other. Once the pair goes by a relay, a ping every 20 ms and an iperf3 stream
+run through the tunnel, the routers are joined, and the pair moves. Printed: pings lost from then on, the
+longest gap between two answers, what the stream carried and its poorest second, and how often either
+interface sent to a relay again within the 40 s that follow, in which the relay is given back. Needs root.
 
     .venv/bin/python scripts/bench/upgrade.py [--runs 10]
 """
@@ -54,7 +54,7 @@ inside = ["office"]
 nat = "masquerade"
 """
 WAIT_S_MAX = 40.0
-AFTER_S = 60.0
+AFTER_S = 40.0
 """More than a relay is kept."""
 PING_S = 0.02
 
