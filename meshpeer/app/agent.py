@@ -227,6 +227,7 @@ class Agent:
             wireguard_port=self._wireguard_port(),
             interface=self.settings.file.wireguard.interface,
             fwmark=self.settings.file.wireguard.fwmark,
+            pads_to_device=self.wireguard.backend == "userspace",
             control_port=self.transport.port,
             name=state.node.name,
             region=state.node.region,

@@ -14,11 +14,13 @@ from meshpeer.app.doctor.reached import judge_reached
 from meshpeer.app.doctor.tunnels import (
     InterfaceSeen,
     TunnelSeen,
+    WidthSeen,
     judge_forwarding,
     judge_interface,
     judge_router,
     judge_routes,
     judge_tunnels,
+    judge_widths,
 )
 from meshpeer.app.hub_words import own_troubles
 from meshpeer.app.reach import local_only
@@ -68,6 +70,7 @@ class DoctorAnswers:
         if port:
             own = node.presence.wireguard
             found += judge_tunnels(tunnels, port, uptime_s)
+            found += judge_widths(_widths(node), node.derived.charter_mtu)
             found += judge_router(
                 node.tunnels.reflected(own, now)[1],
                 port,
@@ -118,7 +121,7 @@ class DoctorAnswers:
 
 def _interface(agent: Agent, unix_s: float) -> InterfaceSeen:
     node, observed = agent.node, agent.node.tunnels.observed
-    charter, desired = node.ledger.charter, agent.node.desired
+    desired = agent.node.desired
     steps = diff_device(observed, desired, now_unix_s=unix_s) if desired else ()
     fault, drift = agent.reconciler.fault, agent.reconciler.last_drift
     return InterfaceSeen(
@@ -127,7 +130,7 @@ def _interface(agent: Agent, unix_s: float) -> InterfaceSeen:
         there=observed is not None,
         up=observed.up if observed else False,
         mtu=observed.mtu if observed else 0,
-        mtu_wanted=charter.mtu if charter else 0,
+        mtu_wanted=desired.mtu if desired else 0,
         steps=tuple(dict.fromkeys(type(step).__name__ for step in steps)),
         fault=(fault.what, fault.hint) if fault else None,
         drift_ago_s=unix_s - drift[0] if drift else None,
@@ -161,6 +164,18 @@ def _tunnels(node: Node, answers: dict[str, bool], unix_s: float) -> list[Tunnel
             )
         )
     return sorted(seen, key=lambda one: one.name)
+
+
+def _widths(node: Node) -> list[WidthSeen]:
+    looks = [(peer.name, node.underlay.mtus.look(peer.node)) for peer in node.tunnels.plan.peers]
+    return sorted(
+        (
+            WidthSeen(name=name, mtu=look.mtu, underlay_bytes=look.underlay_bytes)
+            for name, look in looks
+            if look is not None and look.underlay_bytes is not None
+        ),
+        key=lambda one: one.name,
+    )
 
 
 def _forwarding(agent: Agent) -> list[Finding]:

@@ -87,7 +87,8 @@ class MeshAnswers:
                 if agent.wireguard.backend == "none"
                 else agent.settings.file.wireguard.interface,
                 port=node.config.wireguard_port,
-                mtu=charter.mtu if charter else 0,
+                mtu=node.desired.mtu if node.desired else charter.mtu if charter else 0,
+                mtu_differs=views.mtu_differs(node),
                 control_port=agent.transport.port,
                 isolation=agent.executor.isolation,
                 slots=agent.executor.slots if node.scheduler.worker.accepting else 0,

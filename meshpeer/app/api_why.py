@@ -39,7 +39,11 @@ class WhyAnswers:
             return listed.record.wireguard_port if listed else 0
 
         words = Words(
-            me=node.me, name_of=lambda who: name_of(node, who), port_of=port_of, now_unix_s=now.unix_s
+            me=node.me,
+            name_of=lambda who: name_of(node, who),
+            port_of=port_of,
+            now_unix_s=now.unix_s,
+            mtu_of=node.underlay.mtus.look,
         )
         return why_view(explain(_known(node, now), one, other), words)
 

@@ -149,6 +149,8 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
             else ""
         )
         grants.append(Grant(capability="CAP_NET_ADMIN", reason=does))
+        probes = "paths are probed from WireGuard's own port, which takes raw sockets"
+        grants.append(Grant(capability="CAP_NET_RAW", reason=probes))
     ports = (node.control_port, file.control.listen_port, file.control.web_port)
     if any(0 < port <= PRIVILEGED_PORT_MAX for port in ports):
         grants.append(Grant(capability="CAP_NET_BIND_SERVICE", reason="a port below 1024 ([control])"))

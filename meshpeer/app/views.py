@@ -16,6 +16,7 @@ from meshpeer.core.records.kinds import LeaveRecord
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import Try
 from meshpeer.core.scheduler.views import job_state, task_counts, task_state
+from meshpeer.core.topology.mtus import mtu_towards
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import HANDSHAKE_FRESH_S
@@ -103,6 +104,7 @@ def peer_view(
         tx_bytes=observed.tx_bytes if observed and direct else 0,
         routes=lans_of(node, one.node),
         reported=f"by {said_of(reports)}" if reports else "",
+        mtu=mtu_of(node, one) if carrier is not None else 0,
         probed=bool(one.record.answers),
     )
 
@@ -117,6 +119,18 @@ def relayed_by(node: Node) -> dict[str, int]:
     """Returns how many of this node's tunnels each relay carries, by the relay's name."""
     used = [relay for one in node.tunnels.relayed if (relay := node.relays.via(one)) is not None]
     return dict(sorted(collections.Counter(name_of(node, one) for one in used).items()))
+
+
+def mtu_of(node: Node, one: Listed) -> int:
+    """Returns the MTU of packets to a member; 0 without an interface."""
+    return mtu_towards(node.desired, one.ipv4 or one.ipv6) if node.desired else 0
+
+
+def mtu_differs(node: Node) -> bool:
+    """Says whether packets to some member have another MTU than the interface."""
+    device = node.desired
+    others = [one for one in node.roster.members if one.node != node.me and one.record.wireguard_port]
+    return device is not None and any(mtu_of(node, one) != device.mtu for one in others)
 
 
 def lans_of(node: Node, who: NodeId) -> tuple[str, ...]:

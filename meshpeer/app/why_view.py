@@ -12,6 +12,7 @@ from meshpeer.app.why_rules import rule_view
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.looks import Tried, TunnelLook
 from meshpeer.core.node.why import Advice, Explanation, NoTunnelsReason, RelayReason, Verdict
+from meshpeer.core.paths.path_mtus import MtuLook
 from meshpeer.core.topology.reasons import HubReason, IsHubReason
 from meshpeer.runtime.control import Why, WhyCandidate, WhyTunnel, rfc3339
 
@@ -25,6 +26,8 @@ class Words:
     port_of: Callable[[NodeId], int]
     """A member's WireGuard port."""
     now_unix_s: float
+    mtu_of: Callable[[NodeId], MtuLook | None] = lambda who: None
+    """What is known of the path of this node's tunnel to a member."""
 
 
 def why_view(found: Explanation, words: Words) -> Why:
@@ -108,11 +111,14 @@ def _failing(found: Explanation, words: Words) -> str:
 
 def _tunnel(look: TunnelLook, words: Words) -> WhyTunnel:
     ago = max(0.0, words.now_unix_s - look.handshake_unix_s) if look.handshake_unix_s else None
+    width = words.mtu_of(look.node)
     return WhyTunnel(
         to=words.name_of(look.node),
         works=look.works,
         endpoint=look.endpoint or "",
         last_handshake_s=None if ago is None else round(ago, 1),
+        mtu=width.mtu if width else 0,
+        underlay_bytes=width.underlay_bytes if width else None,
     )
 
 

@@ -61,6 +61,8 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     """Pairs of others that it relays now."""
     relayed_by: dict[str, int] = {}
     """How many of its own tunnels each relay carries."""
+    mtu_differs: bool = False
+    """Some members' paths carry less than the interface's MTU: ``peers`` has each."""
 
 
 class MemberCounts(Doc, frozen=True, kw_only=True):
@@ -142,6 +144,8 @@ class Peer(Doc, frozen=True, kw_only=True):
     """LANs that are reached through it."""
     reported: str = ""
     """By whom, and for what, where members say that it carries nothing for them as a hub."""
+    mtu: int = 0
+    """Of packets to its address; 0 where there is no tunnel."""
     probed: bool = False
     """Probes through its tunnels have reached it: members notice where it falls silent as a hub."""
 
@@ -302,6 +306,10 @@ class WhyTunnel(Doc, frozen=True, kw_only=True):
     """Where the interface sends to; empty where it has none."""
     last_handshake_s: float | None
     """Seconds ago; None for never."""
+    mtu: int = 0
+    """Of packets to that member itself; 0: its path was not searched."""
+    underlay_bytes: int | None = None
+    """The largest packet that its path carries in one piece; None where probes are not answered."""
 
 
 class WhyCandidate(Doc, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ NODE = NodeFile(
     control_port=51821,
 )
 TASKS = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL"}
+TUNNELS = {"CAP_NET_ADMIN", "CAP_NET_RAW"}
 EXPOSURE_MAX = 3.0
 
 
@@ -48,8 +49,8 @@ def none() -> NodeFile:
 @pytest.mark.parametrize(
     ("file", "node", "owner", "capabilities"),
     [
-        (File(), NODE, ROOT, {"CAP_NET_ADMIN", *TASKS}),
-        (File(jobs=JobSettings(accept=False)), NODE, ROOT, {"CAP_NET_ADMIN"}),
+        (File(), NODE, ROOT, {*TUNNELS, *TASKS}),
+        (File(jobs=JobSettings(accept=False)), NODE, ROOT, TUNNELS),
         (File(), none(), ROOT, TASKS),
         (File(wireguard=WireGuardSettings(backend="none")), NODE, ROOT, TASKS),
         (File(jobs=JobSettings(accept=False)), none(), ROOT, set()),
@@ -65,7 +66,7 @@ def none() -> NodeFile:
             ROOT,
             {"CAP_NET_BIND_SERVICE"},
         ),
-        (File(), NODE, ALICE, {"CAP_NET_ADMIN"}),
+        (File(), NODE, ALICE, TUNNELS),
         (File(), none(), ALICE, set()),
     ],
 )

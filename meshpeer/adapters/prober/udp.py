@@ -1,6 +1,6 @@
 """An echo over UDP on a node's own overlay addresses.
 
-UDP, since it needs no right at all: an ICMP echo takes CAP_NET_RAW, which the service does not have, or the
+UDP, since it needs no right at all: an ICMP echo takes CAP_NET_RAW, which a machine may withhold, or the
 machine's ``net.ipv4.ping_group_range``, which the kernel leaves empty. A probe is as long as its answer,
 holds nothing but a number, and is answered on the overlay addresses only, so many times a second: nobody
 gains by sending some.

@@ -22,7 +22,7 @@ from meshpeer.adapters.wireguard.userspace import UserspaceProcess
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.wgconf.after import device_after
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice, SetPeer
-from meshpeer.core.wgconf.parse import Link, parse_dump, parse_links, parse_routes
+from meshpeer.core.wgconf.parse import Link, parse_dump, parse_links, parse_route_mtus, parse_routes
 from meshpeer.core.wgconf.render import render_setconf
 
 MARK = "meshpeer"
@@ -75,6 +75,7 @@ class CommandWireGuard:
             addresses=link.addresses,
             peers=dump.peers,
             routes=parse_routes(routes),
+            route_mtus=parse_route_mtus(routes),
             ipv6=self._holds_ipv6(),
             fwmark=dump.fwmark,
         )

@@ -98,8 +98,9 @@ def _call(interface: str, step: DeviceStep) -> Call:
             return IpBatch(lines=(f"address delete {address} dev {interface}",))
         case SetUp():
             return IpBatch(lines=(f"link set dev {interface} up",))
-        case AddRoute(prefix=prefix):
-            return IpBatch(lines=(f"route replace {prefix} dev {interface} metric {ROUTE_METRIC}",))
+        case AddRoute(prefix=prefix, mtu=mtu, advmss=advmss):
+            said = (f" mtu {mtu}" if mtu else "") + (f" advmss {advmss}" if advmss else "")
+            return IpBatch(lines=(f"route replace {prefix} dev {interface} metric {ROUTE_METRIC}{said}",))
         case RemoveRoute(prefix=prefix):
             return IpBatch(lines=(f"route delete {prefix} dev {interface}",))
         case _:

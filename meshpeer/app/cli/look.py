@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from meshpeer.runtime.control import MeshInfo, Peer, Plan, Status
 
 PANEL = "Looking at it"
+USUAL_MTU = 1_420
+"""Who has another is shown with it."""
 STATE_COLOURS = {
     "alive": "green",
     "suspect": "yellow",
@@ -71,6 +73,7 @@ def _print_status(found: Status, verbose: int) -> None:
     )
     interface = (
         f"{node.interface} ({node.backend}), UDP {node.port}, MTU {node.mtu}"
+        + (" (to some members less: `meshpeer peers`)" if node.mtu_differs else "")
         if node.interface
         else "none: links only"
     )
@@ -139,6 +142,9 @@ def peers(asked: Asked) -> None:
         return
     titles = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "HANDSHAKE", "REGION", "ENDPOINT"]
     rows = [_peer_row(one) for one in found]
+    if any(one.mtu not in (0, USUAL_MTU) for one in found):
+        titles.append("MTU")
+        rows = [[*row, str(one.mtu or "-")] for row, one in zip(rows, found, strict=True)]
     if asked.verbose:
         titles += ["RECEIVED", "SENT", "IPV6"]
         rows = [

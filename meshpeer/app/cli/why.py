@@ -98,6 +98,13 @@ def _print_tunnel(tunnel: WhyTunnel, found: Why) -> None:
     if not rows:
         show.line("  no endpoint is known that could be tried")
     widths = [max((show.width_of(show.clean(row[column])) for row in rows), default=0) for column in range(3)]
+    if tunnel.mtu:
+        carried = (
+            "its path answers no probes"
+            if tunnel.underlay_bytes is None
+            else f"its path carries packets of {tunnel.underlay_bytes} bytes"
+        )
+        show.line(f"  MTU {tunnel.mtu}: {carried}")
     for row in rows:
         cells = [show.clean(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
         for line in _wrapped("  ".join(cells).rstrip(), "  ", "      ", keep_gaps=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from meshpeer.app.spans import seconds
 from meshpeer.app.words import few
 from meshpeer.core.paths.reflections import CHANGING, NONE, STEADY
+from meshpeer.core.topology.mtus import IPV6_MTU_MIN
 from meshpeer.core.wgconf.model import HANDSHAKE_FRESH_S
 from meshpeer.runtime.doctor import BAD, OK, UNKNOWN, WARNING, Finding
 
@@ -52,6 +53,15 @@ class TunnelSeen:
         return self.handshake_ago_s is not None and abs(self.handshake_ago_s) < HANDSHAKE_FRESH_S
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthSeen:
+    """How wide a path is."""
+
+    name: str
+    mtu: int
+    underlay_bytes: int
+
+
 def judge_interface(seen: InterfaceSeen) -> list[Finding]:
     """Is it there, up, and as planned?"""
     if seen.backend == "none":
@@ -71,15 +81,32 @@ def judge_interface(seen: InterfaceSeen) -> list[Finding]:
     else:
         found.append(_finding("interface", OK, f"{seen.name} ({seen.backend}) is up and as planned"))
     if seen.mtu != seen.mtu_wanted:
-        text = f"its MTU is {seen.mtu}, and the charter's {seen.mtu_wanted}"
+        text = f"its MTU is {seen.mtu}, and should be {seen.mtu_wanted}"
         found.append(_finding("mtu", WARNING, text, f"ip link set {seen.name} mtu {seen.mtu_wanted}"))
     else:
-        found.append(_finding("mtu", OK, f"its MTU is {seen.mtu}, as the charter says"))
+        found.append(_finding("mtu", OK, f"its MTU is {seen.mtu}, as planned"))
     if seen.drift_ago_s is not None and seen.drift_ago_s < DRIFT_SHOWN_S:
         text = f"somebody changed {seen.name} {seconds(seen.drift_ago_s)} ago: {'; '.join(seen.drift)}"
         todo = "it was repaired; find what changes it (another program that manages networks?)"
         found.append(_finding("drift", WARNING, text, todo))
     return found
+
+
+def judge_widths(widths: Sequence[WidthSeen], usual: int) -> list[Finding]:
+    """Which paths carry less than the usual, and what suffers?"""
+    narrow = [one for one in widths if one.mtu < usual]
+    if not widths:
+        return []
+    if not narrow:
+        text = f"{len(widths)} of {len(widths)} paths that answer probes carry MTU {usual} or more"
+        return [_finding("widths", OK, text)]
+    shown = few([f"{one.name} (MTU {one.mtu}: packets of {one.underlay_bytes} bytes)" for one in narrow])
+    if all(one.mtu >= IPV6_MTU_MIN for one in narrow):
+        return [_finding("widths", OK, f"narrow paths, and packets are cut to fit: {shown}")]
+    text = f"narrow paths, where UDP over IPv6 in packets of more than that is lost: {shown}"
+    return [
+        _finding("widths", WARNING, text, "find what is narrow there (a VPN, a tunnel), or use IPv4 for UDP")
+    ]
 
 
 def judge_tunnels(tunnels: Sequence[TunnelSeen], port: int, uptime_s: float) -> list[Finding]:

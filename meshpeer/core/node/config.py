@@ -28,6 +28,8 @@ class NodeConfig:
     configured_endpoint: bool
     fwmark: int = 0
     """Of WireGuard's own packets; 0 for none."""
+    pads_to_device: bool = False
+    """WireGuard is a program: it pads packets up to the interface's MTU, whatever the route's is."""
     issuer: Authority | None = field(repr=False)
     advertise: tuple[str, ...] = ()
     """LANs behind this machine that its owner wants the mesh to reach."""

@@ -18,6 +18,7 @@ from meshpeer.core.membership.suspicions import needed_observers
 from meshpeer.core.node.lans import is_contested
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.paths.path_mtus import USUAL_MTU
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
 from meshpeer.core.topology.mode import FULL, declared, mode_of
@@ -85,6 +86,11 @@ class Derived:
             return None
         self.desired = device
         return device
+
+    @property
+    def charter_mtu(self) -> int:
+        """Returns the MTU that the charter says."""
+        return self.ledger.charter.mtu if self.ledger.charter else USUAL_MTU
 
     def mode(self, before: str) -> str:
         """Returns what this node's record is to say of the mesh's mode; ``before`` is what it says."""

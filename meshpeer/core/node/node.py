@@ -174,6 +174,7 @@ class Node:
             port=config.wireguard_port,
             lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
+            pads_to_device=config.pads_to_device,
         )
         self.underlay = Underlay(
             self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=self.counters
@@ -265,6 +266,7 @@ class Node:
             case EndpointsChanged():
                 self.presence.control, self.presence.wireguard = event.control, event.wireguard
                 self.tunnels.lans.routes = event.routes
+                self.underlay.on_network(event.wireguard, now)
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
@@ -287,7 +289,9 @@ class Node:
                 self._stale = self._stale or self.watch.has_news
                 return []
             case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
-                return [*self.underlay.handle(event, now)]
+                probes = self.underlay.handle(event, now)
+                self._stale = self._stale or self.underlay.has_news
+                return [*probes]
             case DialBacksWanted() | DialledBack():
                 return self._say(self.dialbacks.handle(event))
             case _ if isinstance(event, RelayNews):
@@ -307,7 +311,7 @@ class Node:
         self._stale = self._stale or self._is_due(self.relays.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
-        self._stale = self._stale or self.watch.has_news
+        self._stale = self._stale or self.watch.has_news or self.underlay.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
         effects += self._from_gossip(self.gossip.tick(now), None, now)
@@ -588,6 +592,7 @@ class Node:
         if own is not None:
             effects += self._spread((), [own], now)
         effects += self._keep_links(now)
+        self.underlay.take()
         if self.config.wireguard_port and not self.presence.has_left:
             device = self.derived.device(now)
             effects += [ApplyDevice(device=device)] if device else []
@@ -595,7 +600,7 @@ class Node:
             effects += [forward] if forward else []
             effects += self._settle_moves(now)
             effects += self.watch.follow_plan(now)
-            self.underlay.follow_plan()
+            self.underlay.follow_plan(self.derived.charter_mtu, now)
             effects += self._follow_relays(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)

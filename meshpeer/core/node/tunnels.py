@@ -38,6 +38,7 @@ from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveMessage, Moves, Surroundings
+from meshpeer.core.topology.mtus import plan_mtus, prefixes_of
 from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.topology.warmth import Place, Warmth
@@ -85,8 +86,12 @@ class Tunnels:
         port: int,
         lans: Lans,
         fwmark: int = 0,
+        pads_to_device: bool = False,
     ) -> None:
         self.lans = lans
+        self.mtus: Mapping[NodeId, int] = {}
+        """Those of the peers of whose path one is known."""
+        self._pads_to_device = pads_to_device
         self._mesh = mesh
         self._me = me
         self._key = key
@@ -254,7 +259,16 @@ class Tunnels:
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
-        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, absent)
+        mtus = plan_mtus(
+            self.plan,
+            own=prefixes_of(self.view),
+            found=self.mtus,
+            usual=charter.mtu,
+            mesh=overlay,
+            pads_to_device=self._pads_to_device,
+            left_out=left_out,
+        )
+        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent)
 
     @property
     def is_warm(self) -> bool:

@@ -1,8 +1,9 @@
 """The underlay of this node's tunnels, as probes from WireGuard's own port find it: which endpoints of a peer
-lead both ways.
+lead both ways, and how wide the one in use is.
 
-It hands the desk who may ask (whoever has a tunnel in the plan), and turns what happens into probes. Whom to
-probe is for those to say who choose paths (``probes.aim``).
+It hands the desk who may ask (whoever has a tunnel in the plan), follows the endpoints that the interface
+shows, and turns what happens into probes. Whom to probe before a tunnel goes there is for those to say who
+choose paths (``probes.aim``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshpeer.core.counters import Counters
-from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.keys import WireGuardPrivateKey
-from meshpeer.core.ids import MeshId
+from meshpeer.core.ids import MeshId, NodeId
 from meshpeer.core.node.tunnels import Tunnels
-from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
+from meshpeer.core.paths.path_mtus import PathMtus
+from meshpeer.core.paths.probe_desk import AnswerSeen, ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.probes import PathProbes
+from meshpeer.core.wgconf.model import tunnel_works
 
 
 class Underlay:
@@ -31,25 +34,56 @@ class Underlay:
         counters: Counters,
     ) -> None:
         self._tunnels = tunnels
+        self._own: tuple[str, ...] = ()
         self.probes = PathProbes(mesh=mesh, key=key, entropy=entropy, counters=counters)
+        self.mtus = PathMtus(self.probes.desk)
+
+    @property
+    def has_news(self) -> bool:
+        """Says whether MTUs are known that the tunnels do not have yet."""
+        return self.mtus.found != self._tunnels.mtus
 
     def handle(self, event: ProbePortOpened | ProbeHeard | ProbeTooLong, now: Instant) -> list[SendProbe]:
+        """Takes an event; returns the probes that follow from it at once."""
         match event:
             case ProbePortOpened():
                 self.probes.able = True
             case ProbeHeard():
-                return self.probes.on_heard(event, now)[1]
+                fact, sent = self.probes.on_heard(event, now)
+                if isinstance(fact, AnswerSeen):
+                    self.mtus.on_answer(fact, now)
+                return sent
             case ProbeTooLong():
-                pass
+                self.mtus.on_too_long(event, now)
         return []
 
-    def follow_plan(self) -> None:
-        """Takes the plan as it is now."""
+    def on_network(self, own: tuple[str, ...], now: Instant) -> None:
+        """Takes this machine's own endpoints: where they changed, so may have its ways out."""
+        if self._own and own != self._own:
+            self.mtus.look_again(now)
+        self._own = own
+
+    def take(self) -> None:
+        """Lets the tunnels have what is known of MTUs."""
+        self._tunnels.mtus = self.mtus.found
+
+    def follow_plan(self, charter_mtu: int, now: Instant) -> None:
+        """Takes the plan and the interface's endpoints as they are now."""
         peers = self._tunnels.plan.peers
         self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
+        if not self.probes.able:
+            return
+        paths: dict[NodeId, tuple[str, bool]] = {}
+        for one in peers:
+            tunnel = self._tunnels.observed_peer(one.public_key)
+            # A relay's port answers no probes; what goes through it has the usual MTU.
+            if tunnel is not None and tunnel.endpoint and not self._tunnels.goes_through_relay(one.node):
+                paths[one.node] = (tunnel.endpoint, tunnel_works(tunnel, now.unix_s))
+        self.mtus.follow(paths, charter_mtu, now)
 
     def tick(self, now: Instant) -> list[SendProbe]:
-        return self.probes.tick(now)
+        """Returns the probes that are due."""
+        return [*self.probes.tick(now), *self.mtus.tick(now)]
 
     def next_deadline(self) -> Deadline | None:
-        return self.probes.next_deadline()
+        return earliest(self.probes.next_deadline(), self.mtus.next_deadline())

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.topology.mtus import PlannedMtus
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
 
@@ -27,6 +28,7 @@ class LocalInterface:
     public_key: WireGuardKey
     listen_port: int
     mtu: int
+    """Where nothing is known of paths."""
     ipv4: ipaddress.IPv4Interface | None
     """With the prefix length of the mesh's subnet; None until this node holds an address."""
     ipv6: ipaddress.IPv6Interface
@@ -39,11 +41,13 @@ def device_from_plan(
     local: LocalInterface,
     endpoints: Mapping[NodeId, str | None],
     left_out: Collection[str] = (),
+    mtus: PlannedMtus | None = None,
     absent: Collection[WireGuardKey] = (),
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
     nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
     either. ``absent`` are peers that the interface is to forget, sessions and all, until they come back."""
+    mtus = mtus or PlannedMtus(device=local.mtu)
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
         if planned.public_key in absent:
@@ -57,15 +61,17 @@ def device_from_plan(
                 keepalive_s=planned.keepalive_s if endpoint else 0,
             )
         )
+    lans = [one for one in plan.routes if one not in left_out]
     addresses = (*((str(local.ipv4),) if local.ipv4 else ()), str(local.ipv6))
     return DesiredDevice(
         interface=local.interface,
         private_key=local.private_key,
         public_key=local.public_key,
         listen_port=local.listen_port,
-        mtu=local.mtu,
+        mtu=mtus.device,
         addresses=addresses,
         peers=tuple(peers),
-        routes=tuple(one for one in plan.routes if one not in left_out),
+        routes=tuple(sorted({*lans, *(one.prefix for one in mtus.routes)})),
+        route_mtus=tuple(one for one in mtus.routes if one.mtu),
         fwmark=local.fwmark,
     )

@@ -24,6 +24,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    RouteMtu,
     SetFwmark,
     SetListenPort,
     SetMtu,
@@ -69,21 +70,24 @@ def _after_one(device: ObservedDevice | None, step: DeviceStep) -> ObservedDevic
         case SetFwmark(mark=mark):
             return dataclasses.replace(device, fwmark=mark)
         case SetMtu(mtu=mtu):
-            return dataclasses.replace(device, mtu=mtu)
+            return _with_mtu(device, mtu)
         case AddAddress(address=address):
             return _with_address(device, address)
         case RemoveAddress(address=address):
             return _without_address(device, address)
         case SetUp():
             return dataclasses.replace(device, up=True)
-        case AddRoute(prefix=prefix):
+        case AddRoute(prefix=prefix, mtu=mtu, advmss=advmss):
             if not device.up:
                 raise EnvironmentFault(f"route {prefix} needs an interface that is up")
-            return dataclasses.replace(device, routes=tuple(sorted(_with(device.routes, prefix))))
+            mtus = [one for one in device.route_mtus if one.prefix != prefix]
+            mtus += [RouteMtu(prefix, mtu, advmss)] if mtu or advmss else []
+            routes = tuple(sorted(_with(device.routes, prefix)))
+            return dataclasses.replace(device, routes=routes, route_mtus=tuple(sorted(mtus)))
         case RemoveRoute(prefix=prefix):
             if prefix not in device.routes:
                 raise EnvironmentFault(f"there is no route {prefix} to remove")
-            return dataclasses.replace(device, routes=_without(device.routes, prefix))
+            return _with_routes(device, _without(device.routes, prefix))
         case SetPeer():
             return dataclasses.replace(device, peers=_with_peer(device, step))
         case RemovePeer(public_key=key):
@@ -154,7 +158,22 @@ def _without_address(device: ObservedDevice, address: str) -> ObservedDevice:
         left = before + tuple(one for one in behind if not _same_subnet(one, address))
     keeps_ipv4 = any(":" not in one for one in left)
     routes = device.routes if keeps_ipv4 else tuple(one for one in device.routes if ":" in one)
-    return dataclasses.replace(device, addresses=left, routes=routes)
+    return _with_routes(dataclasses.replace(device, addresses=left), routes)
+
+
+def _with_routes(device: ObservedDevice, routes: tuple[str, ...]) -> ObservedDevice:
+    mtus = tuple(one for one in device.route_mtus if one.prefix in routes)
+    return dataclasses.replace(device, routes=routes, route_mtus=mtus)
+
+
+def _with_mtu(device: ObservedDevice, mtu: int) -> ObservedDevice:
+    """Sets the interface's MTU. An IPv6 route that says as much as before, or more than there is now, follows
+    (``fib6_nh_mtu_change``)."""
+    mtus = tuple(
+        one._replace(mtu=mtu) if ":" in one.prefix and (one.mtu >= mtu or one.mtu == device.mtu) else one
+        for one in device.route_mtus
+    )
+    return dataclasses.replace(device, mtu=mtu, route_mtus=mtus)
 
 
 def _same_subnet(one: str, other: str) -> bool:

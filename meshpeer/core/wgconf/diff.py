@@ -28,6 +28,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    RouteMtu,
     SetFwmark,
     SetListenPort,
     SetMtu,
@@ -52,10 +53,10 @@ def diff_device(
     if (observed.fwmark if observed else 0) != desired.fwmark:
         steps.append(SetFwmark(mark=desired.fwmark))
     steps += _peer_steps(observed.peers if observed else (), desired.peers, now_unix_s)
-    if observed is None or observed.mtu != desired.mtu:
-        steps.append(SetMtu(mtu=desired.mtu))
-    addresses, routes = _possible(observed, desired.addresses), _possible(observed, desired.routes)
     changes: list[DeviceStep] = []
+    if observed is None or observed.mtu != desired.mtu:
+        changes.append(SetMtu(mtu=desired.mtu))
+    addresses, routes = _possible(observed, desired.addresses), _possible(observed, desired.routes)
     left = observed
     if observed is not None:
         changes += [RemoveRoute(prefix=one) for one in observed.routes if one not in routes]
@@ -68,14 +69,20 @@ def diff_device(
         changes += [RemoveAddress(address=one) for one in above]
         changes += [AddAddress(address=one) for one in resized]
         changes += [RemoveAddress(address=one) for one in gone if one not in above]
-        # The kernel takes more away than it was asked to: what else goes with an address is added again.
+        # The kernel takes more away than it was asked to: what else goes with an address is added again, and
+        # so is a route whose MTU follows the interface's.
         left = device_after(observed, changes)
     steps += changes
     steps += [AddAddress(address=one) for one in addresses if left is None or one not in left.addresses]
     if left is None or not left.up:
         steps.append(SetUp())
-    routed = left.routes if left and left.up else ()
-    steps += [AddRoute(prefix=one) for one in routes if one not in routed]
+    routed = _mtus(left.routes, left.route_mtus) if left and left.up else {}
+    wanted = _mtus(routes, desired.route_mtus)
+    steps += [
+        AddRoute(prefix=one, mtu=wanted[one].mtu, advmss=wanted[one].advmss)
+        for one in routes
+        if routed.get(one) != wanted[one]
+    ]
     return tuple(steps)
 
 
@@ -116,6 +123,12 @@ def describe_drift(
         words.append(f"interface {desired.interface} was down")
     else:
         words += _changed("route", observed.routes, _possible(observed, desired.routes))
+        wanted_mtus = _mtus(desired.routes, desired.route_mtus)
+        words += [
+            f"route {one} had MTU {mtu.mtu or observed.mtu}"
+            for one, mtu in _mtus(observed.routes, observed.route_mtus).items()
+            if mtu != wanted_mtus.get(one, mtu)
+        ]
     return words
 
 
@@ -181,6 +194,11 @@ def _possible(observed: ObservedDevice | None, prefixes: tuple[str, ...]) -> tup
     if observed is None or observed.ipv6:
         return prefixes
     return tuple(one for one in prefixes if ":" not in one)
+
+
+def _mtus(routes: tuple[str, ...], mtus: tuple[RouteMtu, ...]) -> dict[str, RouteMtu]:
+    said = {one.prefix: one for one in mtus}
+    return {one: said.get(one, RouteMtu(one)) for one in routes}
 
 
 def _changed(kind: str, held: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:

@@ -8,11 +8,22 @@ shows in no repr, and is never read back: whether an interface holds it is told 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshpeer.core.ids import WireGuardKey
 
 HANDSHAKE_FRESH_S = 180
 """A tunnel whose last handshake is younger works: WireGuard's REJECT_AFTER_TIME (whitepaper, section 6.1)."""
+
+
+class RouteMtu(NamedTuple):
+    """A route whose MTU may differ from the interface's."""
+
+    prefix: str
+    mtu: int = 0
+    """0: as the interface."""
+    advmss: int = 0
+    """The largest TCP segment that is asked for of the other end; 0: what follows from the MTU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +49,9 @@ class DesiredDevice:
     peers: tuple[DesiredPeer, ...]
     """Sorted by public key."""
     routes: tuple[str, ...] = ()
-    """Prefixes to route into the interface beyond those that the addresses imply."""
+    """Prefixes to route into the interface beyond those that the addresses imply; sorted."""
+    route_mtus: tuple[RouteMtu, ...] = ()
+    """Those of the routes that have an MTU of their own; sorted."""
     fwmark: int = 0
     """What WireGuard's own packets carry, so that rules can tell them from those that go into a tunnel; 0 for
     none."""
@@ -69,6 +82,8 @@ class ObservedDevice:
     routes: tuple[str, ...] = ()
     """Those that somebody added; the prefixes of the addresses are left out. None while the interface is
     down."""
+    route_mtus: tuple[RouteMtu, ...] = ()
+    """Those of the routes that have an MTU of their own."""
     ipv6: bool = True
     """The kernel lets this interface hold IPv6 addresses; else they are left out, and the mesh runs on
     IPv4."""
@@ -132,9 +147,13 @@ class RemovePeer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRoute:
-    """Routes a prefix into the interface, behind whatever route of that prefix the machine has."""
+    """Routes a prefix into the interface, behind whatever route of that prefix the machine has; or changes
+    its MTU."""
 
     prefix: str
+    mtu: int = 0
+    """0: the interface's."""
+    advmss: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

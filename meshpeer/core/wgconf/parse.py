@@ -17,7 +17,7 @@ import msgspec
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
-from meshpeer.core.wgconf.model import ObservedPeer
+from meshpeer.core.wgconf.model import ObservedPeer, RouteMtu
 
 Shape = TypeVar("Shape")
 
@@ -109,6 +109,22 @@ def parse_routes(text: str) -> tuple[str, ...]:
         raise _unreadable("ip -json route", error) from error
 
 
+def parse_route_mtus(text: str) -> tuple[RouteMtu, ...]:
+    """Reads what ``parse_routes`` reads: the routes that have an MTU or a segment size of their own."""
+    routes = _decode(text, list[_Route], "ip -json route")
+    added = [one for one in routes if one.dst and not one.table and one.protocol != "kernel" and one.metrics]
+    try:
+        found = {
+            RouteMtu(str(ipaddress.ip_network(_prefix(one))), said.mtu, said.advmss)
+            for one in added
+            for said in one.metrics
+            if said.mtu or said.advmss
+        }
+    except ValueError as error:
+        raise _unreadable("ip -json route", error) from error
+    return tuple(sorted(found))
+
+
 class _Address(msgspec.Struct, frozen=True):
     local: str
     prefixlen: int
@@ -128,11 +144,17 @@ class _Link(msgspec.Struct, frozen=True):
     addr_info: tuple[_Address, ...] = ()
 
 
+class _Metrics(msgspec.Struct, frozen=True):
+    mtu: int = 0
+    advmss: int = 0
+
+
 class _Route(msgspec.Struct, frozen=True):
     dst: str = ""
     protocol: str = ""
     table: str = ""
     pref: str | None = None
+    metrics: tuple[_Metrics, ...] = ()
 
 
 def _prefix(route: _Route) -> str:

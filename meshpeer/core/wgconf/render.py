@@ -14,6 +14,9 @@ from meshpeer.core.wgconf.model import (
     handshake_is_fresh,
 )
 
+IPV6_MTU_MIN = 1_280
+"""An interface with less has no IPv6 (RFC 8200, section 5)."""
+
 
 def render_wg_quick(
     device: DesiredDevice,
@@ -25,7 +28,8 @@ def render_wg_quick(
     """Returns a plain wg-quick file of the interface, private key included: write it with mode 0600.
 
     It is for life without the agent, so where a tunnel works (``observed``, with a fresh handshake) its
-    endpoint is the one that works, not the one that was planned.
+    endpoint is the one that works, not the one that was planned. wg-quick knows one MTU: the least that any
+    route has.
     """
     working = {
         peer.public_key: peer.endpoint
@@ -37,7 +41,7 @@ def render_wg_quick(
         f"PrivateKey = {base64.b64encode(device.private_key).decode('ascii')}",
         f"ListenPort = {device.listen_port}",
         f"Address = {', '.join(device.addresses)}",
-        f"MTU = {device.mtu}",
+        f"MTU = {max(IPV6_MTU_MIN, min([device.mtu, *(one.mtu for one in device.route_mtus)]))}",
         *([f"FwMark = {device.fwmark:#x}"] if device.fwmark else []),
     ]
     peers = [_peer(peer, names, working.get(peer.public_key) or peer.endpoint) for peer in device.peers]

@@ -21,6 +21,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    RouteMtu,
     SetMtu,
     SetPeer,
     SetPrivateKey,
@@ -181,6 +182,21 @@ async def test_an_ipv6_address_is_held_once_and_changes_its_prefix(wireguard: An
     assert await wireguard.observe() == before
     held = await settle(wireguard, desired(addresses=("fd00::1/48",)))
     assert held.addresses == ("fd00::1/48",)
+
+
+async def test_mtus_of_routes_and_of_the_interface_follow(wireguard: AnyWireGuard) -> None:
+    addresses, routes = ("10.10.0.1/24", "fd00::1/64"), ("10.10.0.2/32", "fd00::2/128", "fd00::3/128")
+    plain = desired(addresses=addresses, routes=routes)
+    narrow = (RouteMtu("10.10.0.2/32", 1216), RouteMtu("fd00::2/128", 1280, 1156))
+    for mtu, said in (
+        (1380, narrow),
+        (8960, (*narrow, RouteMtu("fd00::3/128", 1380))),
+        (1420, ()),
+        (1380, narrow),
+    ):
+        wanted = dataclasses.replace(plain, mtu=mtu, route_mtus=said)
+        held = await settle(wireguard, wanted)
+        assert (held.mtu, held.route_mtus) == (mtu, said)
 
 
 async def test_what_is_not_there_can_not_be_removed(wireguard: AnyWireGuard) -> None:

@@ -23,6 +23,7 @@ from meshpeer.core.wgconf.model import (
     RemoveAddress,
     RemovePeer,
     RemoveRoute,
+    RouteMtu,
     SetListenPort,
     SetMtu,
     SetPeer,
@@ -242,6 +243,34 @@ def test_drift_is_described_in_words() -> None:
     ]
 
 
+def test_a_route_that_gets_another_mtu_is_changed_and_no_other() -> None:
+    wanted = desired(routes=("10.10.0.2/32", "fd00::2/128"))
+    narrow = dataclasses.replace(wanted, route_mtus=(RouteMtu("fd00::2/128", 1280, 1156),))
+    assert diff_device(holding(wanted), narrow, now_unix_s=NOW) == (
+        AddRoute(prefix="fd00::2/128", mtu=1280, advmss=1156),
+    )
+    assert diff_device(holding(narrow), wanted, now_unix_s=NOW) == (AddRoute(prefix="fd00::2/128"),)
+    assert describe_drift(holding(wanted), narrow, {}) == ["route fd00::2/128 had MTU 1380"]
+
+
+def test_ipv6_routes_that_follow_the_mtu_of_the_interface_are_set_again() -> None:
+    """What the kernel does (``fib6_nh_mtu_change``): one that says as much as the interface goes with it."""
+    said = (RouteMtu("10.10.0.2/32", 1380), RouteMtu("fd00::2/128", 1380), RouteMtu("fd00::3/128", 1300))
+    routes = tuple(one.prefix for one in said)
+    held = holding(dataclasses.replace(desired(routes=routes), route_mtus=said))
+    wider = dataclasses.replace(desired(routes=routes), route_mtus=said, mtu=8960)
+    assert diff_device(held, wider, now_unix_s=NOW) == (
+        SetMtu(mtu=8960),
+        AddRoute(prefix="fd00::2/128", mtu=1380),
+    )
+    narrower = dataclasses.replace(desired(routes=routes), route_mtus=said, mtu=1290)
+    assert diff_device(held, narrower, now_unix_s=NOW) == (
+        SetMtu(mtu=1290),
+        AddRoute(prefix="fd00::2/128", mtu=1380),
+        AddRoute(prefix="fd00::3/128", mtu=1300),
+    )
+
+
 def test_a_private_key_shows_in_no_repr() -> None:
     device = desired()
     for shown in (repr(device), repr(diff_device(None, device, now_unix_s=NOW))):
@@ -264,6 +293,7 @@ OWN_ADDRESSES = [
     *("10.10.0.1/24", "10.10.0.1/20", "10.10.0.9/24", "10.10.0.9/20", "10.30.0.1/24"),
     *("fd00::1/64", "fd00::1/48"),
 ]
+ROUTES = ["10.20.0.0/16", "10.30.0.0/16", "fd00:2::/64", "fd00::9/128"]
 ADDRESSES = [f"10.10.0.{number}/32" for number in range(2, 9)]
 
 
@@ -290,7 +320,12 @@ def devices(draw: st.DrawFn) -> DesiredDevice:
         fwmark=draw(st.sampled_from([0, 0x6D70])),
         addresses=tuple(draw(st.lists(st.sampled_from(OWN_ADDRESSES), unique_by=ip_of))),
         peers=tuple(sorted(peers, key=lambda one: one.public_key)),
-        routes=tuple(draw(st.sets(st.sampled_from(["10.20.0.0/16", "10.30.0.0/16"])))),
+        routes=(routes := tuple(sorted(draw(st.sets(st.sampled_from(ROUTES)))))),
+        route_mtus=tuple(
+            RouteMtu(one, mtu, draw(st.sampled_from([0, 1160])))
+            for one in routes
+            if (mtu := draw(st.sampled_from([0, 1280, 1380, 1420])))
+        ),
     )
 
 
@@ -322,6 +357,7 @@ def test_diff_leads_from_any_interface_to_any_other(
     assert device.up
     assert set(device.addresses) == set(after.addresses)
     assert set(device.routes) == set(after.routes)
+    assert set(device.route_mtus) == set(after.route_mtus)
     kept = {one.public_key for one in before.peers} & {one.public_key for one in after.peers}
     assert absent or not [one for one in steps if isinstance(one, RemovePeer) and one.public_key in kept]
 

@@ -14,8 +14,8 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.wgconf.after import device_after
 from meshpeer.core.wgconf.diff import diff_device
-from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer, ObservedPeer
-from meshpeer.core.wgconf.parse import Link, parse_dump, parse_links, parse_routes
+from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer, ObservedPeer, RouteMtu
+from meshpeer.core.wgconf.parse import Link, parse_dump, parse_links, parse_route_mtus, parse_routes
 from meshpeer.core.wgconf.render import render_setconf, render_wg_quick
 
 OWN, ALPHA, BETA = (WireGuardPrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
@@ -86,7 +86,7 @@ def test_rubbish_for_a_dump_is_the_environments_fault(rubbish: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text() | st.lists(st.text(alphabet="\t\n(none)0Az+/=.:,", max_size=60)).map("\t".join))
 def test_no_text_crashes_a_reader(rubbish: str) -> None:
-    for read in (parse_dump, parse_links, parse_routes):
+    for read in (parse_dump, parse_links, parse_routes, parse_route_mtus):
         try:
             read(rubbish)
         except EnvironmentFault as fault:
@@ -167,6 +167,32 @@ def test_routes_are_those_that_somebody_added() -> None:
     )
     assert parse_routes(shown) == ("0.0.0.0/0", "10.20.0.0/16", "10.30.0.9/32", "::/0", "fd00:2::/64")
     assert parse_routes("") == ()
+
+
+def test_mtus_of_routes_are_those_that_somebody_set() -> None:
+    shown = json.dumps(
+        [
+            {"dst": "10.10.0.2", "scope": "link", "metric": 4096, "flags": [], "metrics": [{"mtu": 1400}]},
+            {"dst": "10.10.0.3", "scope": "link", "metric": 4096, "flags": []},
+            {"dst": "10.10.0.0/24", "protocol": "kernel", "flags": [], "metrics": [{"mtu": 1300}]},
+            {"dst": "fd00::2", "metrics": [{"mtu": 1280, "advmss": 1160}], "pref": "medium", "flags": []},
+            {"dst": "fd00::3", "metrics": [{"hoplimit": 9}], "pref": "medium", "flags": []},
+        ]
+    )
+    assert parse_route_mtus(shown) == (
+        RouteMtu("10.10.0.2/32", 1400),
+        RouteMtu("fd00::2/128", 1280, 1160),
+    )
+    assert parse_route_mtus("") == ()
+
+
+def test_wg_quick_file_has_an_mtu_that_every_path_carries() -> None:
+    mtus = (RouteMtu("10.10.0.2/32", 1216), RouteMtu("fd00::2/128", 1280, 1156))
+    narrow = dataclasses.replace(device(), mtu=8960, route_mtus=mtus)
+    assert "MTU = 1280\n" in render_wg_quick(narrow, {}), "IPv6 takes no less"
+    assert "MTU = 1408\n" in render_wg_quick(
+        dataclasses.replace(narrow, route_mtus=(RouteMtu("10.10.0.0/25", 1408),)), {}
+    )
 
 
 def test_wg_quick_file_holds_all_that_the_interface_does() -> None:
