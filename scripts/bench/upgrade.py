@@ -79,7 +79,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     print(f"{runs} runs on {os.cpu_count()} cores\n")
     print(
-        "| Run | Moved after | Pings lost | Longest gap | Lost elsewhere | Stream | Poorest second | Fell back |"
+        "| Run | Moved after | Lost | Longest gap | Lost elsewhere | Stream | Poorest second | Fell back |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for number in range(1, runs + 1):
