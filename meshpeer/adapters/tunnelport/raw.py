@@ -26,7 +26,7 @@ from meshpeer.runtime.ports import Sending
 
 HEARD_PER_S_MAX = 500
 """Datagrams a second that are looked at; the kernel drops what its queue can't hold meanwhile."""
-QUEUE_BYTES = 128 * 1024
+QUEUE_BYTES = 256 * 1024
 _SO_MARK = 36
 _IP_PKTINFO, _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTUDISC_PROBE = 8, 10, 23, 62, 3
 """The standard library of Python 3.11 does not name them."""

@@ -48,7 +48,10 @@ def set_charter(
     keepalive: Annotated[
         str | None, typer.Option("--keepalive", metavar="DURATION", help="WireGuard's; 0s switches it off.")
     ] = None,
-    mtu: Annotated[int | None, typer.Option("--mtu", metavar="BYTES", help="Of the interface.")] = None,
+    mtu: Annotated[
+        int | None,
+        typer.Option("--mtu", metavar="BYTES", help="The most for all; 1420: found for each path."),
+    ] = None,
     idle: Annotated[
         str | None,
         typer.Option("--idle", metavar="DURATION", help="How long a tunnel is idle before hubs take over."),

@@ -115,7 +115,10 @@ BAN_S = 600.0
 
 NO_PLACE = "no certificate admits this node any more"
 
-_CHANGES_FACTS = (Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed)
+_CHANGES_FACTS = (
+    *(Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed),
+    ProbePortOpened,
+)
 
 
 class Node:

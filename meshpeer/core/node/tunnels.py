@@ -38,7 +38,7 @@ from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveMessage, Moves, Surroundings
-from meshpeer.core.topology.mtus import plan_mtus, prefixes_of
+from meshpeer.core.topology.mtus import plan_mtus
 from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.topology.warmth import Place, Warmth
@@ -261,7 +261,7 @@ class Tunnels:
             del self._tunnels[key]
         mtus = plan_mtus(
             self.plan,
-            own=prefixes_of(self.view),
+            view=self.view,
             found=self.mtus,
             usual=charter.mtu,
             mesh=overlay,

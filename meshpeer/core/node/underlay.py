@@ -69,10 +69,10 @@ class Underlay:
 
     def follow_plan(self, charter_mtu: int, now: Instant) -> None:
         """Takes the plan and the interface's endpoints as they are now."""
-        peers = self._tunnels.plan.peers
-        self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
         if not self.probes.able:
             return
+        peers = self._tunnels.plan.peers
+        self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
         paths: dict[NodeId, tuple[str, bool]] = {}
         for one in peers:
             tunnel = self._tunnels.observed_peer(one.public_key)

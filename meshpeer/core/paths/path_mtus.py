@@ -28,6 +28,7 @@ JUMBO_MTU = 8_960
 MTU_LEAST = 516
 """Every IPv4 host takes packets of 576 bytes (RFC 791)."""
 ETHERNET = 1_500
+PACKET_MAX = 65_535
 UDP_OVER_IP = {4: 28, 6: 48}
 TUNNEL_OVER_IP = {4: 60, 6: 80}
 SEARCHED_MAX = 256
@@ -75,16 +76,17 @@ class PathMtus:
         self._desk = desk
         self._setting = USUAL_MTU
         self._paths: dict[NodeId, _Path] = {}
+        self._stale = False
+        """What follows from the searches is to be put together anew."""
+        self._found: Mapping[NodeId, int] = {}
+        self._deadline: Deadline | None = None
         self._bucket = Bucket(SENT_PER_S, SENT_BURST)
 
     @property
     def found(self) -> Mapping[NodeId, int]:
         """Returns the MTU of each peer of which one was found."""
-        return {
-            peer: tunnel_mtu(path.search.found, path.version, self._setting)
-            for peer, path in self._paths.items()
-            if path.search.found is not None
-        }
+        self._put_together()
+        return self._found
 
     def look(self, peer: NodeId) -> MtuLook | None:
         """Returns what is known of a peer's path; None where it is not searched."""
@@ -98,6 +100,7 @@ class PathMtus:
     def follow(self, paths: Mapping[NodeId, tuple[str, bool]], setting: int, now: Instant) -> None:
         """Takes the endpoint of each peer's tunnel, and whether that works now. Where it does not, what is
         known is kept, and nothing asked."""
+        self._stale = True
         if setting != self._setting:
             self._setting, self._paths = setting, {}
         for peer in [one for one in self._paths if one not in paths]:
@@ -109,25 +112,34 @@ class PathMtus:
             elif works:
                 self._paths.pop(peer, None)
                 self._start(peer, endpoint, now)
+            elif path is not None:
+                path.works = False
 
     def look_again(self, now: Instant) -> None:
         """This machine's network changed."""
+        self._stale = True
         for path in self._paths.values():
             path.search.look_again(now)
 
     def on_answer(self, fact: AnswerSeen, now: Instant) -> None:
         path = self._paths.get(fact.peer)
         if path is not None and path.endpoint == fact.endpoint:
+            self._stale = True
             path.search.on_answer(fact.probe_bytes + UDP_OVER_IP[path.version], now)
 
     def on_too_long(self, event: ProbeTooLong, now: Instant) -> None:
         for path in self._paths.values():
             if path.endpoint == event.endpoint:
+                self._stale = True
                 path.search.on_too_long(event.probe_bytes + UDP_OVER_IP[path.version], now)
 
     def tick(self, now: Instant) -> list[SendProbe]:
         """Returns the probes that are due."""
+        deadline = self.next_deadline()
         sent: list[SendProbe] = []
+        if deadline is None or now.mono_s < deadline.at_s:
+            return sent
+        self._stale = True
         for peer, path in self._paths.items():
             if not path.works or now.mono_s < max(path.not_before_s, path.search.next_s()):
                 continue
@@ -143,14 +155,28 @@ class PathMtus:
         return sent
 
     def next_deadline(self) -> Deadline | None:
+        self._put_together()
+        return self._deadline
+
+    def _put_together(self) -> None:
+        """Both are asked for at every event, and change with few."""
+        if not self._stale:
+            return
+        self._stale = False
+        self._found = {
+            peer: tunnel_mtu(path.search.found, path.version, self._setting)
+            for peer, path in self._paths.items()
+            if path.search.found is not None
+        }
         due = [max(one.not_before_s, one.search.next_s()) for one in self._paths.values() if one.works]
-        return Deadline(min(due), "find how wide a path is") if due else None
+        self._deadline = Deadline(min(due), "find how wide a path is") if due else None
 
     def _start(self, peer: NodeId, endpoint: str, now: Instant) -> None:
         parts = split_endpoint(endpoint)
         if parts is None or not self._desk.may_carry(endpoint) or len(self._paths) >= SEARCHED_MAX:
             return
         version = parts[0].version
-        least, top = PROBE_BYTES + UDP_OVER_IP[version], most_of(self._setting) + TUNNEL_OVER_IP[version]
+        least = PROBE_BYTES + UDP_OVER_IP[version]
+        top = min(most_of(self._setting) + TUNNEL_OVER_IP[version], PACKET_MAX)
         search = MtuSearch(least=least, top=top, now=now)
         self._paths[peer] = _Path(endpoint, version, search)

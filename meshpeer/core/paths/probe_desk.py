@@ -147,11 +147,15 @@ class ProbeDesk:
         self._askers: dict[NodeId, _Asker] = {}
         self._open: dict[int, _Open] = {}
         self._stamp = 0
+        self._named: tuple[str, ...] = ()
         self._inside: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
 
     def know(self, members: Iterable[tuple[NodeId, WireGuardKey]], inside: Iterable[str]) -> None:
         """Sets who may ask and be asked, and the prefixes that go into the tunnels, which carry no probe."""
-        self._inside = tuple(ipaddress.ip_network(one, strict=False) for one in inside)
+        named = tuple(inside)
+        if named != self._named:
+            self._named = named
+            self._inside = tuple(ipaddress.ip_network(one, strict=False) for one in named)
         known = dict(members)
         if known == self._known:
             return

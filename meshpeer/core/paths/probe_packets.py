@@ -36,8 +36,8 @@ ANSWERED = 1
 """Flag: the sender's own questions to the address that this goes to come back."""
 PROBE_BYTES = _HEAD_BYTES + _BODY.size + SEAL_BYTES
 """The UDP payload of an answer, and of a question that is not made longer."""
-PROBE_BYTES_MAX = 9_400
-"""Of a question: beyond any frame that is in use (9,216 with headers)."""
+PROBE_BYTES_MAX = 65_507
+"""Of a question: what an IPv4 packet holds behind its headers."""
 _NOWHERE = ipaddress.IPv6Address(0)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

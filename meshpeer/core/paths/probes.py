@@ -114,6 +114,9 @@ class PathProbes:
         """Whether this machine can send and hear probes at all; set once it says so."""
         self.desk = ProbeDesk(mesh=mesh, key=key, entropy=entropy, counters=counters)
         self._aims: dict[NodeId, _Aim] = {}
+        self._due_s: float | None = float("inf")
+        """When a question is due; None: to be found out. It is asked for at every event, and changes with
+        few."""
         self._bucket = Bucket(SENT_PER_S, SENT_BURST)
 
     # --- what the owner says --------------------------------------------------------------------------------
@@ -122,6 +125,7 @@ class PathProbes:
         """Sets the members with whom this node has tunnels, and the prefixes that go into them."""
         self.desk.know(members, inside)
         for peer in [one for one in self._aims if not self.desk.knows(one)]:
+            self._due_s = None
             del self._aims[peer]
 
     def aim(self, peer: NodeId, endpoints: Sequence[str], now: Instant) -> None:
@@ -129,6 +133,7 @@ class PathProbes:
 
         What is known of those that were named before stays. DNS names are passed over: only the interface
         resolves them."""
+        self._due_s = None
         if not endpoints or not self.desk.knows(peer):
             self._aims.pop(peer, None)
             return
@@ -162,6 +167,7 @@ class PathProbes:
 
     def on_heard(self, event: ProbeHeard, now: Instant) -> tuple[ProbeFact | None, list[SendProbe]]:
         """Takes a datagram; returns what it means, and what to send: the answer first."""
+        self._due_s = None
         fact, sent = self.desk.on_heard(event, now, lambda peer, at: self._comes_back(peer, at, now))
         match fact:
             case QuestionSeen():
@@ -173,6 +179,9 @@ class PathProbes:
     def tick(self, now: Instant) -> list[SendProbe]:
         """Returns the questions that are due."""
         sent: list[SendProbe] = []
+        if now.mono_s < self._next_s():
+            return sent
+        self._due_s = None
         for peer, aim in self._aims.items():
             self._forget_strangers(aim, now)
             for candidate in aim.held.values():
@@ -182,8 +191,14 @@ class PathProbes:
 
     def next_deadline(self) -> Deadline | None:
         """Returns when a question is due; None where none will be."""
-        due = [one.due_s for aim in self._aims.values() for one in aim.held.values()]
-        return Deadline(min(due), "probe a path") if due and self.able else None
+        due_s = self._next_s()
+        return Deadline(due_s, "probe a path") if self.able and due_s < float("inf") else None
+
+    def _next_s(self) -> float:
+        if self._due_s is None:
+            due = (one.due_s for aim in self._aims.values() for one in aim.held.values())
+            self._due_s = min(due, default=float("inf"))
+        return self._due_s
 
     # --- rules ----------------------------------------------------------------------------------------------
 

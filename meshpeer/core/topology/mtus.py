@@ -41,15 +41,18 @@ class PlannedMtus:
 def plan_mtus(
     plan: MeshPlan,
     *,
-    own: Mapping[NodeId, Collection[str]],
+    view: MeshView | None,
     found: Mapping[NodeId, int],
     usual: int,
     mesh: Iterable[str],
     pads_to_device: bool,
     left_out: Collection[str] = (),
 ) -> PlannedMtus:
-    """Derives them. ``own`` are each member's own prefixes, its LANs too; ``found`` the MTUs of peers whose
-    paths are known, ``usual`` that of others; ``mesh`` the prefixes that the interface's addresses imply."""
+    """Derives them. ``view`` is what the plan was made from; ``found`` are the MTUs of peers whose paths are
+    known, ``usual`` is that of others; ``mesh`` are the prefixes that the interface's addresses imply."""
+    if view is None or all(mtu == usual for mtu in found.values()):
+        return PlannedMtus(device=usual)
+    own = prefixes_of(view)
     wanted: dict[str, int] = {}
     rest = usual
     for peer in plan.peers:

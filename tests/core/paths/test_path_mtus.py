@@ -97,6 +97,10 @@ def test_another_endpoint_is_another_path_and_a_tunnel_at_rest_keeps_what_is_kno
     two.run(600.0)
     assert two.sent == sent
     assert two.mtus.found == {two.right.node: 8_940}
+    two.follow("198.51.100.7", works=False)
+    two.run(600.0)
+    assert two.sent == sent
+    assert two.mtus.found == {two.right.node: 8_940}, "nothing works there yet"
     two.follow("198.51.100.7")
     assert two.mtus.found == {}
     two.mtus.follow({}, USUAL_MTU, two.world.now)

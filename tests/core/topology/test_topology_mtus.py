@@ -138,14 +138,21 @@ def planned(
     pads: bool = False,
     left_out: tuple[str, ...] = (),
 ) -> PlannedMtus:
-    own = {
-        one.node: frozenset(
-            prefix for prefix in one.allowed_ips if prefix == LAN or prefix in own_of(one.node)
+    members = tuple(
+        MemberView(
+            node=one.node,
+            name=one.name,
+            region="",
+            wireguard_key=one.public_key,
+            ipv4=f"10.10.0.{int.from_bytes(one.node, 'big')}",
+            ipv6=f"fd00::{int.from_bytes(one.node, 'big')}",
+            lans=tuple(prefix for prefix in one.allowed_ips if prefix == LAN),
         )
         for one in plan.peers
-    }
+    )
+    view = MeshView(subnet=MESH[0], topology="auto", keepalive_s=25, mtu=usual, members=members)
     return plan_mtus(
-        plan, own=own, found=found, usual=usual, mesh=MESH, pads_to_device=pads, left_out=left_out
+        plan, view=view, found=found, usual=usual, mesh=MESH, pads_to_device=pads, left_out=left_out
     )
 
 
@@ -163,11 +170,6 @@ def peer(number: int, *, beyond: tuple[int, ...] = (), lans: tuple[str, ...] = (
         allowed_ips=tuple(sorted((*prefixes, *lans))),
         keepalive_s=25,
     )
-
-
-def own_of(who: NodeId) -> tuple[str, str]:
-    number = int.from_bytes(who, "big")
-    return f"10.10.0.{number}/32", f"fd00::{number}/128"
 
 
 def node(number: int) -> NodeId:
