@@ -78,9 +78,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     runs = parser.parse_args().runs
     print(f"{runs} runs on {os.cpu_count()} cores\n")
-    print(
-        "| Run | Moved after | Lost | Longest gap | Lost elsewhere | Stream | Poorest second | Fell back |"
-    )
+    print("| Run | Moved after | Lost | Longest gap | Lost elsewhere | Stream | Poorest second | Fell back |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for number in range(1, runs + 1):
         run = measure()
