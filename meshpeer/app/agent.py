@@ -36,6 +36,7 @@ from meshpeer.app.interface import Interface, forwarding_of, open_interface
 from meshpeer.app.log import Log
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
+from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
@@ -59,12 +60,14 @@ from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.driver import Driver
+from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
+from meshpeer.runtime.relaying import Relayer
 from meshpeer.runtime.tunnelport import TunnelPortKeeper
 
 READY_WITHOUT_PEERS_S = 8.0
@@ -234,6 +237,7 @@ class Agent:
             issuer=state.issuer,
             advertise=self.settings.file.node.advertise,
             masquerade=self.settings.file.node.advertise_nat,
+            relay=relay_limits(self.settings),
             unable_to_forward=self._unable_to_forward(),
         )
         self.node = Node(
@@ -279,10 +283,14 @@ class Agent:
         post = self.driver.post
         self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
+        self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
         self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
+        self.endpoint_moves = EndpointMoves(
+            self.wireguard, self.clock, self.reconciler.look, self.log.write, nursery
+        )
         self.attempts = Attempts(
             me=self.node.me,
             blobs=self.blobs,
@@ -311,6 +319,9 @@ class Agent:
             nursery.start_soon(self.tunnel_port.run, self._wireguard_port(), fwmark)
         if self._owns_a_real_interface():
             nursery.start_soon(self.forwarder.run, self.reconciler.applied_once)
+        if self.node.config.relay is not None:
+            await clear_relay(self.settings)
+            nursery.start_soon(self.relayer.run)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self.chores.keep_manager_told)
         nursery.start_soon(self.chores.keep_hosts)

@@ -84,4 +84,5 @@ def _known(node: Node, now: Instant) -> Known:
         opinion=node.detector.opinion,
         idle_s=charter.idle_s,
         unix_s=now.unix_s,
+        relayed=node.relays.why,
     )

@@ -16,7 +16,8 @@ from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
-from meshpeer.app.views import count_members
+from meshpeer.app.relay import clear_relay
+from meshpeer.app.views import count_members, relayed_by
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
@@ -179,11 +180,15 @@ class Chores:
             event_loop_lag_s=self._agent.driver.lag_s,
             local_health=node.detector.health.score,
             agreement=agreement_figures(node, self._agent.clock.now()),
+            relayed_tunnels=sum(relayed_by(node).values()),
+            relayed_pairs=len(node.relays.desk.reservations),
+            relayed_bytes=sum(sum(one.bytes) for one in self._agent.relayer.pairs),
         )
 
     async def remove_interface(self) -> None:
         with contextlib.suppress(EnvironmentFault):
             await self._agent.forwarding.ensure(NOTHING)
+        await clear_relay(self._agent.settings)
         await self._agent.wireguard.remove()
         if os.geteuid() == 0 and self._agent.settings.file.mesh.hosts_file:
             with contextlib.suppress(EnvironmentFault):

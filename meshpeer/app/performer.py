@@ -28,6 +28,7 @@ from meshpeer.core.node.messages import (
     ShowChain,
 )
 from meshpeer.core.paths.probe_desk import SendProbe
+from meshpeer.core.paths.relay_messages import CloseRelay, FreezeRelay, MoveEndpoint, OpenRelay, WakeRelay
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
@@ -89,6 +90,10 @@ class Performer:
                 agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)
             case DialBackHeard():
                 self._agent.api.on_dial_back_heard()
+            case OpenRelay() | CloseRelay() | FreezeRelay() | WakeRelay():
+                self._agent.relayer.order(effect)
+            case MoveEndpoint():
+                self._agent.endpoint_moves.order(effect)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

@@ -144,7 +144,9 @@ def _grants(settings: Settings, node: NodeFile, *, root: bool, tunnels: bool, us
     grants = []
     if tunnels:
         does = "the interface is set up (wg, ip)" + (
-            "; a hub, or who leads to a LAN, forwards (nft, /proc/sys/net)" if root else ""
+            "; a hub, or who leads to a LAN, forwards (nft, /proc/sys/net), a relay carries (nft)"
+            if root
+            else ""
         )
         grants.append(Grant(capability="CAP_NET_ADMIN", reason=does))
         probes = "paths are probed from WireGuard's own port, which takes raw sockets"

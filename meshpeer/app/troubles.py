@@ -29,6 +29,8 @@ def troubles_of(agent: Agent) -> list[str]:
     unable = agent.forwarder.fault
     if unable is not None:
         troubles.append(f"this node can't forward for others: {unable.what} ({unable.hint})")
+    if node.relays.unable:
+        troubles.append(f"this node can't relay for others: {node.relays.unable}")
     troubles += [
         f"{one.prefix} is not advertised: {one.why} ({one.hint})" for one in node.tunnels.lans.withheld
     ]

@@ -17,6 +17,7 @@ from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import Try
 from meshpeer.core.scheduler.views import job_state, task_counts, task_state
 from meshpeer.core.topology.mtus import mtu_towards
+from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import HANDSHAKE_FRESH_S
 from meshpeer.runtime.control import (
@@ -77,6 +78,10 @@ def peer_view(
     path = "link" if linked else "none"
     if handshake is not None and handshake < HANDSHAKE_FRESH_S:
         path = "direct" if direct else "hub"
+    relay = node.relays.via(one.node) if direct else None
+    if path == "direct" and node.tunnels.goes_through_relay(one.node):
+        # The session may outlive the relay.
+        path = "relay" if relay is not None else "link" if linked else "none"
     voucher = name_of(node, opinion.voucher) if opinion.voucher else ""
     return Peer(
         id=key_text(one.node),
@@ -91,7 +96,7 @@ def peer_view(
         observers=tuple(name_of(node, one) for one in opinion.observers),
         link="up" if linked else "down",
         path=path,
-        via=carrier.name if path == "hub" and carrier is not None else voucher,
+        via=_via(node, path, carrier, relay) or voucher,
         endpoint=(observed.endpoint or "") if observed and direct else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
@@ -102,6 +107,18 @@ def peer_view(
         mtu=mtu_of(node, one) if carrier is not None else 0,
         probed=bool(one.record.answers),
     )
+
+
+def _via(node: Node, path: str, carrier: PlannedPeer | None, relay: NodeId | None) -> str:
+    if path == "relay" and relay is not None:
+        return name_of(node, relay)
+    return carrier.name if path == "hub" and carrier is not None else ""
+
+
+def relayed_by(node: Node) -> dict[str, int]:
+    """Returns how many of this node's tunnels each relay carries, by the relay's name."""
+    used = [relay for one in node.tunnels.relayed if (relay := node.relays.via(one)) is not None]
+    return dict(sorted(collections.Counter(name_of(node, one) for one in used).items()))
 
 
 def mtu_of(node: Node, one: Listed) -> int:

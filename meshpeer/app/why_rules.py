@@ -7,7 +7,7 @@ from typing import assert_never
 
 from meshpeer.app.spans import seconds
 from meshpeer.core.ids import NodeId
-from meshpeer.core.node.why import NoTunnelsReason, Reason, StateReason, StayReason
+from meshpeer.core.node.why import NoTunnelsReason, Reason, RelayReason, StateReason, StayReason
 from meshpeer.core.topology.mode import FULL, FULL_UP_TO, REGIONAL_FROM, ModeRule
 from meshpeer.core.topology.moves import Stay, Waits
 from meshpeer.core.topology.plan import REGION_FULL_MAX, PairRule
@@ -64,6 +64,9 @@ def rule_view(reason: Reason, *, name_of: NameOf, me: NodeId, now_unix_s: float)
         case StayReason():
             code = "stays_by_hubs" if reason.stay.direct else "stays_direct"
             return WhyRule(code=code, text=_stay(name_of(reason.node), reason.stay, reason.idle_s))
+        case RelayReason():
+            code = "relayed" if reason.relay else "relay_asked" if reason.asked else "relay_wanted"
+            return WhyRule(code=code, text=_relay(reason, name_of, me))
         case StateReason():
             return WhyRule(
                 code=f"member_{reason.opinion.state.value}", text=_state(reason, name_of, me, now_unix_s)
@@ -163,6 +166,25 @@ def _waits(stay: Stay, idle_s: int) -> str:
             return "this node is ready to move, the other has not agreed yet"
         case _:
             assert_never(stay.waits)
+
+
+def _relay(reason: RelayReason, name_of: NameOf, me: NodeId) -> str:
+    ends = f"{name_of(me)} and {name_of(reason.node)}"
+    why = f"{ends} got no handshake directly"
+    if reason.hopeless:
+        why = (
+            f"{ends} are both behind routers, and one of these gives every destination another port: "
+            "they can't meet directly"
+        )
+    if reason.relay is not None:
+        return f"{why}; {name_of(reason.relay)} passes on what they encrypt, and can't read it"
+    if reason.asked is not None:
+        return f"{why}; {name_of(reason.asked)} is asked to relay, and both ends have to ask it"
+    if not reason.lenders:
+        return (
+            f"{why}, and no member that could relay them has capability relay, accepts that, and is reachable"
+        )
+    return f"{why}, and no relay took them so far; they ask again"
 
 
 def _state(reason: StateReason, name_of: NameOf, me: NodeId, now_unix_s: float) -> str:

@@ -11,7 +11,7 @@ from meshpeer.app.spans import seconds
 from meshpeer.app.why_rules import rule_view
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.looks import Tried, TunnelLook
-from meshpeer.core.node.why import Advice, Explanation, NoTunnelsReason, Verdict
+from meshpeer.core.node.why import Advice, Explanation, NoTunnelsReason, RelayReason, Verdict
 from meshpeer.core.paths.path_mtus import MtuLook
 from meshpeer.core.topology.reasons import HubReason, IsHubReason
 from meshpeer.runtime.control import Why, WhyCandidate, WhyTunnel, rfc3339
@@ -61,6 +61,13 @@ def _answer(found: Explanation, words: Words) -> str:
             seen = "direct" if found.source == words.me else f"from {words.name_of(words.me)}"
             to = f", {seen} to {endpoint}" if endpoint else ""
             return f"{source} and {target} have a tunnel of their own{to}"
+        case Verdict.RELAY:
+            relay = next(one.relay for one in found.reasons if isinstance(one, RelayReason) and one.relay)
+            endpoint = found.looks[0].endpoint
+            return (
+                f"{source} and {target} have a tunnel of their own by the relay {words.name_of(relay)}, "
+                f"from {words.name_of(words.me)} to {endpoint}"
+            )
         case Verdict.HUBS:
             verb = "goes to" if found.unknown else "reaches"
             return f"{source} {verb} {target} by hubs: {_route(found, words)}"
@@ -179,8 +186,10 @@ def _todo(found: Explanation, words: Words) -> tuple[str, ...]:
         case Advice.OPEN_PORT:
             there, here = words.port_of(found.broken), words.port_of(words.me)
             mine = f"on {me}" if here == there else f"UDP {here} on {me}"
+            relay = any(isinstance(one, RelayReason) and not one.lenders for one in found.reasons)
             return (
-                f"open UDP {there} on {peer} or {mine}: one of the two must let the other's packets in",
+                f"open UDP {there} on {peer} or {mine}: one of the two must let the other's packets in"
+                + (", or let a member relay them that both reach (UDP 51830-51929 there)" if relay else ""),
                 f"see whether packets arrive on {peer}: `tcpdump -ni any udp port {there}` there, "
                 f"while {me} runs `meshpeer ping {peer}`",
             )

@@ -117,6 +117,7 @@ class Counter(enum.StrEnum):
     )
 
     # Relays
+    RELAYS_USED = "relays_used", "Relays taken into use by tunnels of this node"
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
     RELAYS_REFUSED = (
         "relays_refused",

@@ -55,6 +55,12 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     uptime_s: float
     routes: tuple[str, ...] = ()
     """LANs behind this node that it advertises."""
+    relay: bool = False
+    """It lends ports to pairs that can't meet directly."""
+    relays_for: int = 0
+    """Pairs of others that it relays now."""
+    relayed_by: dict[str, int] = {}
+    """How many of its own tunnels each relay carries."""
     mtu_differs: bool = False
     """Some members' paths carry less than the interface's MTU: ``peers`` has each."""
 
@@ -331,7 +337,8 @@ class Why(Doc, frozen=True, kw_only=True, rename={"source": "from", "target": "t
     source: str
     target: str
     verdict: str
-    """``direct``, ``hubs``, ``planned`` (no tunnel of this node is on the way), ``link`` or ``none``."""
+    """``direct``, ``relay``, ``hubs``, ``planned`` (no tunnel of this node is on the way), ``link`` or
+    ``none``."""
     answer: str
     """The verdict in one sentence."""
     path: tuple[str, ...]

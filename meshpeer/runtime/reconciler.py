@@ -53,6 +53,10 @@ class Reconciler:
         self._desired = device
         self._wake.set()
 
+    def look(self) -> None:
+        """Has the interface looked at soon, without anything new."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Runs until cancelled. The interface stays: tunnels outlive the agent."""
         while True:

@@ -93,6 +93,8 @@ class Host:
     """The region that its record names."""
     lans: tuple[str, ...] = ()
     """Networks that it has and that its settings advertise."""
+    lends: bool = False
+    """It lends ports to pairs."""
     nat: int | None = None
     """Behind which NAT it stands; nobody outside can dial it."""
     clock_skew_s: float = 0.0

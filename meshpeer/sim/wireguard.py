@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.wgconf.after import device_after
 from meshpeer.core.wgconf.model import DesiredDevice, DeviceStep, ObservedDevice, ObservedPeer
 
@@ -41,15 +42,19 @@ class MemoryWireGuard:
             raise self.fault
 
 
-def device_of(device: DesiredDevice, unix_s: int) -> ObservedDevice:
-    """Returns what an interface shows that took all of it, and whose peers all answer."""
+def device_of(
+    device: DesiredDevice, unix_s: int, handshakes: Mapping[WireGuardKey, int] | None = None
+) -> ObservedDevice:
+    """Returns what an interface shows that took all of it, and whose peers all answer, but for those whose
+    last handshake is given."""
+    known = handshakes or {}
     peers = tuple(
         ObservedPeer(
             public_key=one.public_key,
             allowed_ips=one.allowed_ips,
             endpoint=one.endpoint,
             keepalive_s=one.keepalive_s,
-            latest_handshake_unix_s=unix_s if one.endpoint else 0,
+            latest_handshake_unix_s=known.get(one.public_key, unix_s if one.endpoint else 0),
             rx_bytes=0,
             tx_bytes=0,
         )

@@ -33,6 +33,8 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.rows import CHARTER_KEY
+from meshpeer.core.paths.relay import RelayLimits
+from meshpeer.core.paths.relay_messages import OpenRelay, RelayOpened
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
@@ -41,6 +43,7 @@ from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire import cbor
 from meshpeer.sim import warm
+from meshpeer.sim.apart import Apart
 from meshpeer.sim.codec import SharedCodec
 from meshpeer.sim.heap import Action, EventHeap
 from meshpeer.sim.host import NEVER_S, Disk, Host
@@ -96,6 +99,8 @@ class World:
         self.judge = SharedJudge()
         self.codec = SharedCodec()
         self.wireguard_port = wireguard_port
+        self.apart = Apart()
+        """Pairs whose tunnels lead nowhere but by a relay."""
         self.office = Office(self.entropy, founded_unix_s=int(EPOCH_S))
         self.root, self.issuer, self.mesh = self.office.root, self.office.issuer, self.office.mesh
         self.invite = self.make_invite(uses=DEFAULT_USES)
@@ -241,6 +246,7 @@ class World:
             configured_endpoint=False,
             issuer=host.issuer,
             advertise=host.lans,
+            relay=RelayLimits() if host.lends else None,
         )
         host.node = Node(
             config,
@@ -379,6 +385,8 @@ class World:
                 host.device = device
                 self.overlay.place(host, device)
                 self.heap.after(APPLY_S, self._look, host, host.life, device)
+            case OpenRelay(ports=ports):
+                self.heap.after(APPLY_S, self._post_in, host, host.life, RelayOpened(ports=ports))
             case _:
                 host.effects.append(effect)
 
@@ -386,8 +394,9 @@ class World:
         """Shows a host its interface, now and from time to time, as long as it is the one that it wants."""
         if host.life != life or host.device is not device:
             return
-        self._post_in(host, life, DeviceObserved(device=device_of(device, self.unix_s())))
-        self.heap.after(LOOK_S, self._look, host, life, device)
+        shown = device_of(device, self.unix_s(), self.apart.handshakes(host, device, self.unix_s()))
+        self._post_in(host, life, DeviceObserved(device=shown))
+        self.heap.after(self.apart.look_s(host, LOOK_S), self._look, host, life, device)
 
     def _write(self, host: Host, life: int, ticket: Ticket, changes: tuple[Put | Delete, ...]) -> None:
         if host.life != life:

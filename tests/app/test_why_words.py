@@ -16,7 +16,7 @@ from meshpeer.app.why_rules import rule_view
 from meshpeer.app.why_view import Words, why_view
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import Opinion, State
-from meshpeer.core.node.why import Explanation, Known, StateReason, StayReason, explain
+from meshpeer.core.node.why import Explanation, Known, RelayReason, StateReason, StayReason, explain
 from meshpeer.core.topology.moves import Stay, Waits
 from meshpeer.runtime.control import Why, WhyRule
 
@@ -68,6 +68,42 @@ def test_a_tunnel_without_a_handshake_is_named_with_what_to_open() -> None:
     assert found.todo[0] == f"open UDP 51820 on {b} or on {a}: one of the two must let the other's packets in"
     (tried,) = found.candidates
     assert (tried.tunnel, tried.source, tried.state) == (b, "near", "given_up")
+
+
+@pytest.mark.parametrize(
+    ("relay", "asked", "hopeless", "lenders", "code", "says"),
+    [
+        (True, False, True, 2, "relayed", "passes on what they encrypt, and can't read it"),
+        (True, False, False, 2, "relayed", "got no handshake directly"),
+        (False, True, True, 2, "relay_asked", "both ends have to ask it"),
+        (False, False, True, 2, "relay_wanted", "no relay took them so far"),
+        (False, False, True, 0, "relay_wanted", "no member that could relay them"),
+    ],
+)
+def test_what_a_relay_has_to_do_with_a_tunnel_is_told(
+    relay: bool, asked: bool, hopeless: bool, lenders: int, code: str, says: str
+) -> None:
+    _, one, other, path = two_regions()
+    reason = RelayReason(
+        node=other,
+        relay=path[1] if relay else None,
+        asked=path[1] if asked else None,
+        hopeless=hopeless,
+        lenders=lenders,
+    )
+    said = rule(reason, me=one)
+    assert said.code == code
+    assert says in said.text
+    assert ("can't meet directly" in said.text) is hopeless
+
+
+def test_a_path_by_a_relay_is_told_with_its_name_and_end() -> None:
+    view, one, other, path = two_regions()
+    reason = RelayReason(node=other, relay=path[1], asked=None, hopeless=True, lenders=2)
+    state = dataclasses.replace(known(one, view, topology="full"), relayed=lambda _: reason)
+    found = words(explain(state, one, other), me=one)
+    assert found.verdict == "relay"
+    assert f"by the relay {name(path[1])}, from {name(one)} to 192.0.2.1:51820" in found.answer
 
 
 def test_every_stay_has_words() -> None:

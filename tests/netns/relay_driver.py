@@ -1,7 +1,7 @@
 """A relay without an agent: core's desk and the adapter, told line by line what ends say over their links.
 
 Run on the machine that relays: ``relay_driver.py FIRST_KEY SECOND_KEY process|fast``. A line of input is one
-of ``ask 0``, ``renew 1``, ``free 0``, ``freeze 0 SECONDS_AHEAD``, ``wake 1``, ``leave 1``, ``look``; each is
+of ``ask 0``, ``renew 1``, ``free 0``, ``freeze 0`` (of both ends), ``wake 1``, ``leave 1``, ``look``; each is
 answered by one line of JSON: what was said to the ends, and what crosses. It ends with its input.
 """
 
@@ -58,7 +58,9 @@ class Driver:
         for effect in self.desk.handle(event, Instant(time.clock_gettime(time.CLOCK_BOOTTIME), time.time())):
             match effect:
                 case Send(peer=peer, message=message):
-                    value = message.port if isinstance(message, RelayGranted) else message.reason  # type: ignore[attr-defined]
+                    value = (
+                        message.port if isinstance(message, RelayGranted) else getattr(message, "reason", "")
+                    )
                     self.said.append([NODES.index(peer), type(message).__name__, value])
                 case OpenRelay(ports=ports, keys=keys):
                     try:
@@ -79,6 +81,7 @@ class Driver:
             "ask": RelayAsked(pair=NODES),
             "renew": RelayRenewed(pair=NODES),
             "free": RelayFreed(pair=NODES),
+            "freeze": RelayFreezeAsked(pair=NODES),
             "wake": RelayWakeAsked(pair=NODES),
         }
         match words:
@@ -89,10 +92,6 @@ class Driver:
                 await self.tell(
                     RelayMembersShown(members=tuple((NODES[one], self.keys[one]) for one in here))
                 )
-            case ["freeze", end, ahead_s]:
-                at_ms = round((time.time() + float(ahead_s)) * 1000)
-                message = RelayFreezeAsked(pair=NODES, at_ms=at_ms)
-                await self.tell(RelayRequested(peer=NODES[int(end)], message=message))
             case [word, end]:
                 await self.tell(RelayRequested(peer=NODES[int(end)], message=messages[word]))
         pairs = await self.relay.look()

@@ -34,6 +34,7 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()
+        yield from self._relays()
         yield from self._agreement()
         yield from self._by_kind()
         for counter in Counter:
@@ -64,6 +65,20 @@ class _Node(Collector):
             "meshpeer_local_health",
             "How far this node mistrusts its own eyes, 0 (not at all) to 7; it stretches time-outs",
             value=look.local_health,
+        )
+
+    def _relays(self) -> Iterator[Metric]:
+        look = self._snapshot
+        yield GaugeMetricFamily(
+            "meshpeer_relayed_tunnels", "Tunnels of this node that go by a relay", value=look.relayed_tunnels
+        )
+        yield GaugeMetricFamily(
+            "meshpeer_relayed_pairs", "Pairs of others that this node relays", value=look.relayed_pairs
+        )
+        yield GaugeMetricFamily(
+            "meshpeer_relayed_bytes",
+            "Bytes that crossed so far for the pairs that it relays now",
+            value=look.relayed_bytes,
         )
 
     def _agreement(self) -> Iterator[Metric]:

@@ -36,3 +36,9 @@ class Snapshot:
     local_health: int
     """0 (well) to 7."""
     agreement: AgreementFigures = NO_FIGURES
+    relayed_tunnels: int = 0
+    """Tunnels of this node that go by a relay."""
+    relayed_pairs: int = 0
+    """Pairs of others that this node relays."""
+    relayed_bytes: int = 0
+    """What crossed for those that it relays now."""

@@ -19,7 +19,9 @@ from pathlib import Path
 import trio
 
 from meshpeer.adapters.wireguard.tools import TOOL_S_MAX, require_tool, tool_environment
+from meshpeer.adapters.wireguard.uapi import move_endpoint
 from meshpeer.core.errors import EnvironmentFault
+from meshpeer.core.ids import WireGuardKey
 
 UAPI_FOLDER = Path("/var/run/wireguard")
 """Where ``wg`` looks (wireguard-tools, ipc-uapi-unix.h)."""
@@ -70,6 +72,10 @@ class UserspaceProcess:
             except OSError:
                 return False
         return True
+
+    async def move_endpoint(self, key: WireGuardKey, endpoint: str) -> bool:
+        """Sets a peer's endpoint, in numbers, and nothing else; says whether that was done."""
+        return await move_endpoint(self._socket, key, endpoint)
 
     async def start(self) -> None:
         """Starts the program and waits for its interface; raises ``EnvironmentFault`` with the program's own

@@ -91,6 +91,8 @@ def _print_status(found: Status, verbose: int) -> None:
             *agreement_rows(found.agreement),
             ("subnet", mesh.subnet),
             ("leads to", ", ".join(node.routes)),
+            ("relays", show.count(node.relays_for, "pair") if node.relays_for else ""),
+            ("relayed by", ", ".join(f"{name} ({count})" for name, count in node.relayed_by.items())),
             ("jobs", jobs),
             (
                 "tasks",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshpeer.runtime.control import Why, WhyCandidate, WhyTunnel
 
 COLUMNS = 80
-COLOURS = {"direct": "green", "hubs": "green", "link": "yellow", "none": "red"}
+COLOURS = {"direct": "green", "relay": "green", "hubs": "green", "link": "yellow", "none": "red"}
 SOURCES = {
     "near": "on a network of this machine",
     "link": "where its control link is",
@@ -26,6 +26,7 @@ SOURCES = {
     "public": "public, it says",
     "reflected": "where others see it",
     "private": "private, it says",
+    "relay": "lent by a relay",
     "seen": "seen there",
 }
 _EXAMPLES = """

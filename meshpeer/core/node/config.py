@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
+from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.records.ledger import Chain
 
 
@@ -33,5 +34,7 @@ class NodeConfig:
     advertise: tuple[str, ...] = ()
     """LANs behind this machine that its owner wants the mesh to reach."""
     masquerade: bool = True
+    relay: RelayLimits | None = None
+    """What this node lends to pairs that can't meet directly; None for nothing."""
     unable_to_forward: str = ""
     """Why this machine can't pass on packets; empty where it can."""

@@ -90,6 +90,7 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
+from meshpeer.core.node.relays import Relays, RelayWord
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
@@ -97,6 +98,7 @@ from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
+from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
 from meshpeer.core.records.ledger import Chain, Ledger
@@ -182,6 +184,7 @@ class Node:
         )
         self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
+        self.relays = Relays(config, self.derived, self.underlay.probes, self.counters)
         self.gossip = Gossip(
             ledger,
             linked=lambda: self.links.peers,
@@ -226,7 +229,7 @@ class Node:
         due."""
         if self._stale:
             return Deadline(self._step_at_s, "facts changed")
-        due = earliest(self.derived.deadline, self.presence.next_deadline())
+        due = earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
         return Deadline(max(due.at_s, self._step_at_s), due.reason) if due else None
 
     # --- the one door ---------------------------------------------------------------------------------------
@@ -294,6 +297,9 @@ class Node:
                 return [*probes]
             case DialBacksWanted() | DialledBack():
                 return self._say(self.dialbacks.handle(event))
+            case _ if isinstance(event, RelayNews):
+                self._stale = True
+                return self._from_relays(self.relays.on_event(event, now))
             case LagMeasured(lag_s=lag_s):
                 self.watch.probes.on_lag(now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
@@ -305,6 +311,7 @@ class Node:
     def _on_tick(self, event: Tick, now: Instant) -> list[NodeEffect]:
         self._stale = self._stale or self._is_due(self.derived.deadline, now)
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
+        self._stale = self._stale or self._is_due(self.relays.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
         self._stale = self._stale or self.watch.has_news or self.underlay.has_news
@@ -357,12 +364,17 @@ class Node:
                 self._stale = True
                 return []
             case SeenAt():
-                self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
+                # Who sees this node by a relay sees the relay.
+                if not self.tunnels.goes_through_relay(peer):
+                    self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
             case DialBackAsked() | DialBackAnswered():
                 member, overlay = self.ledger.get(peer), self.tunnels.inside
                 endpoints = member.record.control_endpoints if member and member.record else ()
                 return self._say(self.dialbacks.on_message(peer, message, endpoints, overlay, now))
+            case _ if isinstance(message, RelayWord):
+                self._stale = True
+                return self._from_relays(self.relays.on_message(peer, message, now))
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True
@@ -526,6 +538,12 @@ class Node:
                 done.append(effect)
         return done
 
+    def _from_relays(self, effects: Iterable[RelayEffect]) -> list[NodeEffect]:
+        done: list[NodeEffect] = []
+        for effect in effects:
+            done += self._send(effect.peer, effect.message) if isinstance(effect, Send) else [effect]
+        return done
+
     def _is_linked(self, peer: NodeId) -> bool:
         return self.links.link_to(peer) is not None
 
@@ -572,6 +590,7 @@ class Node:
         self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)
         self.presence.routes = self.derived.routes()
         self.presence.seen = self.watch.take()
+        self.presence.relay = self.relays.lends
         own = self.presence.update(self.roster if self.config.wireguard_port else None, now)
         if own is not None:
             effects += self._spread((), [own], now)
@@ -585,6 +604,7 @@ class Node:
             effects += self._settle_moves(now)
             effects += self.watch.follow_plan(now)
             self.underlay.follow_plan(self.derived.charter_mtu, now)
+            effects += self._follow_relays(now)
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 
@@ -595,6 +615,14 @@ class Node:
         self._stale = self._stale or self._shown() != (self.presence.mode, self.presence.warm)
         said = self.tunnels.offers(self._is_linked, now)
         return [effect for node, word in said for effect in self._send(node, word)]
+
+    def _follow_relays(self, now: Instant) -> list[NodeEffect]:
+        """Talks to relays of pairs that can't meet directly, and lends ports to pairs of others."""
+        effects = self.relays.follow(now)
+        for node in self.relays.links_wanted():
+            self.overlay.need(node, now)
+        self._stale = self._stale or self.relays.has_news
+        return self._from_relays(effects)
 
     def _shown(self) -> tuple[str, bool]:
         """Returns what this node's record is to say of how it derives the mesh, and of itself as a hub."""

@@ -46,6 +46,7 @@ class Profile:
     router: str = ""
     routes: tuple[str, ...] = ()
     seen: Seen = NOTHING_SEEN
+    relay: bool = False
 
 
 class OwnRecord:
@@ -106,6 +107,7 @@ class OwnRecord:
             hubs_failed=profile.seen.hubs_failed,
             answers=profile.seen.answers,
             distances=profile.seen.distances,
+            relay=profile.relay,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(

@@ -45,6 +45,8 @@ class Presence:
         """LANs that it advertises."""
         self.seen = NOTHING_SEEN
         """What this node has seen of hubs and regions."""
+        self.relay = False
+        """It lends ports to pairs."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -125,6 +127,7 @@ class Presence:
             router=self.router,
             routes=self.routes if config.wireguard_port else (),
             seen=self.seen,
+            relay=self.relay,
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

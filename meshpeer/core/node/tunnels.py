@@ -24,8 +24,10 @@ from meshpeer.core.node.layout import Layout
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, Source, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
+from meshpeer.core.paths.relayed import RelayedPath
+from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveMessage, Moves, Surroundings
@@ -96,6 +98,8 @@ class Tunnels:
         """What the plan was made from; None before the first."""
         self.moves = Moves(me)
         self.reflections = Reflections()
+        self.relayed: dict[NodeId, RelayedPath] = {}
+        """The pairs of this node for which a relay may be used; kept by ``Relays``."""
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
         self.inside: tuple[str, ...] = ()
@@ -153,7 +157,11 @@ class Tunnels:
     def seen(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, SeenAt]]:
         """Returns whom to tell where its packets come from."""
         keys = {tunnel.node: key for key, tunnel in sorted(self._tunnels.items())}
-        held = [(node, self._held[key]) for node, key in keys.items() if key in self._held]
+        held = [
+            (node, self._held[key])
+            for node, key in keys.items()
+            if key in self._held and not self.goes_through_relay(node)
+        ]
         return self.reflections.words(held, linked, now)
 
     def reflected(self, own: tuple[str, ...], now: Instant) -> tuple[tuple[str, ...], str]:
@@ -214,8 +222,21 @@ class Tunnels:
         )
         # What goes into a tunnel must not carry one.
         inside = self.inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
+        absent: set[WireGuardKey] = set()
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
+            relayed = self.relayed.get(planned.node)
+            direct = relayed is None or relayed.phase in (Phase.DIRECT, Phase.HELD)
+            if relayed is not None and relayed.phase is Phase.TRIAL:
+                direct = not relayed.waits(now)
+            if relayed is not None and not direct:
+                end = relayed.endpoint(now)
+                if relayed.absent:
+                    absent.add(planned.public_key)
+                elif end is not None:
+                    observed = self._held.get(planned.public_key)
+                    endpoints[planned.node] = self._endpoint(tunnel, (end,), observed, now)
+                continue
             candidates = candidates_of(planned.node, inside)
             observed = self._held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
@@ -232,7 +253,7 @@ class Tunnels:
             pads_to_device=self._pads_to_device,
             left_out=left_out,
         )
-        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, mtus)
+        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent)
 
     @property
     def is_warm(self) -> bool:
@@ -279,15 +300,34 @@ class Tunnels:
         key = self._keys.get(node)
         return self._held.get(key) if key else None
 
+    def goes_through_relay(self, node: NodeId) -> bool:
+        """Says whether the tunnel to a member leads to a relay."""
+        relayed, peer = self.relayed.get(node), self._tunnel_to(node)
+        return relayed is not None and peer is not None and relayed.goes_through(peer.endpoint)
+
+    def candidates(self, listed: Listed, link_remote: str) -> tuple[Candidate, ...]:
+        """Returns a member's own endpoints, best first."""
+        return self._candidates(listed, link_remote, self.inside)
+
+    def tries(self, node: NodeId) -> bool:
+        """Says whether the interface has an endpoint to try for a member."""
+        tunnel = self._tunnels.get(self._keys[node]) if node in self._keys else None
+        return tunnel is not None and tunnel.choice.chosen is not None
+
     def look(self, listed: Listed, link_remote: str, now: Instant) -> TunnelLook | None:
         """Returns all that is known here of the tunnel to a member; None where there is to be none."""
         tunnel = self._tunnels.get(listed.record.wireguard_key)
         if tunnel is None or tunnel.node != listed.node:
             return None
+        relayed = self.relayed.get(listed.node)
+        end = relayed.endpoint(now) if relayed else None
         return look_at(
             listed.node,
             observed=self._held.get(listed.record.wireguard_key),
-            candidates=self._candidates(listed, link_remote, self.inside),
+            candidates=(
+                *((Candidate(end, Source.RELAY),) if end else ()),
+                *self._candidates(listed, link_remote, self.inside),
+            ),
             choice=tunnel.choice,
             ready=now.mono_s >= tunnel.ready_at_s,
             now=now,

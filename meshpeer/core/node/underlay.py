@@ -76,7 +76,8 @@ class Underlay:
         paths: dict[NodeId, tuple[str, bool]] = {}
         for one in peers:
             tunnel = self._tunnels.observed_peer(one.public_key)
-            if tunnel is not None and tunnel.endpoint:
+            # A relay's port answers no probes; what goes through it has the usual MTU.
+            if tunnel is not None and tunnel.endpoint and not self._tunnels.goes_through_relay(one.node):
                 paths[one.node] = (tunnel.endpoint, tunnel_works(tunnel, now.unix_s))
         self.mtus.follow(paths, charter_mtu, now)
 

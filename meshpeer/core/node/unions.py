@@ -36,6 +36,14 @@ from meshpeer.core.node.messages import (
     Started,
 )
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    FreezeRelay,
+    MoveEndpoint,
+    OpenRelay,
+    RelayNews,
+    WakeRelay,
+)
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.topology.hub_probes import AskEcho
 
@@ -63,6 +71,7 @@ NodeEvent = (
     | ProbeTooLong
     | DialBacksWanted
     | DialledBack
+    | RelayNews
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -84,5 +93,10 @@ NodeEffect = (
     | FarewellOver
     | WeWereRefused
     | Note
+    | OpenRelay
+    | CloseRelay
+    | FreezeRelay
+    | WakeRelay
+    | MoveEndpoint
     | jobs.SchedulerEffect
 )

@@ -31,6 +31,8 @@ class Verdict(enum.StrEnum):
     """By hubs, and every tunnel on the way that is this node's own works."""
     PLANNED = "planned"
     """None of the tunnels is this node's own: only the plan is known here."""
+    RELAY = "relay"
+    """A tunnel of their own, whose packets a relay passes on."""
     LINK = "link"
     """No tunnel that works, but a control link."""
     NONE = "none"
@@ -63,7 +65,22 @@ class StateReason:
     opinion: Opinion
 
 
-Reason = PathReason | NoTunnelsReason | StayReason | StateReason
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayReason:
+    """A tunnel of this node goes by a relay, or is to; or would, if there were one."""
+
+    node: NodeId
+    relay: NodeId | None
+    """The one in use."""
+    asked: NodeId | None
+    """The one that both ends have to ask for."""
+    hopeless: bool
+    """The routers of the two are why, as both records tell; else direct tries failed."""
+    lenders: int
+    """Relays that this node could ask."""
+
+
+Reason = PathReason | NoTunnelsReason | StayReason | StateReason | RelayReason
 
 
 class Advice(enum.Enum):
@@ -121,6 +138,8 @@ class Known:
     opinion: Callable[[NodeId], Opinion]
     idle_s: int
     unix_s: float
+    relayed: Callable[[NodeId], RelayReason | None] = lambda _: None
+    """Of this node's own tunnels."""
 
 
 def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
@@ -135,6 +154,7 @@ def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
     broken = next((node for node in mine if not _works(looks[node])), None)
     peer = _other(ends, known.me) if known.me in ends else None
     stays = [(node, known.stay(node)) for node in dict.fromkeys([*mine, *([peer] if peer else [])])]
+    relayed = [one for node in mine if (one := known.relayed(node)) is not None]
     held = [StayReason(node=node, stay=stay, idle_s=known.idle_s) for node, stay in stays if stay is not None]
     to_come = [one.node for one in held if one.stay.direct and one.node not in looks]
     shown = (*looks.values(), *(known.look(node) for node in to_come))
@@ -142,12 +162,15 @@ def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
     return Explanation(
         source=source,
         target=target,
-        verdict=_verdict(known, ends, path, bool(mine), broken is None and complete),
+        verdict=_verdict(
+            known, ends, path, bool(mine), broken is None and complete, any(one.relay for one in relayed)
+        ),
         path=path,
         reasons=(
             *(NoTunnelsReason(node=node, key_taken=node in known.shown_keys) for node in without),
             *(() if without else path_reasons(known.shape, source, target)),
             *held,
+            *relayed,
             *_states(known, path or ends),
         ),
         looks=tuple(look for look in shown if look is not None),
@@ -178,9 +201,16 @@ def _path(known: Known, source: NodeId, target: NodeId) -> tuple[NodeId, ...]:
 
 
 def _verdict(
-    known: Known, ends: tuple[NodeId, NodeId], path: tuple[NodeId, ...], own_legs: bool, whole: bool
+    known: Known,
+    ends: tuple[NodeId, NodeId],
+    path: tuple[NodeId, ...],
+    own_legs: bool,
+    whole: bool,
+    relayed: bool,
 ) -> Verdict:
     if whole and own_legs:
+        if relayed and len(path) == 2:
+            return Verdict.RELAY
         return Verdict.DIRECT if len(path) == 2 else Verdict.HUBS
     if whole:
         return Verdict.PLANNED

@@ -45,6 +45,8 @@ class Source(enum.IntEnum):
     """Where other members see the peer: it is behind a router."""
     PRIVATE = 5
     """Any other address of the peer's own."""
+    RELAY = 6
+    """A port that a relay lends to the pair."""
 
 
 class Candidate(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from meshpeer.core.counters import Counter, Counters
@@ -34,6 +34,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayEvent,
     RelayFreed,
     RelayFreezeAsked,
+    RelayFrozen,
     RelayGranted,
     RelayLost,
     RelayMembersShown,
@@ -43,6 +44,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayRenewed,
     RelayRequested,
     RelayWakeAsked,
+    RelayWoken,
     WakeRelay,
 )
 from meshpeer.core.paths.relay_states import RelayState, check_move
@@ -51,8 +53,10 @@ LEASE_S = 120
 """How long a reservation lasts that nobody renews; an end renews it every third of that."""
 IDLE_S = 180.0
 """How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
-FREEZE_AHEAD_S_MAX = 10.0
-"""How far ahead an agreed instant may lie."""
+READY_LASTS_S = 3.0
+"""How long an end's word stands that it is ready to leave."""
+FREEZE_AHEAD_S = 0.2
+"""How far ahead the instant lies at which both leave: their links carry the word of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,11 @@ class Reservation:
     expires_s: float
     used_s: float
     """When something crossed last, or could not because the ends wanted it so."""
+    asked: tuple[NodeId, ...] = ()
+    """The ends that asked for it."""
+    ready_s: dict[NodeId, float] = field(default_factory=dict)
+    """When an end said last that it is ready to leave."""
+    frozen_at_s: float = 0.0
     packets: int = 0
     """Those that crossed, and those that did not, as last reported."""
     drops: int = 0
@@ -162,8 +171,8 @@ class RelayDesk:
             case RelayFreed():
                 other = pair[0] if peer == pair[1] else pair[1]
                 return self._end(held, RelayEnd.ASKED, tell=(other,))
-            case RelayFreezeAsked(at_ms=at_ms):
-                return self._on_freeze_asked(held, at_ms / 1000, now)
+            case RelayFreezeAsked():
+                return self._on_freeze_asked(peer, held, now)
             case RelayWakeAsked():
                 return self._on_wake_asked(held, now)
             case _:
@@ -173,7 +182,10 @@ class RelayDesk:
         self, peer: NodeId, pair: Pair, held: Reservation | None, now: Instant
     ) -> list[RelayEffect]:
         if held is not None:
-            return self._renew(peer, held, now)
+            held.asked = tuple(sorted({*held.asked, peer}))
+            held.expires_s = now.mono_s + LEASE_S
+            # Who begins asks, the other end follows: both hear of it each time.
+            return [] if held.state is RelayState.OPENING else [_grant(held, end) for end in held.pair]
         refusal = self._refusal(peer, pair, now)
         if refusal is not None:
             return self._refuse(peer, pair, refusal)
@@ -186,6 +198,7 @@ class RelayDesk:
             state=RelayState.OPENING,
             expires_s=now.mono_s + LEASE_S,
             used_s=now.mono_s,
+            asked=(peer,),
         )
         return [OpenRelay(ports=ports, keys=keys)]
 
@@ -213,21 +226,28 @@ class RelayDesk:
         # Both ends are told once the ports are open.
         return [] if held.state is RelayState.OPENING else [_grant(held, peer)]
 
-    def _on_freeze_asked(self, held: Reservation, at_unix_s: float, now: Instant) -> list[RelayEffect]:
-        if held.state is RelayState.OPENING:
+    def _on_freeze_asked(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
+        if held.state is RelayState.FROZEN:
+            return [_frozen(held, peer, now)]
+        held.ready_s[peer] = now.mono_s
+        ready = [
+            end for end in held.pair if now.mono_s < held.ready_s.get(end, -READY_LASTS_S) + READY_LASTS_S
+        ]
+        if held.state is not RelayState.OPEN or len(ready) < len(held.pair):
             return []
-        if held.state is not RelayState.FROZEN:
-            held.move_to(RelayState.FROZEN)
-            held.used_s = now.mono_s
-        ahead_s = min(at_unix_s - now.unix_s, FREEZE_AHEAD_S_MAX)
-        return [FreezeRelay(ports=held.ports, at_s=now.mono_s + max(0.0, ahead_s))]
+        held.move_to(RelayState.FROZEN)
+        held.ready_s.clear()
+        held.used_s, held.frozen_at_s = now.mono_s, now.mono_s + FREEZE_AHEAD_S
+        told = [_frozen(held, end, now) for end in held.pair]
+        return [FreezeRelay(ports=held.ports, at_s=held.frozen_at_s), *told]
 
     def _on_wake_asked(self, held: Reservation, now: Instant) -> list[RelayEffect]:
         if held.state is not RelayState.FROZEN:
             return []
         held.move_to(RelayState.OPEN)
         held.used_s = now.mono_s
-        return [WakeRelay(ports=held.ports)]
+        told = [Send(peer=end, message=RelayWoken(pair=held.pair)) for end in held.pair]
+        return [WakeRelay(ports=held.ports), *told]
 
     # --- what else happens ----------------------------------------------------------------------------------
 
@@ -304,7 +324,15 @@ class RelayDesk:
 
 def _grant(held: Reservation, end: NodeId) -> Send:
     port = held.ports[held.pair.index(end)]
-    return Send(peer=end, message=RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S))
+    both = len(held.asked) == len(held.pair)
+    frozen = held.state is RelayState.FROZEN
+    granted = RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S, both=both, frozen=frozen)
+    return Send(peer=end, message=granted)
+
+
+def _frozen(held: Reservation, end: NodeId, now: Instant) -> Send:
+    in_ms = max(0, round((held.frozen_at_s - now.mono_s) * 1000))
+    return Send(peer=end, message=RelayFrozen(pair=held.pair, in_ms=in_ms))
 
 
 def _ends_s(held: Reservation) -> float:

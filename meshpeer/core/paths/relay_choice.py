@@ -49,6 +49,12 @@ def choose_relays(
     return tuple(dict.fromkeys(one.node for one in ranked))[:count]
 
 
+def choose_of(pair: tuple[NodeId, NodeId], relays: Iterable[NodeId]) -> NodeId | None:
+    """Returns the one of several relays that both ends take, where each might take another; None of none."""
+    low, high = sorted(pair)
+    return min(relays, key=lambda one: (_weight(low + high, one), one), default=None)
+
+
 def _is_fit(one: RelayCandidate) -> bool:
     return one.permitted and one.accepts and not one.doubted and (one.public or all(one.reached))
 

@@ -58,12 +58,11 @@ class RelayRenewed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
 
 
 class RelayFreezeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-freeze"):
-    """Lets nothing cross from an instant on that both ends agreed on: what is still on its way would make
-    WireGuard roam back to the relay."""
+    """Says that the sender is ready to leave the relay for a way that is proved. Once both ends say so, the
+    relay lets nothing cross from an instant on, and tells both when that is: what is still on its way would
+    make WireGuard roam back to the relay."""
 
     pair: Pair
-    at_ms: int
-    """Unix milliseconds."""
 
 
 class RelayWakeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-wake"):
@@ -82,12 +81,30 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     port: int
     lasts_s: int
     """From now on, unless renewed."""
+    both: bool = False
+    """Both ends asked for it: each may send its first packet now."""
+    frozen: bool = False
+    """Nothing crosses, since both ends left for a way of their own."""
 
 
 class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
     pair: Pair
     reason: str
     """A ``RelayRefusal``, or what a later version calls one."""
+
+
+class RelayFrozen(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-frozen"):
+    """Both ends are ready: nothing crosses from an instant on, at which each moves its endpoint."""
+
+    pair: Pair
+    in_ms: int
+    """From when this is read on; the relay's own clock runs alike."""
+
+
+class RelayWoken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-woken"):
+    """One of the ends wants the relay back: both move their endpoint there now."""
+
+    pair: Pair
 
 
 # --- frames: both ways --------------------------------------------------------------------------------------
@@ -102,7 +119,15 @@ class RelayFreed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="
 
 
 RelayMessage = (
-    RelayAsked | RelayRenewed | RelayFreezeAsked | RelayWakeAsked | RelayGranted | RelayRefused | RelayFreed
+    RelayAsked
+    | RelayRenewed
+    | RelayFreezeAsked
+    | RelayWakeAsked
+    | RelayGranted
+    | RelayRefused
+    | RelayFrozen
+    | RelayWoken
+    | RelayFreed
 )
 RELAY_FRAMES = (
     RelayAsked,
@@ -111,8 +136,12 @@ RELAY_FRAMES = (
     RelayWakeAsked,
     RelayGranted,
     RelayRefused,
+    RelayFrozen,
+    RelayWoken,
     RelayFreed,
 )
+RelayAnswer = RelayGranted | RelayRefused | RelayFrozen | RelayWoken | RelayFreed
+"""What an end listens to."""
 RelayRequest = RelayAsked | RelayRenewed | RelayFreezeAsked | RelayWakeAsked | RelayFreed
 """What a relay listens to."""
 
@@ -149,6 +178,13 @@ class RelayLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayAble:
+    """Whether this machine can relay: ``fault`` says why not, and is empty where it can."""
+
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayCarried:
     """How many packets of a reservation have crossed by now, in all, and how many have not."""
 
@@ -158,6 +194,8 @@ class RelayCarried:
 
 
 RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick
+RelayNews = RelayAble | RelayOpened | RelayLost | RelayCarried
+"""What the machine that lends the ports reports."""
 
 # --- effects ------------------------------------------------------------------------------------------------
 
@@ -188,4 +226,15 @@ class WakeRelay:
     ports: tuple[int, int]
 
 
-RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveEndpoint:
+    """Changes the endpoint of a peer of this node's interface at an instant, under a session that goes on;
+    nothing else about it. Then the interface is looked at."""
+
+    public_key: WireGuardKey
+    endpoint: str
+    at_s: float
+    """CLOCK_BOOTTIME seconds; may be past."""
+
+
+RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay | MoveEndpoint

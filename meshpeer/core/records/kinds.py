@@ -89,6 +89,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     3 by both."""
     distances: tuple[RegionDistance, ...] = ()
     """How far other regions are, in the order of their names; a hub says so, or who has none near."""
+    relay: bool = False
+    """It lends ports to pairs that can't reach each other."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):

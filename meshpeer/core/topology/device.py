@@ -42,13 +42,16 @@ def device_from_plan(
     endpoints: Mapping[NodeId, str | None],
     left_out: Collection[str] = (),
     mtus: PlannedMtus | None = None,
+    absent: Collection[WireGuardKey] = (),
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
     nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
-    either."""
+    either. ``absent`` are peers that the interface is to forget, sessions and all, until they come back."""
     mtus = mtus or PlannedMtus(device=local.mtu)
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
+        if planned.public_key in absent:
+            continue
         endpoint = endpoints.get(planned.node)
         peers.append(
             DesiredPeer(

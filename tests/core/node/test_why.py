@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from topology_packets import packets_path
 from why_cases import ALIVE, NOW, known, look_at, member, tried, two_regions, view_of
 
+from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import Opinion, State
 from meshpeer.core.node.looks import TriedState
 from meshpeer.core.node.why import (
     Advice,
     NoTunnelsReason,
+    RelayReason,
     StateReason,
     StayReason,
     Verdict,
@@ -104,6 +107,33 @@ def test_a_tunnel_of_ones_own_that_works_is_direct_and_nothing_is_unknown() -> N
         (),
         None,
     )
+
+
+def relayed_by(peer: NodeId, relay: NodeId | None) -> Callable[[NodeId], RelayReason | None]:
+    reason = RelayReason(node=peer, relay=relay, asked=None, hopeless=True, lenders=2)
+    return lambda who: reason if who == peer else None
+
+
+def test_a_tunnel_by_a_relay_says_so_and_which() -> None:
+    view, one, other, path = two_regions()
+    state = known(one, view, topology="full")
+    found = explain(dataclasses.replace(state, relayed=relayed_by(other, path[1])), one, other)
+    assert (found.verdict, found.path) == (Verdict.RELAY, (one, other))
+    assert [reason.relay for reason in found.reasons if isinstance(reason, RelayReason)] == [path[1]]
+
+
+def test_a_hub_that_is_reached_by_a_relay_is_a_hub() -> None:
+    view, one, other, path = two_regions()
+    state = dataclasses.replace(known(one, view), relayed=relayed_by(path[1], other))
+    assert explain(state, one, other).verdict is Verdict.HUBS
+
+
+def test_a_pair_that_waits_for_a_relay_is_not_relayed() -> None:
+    view, one, other, _ = two_regions()
+    state = known(one, view, topology="full", works={})
+    found = explain(dataclasses.replace(state, relayed=relayed_by(other, None)), one, other)
+    assert found.verdict is Verdict.NONE
+    assert any(isinstance(reason, RelayReason) for reason in found.reasons)
 
 
 def test_by_hubs_the_tunnels_of_others_are_unknown() -> None:

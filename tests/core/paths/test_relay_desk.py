@@ -12,7 +12,14 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId, WireGuardKey
-from meshpeer.core.paths.relay import FREEZE_AHEAD_S_MAX, IDLE_S, LEASE_S, RelayDesk, RelayLimits
+from meshpeer.core.paths.relay import (
+    FREEZE_AHEAD_S,
+    IDLE_S,
+    LEASE_S,
+    READY_LASTS_S,
+    RelayDesk,
+    RelayLimits,
+)
 from meshpeer.core.paths.relay_messages import (
     RELAY_FRAMES,
     CloseRelay,
@@ -25,6 +32,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayEnd,
     RelayFreed,
     RelayFreezeAsked,
+    RelayFrozen,
     RelayGranted,
     RelayLost,
     RelayMembersShown,
@@ -35,6 +43,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayRequest,
     RelayRequested,
     RelayWakeAsked,
+    RelayWoken,
     WakeRelay,
 )
 from meshpeer.core.paths.relay_states import MOVES, RelayState, check_move
@@ -72,8 +81,8 @@ def refused(peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]
     return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
 
 
-def granted(peer: NodeId, pair: Pair, port: int) -> Send:
-    return Send(peer=peer, message=RelayGranted(pair=pair, port=port, lasts_s=LEASE_S))
+def granted(peer: NodeId, pair: Pair, port: int, *, both: bool = False) -> Send:
+    return Send(peer=peer, message=RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both))
 
 
 def freed(peer: NodeId, pair: Pair, reason: RelayEnd) -> Send:
@@ -95,10 +104,17 @@ def test_both_ends_are_told_once_the_ports_are_open_each_its_own() -> None:
     opened()
 
 
-def test_the_other_end_gets_the_same_reservation() -> None:
+def test_the_other_end_gets_the_same_reservation_and_both_hear_that_both_asked() -> None:
     one = opened()
-    assert asks(one, B, RelayAsked(pair=AB)) == [granted(B, AB, 51831)]
-    assert asks(one, A, RelayAsked(pair=AB)) == [granted(A, AB, 51830)]
+    said = [granted(A, AB, 51830, both=True), granted(B, AB, 51831, both=True)]
+    assert asks(one, B, RelayAsked(pair=AB)) == said
+    assert asks(one, A, RelayAsked(pair=AB)) == said
+    assert asks(one, A, RelayRenewed(pair=AB)) == said[:1]
+
+
+def test_who_asks_again_tells_the_other_end_again() -> None:
+    one = opened()
+    assert asks(one, A, RelayAsked(pair=AB)) == [granted(A, AB, 51830), granted(B, AB, 51831)]
 
 
 def test_an_ask_while_the_ports_are_being_opened_makes_no_second_pair() -> None:
@@ -260,28 +276,51 @@ def test_ports_given_back_are_lent_last() -> None:
 # --- freezing -----------------------------------------------------------------------------------------------
 
 
-def test_an_end_freezes_the_pair_at_an_agreed_instant_and_wakes_it() -> None:
+def leaves(one: RelayDesk, now_s: float) -> list[RelayEffect]:
+    asks(one, A, RelayFreezeAsked(pair=AB), now_s)
+    return asks(one, B, RelayFreezeAsked(pair=AB), now_s)
+
+
+def frozen(end: NodeId, in_s: float) -> Send:
+    return Send(peer=end, message=RelayFrozen(pair=AB, in_ms=round(in_s * 1000)))
+
+
+def test_once_both_ends_are_ready_the_pair_freezes_and_both_hear_when() -> None:
     one = opened()
-    at_ms = int((UNIX_S + 12.5) * 1000)
-    assert asks(one, B, RelayFreezeAsked(pair=AB, at_ms=at_ms), 10) == [
-        FreezeRelay(ports=PORTS, at_s=pytest.approx(12.5, abs=0.01))
+    assert asks(one, B, RelayFreezeAsked(pair=AB), 10) == []
+    assert asks(one, B, RelayFreezeAsked(pair=AB), 10.5) == []
+    assert asks(one, A, RelayFreezeAsked(pair=AB), 11) == [
+        FreezeRelay(ports=PORTS, at_s=11 + FREEZE_AHEAD_S),
+        frozen(A, FREEZE_AHEAD_S),
+        frozen(B, FREEZE_AHEAD_S),
     ]
     assert [held.state for held in one.reservations] == [RelayState.FROZEN]
-    assert asks(one, A, RelayWakeAsked(pair=AB), 13) == [WakeRelay(ports=PORTS)]
-    assert asks(one, A, RelayWakeAsked(pair=AB), 13) == []
+    # Who missed it asks again.
+    assert asks(one, B, RelayFreezeAsked(pair=AB), 12) == [frozen(B, 0)]
+    grant = RelayGranted(pair=AB, port=PORTS[1], lasts_s=LEASE_S, frozen=True)
+    assert asks(one, B, RelayRenewed(pair=AB), 12) == [Send(peer=B, message=grant)]
 
 
-@pytest.mark.parametrize("ahead_s", [-1e9, 1e9])
-def test_a_freeze_is_neither_past_nor_far_ahead(ahead_s: float) -> None:
+def test_an_end_that_was_ready_a_while_ago_is_not_taken_at_its_word() -> None:
     one = opened()
-    (effect,) = asks(one, A, RelayFreezeAsked(pair=AB, at_ms=int((UNIX_S + ahead_s) * 1000)), 10)
-    assert isinstance(effect, FreezeRelay)
-    assert effect.at_s == pytest.approx(10 + (FREEZE_AHEAD_S_MAX if ahead_s > 0 else 0))
+    asks(one, B, RelayFreezeAsked(pair=AB), 10)
+    assert asks(one, A, RelayFreezeAsked(pair=AB), 10 + READY_LASTS_S) == []
+
+
+def test_either_end_wakes_a_frozen_pair_and_both_hear_of_it() -> None:
+    one = opened()
+    assert asks(one, A, RelayWakeAsked(pair=AB), 9) == []
+    leaves(one, 10)
+    woken = [Send(peer=end, message=RelayWoken(pair=AB)) for end in AB]
+    assert asks(one, A, RelayWakeAsked(pair=AB), 13) == [WakeRelay(ports=PORTS), *woken]
+    assert asks(one, A, RelayWakeAsked(pair=AB), 13) == []
+    # What they said before is over.
+    assert asks(one, A, RelayFreezeAsked(pair=AB), 13) == []
 
 
 def test_a_frozen_pair_is_not_idle_from_before_its_freeze() -> None:
     one = opened()
-    asks(one, A, RelayFreezeAsked(pair=AB, at_ms=0), IDLE_S - 1)
+    leaves(one, IDLE_S - 1)
     asks(one, A, RelayRenewed(pair=AB), IDLE_S - 1)
     assert one.handle(Tick(), at(IDLE_S + 1)) == []
 
@@ -289,7 +328,7 @@ def test_a_frozen_pair_is_not_idle_from_before_its_freeze() -> None:
 def test_nobody_else_freezes_wakes_renews_or_frees() -> None:
     one = opened()
     for message in (
-        RelayFreezeAsked(pair=AB, at_ms=0),
+        RelayFreezeAsked(pair=AB),
         RelayWakeAsked(pair=AB),
         RelayRenewed(pair=AB),
         RelayFreed(pair=AB),
@@ -334,7 +373,7 @@ class Asking(RuleBasedStateMachine):
             RelayAsked(pair=pair),
             RelayRenewed(pair=pair),
             RelayFreed(pair=pair),
-            RelayFreezeAsked(pair=pair, at_ms=int((UNIX_S + self.now_s) * 1000)),
+            RelayFreezeAsked(pair=pair),
             RelayWakeAsked(pair=pair),
         )
         self.perform(self.desk.handle(RelayRequested(peer=peer, message=messages[kind]), at(self.now_s)))
@@ -396,8 +435,10 @@ def test_every_message_survives_its_frame() -> None:
     for message in (
         RelayAsked(pair=AB),
         RelayRenewed(pair=AB),
-        RelayFreezeAsked(pair=AB, at_ms=1),
+        RelayFreezeAsked(pair=AB),
         RelayWakeAsked(pair=AB),
+        RelayFrozen(pair=AB, in_ms=200),
+        RelayWoken(pair=AB),
         RelayGranted(pair=AB, port=51830, lasts_s=LEASE_S),
         RelayRefused(pair=AB, reason=RelayRefusal.FULL.value),
         RelayFreed(pair=AB),

@@ -1,0 +1,349 @@
+"""Relays: lends this node's ports to pairs of others, and finds relays for its own pairs.
+
+Joins strangers: ``paths.relay`` is the desk, ``paths.relayed`` one end of a pair, ``paths.relay_choice`` says
+which members relay which pair. The plan says which pairs there are, the records where each node stands, the
+detector who seems alive.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from meshpeer.core.counters import Counter, Counters
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Send, Tick
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.opinions import State
+from meshpeer.core.node.config import NodeConfig
+from meshpeer.core.node.derived import Derived
+from meshpeer.core.node.roster import Listed
+from meshpeer.core.node.why import RelayReason
+from meshpeer.core.paths.direct_trial import TrialMeant
+from meshpeer.core.paths.endpoints import Source, is_public
+from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
+from meshpeer.core.paths.probes import PathProbes
+from meshpeer.core.paths.relay import RelayDesk, RelayLimits
+from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
+from meshpeer.core.paths.relay_messages import (
+    MoveEndpoint,
+    RelayAble,
+    RelayAnswer,
+    RelayEffect,
+    RelayMembersShown,
+    RelayMessage,
+    RelayNews,
+    RelayRequest,
+    RelayRequested,
+)
+from meshpeer.core.paths.relayed import RelayedPath
+from meshpeer.core.paths.relayed_look import PairLook, Said
+from meshpeer.core.records.kinds import MemberRecord
+from meshpeer.core.topology.plan import PlannedPeer
+from meshpeer.core.wgconf.model import tunnel_works
+
+RelayWord = RelayMessage | TrialMeant
+"""What members say to each other about relays."""
+RELAYS_KNOWN_MAX = 8
+"""Relays that one pair may fall back on, the two that serve it first among them."""
+
+
+class Relays:
+    """Both sides of relaying, for one node. Sans-IO."""
+
+    def __init__(self, config: NodeConfig, derived: Derived, probes: PathProbes, counters: Counters) -> None:
+        self._me = config.key.public
+        self._probes = probes
+        self._counters = counters
+        self._limits = config.relay or RelayLimits(ports=())
+        self._derived = derived
+        self._tunnels = derived.tunnels
+        self.desk = RelayDesk(self._me, self._limits, counters)
+        self.unable = ""
+        """Why this machine can't relay, although it should; empty while it can."""
+        self.has_news = False
+        """A pair took up a relay, or left one: the interface has to follow."""
+        self._members: object = None
+        self._lenders: tuple[Listed, ...] = ()
+        self._hosts: dict[str, Listed] = {}
+        """Where members that lend ports have their tunnels."""
+        self._lenders_of: object = None
+
+    @property
+    def lends(self) -> bool:
+        """Says whether this node lends ports: its settings, its certificate and its machine allow it."""
+        mine = self._derived.ledger.get(self._me)
+        best = mine.best if mine else None
+        allowed = best is not None and Capability.RELAY in best.identity.capabilities
+        return bool(self._limits.ports) and allowed and not self.unable
+
+    def via(self, node: NodeId) -> NodeId | None:
+        """Returns the relay that the tunnel to a member goes through; None where it is direct."""
+        relayed = self._tunnels.relayed.get(node)
+        return relayed.used if relayed is not None and self._tunnels.goes_through_relay(node) else None
+
+    def why(self, node: NodeId) -> RelayReason | None:
+        """Returns what a relay has to do with the tunnel to a member; None where nothing."""
+        relayed = self._tunnels.relayed.get(node)
+        mine, listed = self._derived.roster.get(self._me), self._derived.roster.get(node)
+        if relayed is None or mine is None or listed is None:
+            return None
+        via = self.via(node)
+        outlook = self._outlook(mine, listed)
+        if via is None and relayed.asking is None and outlook is not Outlook.HOPELESS:
+            return None
+        return RelayReason(
+            node=node,
+            relay=via,
+            asked=relayed.asking,
+            hopeless=outlook is Outlook.HOPELESS,
+            lenders=relayed.lenders,
+        )
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def on_message(self, peer: NodeId, message: RelayWord, now: Instant) -> list[RelayEffect]:
+        """Takes what a member says: as a relay of a pair of this node, as its other end, or as an end that
+        this node relays."""
+        if isinstance(message, TrialMeant):
+            return self._on_meant(peer, now)
+        pair = message.pair
+        if isinstance(message, RelayAnswer) and self._me in pair:
+            other = pair[1] if pair[0] == self._me else pair[0]
+            relayed = self._tunnels.relayed.get(other)
+            if relayed is not None:
+                relayed.on_message(peer, message, now)
+            return []
+        if not isinstance(message, RelayRequest):
+            return []
+        return self.desk.handle(RelayRequested(peer=peer, message=message), now)
+
+    def _on_meant(self, peer: NodeId, now: Instant) -> list[RelayEffect]:
+        """A member means to try direct with this node, instead of their relay."""
+        relayed = self._tunnels.relayed.get(peer)
+        answer = relayed.on_meant(now) if relayed is not None else None
+        return [Send(peer=peer, message=answer)] if answer is not None else []
+
+    def on_event(self, event: RelayNews, now: Instant) -> list[RelayEffect]:
+        if isinstance(event, RelayAble):
+            self.unable = event.fault
+            return []
+        return self.desk.handle(event, now)
+
+    def follow(self, now: Instant) -> list[RelayEffect]:
+        """Brings both sides in step with the roster and the plan of the moment."""
+        return [*self._follow_members(now), *self._follow_pairs(now)]
+
+    def links_wanted(self) -> list[NodeId]:
+        """Returns the relays that this node has to be linked to."""
+        wanted = [relay for one in self._tunnels.relayed.values() for relay in one.links_wanted]
+        return list(dict.fromkeys(wanted))
+
+    def next_deadline(self) -> Deadline | None:
+        return earliest(
+            self.desk.next_deadline(), *(one.next_deadline() for one in self._tunnels.relayed.values())
+        )
+
+    # --- for pairs of others --------------------------------------------------------------------------------
+
+    def _follow_members(self, now: Instant) -> list[RelayEffect]:
+        if not self._limits.ports:
+            return []
+        effects: list[RelayEffect] = []
+        roster = self._derived.roster
+        if roster is not self._members:
+            self._members = roster
+            members = tuple(
+                (one.node, one.record.wireguard_key) for one in roster.members if one.record.wireguard_port
+            )
+            effects += self.desk.handle(RelayMembersShown(members=members), now)
+        due = self.desk.next_deadline()
+        if due is not None and now.mono_s >= due.at_s:
+            effects += self.desk.handle(Tick(), now)
+        return effects
+
+    # --- for pairs of this node -----------------------------------------------------------------------------
+
+    def _follow_pairs(self, now: Instant) -> list[RelayEffect]:
+        self.has_news = False
+        roster, held = self._derived.roster, self._tunnels.relayed
+        mine = roster.get(self._me)
+        self._find_lenders()
+        lenders = self._lenders
+        if mine is None or (not lenders and not held):
+            return []
+        planned = {one.node: one for one in self._tunnels.plan.peers}
+        said: list[RelayEffect] = []
+        linked = self._linked()
+        for node in [node for node in held if node not in planned]:
+            over = held.pop(node)
+            self._probes.aim(node, (), now)
+            said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
+        for peer in planned.values():
+            listed = roster.get(peer.node)
+            if listed is None:
+                continue
+            relayed = held.get(peer.node)
+            if relayed is None:
+                if self._is_well(peer, now):
+                    continue
+                relayed = held[peer.node] = RelayedPath(self._me, peer.node)
+            before, moves = (relayed.phase, relayed.used, relayed.endpoint(now)), relayed.moves
+            look = self._look(relayed, peer, listed, mine, linked, now)
+            said += [*_sends(relayed.update(look, now)), *_moves(relayed, peer)]
+            self._aim(relayed, look, now)
+            after = (relayed.phase, relayed.used, relayed.endpoint(now))
+            self.has_news = self.has_news or before != after
+            self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
+            if relayed.is_idle(now) and self._is_well(peer, now):
+                del held[peer.node]
+        return said
+
+    def _is_well(self, peer: PlannedPeer, now: Instant) -> bool:
+        """Says whether a tunnel works, and its endpoint is one of the peer's own for all that is known."""
+        held = self._tunnels.observed_peer(peer.public_key)
+        return tunnel_works(held, now.unix_s) and self._through(held.endpoint if held else None) is None
+
+    def _look(
+        self,
+        relayed: RelayedPath,
+        peer: PlannedPeer,
+        listed: Listed,
+        mine: Listed,
+        linked: frozenset[NodeId],
+        now: Instant,
+    ) -> PairLook:
+        held = self._tunnels.observed_peer(peer.public_key)
+        works = tunnel_works(held, now.unix_s)
+        opinion = self._derived.detector.opinion(peer.node)
+        own = self._tunnels.candidates(listed, self._derived.links.remote_of(peer.node))
+        endpoint = held.endpoint if held else None
+        strange = endpoint is not None and all(one.endpoint != endpoint for one in own)
+        return PairLook(
+            # Tunnels outlive agents: one that works keeps its relay.
+            wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
+            outlook=self._outlook(mine, listed),
+            ways=tuple(one.endpoint for one in own),
+            relays=self._choose(relayed),
+            linked=linked,
+            held=held,
+            tells=self._derived.links.link_to(peer.node) is not None,
+            tries=self._tunnels.tries(peer.node),
+            probes=self._probes.able,
+            proved=self._proved(peer.node, now),
+            through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
+        )
+
+    def _aim(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
+        """Probes the ways of a pair that goes by a relay and may do without, or left it just now."""
+        wanted = relayed.used is not None and look.outlook is not Outlook.HOPELESS
+        if wanted or self._probes.is_aimed(relayed.peer):
+            self._probes.aim(relayed.peer, look.ways if wanted else (), now)
+
+    def _proved(self, node: NodeId, now: Instant) -> tuple[tuple[str, float], ...]:
+        return tuple(
+            (one.endpoint, one.answered_at_s)
+            for one in self._probes.look(node, now)
+            if one.both and one.answered_at_s is not None
+        )
+
+    def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
+        own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
+        sources = {one.source for one in own}
+        return outlook_of(
+            _stand(mine.record),
+            _stand(listed.record),
+            near=Source.NEAR in sources,
+            linked=Source.LINK in sources,
+        )
+
+    def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
+        doubted = self._derived.detector.unusual
+        candidates = [
+            RelayCandidate(
+                node=one.node,
+                permitted=True,
+                accepts=True,
+                public=not _stand(one.record).behind,
+                # Who is in use is changed by its pair, with care.
+                doubted=one.node in doubted and one.node != relayed.used,
+            )
+            for one in self._lenders
+        ]
+        chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
+        hosts = {one.node: self._host_of(one) for one in self._lenders if one.node in chosen}
+        return tuple((node, hosts[node]) for node in chosen if hosts[node])
+
+    def _host_of(self, relay: Listed) -> str:
+        """Returns where this node reaches a relay, as an address; empty where it knows none."""
+        held = self._tunnels.observed_peer(relay.record.wireguard_key)
+        own = self._tunnels.candidates(relay, self._derived.links.remote_of(relay.node))
+        endpoints = [one.endpoint for one in sorted(own, key=lambda one: one.source is not Source.LINK)]
+        if (
+            held
+            and held.endpoint
+            and held.latest_handshake_unix_s
+            and not self._tunnels.goes_through_relay(relay.node)
+        ):
+            endpoints.insert(0, held.endpoint)
+        return next((host for one in endpoints if _is_address(host := one.rpartition(":")[0])), "")
+
+    def _through(self, endpoint: str | None) -> NodeId | None:
+        """Returns the member that lends ports on the host of an endpoint, which is not its own tunnel's."""
+        if not endpoint:
+            return None
+        host, _, port = endpoint.rpartition(":")
+        one = self._hosts.get(host)
+        return one.node if one is not None and port != str(one.record.wireguard_port) else None
+
+    def _find_lenders(self) -> None:
+        roster = self._derived.roster
+        if roster is self._lenders_of:
+            return
+        self._lenders_of = roster
+        self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
+        self._hosts = {}
+        for one in self._lenders:
+            for endpoint in one.record.wireguard_endpoints:
+                self._hosts.setdefault(endpoint.rpartition(":")[0], one)
+
+    def _linked(self) -> frozenset[NodeId]:
+        links, unusual = self._derived.links, self._derived.detector.unusual
+        return frozenset(
+            one.node
+            for one in self._lenders
+            if links.link_to(one.node) is not None and one.node not in unusual
+        )
+
+
+def _moves(relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
+    move = relayed.take_move()
+    if move is None:
+        return []
+    return [MoveEndpoint(public_key=peer.public_key, endpoint=move.endpoint, at_s=move.at_s)]
+
+
+def _sends(said: Iterable[Said]) -> list[RelayEffect]:
+    return [Send(peer=relay, message=message) for relay, message in said]
+
+
+def _lends(one: Listed) -> bool:
+    return one.record.relay and Capability.RELAY in one.identity.capabilities
+
+
+def _stand(record: MemberRecord) -> Stand:
+    return Stand(
+        router=record.router,
+        reflected=bool(record.reflected_endpoints),
+        configured=record.configured_endpoint,
+        public=any(is_public(one) for one in record.wireguard_endpoints),
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,202 @@
+"""What relays lent to one end of a pair: whom it asks, who granted what, who is passed over and for how long.
+
+The relay is the place where the ends agree. Either may ask one first; the relay tells both, the other end
+asks there, too, and a grant that says ``both`` is the word from which both use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from meshpeer.core.deadline import Instant
+from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.back_off import FIRST_S, BackOffs
+from meshpeer.core.paths.relay_choice import choose_of
+from meshpeer.core.paths.relay_messages import (
+    Pair,
+    RelayFreed,
+    RelayGranted,
+    RelayRefusal,
+    RelayRefused,
+    RelayRequest,
+)
+from meshpeer.core.paths.relayed_look import Said
+
+SAY_EVERY_S = 1.0
+"""How often a relay in use, or asked, hears of this end; it answers each time."""
+LINK_WAIT_S = 3.0
+"""How long a link to a relay may take to come up."""
+AGREE_S_MAX = 10.0
+"""How long both ends may take to ask for the same relay."""
+FOLLOW_S = 10.0
+"""For how long a relay's word that the other end asked for it stands."""
+AGAIN_S = 2.0
+"""For how long a relay is passed over that may take the pair when it is asked anew."""
+ENDS_REMEMBERED = 8
+
+
+@dataclass(slots=True)
+class _Grant:
+    port: int
+    since_s: float
+    heard_s: float
+    both: bool = False
+    frozen_since_s: float | None = None
+
+
+@dataclass(slots=True)
+class Lent:
+    """Of one end of one pair. Sans-IO."""
+
+    pair: Pair
+    asking: NodeId | None = None
+    """The relay that this end waits for."""
+    hosts: Mapping[NodeId, str] = field(default_factory=dict)
+    """Those that could relay, best first, with where this node reaches each."""
+    back_off: BackOffs = field(default_factory=BackOffs)
+    _grants: dict[NodeId, _Grant] = field(default_factory=dict)
+    _asking_since_s: float = 0.0
+    _said_s: dict[tuple[NodeId, str], float] = field(default_factory=dict)
+    _ends: dict[str, None] = field(default_factory=dict)
+    """Endpoints of relays that were used: no handshake there is a direct one."""
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def holds_any(self) -> bool:
+        return bool(self._grants)
+
+    def holds(self, relay: NodeId) -> bool:
+        return relay in self._grants
+
+    def heard_s(self, relay: NodeId) -> float:
+        """Returns when a relay granted, or answered last; 0 for one that lends nothing."""
+        grant = self._grants.get(relay)
+        return grant.heard_s if grant else 0.0
+
+    def is_frozen(self, relay: NodeId, for_s: float, now: Instant) -> bool:
+        """Says whether a relay has said for so long that nothing crosses."""
+        grant = self._grants.get(relay)
+        since_s = grant.frozen_since_s if grant else None
+        return since_s is not None and now.mono_s >= since_s + for_s
+
+    def end_at(self, relay: NodeId) -> str:
+        """Returns the endpoint that a relay lends; empty where it lends none."""
+        grant = self._grants.get(relay)
+        return f"{self.hosts[relay]}:{grant.port}" if grant and relay in self.hosts else ""
+
+    def goes_through(self, endpoint: str | None) -> bool:
+        """Says whether an endpoint is that of a relay of this pair."""
+        return endpoint is not None and endpoint in self._ends
+
+    def next_one(self, used: NodeId | None, now: Instant) -> NodeId | None:
+        """Returns the relay to ask next."""
+        for relay in self.hosts:
+            if relay != used and not self.back_off.passes_over(relay, now):
+                return relay
+        return None
+
+    def followed(self, used: NodeId | None, linked: Collection[NodeId], now: Instant) -> NodeId | None:
+        """Returns the relay that the other end asked for and this one did not."""
+        fresh = [
+            relay
+            for relay, grant in self._grants.items()
+            if relay not in (used, self.asking)
+            and not grant.both
+            and now.mono_s < grant.since_s + FOLLOW_S
+            and relay in linked
+        ]
+        return choose_of(self.pair, fresh)
+
+    def ready(self, used: NodeId | None, now: Instant) -> NodeId | None:
+        """Returns a relay that both ends asked for, other than the one in use."""
+        found = [
+            relay
+            for relay, grant in self._grants.items()
+            if grant.both
+            and relay != used
+            and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
+            and not self.back_off.passes_over(relay, now)
+        ]
+        return choose_of(self.pair, found)
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def follow(self, relays: tuple[tuple[NodeId, str], ...]) -> None:
+        """Takes those that could relay; what others lent counts for nothing any more."""
+        self.hosts = dict(relays)
+        for gone in [one for one in self._grants if one not in self.hosts]:
+            del self._grants[gone]
+
+    def on_message(
+        self, relay: NodeId, message: RelayGranted | RelayRefused | RelayFreed, now: Instant
+    ) -> None:
+        """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
+        if relay not in self.hosts:
+            return
+        match message:
+            case RelayGranted(port=port, both=both, frozen=frozen):
+                if not 0 < port <= 65_535:
+                    return
+                held = self._grants.get(relay)
+                if held is None or held.port != port:
+                    held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
+                held.heard_s, held.both = now.mono_s, both
+                since_s = held.frozen_since_s
+                held.frozen_since_s = (now.mono_s if since_s is None else since_s) if frozen else None
+            case RelayRefused(reason=reason):
+                self._grants.pop(relay, None)
+                at_once = reason in (RelayRefusal.PORT, RelayRefusal.UNKNOWN) and relay != self.asking
+                self.fail(relay, now, AGAIN_S if at_once else FIRST_S)
+            case RelayFreed():
+                if self._grants.pop(relay, None) is not None:
+                    self.fail(relay, now, AGAIN_S)
+
+    def ask_for(self, relay: NodeId, now: Instant) -> None:
+        if relay != self.asking:
+            self.asking, self._asking_since_s = relay, now.mono_s
+
+    def stop_waiting(self, linked: Collection[NodeId], now: Instant) -> None:
+        """Gives up the relay that is asked where it took too long."""
+        if self.asking is None:
+            return
+        waited_s = now.mono_s - self._asking_since_s
+        late = self.asking not in linked and waited_s >= LINK_WAIT_S
+        if late or waited_s >= AGREE_S_MAX or self.asking not in self.hosts:
+            self.fail(self.asking, now)
+
+    def say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[Said]:
+        """Returns what to say to a relay: each kind of word now and then only."""
+        kind = (relay, type(message).__name__)
+        if now.mono_s < self._said_s.get(kind, float("-inf")) + SAY_EVERY_S:
+            return []
+        self._said_s = {one: at_s for one, at_s in self._said_s.items() if one[0] in self.hosts}
+        self._said_s[kind] = now.mono_s
+        return [(relay, message)]
+
+    def free(self, relay: NodeId, linked: Collection[NodeId]) -> list[Said]:
+        held = self._grants.pop(relay, None)
+        self._forget_said(relay)
+        return [(relay, RelayFreed(pair=self.pair))] if held and relay in linked else []
+
+    def free_all(self, linked: Collection[NodeId]) -> list[Said]:
+        self.asking = None
+        return [one for relay in sorted(self._grants) for one in self.free(relay, linked)]
+
+    def fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
+        """Passes a relay over for a while."""
+        self.back_off.fail(relay, now, first_s)
+        self._forget_said(relay)
+        if relay == self.asking:
+            self.asking = None
+
+    def remember_end(self, relay: NodeId) -> None:
+        end = self.end_at(relay)
+        self._ends.pop(end, None)
+        self._ends[end] = None
+        while len(self._ends) > ENDS_REMEMBERED:
+            del self._ends[next(iter(self._ends))]
+
+    def _forget_said(self, relay: NodeId) -> None:
+        self._said_s = {one: at_s for one, at_s in self._said_s.items() if one[0] != relay}

@@ -1,0 +1,429 @@
+"""A pair's way by a relay, at one end: when to ask for one, which, when to change it, when to give it back.
+
+Direct comes first. A relay is asked for where direct tries are in vain, or have been for a while. Either end
+may begin; the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the
+relay used, by both from the same moment on: it knows where an end is once that end has shaken hands there. A
+handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for
+up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the second alone, so
+neither end waits: a packet that has nowhere to go yet may begin a handshake, too, and the next would come 5 s
+later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id waits a moment.
+
+What a relay in use says is asked for every other second, so one that is gone is noticed, and the next on the
+list takes over. A tunnel that works directly is never touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
+from meshpeer.core.paths.lent import Lent
+from meshpeer.core.paths.outlook import Outlook
+from meshpeer.core.paths.patience import Patience
+from meshpeer.core.paths.relay_choice import choose_of
+from meshpeer.core.paths.relay_health import STALE_RX_S, RelayHealth
+from meshpeer.core.paths.relay_messages import (
+    Pair,
+    RelayAnswer,
+    RelayAsked,
+    RelayFreezeAsked,
+    RelayFrozen,
+    RelayRenewed,
+    RelayWakeAsked,
+    RelayWoken,
+)
+from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
+from meshpeer.core.paths.upgrade import EndpointMove, Upgrade
+from meshpeer.core.wgconf.model import tunnel_works
+
+TRY_S = 8.0
+"""How long a relay may take to bring a handshake: each end gets two initiations."""
+SECOND_WAITS_S = 0.3
+"""As in ``node.tunnels``."""
+SETTLES_S = 5.0
+"""Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
+DIRECT_HOLDS_S = 30.0
+"""A tunnel that works directly for so long needs its relay no more."""
+LEAVE_MS_MAX = 2_000
+"""How far ahead a relay may set the instant at which the pair leaves it."""
+FROZEN_S_MAX = 3.0
+"""A relay that is frozen for so long while this end did not leave it is woken."""
+LOOK_S = 1.0
+
+
+@dataclass(slots=True)
+class RelayedPath:
+    """One end of one pair. Doors: ``update``, ``on_message``, ``next_deadline``. Sans-IO."""
+
+    me: NodeId
+    peer: NodeId
+    phase: Phase = Phase.DIRECT
+    used: NodeId | None = None
+    """The relay in use."""
+    moves: int = 0
+    """How often a relay was taken into use."""
+    lent: Lent = field(init=False)
+    _since_s: float = 0.0
+    """When the phase began."""
+    _patience: Patience = field(default_factory=Patience)
+    _health: RelayHealth = field(default_factory=RelayHealth)
+    _direct_since_s: float | None = None
+    _used_since_s: float = 0.0
+    _met: bool = False
+    """Both ends have shaken hands at the relay in use, which knows where they are."""
+    _trials: Trials = field(init=False)
+    _upgrade: Upgrade = field(default_factory=Upgrade)
+    _busy: bool = False
+    _looked_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.lent = Lent(self.pair)
+        self._trials = Trials(first=self.me < self.peer)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def pair(self) -> Pair:
+        return (self.me, self.peer) if self.me < self.peer else (self.peer, self.me)
+
+    @property
+    def absent(self) -> bool:
+        """Says whether the peer is to be left out of the interface now."""
+        return self.phase in (Phase.CLEARING, Phase.LEAVING)
+
+    @property
+    def lenders(self) -> int:
+        """Counts the relays that could serve this pair."""
+        return len(self.lent.hosts)
+
+    @property
+    def failures(self) -> int:
+        """Counts the tries in a row to do without a relay that failed."""
+        return self._upgrade.failures
+
+    @property
+    def asking(self) -> NodeId | None:
+        return self.lent.asking
+
+    def endpoint(self, now: Instant) -> str | None:
+        """Returns the relay's endpoint for this pair, where one is to be used now."""
+        if self.phase not in (Phase.TRYING, Phase.RELAYED) or self.used is None:
+            return None
+        return None if self.waits(now) else self.lent.end_at(self.used)
+
+    def waits(self, now: Instant) -> bool:
+        """Says whether nothing is to be sent to the peer for the moment."""
+        if self.phase not in (Phase.TRYING, Phase.TRIAL):
+            return False
+        return now.mono_s < self._since_s + self._second_waits_s
+
+    def is_idle(self, now: Instant) -> bool:
+        """Says whether nothing is asked for, held, used, or to be remembered."""
+        if not self._upgrade.is_over(now):
+            return False
+        return self.phase is Phase.DIRECT and self.asking is None and not self.lent.holds_any
+
+    def goes_through(self, endpoint: str | None) -> bool:
+        """Says whether an endpoint is that of a relay of this pair."""
+        return self.lent.goes_through(endpoint)
+
+    @property
+    def links_wanted(self) -> tuple[NodeId, ...]:
+        """Returns the relays to have links to."""
+        wanted = (self.used, self.asking, *(list(self.lent.hosts)[:2] if self.used else ()))
+        return tuple(dict.fromkeys(one for one in wanted if one is not None))
+
+    def next_deadline(self) -> Deadline | None:
+        begins_at_s = self._trials.begins_at_s
+        if begins_at_s is not None and self._looked_s < begins_at_s < self._looked_s + LOOK_S:
+            return Deadline(begins_at_s, "a direct trial")
+        if (
+            self.phase in (Phase.TRYING, Phase.TRIAL)
+            and self._since_s + self._second_waits_s > self._looked_s
+        ):
+            return Deadline(self._since_s + self._second_waits_s, "a relay's turn")
+        if self._busy:
+            return Deadline(self._looked_s + LOOK_S, "look after a relay")
+        over_at_s = self._patience.over_at_s
+        if over_at_s is not None and self.lent.hosts:
+            return Deadline(max(over_at_s, self._looked_s + LOOK_S), "direct tries are in vain")
+        return None
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def on_message(self, relay: NodeId, message: RelayAnswer, now: Instant) -> None:
+        """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
+        match message:
+            case RelayFrozen(in_ms=in_ms):
+                if relay == self.used and self.phase is Phase.RELAYED and 0 <= in_ms <= LEAVE_MS_MAX:
+                    self._leave(in_ms / 1000, now)
+            case RelayWoken():
+                if relay == self.used and self.phase in (Phase.HELD, Phase.RELAYED):
+                    self._turn_back(now)
+            case _:
+                self.lent.on_message(relay, message, now)
+
+    def on_meant(self, now: Instant) -> TrialMeant | None:
+        """The other end means to try direct; returns what to answer, if anything."""
+        takes_part = self.phase is Phase.RELAYED and self._trials.on_meant(now)
+        return TrialMeant() if takes_part else None
+
+    def update(self, look: PairLook, now: Instant) -> list[Said]:
+        """Takes a look at the pair; returns what to say to which relay."""
+        self._looked_s = now.mono_s
+        self.lent.follow(look.relays)
+        self._health.note_traffic(look, now)
+        if not look.wanted:
+            self._busy = False
+            return self._give_back(look, now)
+        said = self._settle(look, now)
+        said += self._ask(look, now)
+        said += self._take_up(look, now)
+        said += self._keep(look, now)
+        self._busy = self.used is not None or self.asking is not None or self._adopts(look, now)
+        return said
+
+    # --- the relay in use -----------------------------------------------------------------------------------
+
+    def _settle(self, look: PairLook, now: Instant) -> list[Said]:
+        """Follows what came of the relay in use."""
+        works = tunnel_works(look.held, now.unix_s)
+        direct = self._is_direct(look, now)
+        self._follow_direct(look, direct, now)
+        if self.used is None:
+            if direct or not works or look.through is None:
+                return []
+            return self._adopt(look, look.through, now)
+        if not self.lent.holds(self.used) and not direct:
+            self._lose_used(now)
+            return []
+        match self.phase:
+            case Phase.CLEARING:
+                if look.held is None:
+                    self._move_to(Phase.TRYING, now)
+            case Phase.TRYING:
+                if works:
+                    self._move_to(Phase.RELAYED, now)
+                    self._met = True
+                    self._upgrade.on_relayed(look, now)
+                    self._trials.on_relayed(_facts(look), now)
+                    self.lent.back_off.succeed(self.used)
+                elif now.mono_s >= self._since_s + TRY_S:
+                    return self._abandon(look, now)
+            case Phase.RELAYED:
+                since_s = self._direct_since_s
+                if since_s is not None and now.mono_s >= since_s + DIRECT_HOLDS_S:
+                    return self._give_back(look, now)
+                if not works:
+                    return self._abandon(look, now)
+                return self._consider_leaving(look, now)
+            case Phase.HELD:
+                return self._hold(look, now)
+            case Phase.LEAVING:
+                if look.held is None:
+                    self._move_to(Phase.TRIAL, now)
+            case Phase.TRIAL:
+                if direct:
+                    self._move_to(Phase.RELAYED, now)
+                elif now.mono_s >= self._since_s + TRIAL_S:
+                    self._move_to(Phase.CLEARING, now)
+            case Phase.DIRECT:
+                raise InvariantBroken(f"relay {self.used.hex()[:8]} is in use, and none is")
+        return []
+
+    def _consider_leaving(self, look: PairLook, now: Instant) -> list[Said]:
+        """Says to the relay that this end is ready for a way of its own, once one is proved."""
+        assert self.used is not None
+        if not look.probes or self._trials.begins_at_s is not None:
+            return self._consider_trial(look, now) if self._direct_since_s is None else []
+        linked = self.used in look.linked
+        if self._upgrade.is_ready(look, now):
+            return self.lent.say(self.used, RelayFreezeAsked(pair=self.pair), now) if linked else []
+        if linked and self.lent.is_frozen(self.used, FROZEN_S_MAX, now):
+            return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
+        return []
+
+    def _leave(self, in_s: float, now: Instant) -> None:
+        """Both ends are ready: the endpoint moves at the instant that the relay named."""
+        if self._upgrade.leave(in_s, now):
+            self._move_to(Phase.HELD, now)
+
+    def _hold(self, look: PairLook, now: Instant) -> list[Said]:
+        """Looks after a way of the pair's own that is new."""
+        assert self.used is not None
+        if self._upgrade.is_lost(look, now):
+            if self.used in look.linked:
+                return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
+            return []
+        if now.mono_s >= self._since_s + DIRECT_HOLDS_S:
+            self._upgrade.succeed(now)
+            return self._give_back(look, now)
+        undone = look.held is not None and self.lent.goes_through(look.held.endpoint)
+        self._upgrade.hold(undone=undone, now=now)
+        return []
+
+    def _turn_back(self, now: Instant) -> None:
+        """The relay carries the pair again."""
+        assert self.used is not None
+        if end := self.lent.end_at(self.used):
+            self._upgrade.turn_back(end, now)
+            self._move_to(Phase.RELAYED, now)
+
+    def take_move(self) -> EndpointMove | None:
+        """Returns a change of the peer's endpoint that has to be made, once."""
+        return self._upgrade.take_move()
+
+    def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
+        if self._trials.is_due(now):
+            self._trials.begins_at_s = None
+            self._move_to(Phase.LEAVING, now)
+            return []
+        self._trials.watch(_facts(look), look.held, now)
+        if look.outlook is Outlook.HOPELESS or not look.tells or not self._trials.proposes(now):
+            return []
+        return [(self.peer, TrialMeant())]
+
+    def _is_direct(self, look: PairLook, now: Instant) -> bool:
+        """Says whether the tunnel works, and not through a relay."""
+        held = look.held
+        if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
+            return False
+        if self.phase is Phase.HELD and self._upgrade.is_lost(look, now):
+            return False
+        # The other end may have lost the session, and asks for a relay.
+        silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)
+        return look.through is None and not (silent and self.lent.holds_any)
+
+    def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
+        self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
+        self._patience.follow(look, served=direct or self.used is not None, now=now)
+
+    def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
+        """Takes over what this node reserved before it was started again."""
+        assert look.held is not None
+        if self.lent.holds(relay) and self.lent.end_at(relay) == look.held.endpoint:
+            self.used, self.lent.asking = relay, None
+            self.lent.remember_end(relay)
+            self._move_to(Phase.RELAYED, now)
+            return []
+        if relay not in look.linked or self.lent.back_off.passes_over(relay, now):
+            return []
+        return self.lent.say(relay, RelayRenewed(pair=self.pair), now)
+
+    def _adopts(self, look: PairLook, now: Instant) -> bool:
+        return (
+            self.used is None
+            and look.through is not None
+            and not self.lent.back_off.passes_over(look.through, now)
+        )
+
+    def _is_faulty(self, look: PairLook, now: Instant) -> bool:
+        """Says whether the relay in use has to be replaced."""
+        assert self.used is not None
+        heard_s = max(self.lent.heard_s(self.used), self._since_s)
+        return self._health.is_faulty(self.used, heard_s, look, now)
+
+    # --- another one ----------------------------------------------------------------------------------------
+
+    def _ask(self, look: PairLook, now: Instant) -> list[Said]:
+        """Asks for a relay where one is needed, and for the one that the other end asked for."""
+        if self._direct_since_s is not None:
+            # It does without; what it asked for comes to nothing.
+            self.lent.asking = None
+            return []
+        self.lent.stop_waiting(look.linked, now)
+        asked = self.asking
+        followed = self.lent.followed(self.used, look.linked, now)
+        if followed is not None and (asked is None or not self.lent.holds(asked)):
+            asked = followed
+        if asked is None and self._needs_one(look, now):
+            asked = self.lent.next_one(self.used, now)
+        if asked is None:
+            return []
+        self.lent.ask_for(asked, now)
+        return self.lent.say(asked, RelayAsked(pair=self.pair), now) if asked in look.linked else []
+
+    def _needs_one(self, look: PairLook, now: Instant) -> bool:
+        if self.used is not None:
+            return self._is_faulty(look, now)
+        if look.through is not None and tunnel_works(look.held, now.unix_s):
+            # It may be ours from before a restart: while something comes in, it works.
+            refused = self.lent.back_off.passes_over(look.through, now)
+            return refused and self._health.nothing_came_for(STALE_RX_S, now)
+        over_at_s = self._patience.over_at_s
+        return over_at_s is not None and now.mono_s >= over_at_s
+
+    def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
+        """Uses a relay that both ends asked for."""
+        best = self.lent.ready(self.used, now)
+        if best is None or self._direct_since_s is not None:
+            return []
+        left = self.used
+        settles = left is not None and now.mono_s < self._used_since_s + SETTLES_S
+        if left is not None and settles and choose_of(self.pair, [left, best]) == left:
+            return self.lent.free(best, look.linked)
+        said: list[Said] = []
+        if self.phase is Phase.HELD:
+            self._upgrade.fail(now)
+        if left is not None:
+            said = self.lent.free(left, look.linked)
+            self.lent.fail(left, now)
+        self.used, self.lent.asking = best, None
+        self._health.begin()
+        self._used_since_s, self._met = now.mono_s, False
+        self.moves += 1
+        self.lent.remember_end(best)
+        # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
+        # again after 5 s only.
+        self._move_to(Phase.CLEARING, now)
+        return said
+
+    def _keep(self, look: PairLook, now: Instant) -> list[Said]:
+        if self.used is None or self.used not in look.linked or not self.lent.holds(self.used):
+            return []
+        return self.lent.say(self.used, RelayRenewed(pair=self.pair), now)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _abandon(self, look: PairLook, now: Instant) -> list[Said]:
+        """Gives up the relay in use: nothing comes through it."""
+        assert self.used is not None
+        relay = self.used
+        said = self.lent.free(relay, look.linked)
+        self.lent.fail(relay, now)
+        self._lose_used(now)
+        return said
+
+    def _lose_used(self, now: Instant) -> None:
+        self._drop_used(now)
+        self._patience.lose(now)
+
+    def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
+        """Frees all that is held: the pair does without."""
+        said = self.lent.free_all(look.linked)
+        if self.used is not None:
+            self._drop_used(now)
+        self._direct_since_s = None
+        self._patience.reset()
+        return said
+
+    def _drop_used(self, now: Instant) -> None:
+        self.used = None
+        self._health.begin()
+        self._move_to(Phase.DIRECT, now)
+
+    def _move_to(self, phase: Phase, now: Instant) -> None:
+        self.phase, self._since_s = phase, now.mono_s
+
+    @property
+    def _second_waits_s(self) -> float:
+        fresh = self.phase is Phase.TRYING and not self._met
+        return 0.0 if fresh or self.me < self.peer else SECOND_WAITS_S
+
+
+def _facts(look: PairLook) -> tuple[object, ...]:
+    """Returns what a trial's outcome may depend on."""
+    return look.outlook, look.ways
