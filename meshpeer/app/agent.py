@@ -232,6 +232,7 @@ class Agent:
             advertise=self.settings.file.node.advertise,
             masquerade=self.settings.file.node.advertise_nat,
             unable_to_forward=self._unable_to_forward(),
+            spare=True,
         )
         self.node = Node(
             config,

@@ -14,6 +14,7 @@ from meshpeer import __version__
 from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
+from meshpeer.app.spare import channel_view, silent_since
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
@@ -102,6 +103,7 @@ class MeshAnswers:
             warnings=(*troubles, *notices_of(agent)),
             jobs=states,
             agreement=agreement_view(node, agent.clock.now()),
+            channel=channel_view(node),
         )
 
     async def peers(self) -> list[Peer]:
@@ -194,6 +196,7 @@ class MeshAnswers:
             self._agent.wireguard.backend == "none"
             or not listed.record.wireguard_port
             or listed.node == mind.me
+            or (silent_since(mind, listed.node) is not None and mind.links.link_to(listed.node) is not None)
         ):
             rtt = mind.detector.rtt_s(listed.node)
             return PingAnswer(

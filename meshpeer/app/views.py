@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable
 
+from meshpeer.app import spare
 from meshpeer.app.hub_words import lines_of, said_of
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
@@ -74,7 +75,9 @@ def peer_view(
     )
     rtt = node.detector.rtt_s(one.node)
     path = "link" if linked else "none"
-    if handshake is not None and handshake < HANDSHAKE_FRESH_S:
+    leg = carrier.node if carrier is not None else one.node
+    silent_since = spare.silent_since(node, leg)
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S and silent_since is None:
         path = "direct" if direct else "hub"
     voucher = name_of(node, opinion.voucher) if opinion.voucher else ""
     return Peer(
@@ -90,7 +93,9 @@ def peer_view(
         observers=tuple(name_of(node, one) for one in opinion.observers),
         link="up" if linked else "down",
         path=path,
-        via=carrier.name if path == "hub" and carrier is not None else voucher,
+        via=carrier.name
+        if path == "hub" and carrier is not None
+        else spare.link_via(node, one.node) * (path == "link") or voucher,
         endpoint=(observed.endpoint or "") if observed and direct else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
@@ -99,6 +104,8 @@ def peer_view(
         routes=lans_of(node, one.node),
         reported=f"by {said_of(reports)}" if reports else "",
         probed=bool(one.record.answers),
+        link_via=spare.link_via(node, one.node),
+        udp_silent_since=rfc3339(silent_since) if silent_since else "",
     )
 
 

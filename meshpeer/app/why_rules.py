@@ -7,7 +7,7 @@ from typing import assert_never
 
 from meshpeer.app.spans import seconds
 from meshpeer.core.ids import NodeId
-from meshpeer.core.node.why import NoTunnelsReason, Reason, StateReason, StayReason
+from meshpeer.core.node.why import LinkReason, NoTunnelsReason, Reason, StateReason, StayReason
 from meshpeer.core.topology.mode import FULL, FULL_UP_TO, REGIONAL_FROM, ModeRule
 from meshpeer.core.topology.moves import Stay, Waits
 from meshpeer.core.topology.plan import REGION_FULL_MAX, PairRule
@@ -64,6 +64,11 @@ def rule_view(reason: Reason, *, name_of: NameOf, me: NodeId, now_unix_s: float)
         case StayReason():
             code = "stays_by_hubs" if reason.stay.direct else "stays_direct"
             return WhyRule(code=code, text=_stay(name_of(reason.node), reason.stay, reason.idle_s))
+        case LinkReason():
+            return WhyRule(
+                code="link_forwarded" if reason.carrier is None else "link_carried",
+                text=_link(reason, name_of),
+            )
         case StateReason():
             return WhyRule(
                 code=f"member_{reason.opinion.state.value}", text=_state(reason, name_of, me, now_unix_s)
@@ -163,6 +168,14 @@ def _waits(stay: Stay, idle_s: int) -> str:
             return "this node is ready to move, the other has not agreed yet"
         case _:
             assert_never(stay.waits)
+
+
+def _link(reason: LinkReason, name_of: NameOf) -> str:
+    name = name_of(reason.node)
+    if reason.carrier is None:
+        return f"the control link to {name} goes through a forwarded port (via = ssh)"
+    over = name_of(reason.carrier)
+    return f"the control link to {name} goes over {over}, sealed for {name}: neither end can dial the other"
 
 
 def _state(reason: StateReason, name_of: NameOf, me: NodeId, now_unix_s: float) -> str:

@@ -15,6 +15,7 @@ from meshpeer.core.membership.links import Links
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.membership.suspicions import needed_observers
+from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.lans import is_contested
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
@@ -37,6 +38,7 @@ class Derived:
     overlay: Overlay
     detector: Detector
     tunnels: Tunnels
+    channels: Channels | None = None
     desired: DesiredDevice | None = None
     """What the interface shall hold, as it was last asked for."""
     deadline: Deadline | None = None
@@ -78,6 +80,7 @@ class Derived:
             link_remote=self.links.remote_of,
             doubted=doubted,
             gone=self.detector.dead,
+            hurried=self.channels.hurried(now) if self.channels else (),
             now=now,
         )
         self.deadline = earliest(self.tunnels.next_deadline(now), again)
@@ -152,6 +155,8 @@ class Derived:
         endpoints = member.record.control_endpoints
         observed = self.tunnels.observed_peer(member.record.wireguard_key)
         if not observed or not observed.latest_handshake_unix_s:
+            return endpoints
+        if self.channels is not None and self.channels.is_silent(node):
             return endpoints
         port = endpoints[0].rpartition(":")[2] if endpoints else DEFAULT_CONTROL_PORT
         return (*endpoints, f"[{ipv6_of(self.ledger.mesh, node)}]:{port}")

@@ -59,6 +59,7 @@ from meshpeer.core.membership.overlay import TRIED_S, Overlay
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.suspicions import SuspicionSeen
 from meshpeer.core.node.agreement import Agreement
+from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
@@ -94,6 +95,7 @@ from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.channel import TunnelSilent
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
@@ -171,7 +173,10 @@ class Node:
             lans=Lans(mesh=ledger.mesh, config=config),
             fwmark=config.fwmark,
         )
-        self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
+        self.channels = Channels(self.me, alive=self._is_alive, entropy=entropy) if config.spare else None
+        self.derived = Derived(
+            ledger, self.links, self.overlay, self.detector, self.tunnels, channels=self.channels
+        )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.gossip = Gossip(
             ledger,
@@ -186,6 +191,7 @@ class Node:
             rtt_s=self.detector.rtt_s,
             entropy=entropy,
             stored=self.presence.stored,
+            channels=self.channels,
             now=now,
         )
 
@@ -259,6 +265,7 @@ class Node:
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
+                self.watch.on_observed(device, now)
                 words = (*self.tunnels.words(now), *self.tunnels.seen(self._is_linked, now))
                 return [effect for node, word in words for effect in self._send(node, word)]
             case SelfMessage(message=message):
@@ -292,6 +299,8 @@ class Node:
         self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now)]
+        for node, word in self.channels.words() if self.channels else ():
+            effects += self._send(node, word)
         self._stale = self._stale or self.watch.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
@@ -343,6 +352,10 @@ class Node:
                 return []
             case SeenAt():
                 self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
+                return []
+            case TunnelSilent():
+                if self.channels:
+                    self.channels.on_word(peer, now)
                 return []
             case DialBackAsked() | DialBackAnswered():
                 member, overlay = self.ledger.get(peer), self.tunnels.inside
@@ -510,6 +523,9 @@ class Node:
             else:
                 done.append(effect)
         return done
+
+    def _is_alive(self, peer: NodeId) -> bool:
+        return self.detector.opinion(peer).state is State.ALIVE
 
     def _is_linked(self, peer: NodeId) -> bool:
         return self.links.link_to(peer) is not None

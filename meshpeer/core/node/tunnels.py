@@ -174,12 +174,14 @@ class Tunnels:
         link_remote: Callable[[NodeId], str],
         doubted: Collection[NodeId] = (),
         gone: Collection[NodeId] = (),
+        hurried: Collection[NodeId] = (),
         now: Instant,
     ) -> DesiredDevice | None:
         """Returns what the interface shall hold now; None before this node is in the roster itself.
 
         ``doubted`` are those whose observers say that they are gone, ``gone`` those that this node itself
-        believes to be: a hub waits for no tunnel to them.
+        believes to be: a hub waits for no tunnel to them. ``hurried`` are those who live and whose tunnels
+        answer nothing.
         """
         mine = roster.get(self._me)
         if mine is None:
@@ -222,6 +224,7 @@ class Tunnels:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = candidates_of(planned.node, inside)
             observed = self._held.get(planned.public_key)
+            tunnel.choice.hurried = planned.node in hurried
             if self._is_ready(tunnel, candidates, now):
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
         keys = {planned.public_key for planned in self.plan.peers}
@@ -274,8 +277,12 @@ class Tunnels:
         key = self._keys.get(node)
         return self._held.get(key) if key else None
 
-    def look(self, listed: Listed, link_remote: str, now: Instant) -> TunnelLook | None:
-        """Returns all that is known here of the tunnel to a member; None where there is to be none."""
+    def look(
+        self, listed: Listed, link_remote: str, now: Instant, silent_since_unix_s: float | None = None
+    ) -> TunnelLook | None:
+        """Returns all that is known here of the tunnel to a member; None where there is to be none.
+
+        ``silent_since_unix_s``: since when nothing answers in it, where somebody has looked."""
         tunnel = self._tunnels.get(listed.record.wireguard_key)
         if tunnel is None or tunnel.node != listed.node:
             return None
@@ -285,6 +292,7 @@ class Tunnels:
             candidates=self._candidates(listed, link_remote, self.inside),
             choice=tunnel.choice,
             ready=now.mono_s >= tunnel.ready_at_s,
+            silent_since_unix_s=silent_since_unix_s,
             now=now,
         )
 

@@ -63,7 +63,16 @@ class StateReason:
     opinion: Opinion
 
 
-Reason = PathReason | NoTunnelsReason | StayReason | StateReason
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReason:
+    """The control link of a pair does not go straight."""
+
+    node: NodeId
+    carrier: NodeId | None
+    """The member that carries it; None for one through a port that a program of the user's forwards."""
+
+
+Reason = PathReason | NoTunnelsReason | StayReason | StateReason | LinkReason
 
 
 class Advice(enum.Enum):
@@ -121,6 +130,9 @@ class Known:
     opinion: Callable[[NodeId], Opinion]
     idle_s: int
     unix_s: float
+    carrier_of: Callable[[NodeId], NodeId | None] = lambda _: None
+    """The member that carries this node's link to another."""
+    forwarded: Callable[[NodeId], bool] = lambda _: False
 
 
 def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
@@ -148,6 +160,7 @@ def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
             *(NoTunnelsReason(node=node, key_taken=node in known.shown_keys) for node in without),
             *(() if without else path_reasons(known.view, source, target)),
             *held,
+            *_links(known, peer),
             *_states(known, path or ends),
         ),
         looks=tuple(look for look in shown if look is not None),
@@ -186,6 +199,14 @@ def _verdict(
         return Verdict.PLANNED
     linked = known.me in ends and known.linked(_other(ends, known.me))
     return Verdict.LINK if linked else Verdict.NONE
+
+
+def _links(known: Known, peer: NodeId | None) -> list[LinkReason]:
+    if peer is None:
+        return []
+    carrier = known.carrier_of(peer)
+    odd = carrier is not None or known.forwarded(peer)
+    return [LinkReason(node=peer, carrier=carrier)] if odd else []
 
 
 def _states(known: Known, nodes: tuple[NodeId, ...]) -> list[StateReason]:
