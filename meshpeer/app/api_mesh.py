@@ -14,8 +14,8 @@ from meshpeer import __version__
 from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
-from meshpeer.app.spare import channel_view, silent_since
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.spare import channel_view, silent_since
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_invite

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TOLD_AFTER_S = 30.0
 """A node that hears nothing at all from the start says so as a warning after this long."""
+TOGETHER_S = 60.0
+"""The tunnels of one network go silent within their keepalives, and are shown as one silence."""
 SSH = "ssh"
 
 
@@ -44,7 +46,8 @@ def link_via(node: Node, who: NodeId) -> str:
 def channel_view(node: Node) -> Channel:
     """Returns by which channel each living member is reached."""
     tunnel, none, unknown = 0, [], []
-    links: dict[tuple[str, bool], list[str]] = {}
+    straight: list[str] = []
+    silent: list[tuple[bool, float, str]] = []
     over: dict[str, list[str]] = {}
     unknown_since = ""
     for one in node.roster.members:
@@ -63,23 +66,37 @@ def channel_view(node: Node) -> Channel:
             unknown_since = min(filter(None, (unknown_since, heard)), default="")
         elif linked:
             since = channel.silent_since_unix_s if channel else None
-            never = channel is not None and channel.heard_unix_s is None
-            # Tunnels of one network go silent together, not in one and the same instant.
-            second = rfc3339(since)[:19] + "Z" if since else ""
-            links.setdefault((second, never), []).append(one.name)
+            if channel is None or since is None:
+                straight.append(one.name)
+            else:
+                silent.append((channel.heard_unix_s is None, since, one.name))
         else:
             none.append(one.name)
     return Channel(
         tunnel=tunnel,
-        link=tuple(
-            LinkOnly(names=tuple(names), since=since, never=never)
-            for (since, never), names in sorted(links.items())
+        link=(
+            *((LinkOnly(names=tuple(straight), since=""),) if straight else ()),
+            *_together(sorted(silent)),
         ),
         none=tuple(none),
         unknown=tuple(unknown),
         unknown_since=unknown_since,
         over={via: tuple(names) for via, names in sorted(over.items())},
     )
+
+
+def _together(silent: list[tuple[bool, float, str]]) -> list[LinkOnly]:
+    """Puts together what went silent at about one time, in order: (never heard, since, name). What is said of
+    all holds for each, so it is the latest time."""
+    groups: list[list[tuple[bool, float, str]]] = []
+    for one in silent:
+        near = groups and groups[-1][-1][0] == one[0] and one[1] - groups[-1][-1][1] <= TOGETHER_S
+        groups[-1].append(one) if near else groups.append([one])
+    return [
+        LinkOnly(names=tuple(sorted(name for *_, name in group)), since=rfc3339(since), never=never)
+        for group in groups
+        for never, since, _ in group[-1:]
+    ]
 
 
 def troubles_of_channel(node: Node, now_unix_s: float) -> list[str]:

@@ -109,6 +109,11 @@ class Counter(enum.StrEnum):
     DIAL_BACKS = "dial_backs", "Members whose control endpoints were dialled because they asked for it"
     DIAL_BACKS_REFUSED = "dial_backs_refused", "Such requests turned down: too many, or too soon"
 
+    # Carried links
+    CIRCUITS_CARRIED = "circuits_carried", "Links of others that this node began to carry"
+    CIRCUITS_REFUSED = "circuits_refused", "Requests to carry or take a link that were turned down"
+    CIRCUIT_BYTES = "circuit_bytes", "Bytes of carried links that this node passed on"
+
     # Relays
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
     RELAYS_REFUSED = (

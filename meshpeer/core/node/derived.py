@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.carriers import address_over, choose_carriers
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.links import Links
 from meshpeer.core.membership.opinions import State
@@ -120,6 +122,27 @@ class Derived:
             and member.is_in
             and (opinion := self.detector.opinion(node)) is not None
         )
+
+    def carriers(self, target: NodeId) -> tuple[str, ...]:
+        """Returns the carriers to ask for a link to a member, as addresses of a dial; nobody for who is
+        dead."""
+        opinion = self.detector.opinion(target)
+        if self.channels is None or opinion.state is State.DEAD:
+            return ()
+        chosen = choose_carriers(
+            self.ledger.me or target,
+            target,
+            linked=[one for one in self.links.peers if self.links.carrier_of(one) is None],
+            may_carry=self._may_carry,
+            voucher=opinion.voucher,
+            neighbours=self.overlay.observers(target),
+        )
+        return tuple(address_over(one, target) for one in chosen)
+
+    def _may_carry(self, node: NodeId) -> bool:
+        member = self.ledger.get(node)
+        best = member.best if member else None
+        return best is not None and Capability.RELAY in best.identity.capabilities
 
     def is_reached(self, node: NodeId) -> bool:
         """Says whether the mesh reaches a member: this node is linked to somebody, and nobody reports the

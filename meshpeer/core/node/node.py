@@ -22,6 +22,7 @@ from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Put, Se
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
+from meshpeer.core.membership.carriers import CARRIERS_WANTED, over_in
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.detector_effects import (
     DetectorEffect,
@@ -158,6 +159,8 @@ class Node:
             admit=self._admit,
             jitter=jitter,
             reached=lambda node: self.derived.is_reached(node),
+            over=lambda node: self.derived.carriers(node),
+            forwarded=config.forwarded,
         )
         self.overlay = Overlay(me=self.me, mesh=ledger.mesh, dice=jitter)
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
@@ -251,8 +254,9 @@ class Node:
                 return self._from_links(self.links.on_closed(event, now), now)
             case DialFailed(target=target, refused=refused):
                 effects = self._from_links(self.links.on_dial_failed(event, now), now)
-                if target is not None:
-                    self.overlay.on_unreachable(target, now)
+                if target is not None and not self._is_linked(target):
+                    if not self._may_be_carried(target, event):
+                        self.overlay.on_unreachable(target, now)
                     effects += self._from_detector(self.detector.on_dial_failed(target, refused, now), now)
                     self._stale = True
                 return effects
@@ -384,7 +388,7 @@ class Node:
                     self._stale = True
                     self.counters.add(Counter.LINKS_OPENED)
                     self.overlay.on_up(peer, now)
-                    done += self._remember(remote) if dialled else []
+                    done += self._remember(remote) if dialled and remote else []
                     done += self._from_detector(self.detector.on_up(peer, now), now)
                     compared = self.gossip.on_up(peer, now, opens=dialled or replaces)
                     done += self._from_gossip(compared, None, now)
@@ -523,6 +527,17 @@ class Node:
             else:
                 done.append(effect)
         return done
+
+    def _may_be_carried(self, target: NodeId, failed: DialFailed) -> bool:
+        """Says whether a link over a member is still to be tried; looks for carriers where this node knows
+        none."""
+        if not self.config.spare or any(over_in(one) for one in failed.addresses):
+            return False
+        if self.derived.carriers(target):
+            return True
+        for node in self.overlay.observers(target)[:CARRIERS_WANTED]:
+            self.overlay.need(node, self._now)
+        return False
 
     def _is_alive(self, peer: NodeId) -> bool:
         return self.detector.opinion(peer).state is State.ALIVE

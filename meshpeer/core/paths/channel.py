@@ -140,7 +140,9 @@ class Channel:
         if self.state in (ChannelState.ANSWERING, ChannelState.IDLE):
             quiet = Deadline(self._heard_s + self._quiet_s(), "a tunnel has been quiet")
             sent = self._sent_s
-            unanswered = Deadline(sent + UNANSWERED_S, "a tunnel did not answer") if sent is not None else None
+            unanswered = (
+                Deadline(sent + UNANSWERED_S, "a tunnel did not answer") if sent is not None else None
+            )
             find_out = Deadline(self._probe_at_s, "find out whether a member answers probes")
             return earliest(
                 quiet if self.state is ChannelState.ANSWERING else None,
