@@ -251,7 +251,7 @@ class Agent:
         return restored
 
     def _carries_links(self) -> bool:
-        """Says whether this node passes on links of others: its settings and its certificate must allow it."""
+        """Says whether this node passes on links of others: settings and certificate must both allow it."""
         member = self.node.ledger.get(self.node.me)
         best = member.best if member else None
         allowed = best is not None and Capability.RELAY in best.identity.capabilities

@@ -242,8 +242,9 @@ class Circuits:
             self.close(key, "not wanted any more")
             raise
         if stream.ended is not None or not stream.opened.is_set():
+            why = stream.ended or "it says nothing"
             self.close(key, "it took too long")
-            raise DialFault(f"a member does not carry the link: {stream.ended or 'it says nothing'}")
+            raise DialFault(f"a member does not carry the link: {why}")
         return stream
 
     # --- frames ---------------------------------------------------------------------------------------------
