@@ -81,7 +81,7 @@ def channel_view(node: Node) -> Channel:
         none=tuple(none),
         unknown=tuple(unknown),
         unknown_since=unknown_since,
-        over={via: tuple(names) for via, names in sorted(over.items())},
+        over={via: tuple(names) for via, names in sorted(over.items(), key=_ssh_first)},
     )
 
 
@@ -115,6 +115,10 @@ def troubles_of_channel(node: Node, now_unix_s: float) -> list[str]:
         f"no UDP of {names} answers: jobs go over control links, and nothing else goes at all "
         f"(`meshpeer why` says since when; open UDP {node.config.wireguard_port} to let WireGuard through)"
     ]
+
+
+def _ssh_first(item: tuple[str, list[str]]) -> tuple[bool, str]:
+    return item[0] != SSH, item[0]
 
 
 def _name(node: Node, who: NodeId) -> str:

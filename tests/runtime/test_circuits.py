@@ -1,4 +1,5 @@
-"""Circuits between three agents in memory: what a carrier passes on, what it holds at most, whom it refuses."""
+"""Circuits between three agents in memory: what a carrier passes on, what it holds at most, whom it
+refuses."""
 
 from __future__ import annotations
 

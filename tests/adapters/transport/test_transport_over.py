@@ -33,7 +33,7 @@ async def test_the_carrier_sees_nothing_of_what_is_said() -> None:
         it.here.send_soon(SECRET)
         assert await it.there.receive() == SECRET
         assert len(it.seen) > len(SECRET)
-        for start in range(0, len(SECRET) - 8):
+        for start in range(len(SECRET) - 8):
             assert SECRET[start : start + 8] not in it.seen
 
 
