@@ -3,6 +3,7 @@ command says so; and WireGuard is back by itself."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ NOTICED_S = 90.0
 BACK_S = 30.0
 OUTPUT_BYTES = 3_000_000
 FORWARDED = "127.0.0.1:51900"
+_JOBS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +203,12 @@ def channel_of(node: Node) -> list[str]:
 def run_on(node: Node, worker: str) -> bool:
     """Runs a job of many tasks that each make a large file; says whether ``worker`` made some, and all came
     home."""
-    run = f"hostname > out && head -c {OUTPUT_BYTES} /dev/zero >> out && sleep 0.5"
+    number = next(_JOBS)
+    run = f"hostname > out && head -c {OUTPUT_BYTES} /dev/zero >> out && sleep 0.5 && : {number}"
     spec = {"name": "far", "tasks": {"t": {"array": "0-11", "run": run, "outputs": ["out"]}}}
-    home = f"/var/lib/meshpeer/home-{worker}"
+    home = f"/var/lib/meshpeer/home-{number}"
     done = node.run(
-        ["meshpeer", "jobs", "submit", "-", "--fresh", "--wait", "--json", "--output", home],
+        ["meshpeer", "jobs", "submit", "-", "--wait", "--json", "--output", home],
         input=msgspec.json.encode(spec).decode(),
         timeout=90,
     )

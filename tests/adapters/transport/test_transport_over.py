@@ -1,5 +1,5 @@
-"""A link over a member is TLS between its two ends: who passes its bytes on reads nothing, and changes nothing
-unnoticed."""
+"""A link over a member is TLS between its two ends: who passes its bytes on reads nothing, and changes
+nothing unnoticed."""
 
 from __future__ import annotations
 
