@@ -143,9 +143,10 @@ class Channels:
                 if due is None or now.mono_s < due.at_s:
                     continue
                 worked = watched.channel.works
-                probe = watched.channel.tick(now)
+                askable = self._can_ask(node, watched)
+                probe = watched.channel.tick(now, askable=askable)
                 self._note_change(node, watched.channel, worked, now)
-                if probe and self._can_ask(node, watched):
+                if probe and askable:
                     probes.append(self._ask(node, watched))
             self._settle()
         notes, self._notes = self._notes, []

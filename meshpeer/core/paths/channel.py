@@ -185,8 +185,8 @@ class Channel:
             self._move(ChannelState.DOUBTED, now)
         self._strict = True
 
-    def tick(self, now: Instant) -> bool:
-        """Lets time pass; says whether to send a probe now."""
+    def tick(self, now: Instant, *, askable: bool = True) -> bool:
+        """Lets time pass; says whether to send a probe now. ``askable``: there is somewhere to send it."""
         match self.state:
             case ChannelState.ANSWERING | ChannelState.IDLE:
                 unanswered = self._sent_s is not None and now.mono_s >= self._sent_s + UNANSWERED_S
@@ -207,7 +207,7 @@ class Channel:
         settled = self.state in (ChannelState.ANSWERING, ChannelState.IDLE)
         if now.mono_s < self._probe_at_s or (settled and not self._finds_out):
             return False
-        self._finds += settled
+        self._finds += settled and askable
         self._probes += 1
         self._probe_at_s = now.mono_s + self._every_s()
         return True
@@ -264,7 +264,7 @@ class Channel:
                 self._worked_s = now.mono_s
             self._strict, self._sent_s = False, None
         self.state, self._entered_s, self._probes = state, now.mono_s, 0
-        asked = state in (ChannelState.SILENT, ChannelState.ANSWERING)
+        asked = state is ChannelState.SILENT or (state is ChannelState.ANSWERING and self._finds > 0)
         self._probe_at_s = now.mono_s + (self._every_s() if asked else 0.0)
 
     def _quiet_s(self) -> float:
