@@ -107,8 +107,8 @@ def troubles_of_channel(node: Node, now_unix_s: float) -> list[str]:
     silent = [one for one in found.link if one.since]
     if found.tunnel or found.unknown or not silent:
         return []
-    firsts = [since for one in node.roster.members if (since := silent_since(node, one.node)) is not None]
-    if not firsts or now_unix_s - max(firsts) < TOLD_AFTER_S:
+    watched = [channel for one in node.roster.members if (channel := node.channels.of(one.node)) is not None]
+    if any(one.heard_unix_s is None and now_unix_s - one.since_unix_s < TOLD_AFTER_S for one in watched):
         return []
     names = few([name for one in silent for name in one.names])
     return [
