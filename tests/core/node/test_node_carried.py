@@ -1,5 +1,5 @@
-"""Whole nodes of which many can't be dialled: every link that a node wants is there, over members where it has
-to be, and jobs run on the far side."""
+"""Whole nodes of which many can't be dialled: every link that a node wants is there, over members where it
+has to be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshpeer.sim.world import World
 
 
 def test_nodes_behind_routers_are_linked_over_a_member_and_all_are_alive() -> None:
-    world, hosts = mesh(public=1, private=4)
+    _, hosts = mesh(public=1, private=4)
     founder, *rest = hosts
     for host in rest:
         assert straight(host) == {founder.id}
