@@ -61,7 +61,10 @@ def test_from_a_third_node_all_is_by_the_plan() -> None:
 
 @pytest.mark.parametrize(
     ("handshake", "said"),
-    [(int(NOW) - 20, "no UDP answered since"), (0, "no UDP has answered yet, looked for since")],
+    [
+        (int(NOW) - 20, "carries nothing: no UDP answered since"),
+        (0, "has never had a handshake, no UDP answered yet, asked since"),
+    ],
 )
 def test_a_silent_tunnel_is_named_with_since_when_whatever_its_handshake_says(
     handshake: int, said: str
@@ -75,8 +78,7 @@ def test_a_silent_tunnel_is_named_with_since_when_whatever_its_handshake_says(
     a, b = name(one), name(other)
     assert found.verdict == "link"
     assert found.answer == (
-        f"{a} reaches {b} by a control link only: the tunnel of {a} and {b} carries nothing: "
-        f"{said} 2030-03-17 17:46:25 UTC"
+        f"{a} reaches {b} by a control link only: the tunnel of {a} and {b} {said} 2030-03-17 17:46:25 UTC"
     )
     assert found.todo[0].startswith("open UDP 51820")
 
