@@ -34,7 +34,7 @@ WINDOW_BYTES = 256 * 1024
 QUEUE_FRAMES_MAX = 1_024
 """Frames of one direction that a carrier holds: a window in pieces of a TLS record's size, and some."""
 OPEN_TIMEOUT_S = 4.0
-CIRCUITS_MAX = 128
+CIRCUITS_MAX = 256
 """Legs of all links together that one node has, whatever its part in them."""
 CIRCUITS_PER_LINK_MAX = 32
 REASON_MAX = 200

@@ -29,7 +29,7 @@ _JOBS = itertools.count(1)
 @pytest.fixture(scope="module")
 def blocked_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two homes without UDP and a machine that both reach, which runs no tasks itself."""
-    with meshkit.shown_lab(request, meshkit.SHIPPED_LABS / "udp-blocked.toml") as lab:
+    with meshkit.shown_lab(request, meshkit.SHIPPED_LABS / "no-udp.toml") as lab:
         lab.node("public").put_file("/etc/meshpeer/meshpeer.toml", "[jobs]\naccept = false\n")
         meshkit.found_mesh(lab, "public", "left", "right")
         yield lab
@@ -94,6 +94,7 @@ def test_two_that_can_not_dial_each_other_are_linked_over_a_member(blocked_lab: 
     shown = channel_of(left)
     assert shown[0].startswith("links only: no UDP answered yet, asked since ")
     assert "the link to right goes by public" in shown
+    assert "right (via public) over its link: 1 of 1 answered" in meshkit.meshpeer(left, "ping", "right")
     why = meshkit.ask(left, Why, "why", "right")
     assert (why.verdict, "link_carried" in {rule.code for rule in why.rule}) == ("link", True)
 
