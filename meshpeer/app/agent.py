@@ -59,6 +59,8 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.runtime.attempts import Attempts
+from meshpeer.runtime.bulk import Bulk
+from meshpeer.runtime.circuits import Circuits
 from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
@@ -239,6 +241,8 @@ class Agent:
             masquerade=self.settings.file.node.advertise_nat,
             relay=relay_limits(self.settings),
             unable_to_forward=self._unable_to_forward(),
+            spare=True,
+            forwarded=self.settings.file.mesh.seeds if self.settings.file.mesh.via else (),
         )
         self.node = Node(
             config,
@@ -252,6 +256,13 @@ class Agent:
         )
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored
+
+    def _carries_links(self) -> bool:
+        """Says whether this node passes on links of others: settings and certificate must both allow it."""
+        member = self.node.ledger.get(self.node.me)
+        best = member.best if member else None
+        allowed = best is not None and Capability.RELAY in best.identity.capabilities
+        return allowed and self.settings.file.relay.accept
 
     def _owns_a_real_interface(self) -> bool:
         return os.geteuid() == 0 and self.wireguard.backend in ("kernel", "userspace")
@@ -282,8 +293,18 @@ class Agent:
     async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
         post = self.driver.post
         self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
-        self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
         self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
+        self.circuits = Circuits(
+            me=self.node.me,
+            nursery=nursery,
+            link_to=self.node.links.link_to,
+            greeted=self.node.links.peer_of,
+            accept=lambda stream, carrier: self.transport.accept_over(stream, carrier, self.keeper.run),
+            carries=self._carries_links,
+            tally=self.counters,
+        )
+        self.transport.connect_over = self.circuits.open
+        self.keeper = LinkKeeper(self.transport, Bulk(self.exchange, self.circuits), post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
         self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)

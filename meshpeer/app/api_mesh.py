@@ -15,6 +15,7 @@ from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.spare import channel_view, link_via, silent_since
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_invite
@@ -106,6 +107,7 @@ class MeshAnswers:
             warnings=(*troubles, *notices_of(agent)),
             jobs=states,
             agreement=agreement_view(node, agent.clock.now()),
+            channel=channel_view(node),
         )
 
     async def peers(self) -> list[Peer]:
@@ -198,11 +200,12 @@ class MeshAnswers:
             self._agent.wireguard.backend == "none"
             or not listed.record.wireguard_port
             or listed.node == mind.me
+            or (silent_since(mind, listed.node) is not None and mind.links.link_to(listed.node) is not None)
         ):
             rtt = mind.detector.rtt_s(listed.node)
             return PingAnswer(
                 node=listed.name,
-                address=mind.links.remote_of(listed.node),
+                address=mind.links.remote_of(listed.node) or f"via {link_via(mind, listed.node) or 'nobody'}",
                 over="link",
                 rtt_ms=(rtt * 1000 if rtt else None,),
             )

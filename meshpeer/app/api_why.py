@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshpeer.app.spare import silent_since
 from meshpeer.app.views import name_of
 from meshpeer.app.why_view import Words, why_view
 from meshpeer.core.deadline import Instant
@@ -71,7 +72,8 @@ def _known(node: Node, now: Instant) -> Known:
 
     def look(who: NodeId) -> TunnelLook | None:
         listed = node.roster.get(who)
-        return tunnels.look(listed, node.links.remote_of(who), now) if listed else None
+        silent = silent_since(node, who)
+        return tunnels.look(listed, node.links.remote_of(who), now, silent) if listed else None
 
     return Known(
         me=node.me,
@@ -85,4 +87,6 @@ def _known(node: Node, now: Instant) -> Known:
         idle_s=charter.idle_s,
         unix_s=now.unix_s,
         relayed=node.relays.why,
+        carrier_of=node.links.carrier_of,
+        forwarded=node.links.is_forwarded,
     )

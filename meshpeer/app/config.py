@@ -47,6 +47,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seeds: tuple[str, ...] = ()
     """``HOST:PORT`` of members to dial besides those that the node remembers."""
+    via: Literal["", "ssh"] = ""
+    """``ssh``: the seeds are ports of this machine that ``ssh -L`` forwards to members' control ports."""
     mdns: bool = True
     hosts_file: bool = True
     """Keep names of members in /etc/hosts (as root)."""
@@ -277,6 +279,9 @@ def _check(file: File, where: Where) -> File:
         raise LocalFault(what, f"use 1 to {SLOTS_MAX}, or 0 for one per processor")
     if file.jobs.cache_bytes_max < 0:
         raise LocalFault(f"{where('jobs', 'cache_bytes_max')}: it is negative", "give a number of bytes")
+    if file.mesh.via and not file.mesh.seeds:
+        what = f"{where('mesh', 'via')}: there are no seeds that could go via {file.mesh.via}"
+        raise LocalFault(what, 'name the forwarded port: seeds = ["127.0.0.1:51900"] under [mesh]')
     _uids(file.jobs.uids, where("jobs", "uids"))
     _check_relay(file, where)
     return _with_lans(file, where("node", "advertise")) if file.node.advertise else file

@@ -93,7 +93,8 @@ async def _enrol(
         invite.authority, key.public, now_unix_s=int(time.time()), serial=os.urandom(SERIAL_BYTES)
     )
     chain: Chain = (leaf, invite.authority.certificate, invite.issuer)
-    addresses = await _addresses(options.seed, invite, say)
+    forwarded = settings.file.mesh.seeds if settings.file.mesh.via and not options.seed else ()
+    addresses = forwarded or await _addresses(options.seed, invite, say)
     contact = await _contact(
         invite, TlsIdentity(seed=seed, chain=chain, roots=invite.roots), chain, addresses, settings
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.hub_words import lines_of, own_troubles, unwatched_hubs
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.spare import troubles_of_channel
 from meshpeer.app.views import name_of
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.runtime.control import rfc3339
@@ -44,6 +45,7 @@ def troubles_of(agent: Agent) -> list[str]:
             uses = best.identity.invite_uses
             why = f"its invite has admitted the {uses} it may (join with another one); it ends"
         troubles.append(f"this node is provisional: {why} in {minutes} min")
+    troubles += troubles_of_channel(node, agent.clock.now().unix_s)
     if len(node.roster.members) > 1 and not node.links.peers:
         troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
     troubles += [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable
 
+from meshpeer.app import spare
 from meshpeer.app.hub_words import lines_of, said_of
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
@@ -76,7 +77,9 @@ def peer_view(
     )
     rtt = node.detector.rtt_s(one.node)
     path = "link" if linked else "none"
-    if handshake is not None and handshake < HANDSHAKE_FRESH_S:
+    leg = carrier.node if carrier is not None else one.node
+    silent_since = spare.silent_since(node, leg)
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S and silent_since is None:
         path = "direct" if direct else "hub"
     relay = node.relays.via(one.node) if direct else None
     if path == "direct" and node.tunnels.goes_through_relay(one.node):
@@ -96,7 +99,7 @@ def peer_view(
         observers=tuple(name_of(node, one) for one in opinion.observers),
         link="up" if linked else "down",
         path=path,
-        via=_via(node, path, carrier, relay) or voucher,
+        via=_via(node, path, carrier, relay) or spare.link_via(node, one.node) * (path == "link") or voucher,
         endpoint=(observed.endpoint or "") if observed and direct else "",
         last_handshake_s=round(handshake, 1) if handshake is not None else None,
         rtt_ms=round(rtt * 1000, 2) if rtt is not None else None,
@@ -106,6 +109,8 @@ def peer_view(
         reported=f"by {said_of(reports)}" if reports else "",
         mtu=mtu_of(node, one) if carrier is not None else 0,
         probed=bool(one.record.answers),
+        link_via=spare.link_via(node, one.node),
+        udp_silent_since=rfc3339(silent_since) if silent_since else "",
     )
 
 

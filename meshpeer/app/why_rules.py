@@ -7,7 +7,14 @@ from typing import assert_never
 
 from meshpeer.app.spans import seconds
 from meshpeer.core.ids import NodeId
-from meshpeer.core.node.why import NoTunnelsReason, Reason, RelayReason, StateReason, StayReason
+from meshpeer.core.node.why import (
+    LinkReason,
+    NoTunnelsReason,
+    Reason,
+    RelayReason,
+    StateReason,
+    StayReason,
+)
 from meshpeer.core.topology.mode import FULL, FULL_UP_TO, REGIONAL_FROM, ModeRule
 from meshpeer.core.topology.moves import Stay, Waits
 from meshpeer.core.topology.plan import REGION_FULL_MAX, PairRule
@@ -67,6 +74,11 @@ def rule_view(reason: Reason, *, name_of: NameOf, me: NodeId, now_unix_s: float)
         case RelayReason():
             code = "relayed" if reason.relay else "relay_asked" if reason.asked else "relay_wanted"
             return WhyRule(code=code, text=_relay(reason, name_of, me))
+        case LinkReason():
+            return WhyRule(
+                code="link_forwarded" if reason.carrier is None else "link_carried",
+                text=_link(reason, name_of),
+            )
         case StateReason():
             return WhyRule(
                 code=f"member_{reason.opinion.state.value}", text=_state(reason, name_of, me, now_unix_s)
@@ -185,6 +197,14 @@ def _relay(reason: RelayReason, name_of: NameOf, me: NodeId) -> str:
             f"{why}, and no member that could relay them has capability relay, accepts that, and is reachable"
         )
     return f"{why}, and no relay took them so far; they ask again"
+
+
+def _link(reason: LinkReason, name_of: NameOf) -> str:
+    name = name_of(reason.node)
+    if reason.carrier is None:
+        return f"the control link to {name} goes through a forwarded port (via = ssh)"
+    over = name_of(reason.carrier)
+    return f"the control link to {name} goes over {over}, sealed for {name}: neither end can dial the other"
 
 
 def _state(reason: StateReason, name_of: NameOf, me: NodeId, now_unix_s: float) -> str:

@@ -100,6 +100,12 @@ def _failing(found: Explanation, words: Words) -> str:
     tunnel = f"the tunnel of {words.name_of(words.me)} and {words.name_of(found.broken)}"
     if len(found.path) > 2:
         tunnel = f"on the way {_route(found, words)} {tunnel}"
+    if look is not None and look.silent_since_unix_s is not None and look.endpoint:
+        since = rfc3339(look.silent_since_unix_s)
+        at = f"{since[:10]} {since[11:19]} UTC"
+        if not look.handshake_unix_s:
+            return f"{tunnel} has never had a handshake, no UDP answered yet, asked since {at}"
+        return f"{tunnel} carries nothing: no UDP answered since {at}"
     if look is None or not look.handshake_unix_s:
         return f"{tunnel} has never had a handshake"
     ago = seconds(max(0.0, words.now_unix_s - look.handshake_unix_s))

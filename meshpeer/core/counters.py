@@ -115,6 +115,10 @@ class Counter(enum.StrEnum):
         "path_probes_refused",
         "Probes of paths that were no member's, not new, or too many a second",
     )
+    # Carried links
+    CIRCUITS_CARRIED = "circuits_carried", "Links of others that this node began to carry"
+    CIRCUITS_REFUSED = "circuits_refused", "Requests to carry or take a link that were turned down"
+    CIRCUIT_BYTES = "circuit_bytes", "Bytes of carried links that this node passed on"
 
     # Relays
     RELAYS_USED = "relays_used", "Relays taken into use by tunnels of this node"

@@ -105,6 +105,31 @@ class Agreement(Doc, frozen=True, kw_only=True):
     unknown: tuple[Unheard, ...] = ()
 
 
+class LinkOnly(Doc, frozen=True, kw_only=True):
+    """Members that this node reaches by control links alone, for one reason."""
+
+    names: tuple[str, ...]
+    since: str
+    """Since when no UDP of theirs answered; empty where that is not why."""
+    never: bool = False
+    """None ever did, as far as this agent has seen: ``since`` is when it began to look."""
+
+
+class Channel(Doc, frozen=True, kw_only=True):
+    """By which channel this node reaches the living members; each is in one of the four."""
+
+    tunnel: int
+    """By WireGuard, as its own tunnels tell."""
+    link: tuple[LinkOnly, ...] = ()
+    none: tuple[str, ...] = ()
+    """Neither works."""
+    unknown: tuple[str, ...] = ()
+    """Nothing went through its tunnel for long, so whether it works nobody knows."""
+    unknown_since: str = ""
+    over: dict[str, tuple[str, ...]] = {}
+    """What links go over, where they do not go straight: members that carry them, or ``ssh``; and to whom."""
+
+
 class Status(Doc, frozen=True, kw_only=True):
     mesh: MeshInfo
     node: NodeInfo
@@ -115,6 +140,8 @@ class Status(Doc, frozen=True, kw_only=True):
     jobs: dict[str, int]
     """Owned jobs by state."""
     agreement: Agreement | None = None
+    """None: the agent is of a version that does not say."""
+    channel: Channel | None = None
     """None: the agent is of a version that does not say."""
 
 
@@ -148,6 +175,12 @@ class Peer(Doc, frozen=True, kw_only=True):
     """By whom, and for what, where members say that it carries nothing for them as a hub."""
     mtu: int = 0
     """Of packets to its address; 0 where there is no tunnel."""
+    udp_silent_since: str = ""
+    """Since when nothing answers in the tunnel that leads to it (its own, or its hub's); empty where it
+    answers, or there is none."""
+    link_via: str = ""
+    """What its control link goes over: the name of a member that carries it, or ``ssh``; empty where it goes
+    straight."""
     probed: bool = False
     """Probes through its tunnels have reached it: members notice where it falls silent as a hub."""
 

@@ -45,7 +45,8 @@ class BlobPiece(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="b
     missing: bool = False
 
 
-CODEC = Codec(Channel.BULK, (BlobAsk, BlobPiece))
+FRAMES = (BlobAsk, BlobPiece)
+CODEC = Codec(Channel.BULK, FRAMES)
 
 
 class Exchange:
@@ -76,7 +77,10 @@ class Exchange:
             self._answers.pop(key).close()
 
     def on_frame(self, link: LinkId, frame: bytes) -> None:
-        message = CODEC.decode(frame)
+        self.on_message(link, CODEC.decode(frame))
+
+    def on_message(self, link: LinkId, message: msgspec.Struct | None) -> None:
+        """Takes a frame that was read; raises ``PeerFault`` where it breaks the rules."""
         match message:
             case BlobAsk():
                 if message.offset < 0:

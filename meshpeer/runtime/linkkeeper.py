@@ -83,6 +83,10 @@ class LinkKeeper:
             )
         )
 
+    async def run(self, link: Link) -> None:
+        """Reads a link that came in, for as long as it lives."""
+        await self._run(link)
+
     async def _run(self, link: Link) -> None:
         number = LinkId(next(self._numbers))
         self._links[number] = link
@@ -95,6 +99,7 @@ class LinkKeeper:
                 remote=link.remote,
                 dialled=link.dialled,
                 shown=link.shown,
+                carrier=link.carrier,
             )
         )
         reason = "this agent stops"

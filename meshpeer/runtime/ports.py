@@ -380,6 +380,11 @@ class Link(Protocol):
         """The DER leaf certificate of the handshake."""
         ...
 
+    @property
+    def carrier(self) -> NodeId | None:
+        """The member that passes its bytes on; None for a link that goes straight."""
+        ...
+
     def send_soon(self, frame: bytes) -> bool:
         """Queues one control frame; False where the queue is full and the frame was dropped."""
         ...

@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshpeer.core.ids import LinkId, NodeId
+from meshpeer.core.membership.carriers import Over, over_in
 from meshpeer.core.membership.messages import DialFailed, LinkClosed, LinkOpened
 from meshpeer.core.node.messages import FrameReceived
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
+from meshpeer.sim.carrying import carried_by, way_over
 from meshpeer.sim.heap import EventHeap
 from meshpeer.sim.host import Host
 from meshpeer.sim.meter import Meter
@@ -86,6 +88,8 @@ class Lane:
     host: Host
     link: LinkId
     latency_s: float
+    over: Host | None = None
+    """The member that carries the link; None for one that goes straight."""
     back: Lane = field(init=False, repr=False)
     open: bool = True
     """Whether the sending end still has the connection."""
@@ -151,6 +155,19 @@ class Network:
         """Opens a link to the first address that answers, or tells the host that none did."""
         refused = silent = False
         for address in addresses:
+            over = over_in(address)
+            way = way_over(host, over) if over is not None else None
+            if over is not None and way is not None:
+                self._heap.after(
+                    HANDSHAKE_TRIPS * self._delay(self._latency_over(host, *way)),
+                    self._connect_over,
+                    host,
+                    host.life,
+                    over,
+                    address,
+                    addresses,
+                )
+                return
             other = self._hosts.get(address)
             if other is None:
                 # An address inside the tunnels: it answers as its host does on the others in the list.
@@ -187,6 +204,7 @@ class Network:
             lane.open = False
             lane.reason = reason
             self._send(lane, None)
+            self._end_carried(lane)
 
     def drop_all(self, host: Host, *, silent: bool) -> None:
         """Ends all links of a host whose program ended; ``silent``: the machine is off, nothing says so."""
@@ -254,9 +272,18 @@ class Network:
             lane.open = False
             lane.host.lanes.pop(lane.link, None)
             self._post(lane.host, LinkClosed(link=lane.link, reason=reason))
+            self._end_carried(lane)
+
+    def _end_carried(self, lane: Lane) -> None:
+        for one in carried_by(lane):
+            self._lose(one, "the link to the carrier ended")
 
     def _arrives(self, lane: Lane, frame: bytes | None) -> bool:
-        if (self.partitions or lane.back.host.gone) and not self.passes(lane.host, lane.back.host):
+        if lane.over is not None:
+            legs = ((lane.host, lane.over), (lane.over, lane.back.host))
+            if not all(self.passes(*leg) for leg in legs):
+                return False
+        elif (self.partitions or lane.back.host.gone) and not self.passes(lane.host, lane.back.host):
             return False
         loss = self.terrain.loss
         if not loss:
@@ -293,11 +320,7 @@ class Network:
         if other.life != other_life or not other.runs:
             self._fail(host, REFUSED_S, target, addresses, refused=True)
             return
-        latency_s = self._latency(host, other)
-        mine = Lane(host, LinkId(next(self._numbers)), latency_s)
-        theirs = Lane(other, LinkId(next(self._numbers)), latency_s)
-        mine.back, theirs.back = theirs, mine
-        host.lanes[mine.link], other.lanes[theirs.link] = mine, theirs
+        mine, theirs = self._join(host, other, self._latency(host, other), None)
         seen = f"{host.address.rpartition(':')[0] if host.nat is None else nat_address(host.nat)}:40000"
         self._post(
             other, LinkOpened(link=theirs.link, peer=host.id, leaf=host.chain[0], remote=seen, dialled="")
@@ -306,6 +329,36 @@ class Network:
             host,
             LinkOpened(link=mine.link, peer=other.id, leaf=other.chain[0], remote=address, dialled=address),
         )
+
+    def _connect_over(
+        self, host: Host, life: int, over: Over, address: str, addresses: tuple[str, ...]
+    ) -> None:
+        way = way_over(host, over)
+        if host.life != life or way is None:
+            self._fail(host, REFUSED_S, over.target, addresses, refused=False)
+            return
+        carrier, other = way
+        mine, theirs = self._join(host, other, self._latency_over(host, carrier, other), carrier)
+        for end, dialled in ((theirs, ""), (mine, address)):
+            opened = LinkOpened(
+                link=end.link,
+                peer=end.back.host.id,
+                leaf=end.back.host.chain[0],
+                remote="",
+                dialled=dialled,
+                carrier=carrier.id,
+            )
+            self._post(end.host, opened)
+
+    def _join(self, host: Host, other: Host, latency_s: float, over: Host | None) -> tuple[Lane, Lane]:
+        mine = Lane(host, LinkId(next(self._numbers)), latency_s, over)
+        theirs = Lane(other, LinkId(next(self._numbers)), latency_s, over)
+        mine.back, theirs.back = theirs, mine
+        host.lanes[mine.link], other.lanes[theirs.link] = mine, theirs
+        return mine, theirs
+
+    def _latency_over(self, host: Host, carrier: Host, other: Host) -> float:
+        return self._latency(host, carrier) + self._latency(carrier, other)
 
     def _fail(
         self, host: Host, wait_s: float, target: NodeId | None, addresses: tuple[str, ...], *, refused: bool

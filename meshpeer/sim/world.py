@@ -105,6 +105,8 @@ class World:
         self.root, self.issuer, self.mesh = self.office.root, self.office.issuer, self.office.mesh
         self.invite = self.make_invite(uses=DEFAULT_USES)
         self._keep_disks = keep_disks
+        self.spare = False
+        """Nodes made from now on watch their tunnels, and reach members over others."""
 
     # --- making hosts ---------------------------------------------------------------------------------------
 
@@ -247,6 +249,7 @@ class World:
             issuer=host.issuer,
             advertise=host.lans,
             relay=RelayLimits() if host.lends else None,
+            spare=self.spare,
         )
         host.node = Node(
             config,

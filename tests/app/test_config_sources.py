@@ -52,6 +52,16 @@ def test_every_key_of_the_contract_is_read(write: Write) -> None:
     assert (file.log.level, file.log.format) == ("info", "auto")
 
 
+def test_seeds_may_be_ports_that_ssh_forwards(write: Write) -> None:
+    mesh = load_settings(write('[mesh]\nseeds = ["127.0.0.1:51900"]\nvia = "ssh"\n'), {}).file.mesh
+    assert (mesh.seeds, mesh.via) == (("127.0.0.1:51900",), "ssh")
+    assert load_settings(write(""), {}).file.mesh.via == ""
+    with pytest.raises(LocalFault, match=r"meshpeer\.toml:2: via under \[mesh\]: there are no seeds"):
+        load_settings(write('[mesh]\nvia = "ssh"\n'), {})
+    with pytest.raises(LocalFault, match="via under"):
+        load_settings(write('[mesh]\nseeds = ["127.0.0.1:51900"]\nvia = "pigeon"\n'), {})
+
+
 def test_a_node_that_relays_for_nobody_lends_no_ports(write: Write) -> None:
     assert load_settings(write(""), {}).relay_ports == range(51830, 51930)
     assert not load_settings(write("[relay]\naccept = false\n"), {}).relay_ports

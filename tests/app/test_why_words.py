@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core" / "node"))
 
-from why_cases import NOW, known, two_regions
+from why_cases import NOW, known, look_at, two_regions
 
 from meshpeer.app.why_rules import rule_view
 from meshpeer.app.why_view import Words, why_view
@@ -57,6 +57,49 @@ def test_from_a_third_node_all_is_by_the_plan() -> None:
     assert found.answer.startswith(f"by the plan {name(one)} goes to {name(other)} by hubs: ")
     assert found.unknown[0].startswith("whether that works, what ")
     assert found.candidates == found.tunnels == ()
+
+
+@pytest.mark.parametrize(
+    ("handshake", "said"),
+    [
+        (int(NOW) - 20, "carries nothing: no UDP answered since"),
+        (0, "has never had a handshake, no UDP answered yet, asked since"),
+    ],
+)
+def test_a_silent_tunnel_is_named_with_since_when_whatever_its_handshake_says(
+    handshake: int, said: str
+) -> None:
+    view, one, other, _ = two_regions()
+    state = known(one, view, topology="full", linked=True)
+    silent = dataclasses.replace(
+        look_at(other, works=False), handshake_unix_s=handshake, silent_since_unix_s=NOW - 15
+    )
+    found = words(explain(dataclasses.replace(state, look=lambda _: silent), one, other), me=one)
+    a, b = name(one), name(other)
+    assert found.verdict == "link"
+    assert found.answer == (
+        f"{a} reaches {b} by a control link only: the tunnel of {a} and {b} {said} 2030-03-17 17:46:25 UTC"
+    )
+    assert found.todo[0].startswith("open UDP 51820")
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_a_link_that_does_not_go_straight_is_told(carried: bool) -> None:
+    view, one, other, path = two_regions()
+    carrier = path[1] if carried else None
+    state = dataclasses.replace(
+        known(one, view, topology="full"), carrier_of=lambda _: carrier, forwarded=lambda _: not carried
+    )
+    (rule,) = (rule for rule in words(explain(state, one, other), me=one).rule if "link_" in rule.code)
+    if carrier is None:
+        assert rule.code == "link_forwarded"
+        assert rule.text == f"the control link to {name(other)} goes through a forwarded port (via = ssh)"
+    else:
+        assert rule.code == "link_carried"
+        assert rule.text.startswith(f"the control link to {name(other)} goes over {name(carrier)}, sealed")
+    third = next(node.node for node in view.members if node.node not in (one, other))
+    foreign = words(explain(dataclasses.replace(state, me=third), one, other), me=third)
+    assert not any("link_" in rule.code for rule in foreign.rule)
 
 
 def test_a_tunnel_without_a_handshake_is_named_with_what_to_open() -> None:

@@ -255,6 +255,7 @@ class MemoryEnd:
     remote: str = "192.0.2.1:1"
     leaf: bytes = b""
     shown: bytes = b""
+    carrier: NodeId | None = None
     mute: bool = False
     sent: list[object] = field(default_factory=list)
 

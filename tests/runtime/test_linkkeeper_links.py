@@ -124,6 +124,7 @@ class MemoryLink:
     remote: str = "192.0.2.1:40000"
     leaf: bytes = b"leaf"
     shown: bytes = b"shown"
+    carrier: NodeId | None = None
     sent: list[bytes] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
 

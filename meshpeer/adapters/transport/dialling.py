@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 import trio_websocket
@@ -26,17 +26,19 @@ STAGGER_S = 0.25
 ANSWERED_STAGGER_S = 2.0
 """The same where it took the connection and is busy with the handshake: another would only add to that."""
 
-Secured = trio.SSLStream[trio.SocketStream]
+Secured = trio.SSLStream[trio.abc.Stream]
+Connect = Callable[[str], Awaitable[trio.abc.Stream]]
+"""Returns a stream of bytes to whoever answers at an address; raises ``DialFault``."""
 
 
-async def race(identity: TlsIdentity, addresses: Sequence[str]) -> tuple[str, Secured]:
+async def race(identity: TlsIdentity, addresses: Sequence[str], connect: Connect) -> tuple[str, Secured]:
     """Connects to the addresses, staggered; the first TLS handshake that holds wins (RFC 8305)."""
     won: list[tuple[str, Secured]] = []
     faults: list[DialFault] = []
 
     async def attempt(address: str, answered: trio.Event, failed: trio.Event) -> None:
         try:
-            stream = await _connect(identity, address, answered)
+            stream = await _secure(identity, address, await connect(address), answered)
         except DialFault as fault:
             faults.append(fault)
             answered.set()
@@ -119,11 +121,12 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def _connect(identity: TlsIdentity, address: str, answered: trio.Event) -> Secured:
+async def connect_tcp(address: str) -> trio.abc.Stream:
+    """Implements ``Connect`` for addresses on networks."""
     host, port = split_address(address)
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
-            plain = await trio.open_tcp_stream(host, port)
+            return await trio.open_tcp_stream(host, port)
     except trio.TooSlowError as error:
         raise DialFault(
             f"{address} does not answer",
@@ -139,6 +142,11 @@ async def _connect(identity: TlsIdentity, address: str, answered: trio.Event) ->
         raise DialFault(
             what, "is meshpeer running there, and is this its control port?", refused=refused
         ) from error
+
+
+async def _secure(
+    identity: TlsIdentity, address: str, plain: trio.abc.Stream, answered: trio.Event
+) -> Secured:
     answered.set()
     secured: Secured = trio.SSLStream(plain, identity.client, server_hostname=None, https_compatible=True)
     try:

@@ -48,6 +48,7 @@ class WebSocketLink:
         remote: str,
         dialled: str,
         shown: bytes,
+        carrier: NodeId | None = None,
     ) -> None:
         self._socket = socket
         self._stream = stream
@@ -57,6 +58,7 @@ class WebSocketLink:
         self.remote = remote
         self.dialled = dialled
         self.shown = shown
+        self.carrier = carrier
         self._control: collections.deque[bytes] = collections.deque()
         self._wake = trio.Event()
         self._bulk_turn = trio.Lock()

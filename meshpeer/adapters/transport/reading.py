@@ -38,7 +38,7 @@ PEER_PROVOKED = (
 class MeteredStream(trio.abc.Stream):
     """A TLS stream that ends where a peer sends much and completes nothing."""
 
-    def __init__(self, inner: trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, inner: trio.SSLStream[trio.abc.Stream]) -> None:
         self._inner = inner
         self.unfinished_bytes = 0
         """Read, and in no frame that was taken."""

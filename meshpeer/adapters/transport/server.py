@@ -18,13 +18,14 @@ from typing import TypeVar
 import trio
 import trio_websocket
 
-from meshpeer.adapters.transport.dialling import RESOURCE, Secured, race, upgrade
+from meshpeer.adapters.transport.dialling import RESOURCE, Connect, Secured, connect_tcp, race, upgrade
 from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_server
 from meshpeer.adapters.transport.reading import MeteredStream, Reader
 from meshpeer.adapters.transport.tls import TlsIdentity, peer_of
 from meshpeer.core.counters import Counter
 from meshpeer.core.errors import EnvironmentFault, PeerFault
-from meshpeer.core.ids import NodeId
+from meshpeer.core.ids import NodeId, key_text
+from meshpeer.core.membership.carriers import over_in
 from meshpeer.runtime.ports import DialFault, Link, LinkOver, NoTally, Tally
 
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -67,6 +68,8 @@ class TlsTransport:
         self._tally = tally or NoTally()
         self._handshakes: collections.Counter[str] = collections.Counter()
         self._accepted: collections.Counter[NodeId] = collections.Counter()
+        self.connect_over: Connect | None = None
+        """Connects over a member (``core.membership.carriers``); None where that is not to be had."""
 
     @property
     def port(self) -> int:
@@ -77,13 +80,13 @@ class TlsTransport:
 
     async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
         async def accept(stream: trio.SocketStream) -> None:
-            await self._accept(stream, handler)
+            await self._accept(stream, handler, _remote(stream).rpartition(":")[0], None)
 
         await trio.serve_listeners(accept, list(self._listeners))
 
     @contextlib.asynccontextmanager
     async def dial(self, addresses: Sequence[str]) -> AsyncIterator[Link]:
-        address, stream = await race(self._identity, addresses)
+        address, stream = await race(self._identity, addresses, self._connect)
         fault: DialFault | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -96,7 +99,9 @@ class TlsTransport:
                 except PeerFault as error:
                     fault = DialFault(f"{address}: {error.what}", error.hint, foreign=True)
                 else:
-                    link = self._link(opened, metered, stream, leaf, dialled=address)
+                    over = over_in(address)
+                    carrier = over.carrier if over else None
+                    link = self._link(opened, metered, stream, leaf, dialled=address, carrier=carrier)
                     async with running(link):
                         yield link
                 nursery.cancel_scope.cancel()
@@ -107,7 +112,7 @@ class TlsTransport:
 
     async def knock(self, address: str) -> NodeId:
         """Shakes hands with whoever answers there, and hangs up; implements ``runtime.dialbacks.Knocker``."""
-        _, stream = await race(self._identity, [address])
+        _, stream = await race(self._identity, [address], connect_tcp)
         try:
             return peer_of(_proof(stream))
         except PeerFault as error:
@@ -115,9 +120,27 @@ class TlsTransport:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _accept(self, stream: trio.SocketStream, handler: Callable[[Link], Awaitable[None]]) -> None:
+    async def accept_over(
+        self, stream: trio.abc.Stream, carrier: NodeId, handler: Callable[[Link], Awaitable[None]]
+    ) -> None:
+        """Runs a link that comes in over a member; its handshakes count as that member's."""
+        await self._accept(stream, handler, key_text(carrier), carrier)
+
+    async def _connect(self, address: str) -> trio.abc.Stream:
+        if over_in(address) is None:
+            return await connect_tcp(address)
+        if self.connect_over is None:
+            raise DialFault("this node can't dial over others")
+        return await self.connect_over(address)
+
+    async def _accept(
+        self,
+        stream: trio.abc.Stream,
+        handler: Callable[[Link], Awaitable[None]],
+        host: str,
+        carrier: NodeId | None,
+    ) -> None:
         """Runs one incoming link; whatever a stranger does ends here."""
-        host = _remote(stream).rpartition(":")[0]
         if self._handshakes.total() >= HANDSHAKES_MAX or self._handshakes[host] >= HANDSHAKES_PER_ADDRESS_MAX:
             self._tally.add(Counter.HANDSHAKES_REFUSED)
             await trio.aclose_forcefully(stream)
@@ -129,7 +152,7 @@ class TlsTransport:
             async with trio.open_nursery() as nursery:
                 _enter(self._handshakes, host)
                 try:
-                    link = await self._shake_hands(secured, nursery)
+                    link = await self._shake_hands(secured, nursery, carrier)
                 finally:
                     _leave(self._handshakes, host)
                 if link is None:
@@ -148,7 +171,9 @@ class TlsTransport:
         finally:
             await trio.aclose_forcefully(secured)
 
-    async def _shake_hands(self, secured: Secured, nursery: trio.Nursery) -> WebSocketLink | None:
+    async def _shake_hands(
+        self, secured: Secured, nursery: trio.Nursery, carrier: NodeId | None
+    ) -> WebSocketLink | None:
         """Returns a link once the stranger is known and speaks our protocol; None where it never does."""
         reader, metered = Reader(nursery), MeteredStream(secured)
         made: list[WebSocketLink] = []
@@ -168,7 +193,8 @@ class TlsTransport:
                 if request.path != RESOURCE:
                     await request.reject(404)
                 else:
-                    made.append(self._link(await request.accept(), metered, secured, leaf, dialled=""))
+                    opened = await request.accept()
+                    made.append(self._link(opened, metered, secured, leaf, dialled="", carrier=carrier))
             opening.cancel_scope.cancel()
 
         async def end_with_reader() -> None:
@@ -188,6 +214,7 @@ class TlsTransport:
         leaf: bytes,
         *,
         dialled: str,
+        carrier: NodeId | None,
     ) -> WebSocketLink:
         return WebSocketLink(
             opened,
@@ -198,6 +225,7 @@ class TlsTransport:
             remote=_remote(secured.transport_stream),
             dialled=dialled,
             shown=self._identity.shown_by(secured.context),
+            carrier=carrier,
         )
 
 

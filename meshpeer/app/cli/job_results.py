@@ -147,7 +147,8 @@ def fetch_results(client: ControlClient, job: str, folder: Path) -> list[Path]:
     """
     ended = [one for one in client.tasks(job) if one.wanted and one.state == "succeeded"]
     _make_folder(folder)
-    listed = [(one, client.outputs(job, one.id)) for one in ended if one.outputs]
+    # A task that ran elsewhere shows no outputs until somebody asked for the list of them.
+    listed = [(one, client.outputs(job, one.id)) for one in ended]
     clashing = _clashing(listed)
     return [
         _fetch(client, job, one.id, file, folder / one.id if one.id in clashing else folder)

@@ -11,6 +11,7 @@ from meshpeer import __version__
 from meshpeer.app.cli import show
 from meshpeer.app.cli.agreement import agreement_rows
 from meshpeer.app.cli.asked import Asked
+from meshpeer.app.cli.channel import channel_rows
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.faults import FAILED, tell
 
@@ -89,6 +90,7 @@ def _print_status(found: Status, verbose: int) -> None:
             ("roles", ", ".join(node.roles)),
             ("topology", _topology(mesh)),
             *agreement_rows(found.agreement),
+            *channel_rows(found.channel),
             ("subnet", mesh.subnet),
             ("leads to", ", ".join(node.routes)),
             ("relays", show.count(node.relays_for, "pair") if node.relays_for else ""),

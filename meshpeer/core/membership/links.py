@@ -16,7 +16,7 @@ counts as a failed dial: who is refused, or drops us at once, is not dialled in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -90,6 +90,8 @@ class _Link:
     remote: str
     dialled: str
     opened_at_s: float
+    carrier: NodeId | None = None
+    forwarded: bool = False
     greeted: bool = False
     observed_me: str = ""
     spare_since_s: float | None = None
@@ -122,6 +124,8 @@ class Links:
         admit: Admit,
         jitter: Jitter,
         reached: Callable[[NodeId], bool] = lambda node: False,
+        over: Callable[[NodeId], tuple[str, ...]] = lambda node: (),
+        forwarded: Collection[str] = (),
     ) -> None:
         self._me = me
         self._mesh = mesh
@@ -132,6 +136,10 @@ class Links:
         self._reached = reached
         """Says whether the mesh reaches a node that this one has no link to: its seed address need not be
         dialled."""
+        self._over = over
+        """Names carriers for a member whose own addresses do not answer (``carriers.address_over``)."""
+        self._forwarded = frozenset(forwarded)
+        """Addresses that lead elsewhere than they say."""
         self.clocks = Clocks()
         self._links: dict[LinkId, _Link] = {}
         self._by_peer: dict[NodeId, LinkId] = {}
@@ -158,8 +166,24 @@ class Links:
         return state.peer if state and state.greeted else None
 
     def remote_of(self, peer: NodeId) -> str:
+        """Returns where a peer's link comes from or goes to; empty where that is not the peer's address."""
+        state = self._in_use(peer)
+        return state.remote if state and not state.forwarded else ""
+
+    def carrier_of(self, peer: NodeId) -> NodeId | None:
+        """Returns the member that carries the link to a peer; None where it goes straight, or there is
+        none."""
+        state = self._in_use(peer)
+        return state.carrier if state else None
+
+    def is_forwarded(self, peer: NodeId) -> bool:
+        """Says whether the link to a peer goes through a port that a program of a user's forwards."""
+        state = self._in_use(peer)
+        return state is not None and state.forwarded
+
+    def _in_use(self, peer: NodeId) -> _Link | None:
         link = self._by_peer.get(peer)
-        return self._links[link].remote if link is not None else ""
+        return self._links[link] if link is not None else None
 
     def check(self) -> None:
         """Raises ``InvariantBroken`` where two tables disagree."""
@@ -215,7 +239,7 @@ class Links:
             if at_s is not None and at_s <= now.mono_s:
                 target.dialling, target.since_s = True, now.mono_s
                 self._due_known = False
-                effects.append(Dial(target=target.node, addresses=target.addresses))
+                effects.append(Dial(target=target.node, addresses=self._dialled(target)))
         return effects
 
     def next_deadline(self) -> Deadline | None:
@@ -246,6 +270,7 @@ class Links:
     def on_opened(self, event: LinkOpened, now: Instant) -> list[LinkEffect]:
         self._due_known = False
         state = _Link(event.link, event.peer, event.leaf, event.remote, event.dialled, now.mono_s)
+        state.carrier, state.forwarded = event.carrier, event.dialled in self._forwarded
         self._links[event.link] = state
         for target in self._targets_of(event):
             target.dialling = target.dialling and not event.dialled
@@ -260,6 +285,7 @@ class Links:
             clock_ms=int(now.unix_s * 1000),
             observed=event.remote,
             control_port=self._control_port,
+            forwarded=state.forwarded,
         )
         return [SendOnLink(link=event.link, message=hello)]
 
@@ -356,6 +382,7 @@ class Links:
         if node != state.peer:
             return self._refuse(state, "the greeting's certificate is another node's", now)
         state.greeted, state.observed_me = True, hello.observed
+        state.forwarded = state.forwarded or hello.forwarded
         self.clocks.greeted(state.peer, hello.clock_ms, now)
         if not self._by_peer:
             for seed in self._seeds.values():
@@ -390,6 +417,8 @@ class Links:
         return [*self._drop(rival, "a newer link replaces this one", now), *effects] if closes else effects
 
     def _beats(self, newer: _Link, older: _Link) -> bool:
+        if (newer.carrier is None) != (older.carrier is None):
+            return newer.carrier is None
         apart_s = newer.opened_at_s - older.opened_at_s
         if abs(apart_s) > SIMULTANEOUS_S or bool(newer.dialled) == bool(older.dialled):
             return apart_s >= 0
@@ -430,12 +459,13 @@ class Links:
             target = self._targets.get(state.peer)
             for one in [*([target] if target else []), *seeds]:
                 if not one.dialling:
-                    self._redial(one, settled, now)
+                    self._redial(one, settled, now, carried=state.carrier is not None)
         return [PeerDown(peer=state.peer, reason=reason)] if in_use else []
 
-    def _redial(self, target: _Target, settled: bool, now: Instant) -> None:
+    def _redial(self, target: _Target, settled: bool, now: Instant, *, carried: bool = False) -> None:
         if settled:
-            target.failures = 0
+            # Where its own addresses did not answer, the next dial asks carriers at once.
+            target.failures = int(carried)
             target.next_at_s = now.mono_s + (BACKOFF_FIRST_S if target.node is None else 0.0)
         else:
             self._back_off(target, now)
@@ -448,7 +478,16 @@ class Links:
         who = target.node or target.answered_by
         if who is None:
             return False
-        return who == self._me or who in self._by_peer or (target.node is None and self._reached(who))
+        straight = who in self._by_peer and (target.node is None or self.carrier_of(who) is None)
+        return who == self._me or straight or (target.node is None and self._reached(who))
+
+    def _dialled(self, target: _Target) -> tuple[str, ...]:
+        """Returns the addresses to dial: carriers only where the member's own did not answer before, and
+        nobody carries a link to it yet."""
+        node = target.node
+        if node is None or not target.failures or node in self._by_peer:
+            return target.addresses
+        return (*target.addresses, *self._over(node))
 
     def _dials_at(self, target: _Target) -> float | None:
         """Returns when to dial somebody; None where there is no need, or something under way comes first."""

@@ -26,6 +26,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello
     observed: str
     """The address of the receiver as the sender sees it."""
     control_port: int
+    forwarded: bool = False
+    """The sender dialled a port that a program such as ``ssh -L`` forwards: the address that the receiver
+    sees is not the sender's."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="refusal"):
@@ -76,6 +79,8 @@ class LinkOpened:
     """The address that we dialled; empty where the peer did."""
     shown: bytes = b""
     """This node's own leaf in that handshake; empty for the present one."""
+    carrier: NodeId | None = None
+    """The member that passes its bytes on; None for a link that goes straight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,3 +38,8 @@ class NodeConfig:
     """What this node lends to pairs that can't meet directly; None for nothing."""
     unable_to_forward: str = ""
     """Why this machine can't pass on packets; empty where it can."""
+    spare: bool = False
+    """Whether this node looks whether its tunnels answer, and asks members to carry links to those that it
+    can't dial."""
+    forwarded: tuple[str, ...] = ()
+    """Control addresses that a program of the user's, such as ``ssh -L``, forwards to a member."""

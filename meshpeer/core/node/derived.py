@@ -10,18 +10,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.carriers import address_over, choose_carriers
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.links import Links
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.membership.suspicions import needed_observers
+from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.lans import is_contested, own_prefixes
 from meshpeer.core.node.layout import Layout, make_layout
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
-from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.paths.path_mtus import USUAL_MTU
+from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
 from meshpeer.core.topology.mode import FULL, declared, mode_of
@@ -41,6 +44,7 @@ class Derived:
     overlay: Overlay
     detector: Detector
     tunnels: Tunnels
+    channels: Channels | None = None
     desired: DesiredDevice | None = None
     """What the interface shall hold, as it was last asked for."""
     deadline: Deadline | None = None
@@ -83,6 +87,7 @@ class Derived:
             self.layout(self.ledger.charter, doubted),
             link_remote=self.links.remote_of,
             gone=self.detector.dead,
+            hurried=self.channels.hurried(now) if self.channels else (),
             now=now,
         )
         self.deadline = earliest(self.tunnels.next_deadline(now), again)
@@ -144,6 +149,27 @@ class Derived:
             and (opinion := self.detector.opinion(node)) is not None
         )
 
+    def carriers(self, target: NodeId) -> tuple[str, ...]:
+        """Returns the carriers to ask for a link to a member, as addresses of a dial; nobody for who is
+        dead."""
+        opinion = self.detector.opinion(target)
+        if self.channels is None or opinion.state is State.DEAD:
+            return ()
+        chosen = choose_carriers(
+            self.ledger.me or target,
+            target,
+            linked=[one for one in self.links.peers if self.links.carrier_of(one) is None],
+            may_carry=self._may_carry,
+            voucher=opinion.voucher,
+            neighbours=self.overlay.observers(target),
+        )
+        return tuple(address_over(one, target) for one in chosen)
+
+    def _may_carry(self, node: NodeId) -> bool:
+        member = self.ledger.get(node)
+        best = member.best if member else None
+        return best is not None and Capability.RELAY in best.identity.capabilities
+
     def is_reached(self, node: NodeId) -> bool:
         """Says whether the mesh reaches a member: this node is linked to somebody, and nobody reports the
         member gone."""
@@ -183,6 +209,8 @@ class Derived:
         endpoints = member.record.control_endpoints
         observed = self.tunnels.observed_peer(member.record.wireguard_key)
         if not observed or not observed.latest_handshake_unix_s:
+            return endpoints
+        if self.channels is not None and self.channels.is_silent(node):
             return endpoints
         port = endpoints[0].rpartition(":")[2] if endpoints else DEFAULT_CONTROL_PORT
         return (*endpoints, f"[{ipv6_of(self.ledger.mesh, node)}]:{port}")

@@ -50,6 +50,8 @@ class TunnelLook:
     handshake_unix_s: int
     """0 for never."""
     works: bool
+    silent_since_unix_s: float | None = None
+    """Since when nothing answers; None where it works, or nobody has looked."""
     endpoint: str | None
     candidates: tuple[Tried, ...]
     """Best first, then those that are no candidates."""
@@ -62,11 +64,12 @@ def look_at(
     candidates: Sequence[Candidate],
     choice: EndpointChoice,
     ready: bool,
+    silent_since_unix_s: float | None = None,
     now: Instant,
 ) -> TunnelLook:
     """Puts together what is known of a tunnel."""
     handshake = observed.latest_handshake_unix_s if observed else 0
-    works = handshake_is_fresh(handshake, now.unix_s)
+    works = handshake_is_fresh(handshake, now.unix_s) and silent_since_unix_s is None
     sources = {one.endpoint: one.source for one in candidates}
     others = [one.endpoint for one in choice.history if one.endpoint not in sources]
     return TunnelLook(
@@ -75,6 +78,7 @@ def look_at(
         ready=ready,
         handshake_unix_s=handshake,
         works=works,
+        silent_since_unix_s=silent_since_unix_s,
         endpoint=observed.endpoint if observed else None,
         candidates=tuple(
             _tried(endpoint, sources.get(endpoint), choice, works) for endpoint in (*sources, *others)

@@ -9,6 +9,7 @@ import msgspec
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.ids import LinkId, NodeId, Ticket, WireGuardKey
 from meshpeer.core.membership import dialbacks
+from meshpeer.core.paths.channel import TunnelSilent
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.topology.moves import MOVE_FRAMES
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
@@ -29,7 +30,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="app
     sender_key: WireGuardKey
 
 
-FRAMES = (Applied, SeenAt, *dialbacks.FRAMES, *MOVE_FRAMES)
+FRAMES = (Applied, SeenAt, TunnelSilent, *dialbacks.FRAMES, *MOVE_FRAMES)
 
 # --- events -------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Put, Se
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
+from meshpeer.core.membership.carriers import CARRIERS_WANTED, over_in
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.membership.detector_effects import (
     DetectorEffect,
@@ -59,6 +60,7 @@ from meshpeer.core.membership.overlay import TRIED_S, Overlay
 from meshpeer.core.membership.plumtree_messages import Graft, IHave, Prune
 from meshpeer.core.membership.suspicions import SuspicionSeen
 from meshpeer.core.node.agreement import Agreement
+from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
@@ -96,6 +98,7 @@ from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
 from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.channel import TunnelSilent
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
@@ -163,6 +166,8 @@ class Node:
             admit=self._admit,
             jitter=jitter,
             reached=lambda node: self.derived.is_reached(node),
+            over=lambda node: self.derived.carriers(node),
+            forwarded=config.forwarded,
         )
         self.overlay = Overlay(me=self.me, mesh=ledger.mesh, dice=jitter)
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
@@ -182,7 +187,10 @@ class Node:
         self.underlay = Underlay(
             self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=self.counters
         )
-        self.derived = Derived(ledger, self.links, self.overlay, self.detector, self.tunnels)
+        self.channels = Channels(self.me, alive=self._is_alive, entropy=entropy) if config.spare else None
+        self.derived = Derived(
+            ledger, self.links, self.overlay, self.detector, self.tunnels, channels=self.channels
+        )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.relays = Relays(config, self.derived, self.underlay.probes, self.counters)
         self.gossip = Gossip(
@@ -198,6 +206,7 @@ class Node:
             rtt_s=self.detector.rtt_s,
             entropy=entropy,
             stored=self.presence.stored,
+            channels=self.channels,
             now=now,
         )
 
@@ -258,8 +267,9 @@ class Node:
                 return self._from_links(self.links.on_closed(event, now), now)
             case DialFailed(target=target, refused=refused):
                 effects = self._from_links(self.links.on_dial_failed(event, now), now)
-                if target is not None:
-                    self.overlay.on_unreachable(target, now)
+                if target is not None and not self._is_linked(target):
+                    if not self._may_be_carried(target, event):
+                        self.overlay.on_unreachable(target, now)
                     effects += self._from_detector(self.detector.on_dial_failed(target, refused, now), now)
                     self._stale = True
                 return effects
@@ -273,6 +283,7 @@ class Node:
                 return []
             case DeviceObserved(device=device):
                 self.tunnels.on_observed(device)
+                self.watch.on_observed(device, now)
                 words = (*self.tunnels.words(now), *self.tunnels.seen(self._is_linked, now))
                 return [effect for node, word in words for effect in self._send(node, word)]
             case SelfMessage(message=message):
@@ -314,6 +325,8 @@ class Node:
         self._stale = self._stale or self._is_due(self.relays.next_deadline(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
+        for node, word in self.channels.words() if self.channels else ():
+            effects += self._send(node, word)
         self._stale = self._stale or self.watch.has_news or self.underlay.has_news
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
@@ -368,6 +381,10 @@ class Node:
                 if not self.tunnels.goes_through_relay(peer):
                     self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
                 return []
+            case TunnelSilent():
+                if self.channels:
+                    self.channels.on_word(peer, now)
+                return []
             case DialBackAsked() | DialBackAnswered():
                 member, overlay = self.ledger.get(peer), self.tunnels.inside
                 endpoints = member.record.control_endpoints if member and member.record else ()
@@ -398,7 +415,7 @@ class Node:
                     self._stale = True
                     self.counters.add(Counter.LINKS_OPENED)
                     self.overlay.on_up(peer, now)
-                    done += self._remember(remote) if dialled else []
+                    done += self._remember(remote) if dialled and remote else []
                     done += self._from_detector(self.detector.on_up(peer, now), now)
                     compared = self.gossip.on_up(peer, now, opens=dialled or replaces)
                     done += self._from_gossip(compared, None, now)
@@ -543,6 +560,20 @@ class Node:
         for effect in effects:
             done += self._send(effect.peer, effect.message) if isinstance(effect, Send) else [effect]
         return done
+
+    def _may_be_carried(self, target: NodeId, failed: DialFailed) -> bool:
+        """Says whether a link over a member is still to be tried; looks for carriers where this node knows
+        none."""
+        if not self.config.spare or any(over_in(one) for one in failed.addresses):
+            return False
+        if self.derived.carriers(target):
+            return True
+        for node in self.overlay.observers(target)[:CARRIERS_WANTED]:
+            self.overlay.need(node, self._now)
+        return False
+
+    def _is_alive(self, peer: NodeId) -> bool:
+        return self.detector.opinion(peer).state is State.ALIVE
 
     def _is_linked(self, peer: NodeId) -> bool:
         return self.links.link_to(peer) is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from meshpeer.core.addressing.ula import mesh_prefix
@@ -180,12 +180,13 @@ class Tunnels:
         *,
         link_remote: Callable[[NodeId], str],
         gone: Collection[NodeId] = (),
+        hurried: Collection[NodeId] = (),
         now: Instant,
     ) -> DesiredDevice | None:
         """Returns what the interface shall hold now; None before this node is in the roster itself.
 
         ``gone`` are those that this node itself believes to be: a hub waits for no tunnel to them, nor to
-        those that are doubted.
+        those that are doubted. ``hurried`` are those who live and whose tunnels answer nothing.
         """
         mine = roster.get(self._me)
         if mine is None:
@@ -239,6 +240,7 @@ class Tunnels:
                 continue
             candidates = candidates_of(planned.node, inside)
             observed = self._held.get(planned.public_key)
+            tunnel.choice.hurried = planned.node in hurried
             if self._is_ready(tunnel, candidates, now):
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
         keys = {planned.public_key for planned in self.plan.peers}
@@ -246,7 +248,7 @@ class Tunnels:
             del self._tunnels[key]
         mtus = plan_mtus(
             self.plan,
-            view=self.view,
+            view=layout.shape.view,
             found=self.mtus,
             usual=charter.mtu,
             mesh=overlay,
@@ -314,8 +316,12 @@ class Tunnels:
         tunnel = self._tunnels.get(self._keys[node]) if node in self._keys else None
         return tunnel is not None and tunnel.choice.chosen is not None
 
-    def look(self, listed: Listed, link_remote: str, now: Instant) -> TunnelLook | None:
-        """Returns all that is known here of the tunnel to a member; None where there is to be none."""
+    def look(
+        self, listed: Listed, link_remote: str, now: Instant, silent_since_unix_s: float | None = None
+    ) -> TunnelLook | None:
+        """Returns all that is known here of the tunnel to a member; None where there is to be none.
+
+        ``silent_since_unix_s``: since when nothing answers in it, where somebody has looked."""
         tunnel = self._tunnels.get(listed.record.wireguard_key)
         if tunnel is None or tunnel.node != listed.node:
             return None
@@ -330,6 +336,7 @@ class Tunnels:
             ),
             choice=tunnel.choice,
             ready=now.mono_s >= tunnel.ready_at_s,
+            silent_since_unix_s=silent_since_unix_s,
             now=now,
         )
 

@@ -1,4 +1,4 @@
-"""The watch: what this node sees of the mesh's paths, to be shown in its record.
+"""The watch: what this node sees of the mesh's paths, to be shown in its record, and of its own tunnels.
 
 It brings together the plan (whom to probe), the probes and their outcome, and the round trips of links.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Note
 from meshpeer.core.ids import NodeId
+from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.messages import AnswerEchoes, EchoAsked, EchoHeard
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
@@ -16,6 +18,7 @@ from meshpeer.core.records.kinds import LeaveRecord, MemberRecord, Seen
 from meshpeer.core.topology.distances import MEASURE_EVERY_S, Distances
 from meshpeer.core.topology.hub_aims import aims_of
 from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
+from meshpeer.core.wgconf.model import ObservedDevice
 
 
 class Watch:
@@ -29,9 +32,12 @@ class Watch:
         rtt_s: Callable[[NodeId], float | None],
         entropy: Callable[[int], bytes],
         stored: MemberRecord | LeaveRecord | None,
+        channels: Channels | None = None,
         now: Instant,
     ) -> None:
+        """``channels``: None for a node that does not look whether its tunnels answer."""
         self._tunnels = tunnels
+        self._channels = channels
         self._roster = roster
         self._rtt_s = rtt_s
         self.probes = HubProbes(entropy)
@@ -53,8 +59,9 @@ class Watch:
 
     @property
     def has_news(self) -> bool:
-        """Says whether there is something to show that was not taken yet."""
-        return self.seen != self._shown
+        """Says whether there is something to show that was not taken yet, or a tunnel began or ceased to
+        work."""
+        return self.seen != self._shown or (self._channels is not None and self._channels.has_news)
 
     def take(self) -> Seen:
         """Returns what the record is to say from now on."""
@@ -63,7 +70,11 @@ class Watch:
 
     def next_deadline(self) -> Deadline | None:
         measure = Deadline(self._measure_at_s, "measure how far regions are")
-        return earliest(self.probes.next_deadline(), measure if self._tells_distances else None)
+        return earliest(
+            self.probes.next_deadline(),
+            self._channels.next_deadline() if self._channels else None,
+            measure if self._tells_distances else None,
+        )
 
     def follow_plan(self, now: Instant) -> list[AnswerEchoes]:
         """Takes the plan as it is now; returns on which addresses to answer, where that is something new."""
@@ -78,10 +89,22 @@ class Watch:
         }
         aims = aims_of(routes, self._tunnels.plan, shaken)
         self.probes.update(aims, now)
-        if aims.addresses == self._answering:
+        addresses = aims.addresses
+        if self._channels is not None:
+            members = {one.node: one for one in routes.members}
+            self._channels.follow(self._tunnels.plan, members, now)
+            if routes.mine is not None:
+                addresses = tuple(one for one in (routes.mine.ipv4, routes.mine.ipv6) if one)
+        if addresses == self._answering:
             return []
-        self._answering = aims.addresses
-        return [AnswerEchoes(addresses=aims.addresses)]
+        self._answering = addresses
+        return [AnswerEchoes(addresses=addresses)]
+
+    def on_observed(self, device: ObservedDevice | None, now: Instant) -> None:
+        """Takes what the interface shows."""
+        routes = self._tunnels.routes
+        if self._channels is not None and routes is not None:
+            self._channels.observe(device, routes.shape.view.keepalive_s, now)
 
     def on_echo(self, event: EchoAsked | EchoHeard, now: Instant) -> None:
         match event:
@@ -89,12 +112,14 @@ class Watch:
                 self.probes.on_asked(source)
             case EchoHeard(number=number, source=source):
                 self.probes.on_answer(number, source, now)
+                if self._channels is not None:
+                    self._channels.on_echo(number, source, now)
 
-    def tick(self, now: Instant) -> list[AskEcho]:
-        """Returns the probes that are due."""
+    def tick(self, now: Instant) -> list[AskEcho | Note]:
+        """Returns the probes that are due, and what is worth a line in the log."""
         if now.mono_s >= self._measure_at_s:
             self._measure(now)
-        return self.probes.tick(now)
+        return [*self.probes.tick(now), *(self._channels.tick(now) if self._channels else ())]
 
     # --- distances ------------------------------------------------------------------------------------------
 

@@ -80,7 +80,16 @@ class RelayReason:
     """Relays that this node could ask."""
 
 
-Reason = PathReason | NoTunnelsReason | StayReason | StateReason | RelayReason
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReason:
+    """The control link of a pair does not go straight."""
+
+    node: NodeId
+    carrier: NodeId | None
+    """The member that carries it; None for one through a port that a program of the user's forwards."""
+
+
+Reason = PathReason | NoTunnelsReason | StayReason | StateReason | RelayReason | LinkReason
 
 
 class Advice(enum.Enum):
@@ -140,6 +149,9 @@ class Known:
     unix_s: float
     relayed: Callable[[NodeId], RelayReason | None] = lambda _: None
     """Of this node's own tunnels."""
+    carrier_of: Callable[[NodeId], NodeId | None] = lambda _: None
+    """The member that carries this node's link to another."""
+    forwarded: Callable[[NodeId], bool] = lambda _: False
 
 
 def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
@@ -171,6 +183,7 @@ def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
             *(() if without else path_reasons(known.shape, source, target)),
             *held,
             *relayed,
+            *_links(known, peer),
             *_states(known, path or ends),
         ),
         looks=tuple(look for look in shown if look is not None),
@@ -216,6 +229,14 @@ def _verdict(
         return Verdict.PLANNED
     linked = known.me in ends and known.linked(_other(ends, known.me))
     return Verdict.LINK if linked else Verdict.NONE
+
+
+def _links(known: Known, peer: NodeId | None) -> list[LinkReason]:
+    if peer is None:
+        return []
+    carrier = known.carrier_of(peer)
+    odd = carrier is not None or known.forwarded(peer)
+    return [LinkReason(node=peer, carrier=carrier)] if odd else []
 
 
 def _states(known: Known, nodes: tuple[NodeId, ...]) -> list[StateReason]:

@@ -24,7 +24,8 @@ TRY_S = 6.0
 """A candidate is tried a little longer than WireGuard's REKEY_TIMEOUT of 5 s, so each gets two
 initiations."""
 TRY_MAX_S = 48.0
-"""Each round through all candidates is twice as slow as the one before, up to this long for each."""
+"""Each round through all candidates is twice as slow as the one before, up to this long for each; not
+where the peer lives and waits for the tunnel, too."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -121,7 +122,11 @@ class EndpointChoice:
     """Candidates given up since the tunnel worked last, or since the candidates changed."""
     fresh: bool = False
     """The last handshake is so: the choice works."""
+    hurried: bool = False
+    """The peer lives, and its tunnel answers nothing: whatever kept packets away may end at any time."""
     history: Tries = field(default_factory=Tries)
+    _resume: str | None = None
+    """Whose turn it was when the endpoint that worked last took it."""
 
     def update(
         self, candidates: tuple[str, ...], handshake_unix_s: float, now: Instant, working: str | None = None
@@ -166,6 +171,12 @@ class EndpointChoice:
     def _take_next(self, candidates: tuple[str, ...], now: Instant) -> None:
         if self.chosen in candidates:
             following = candidates[(candidates.index(self.chosen) + 1) % len(candidates)]
+            worked = self.history.worked_last()
+            if self.hurried and worked in candidates and worked != self.chosen:
+                # What worked last is the likeliest: every other turn is its.
+                self._resume, following = following if following != worked else None, worked
+            else:
+                following, self._resume = self._resume if self._resume in candidates else following, None
             self.tries += 1
         else:
             following = candidates[0]
@@ -176,7 +187,7 @@ class EndpointChoice:
         self.chosen, self.tried_since_s = following, now.mono_s
 
     def _given_up_at_s(self) -> float:
-        rounds = min(self.tries // max(1, len(self.candidates)), 8)
+        rounds = 0 if self.hurried else min(self.tries // max(1, len(self.candidates)), 8)
         return self.tried_since_s + min(TRY_S * 2.0**rounds, TRY_MAX_S)
 
 

@@ -41,6 +41,11 @@ class Tries:
     def of(self, endpoint: str) -> Try | None:
         return self._held.get(endpoint)
 
+    def worked_last(self) -> str | None:
+        """Returns the endpoint of the last handshake; None where there never was one."""
+        shaken = [one for one in self._held.values() if one.handshake_unix_s is not None]
+        return max(shaken, key=lambda one: one.handshake_unix_s or 0.0).endpoint if shaken else None
+
     def took_up(self, endpoint: str, now: Instant) -> None:
         before = self._held.pop(endpoint, None)
         shaken = before.handshake_unix_s if before else None

@@ -215,6 +215,8 @@ class FakeApi:
         self.tasks_of: dict[str, list[Task]] = {}
         self.printed: dict[tuple[str, str], bytes] = {}
         self.made: dict[str, dict[str, bytes]] = {}
+        self.made_elsewhere = False
+        """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.lies: dict[str, str] = {}
         """Path -> SHA-256 announced for it, whatever it is."""
         self.job_state = "succeeded"
@@ -329,7 +331,9 @@ class FakeApi:
                     id=graph.id_of(TaskIndex(one)),
                     name=graph.spec_of(TaskIndex(one)).name,
                     index=graph.element_of(TaskIndex(one)),
-                    outputs=tuple(self.made.get(graph.id_of(TaskIndex(one)), {})),
+                    outputs=()
+                    if self.made_elsewhere
+                    else tuple(self.made.get(graph.id_of(TaskIndex(one)), {})),
                     wanted=graph.is_sink(TaskIndex(one)),
                     stdout_bytes=len(self.printed.get((graph.id_of(TaskIndex(one)), "stdout"), b"")),
                     stderr_bytes=len(self.printed.get((graph.id_of(TaskIndex(one)), "stderr"), b"")),

@@ -318,6 +318,13 @@ def test_outputs_with_one_path_stand_in_their_tasks_folders(agent: FakeApi, call
     assert _files("got") == ["a[0]/x", "a[1]/x", "y"]
 
 
+def test_outputs_that_others_made_come_home_too(agent: FakeApi, call: Call, home: Path) -> None:
+    Path("job.yaml").write_text("name: j\ntasks: {a: {run: ['true'], array: 0-1}}\n")
+    agent.made, agent.made_elsewhere = {"a[0]": {"x": b"0"}, "a[1]": {"y": b"1"}}, True
+    assert call("jobs", "submit", "job.yaml", "--wait", "--output", "got").code == 0
+    assert _files("got") == ["x", "y"]
+
+
 def test_an_output_below_another_ones_file_stands_apart(agent: FakeApi, call: Call, home: Path) -> None:
     Path("job.yaml").write_text("name: j\ntasks: {a: {run: ['true']}, b: {run: ['true']}}\n")
     agent.made = {"a": {"x": b"0"}, "b": {"x/y": b"1"}}

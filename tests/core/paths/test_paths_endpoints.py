@@ -87,6 +87,28 @@ def test_each_round_is_slower_up_to_a_limit() -> None:
     assert spans == [6, 6, 12, 12, 24, 24, TRY_MAX_S, TRY_MAX_S, 48, 48, 48, 48]
 
 
+def test_what_worked_last_has_every_other_turn_while_a_living_peer_is_silent() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN, PUBLIC, LINK), UNIX + 1, at(1), PUBLIC)
+    choice.hurried = True
+    turns = [choice.update((LAN, PUBLIC, LINK), UNIX + 1, at(190 + TRY_S * turn)) for turn in range(9)]
+    assert turns == [LINK, PUBLIC, LAN, PUBLIC, LINK, PUBLIC, LAN, PUBLIC, LINK]
+    choice.hurried = False
+    turns = [choice.update((LAN, PUBLIC, LINK), UNIX + 1, at(1_000 * turn)) for turn in range(1, 5)]
+    assert turns == [LAN, PUBLIC, LINK, LAN]
+
+
+def test_a_silent_peer_that_lives_is_tried_at_full_pace_for_ever() -> None:
+    choice, spans = EndpointChoice(hurried=True), []
+    choice.update((LAN, PUBLIC), 0, at(0))
+    for turn in range(1, 9):
+        deadline = choice.next_deadline()
+        assert deadline is not None
+        spans.append(deadline.at_s - TRY_S * (turn - 1))
+        choice.update((LAN, PUBLIC), 0, at(TRY_S * turn))
+    assert spans == [TRY_S] * 8
+
+
 def test_a_fresh_handshake_is_never_left() -> None:
     choice = EndpointChoice()
     choice.update((LAN, PUBLIC), 0, at(0))
