@@ -8,7 +8,7 @@ through core.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import trio
@@ -19,6 +19,8 @@ from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkC
 from meshpeer.core.node.messages import FrameReceived, SendFrame
 from meshpeer.core.wire.frames import Channel
 from meshpeer.runtime.ports import DialFault, Link, LinkOver, Transport
+
+ADDRESS_GONE = "this machine's address is gone"
 
 
 class BulkHandler(Protocol):
@@ -61,6 +63,14 @@ class LinkKeeper:
         if link is not None:
             self._bulk.detach(effect.link)
             link.close_soon(effect.reason)
+
+    def keep_from(self, addresses: Collection[str]) -> None:
+        """Ends links from addresses that this machine has no more: nothing comes back to those, and TCP would
+        take minutes to say so."""
+        for number, link in list(self._links.items()):
+            if link.local and link.local not in addresses:
+                self.close(CloseLink(link=number, reason=ADDRESS_GONE))
+                self._post(LinkClosed(link=number, reason=ADDRESS_GONE))
 
     def dial(self, effect: Dial) -> None:
         self._nursery.start_soon(self._dial, effect)

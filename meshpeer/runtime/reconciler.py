@@ -53,6 +53,10 @@ class Reconciler:
         self._desired = device
         self._wake.set()
 
+    def look_soon(self) -> None:
+        """Looks at the interface a moment from now, and not only at the next regular time."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Runs until cancelled. The interface stays: tunnels outlive the agent."""
         while True:

@@ -46,6 +46,7 @@ class WebSocketLink:
         peer: NodeId,
         leaf: bytes,
         remote: str,
+        local: str,
         dialled: str,
         shown: bytes,
     ) -> None:
@@ -55,6 +56,7 @@ class WebSocketLink:
         self.peer = peer
         self.leaf = leaf
         self.remote = remote
+        self.local = local
         self.dialled = dialled
         self.shown = shown
         self._control: collections.deque[bytes] = collections.deque()

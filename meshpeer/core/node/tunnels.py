@@ -89,6 +89,7 @@ class Tunnels:
         self._early: set[WireGuardKey] = set()
         """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
+        self._routed: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
@@ -98,6 +99,10 @@ class Tunnels:
         """What the plan was made from; None before the first."""
         self.moves = Moves(me)
         self.reflections = Reflections()
+        self.mute: Collection[NodeId] = ()
+        """Whose tunnels shook hands lately and answer nothing; kept by ``Watch``."""
+        self.looks = 0
+        """How often the interface was looked at."""
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
         self.inside: tuple[str, ...] = ()
@@ -110,9 +115,10 @@ class Tunnels:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def attached(self, prefixes: tuple[str, ...]) -> None:
-        """Sets the prefixes of this machine's own networks."""
-        self._attached = prefixes
+    def attached(self, prefixes: tuple[str, ...], routed: tuple[str, ...] = ()) -> None:
+        """Sets the prefixes of this machine's own networks, with its addresses there, and those that it
+        routes into the interface, whoever said so."""
+        self._attached, self._routed = prefixes, routed
 
     def on_applied(self, message: Applied, now: Instant) -> None:
         if message.receiver_key != self._key.public:
@@ -125,6 +131,7 @@ class Tunnels:
 
     def on_observed(self, device: ObservedDevice | None) -> None:
         self.observed = device
+        self.looks += 1
         self._held = {peer.public_key: peer for peer in device.peers} if device else {}
         if device is None:
             for tunnel in self._tunnels.values():
@@ -217,17 +224,19 @@ class Tunnels:
             looked=self.observed is not None,
         )
         # What goes into a tunnel must not carry one.
-        inside = self.inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
+        routed = (*self._routed, *(one for one in self.plan.routes if one not in left_out))
+        inside = self.inside = tuple(dict.fromkeys((*overlay, *routed)))
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             candidates = candidates_of(planned.node, inside)
             observed = self._held.get(planned.public_key)
             if self._is_ready(tunnel, candidates, now):
-                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
+                mute = planned.node in self.mute
+                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now, mute=mute)
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
-        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out)
+        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, self.mute)
 
     @property
     def is_warm(self) -> bool:
@@ -288,6 +297,18 @@ class Tunnels:
             now=now,
         )
 
+    def shook_hands(self, node: NodeId) -> bool:
+        """Says whether the tunnel to a member ever worked."""
+        peer = self._tunnel_to(node)
+        return peer is not None and peer.latest_handshake_unix_s > 0
+
+    def take_moved(self) -> list[NodeId]:
+        """Returns whose endpoints changed while their tunnels worked, since this was asked last."""
+        moved = [tunnel.node for tunnel in self._tunnels.values() if tunnel.choice.moved]
+        for tunnel in self._tunnels.values():
+            tunnel.choice.moved = False
+        return sorted(moved)
+
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
 
@@ -328,6 +349,8 @@ class Tunnels:
             port=listed.record.wireguard_port,
             attached=self._attached,
             overlay=overlay,
+            mine=self.reflections.shown_now,
+            my_port=self._port,
         )
 
     @staticmethod
@@ -339,11 +362,17 @@ class Tunnels:
 
     @staticmethod
     def _endpoint(
-        tunnel: _Tunnel, candidates: tuple[str, ...], observed: ObservedPeer | None, now: Instant
+        tunnel: _Tunnel,
+        candidates: tuple[str, ...],
+        observed: ObservedPeer | None,
+        now: Instant,
+        *,
+        mute: bool,
     ) -> str | None:
         if observed is None:
             return tunnel.choice.update(candidates, 0, now)
-        return tunnel.choice.update(candidates, observed.latest_handshake_unix_s, now, observed.endpoint)
+        shaken_s = observed.latest_handshake_unix_s
+        return tunnel.choice.update(candidates, shaken_s, now, observed.endpoint, mute=mute)
 
     def _local(self, charter: CharterRecord, mine: Listed) -> LocalInterface:
         subnet, prefix = ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh)

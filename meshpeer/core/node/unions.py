@@ -27,6 +27,7 @@ from meshpeer.core.node.messages import (
     ForwardingFailed,
     FrameReceived,
     LeaveAsked,
+    LookAtDevice,
     MembersChanged,
     RenameAsked,
     SeedFound,
@@ -68,6 +69,7 @@ NodeEffect = (
     | CloseLink
     | Persist
     | ApplyDevice
+    | LookAtDevice
     | Forward
     | AnswerEchoes
     | AskEcho

@@ -1,6 +1,7 @@
 """The watch: what this node sees of the mesh's paths, to be shown in its record.
 
-It brings together the plan (whom to probe), the probes and their outcome, and the round trips of links.
+It brings together the plan (whom to probe), the probes and their outcome, the checks of this node's own
+tunnels, and the round trips of links.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.node.messages import AnswerEchoes, EchoAsked, EchoHeard
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.paths.tunnel_checks import TunnelChecks, TunnelSeen
 from meshpeer.core.records.kinds import LeaveRecord, MemberRecord, Seen
 from meshpeer.core.topology.distances import MEASURE_EVERY_S, Distances
 from meshpeer.core.topology.hub_aims import aims_of
 from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
+from meshpeer.core.topology.plan import Routes
+from meshpeer.core.wgconf.model import tunnel_works
+
+ASLEEP_S = 3.0
+"""A process that was not let run for so long was stopped, or its machine slept: what stands on its other side
+may have changed meanwhile."""
 
 
 class Watch:
@@ -35,6 +43,7 @@ class Watch:
         self._roster = roster
         self._rtt_s = rtt_s
         self.probes = HubProbes(entropy)
+        self.checks = TunnelChecks(entropy)
         if isinstance(stored, MemberRecord):
             self.probes.book.resume(stored.hubs_failed, now)
         self._distances = Distances()
@@ -53,17 +62,22 @@ class Watch:
 
     @property
     def has_news(self) -> bool:
-        """Says whether there is something to show that was not taken yet."""
-        return self.seen != self._shown
+        """Says whether there is something to show, or to act upon, that was not taken yet."""
+        return self.seen != self._shown or self.checks.mute != self._tunnels.mute
 
     def take(self) -> Seen:
-        """Returns what the record is to say from now on."""
+        """Returns what the record is to say from now on; tunnels that answer nothing count as such."""
+        self._tunnels.mute = self.checks.mute
         self._shown = self.seen
         return self._shown
 
     def next_deadline(self) -> Deadline | None:
         measure = Deadline(self._measure_at_s, "measure how far regions are")
-        return earliest(self.probes.next_deadline(), measure if self._tells_distances else None)
+        return earliest(
+            self.probes.next_deadline(),
+            self.checks.next_deadline(),
+            measure if self._tells_distances else None,
+        )
 
     def follow_plan(self, now: Instant) -> list[AnswerEchoes]:
         """Takes the plan as it is now; returns on which addresses to answer, where that is something new."""
@@ -78,23 +92,57 @@ class Watch:
         }
         aims = aims_of(routes, self._tunnels.plan, shaken)
         self.probes.update(aims, now)
-        if aims.addresses == self._answering:
+        self.checks.update(self._seen(routes, now), self._tunnels.looks, now)
+        for node in self._tunnels.take_moved():
+            self.checks.suspect(node, now)
+        mine = routes.mine if keys else None
+        addresses = tuple(one for one in (mine.ipv4, mine.ipv6) if one) if mine else ()
+        if addresses == self._answering:
             return []
-        self._answering = aims.addresses
-        return [AnswerEchoes(addresses=aims.addresses)]
+        self._answering = addresses
+        return [AnswerEchoes(addresses=addresses)]
+
+    def _seen(self, routes: Routes, now: Instant) -> dict[NodeId, TunnelSeen]:
+        """Returns the tunnels that lead to their peer's own addresses, as they were seen last."""
+        members = {one.node: one for one in routes.members}
+        seen: dict[NodeId, TunnelSeen] = {}
+        for planned in self._tunnels.plan.peers:
+            peer, member = self._tunnels.observed_peer(planned.public_key), members.get(planned.node)
+            if peer is None or member is None:
+                continue
+            own = ((member.ipv6, 128), (member.ipv4, 32))
+            seen[planned.node] = TunnelSeen(
+                addresses=tuple(one for one, bits in own if f"{one}/{bits}" in planned.allowed_ips),
+                fresh=tunnel_works(peer, now.unix_s),
+                handshake_unix_s=peer.latest_handshake_unix_s,
+                rx_bytes=peer.rx_bytes,
+                endpoint=peer.endpoint,
+            )
+        return seen
+
+    def on_network_changed(self, now: Instant) -> None:
+        """This machine's addresses or routes are other ones now."""
+        self.checks.suspect_all(now)
+
+    def on_lag(self, lag_s: float, now: Instant) -> None:
+        """This process ran late."""
+        self.probes.on_lag(now)
+        if lag_s >= ASLEEP_S:
+            self.checks.suspect_all(now)
 
     def on_echo(self, event: EchoAsked | EchoHeard, now: Instant) -> None:
         match event:
             case EchoAsked(source=source):
                 self.probes.on_asked(source)
-            case EchoHeard(number=number, source=source):
+            case EchoHeard(number=number, source=source) if not self.checks.on_answer(number, source, now):
                 self.probes.on_answer(number, source, now)
 
     def tick(self, now: Instant) -> list[AskEcho]:
-        """Returns the probes that are due."""
+        """Returns the probes and echoes that are due."""
         if now.mono_s >= self._measure_at_s:
             self._measure(now)
-        return self.probes.tick(now)
+        echoes = [AskEcho(number=one.number, address=one.address) for one in self.checks.tick(now)]
+        return [*self.probes.tick(now), *echoes]
 
     # --- distances ------------------------------------------------------------------------------------------
 

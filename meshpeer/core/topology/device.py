@@ -39,10 +39,11 @@ def device_from_plan(
     local: LocalInterface,
     endpoints: Mapping[NodeId, str | None],
     left_out: Collection[str] = (),
+    mute: Collection[NodeId] = (),
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
     nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
-    either."""
+    either. ``mute`` are those whose tunnels answer nothing."""
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
         endpoint = endpoints.get(planned.node)
@@ -52,6 +53,7 @@ def device_from_plan(
                 allowed_ips=tuple(one for one in planned.allowed_ips if one not in left_out),
                 endpoint=endpoint,
                 keepalive_s=planned.keepalive_s if endpoint else 0,
+                mute=bool(endpoint) and planned.node in mute,
             )
         )
     addresses = (*((str(local.ipv4),) if local.ipv4 else ()), str(local.ipv6))

@@ -177,6 +177,7 @@ class MemoryLink:
         self.shown = mine.chain[0]
         self.dialled = dialled
         self.remote = remote
+        self.local = ""
         self._outward = outward
         self._inward = inward
         self._tally = tally
