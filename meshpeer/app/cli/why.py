@@ -90,17 +90,27 @@ def _print_tunnel(tunnel: WhyTunnel, found: Why) -> None:
     show.line()
     show.line(show.heading(f"The tunnel to {show.clean(tunnel.to)}: {shaken}"))
     rows = [
-        (one.endpoint, SOURCES.get(one.source, one.source), _state(one))
+        (one.endpoint, SOURCES.get(one.source, one.source), _state(one), _known(one))
         for one in found.candidates
         if one.tunnel == tunnel.to
     ]
     if not rows:
         show.line("  no endpoint is known that could be tried")
-    widths = [max((show.width_of(show.clean(row[column])) for row in rows), default=0) for column in range(3)]
+    widths = [max((show.width_of(show.clean(row[column])) for row in rows), default=0) for column in range(4)]
     for row in rows:
         cells = [show.clean(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
         for line in _wrapped("  ".join(cells).rstrip(), "  ", "      ", keep_gaps=True):
             show.line(line)
+
+
+def _known(one: WhyCandidate) -> str:
+    if one.known_since is None:
+        return ""
+    return f"known for {_span(one.known_since)}"
+
+
+def _span(since: str) -> str:
+    return show.seconds(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
 
 
 def _state(one: WhyCandidate) -> str:
@@ -108,8 +118,7 @@ def _state(one: WhyCandidate) -> str:
     state = one.state.replace("_", " ")
     if one.since is None:
         return state
-    span_s = (datetime.now(UTC) - datetime.fromisoformat(one.since)).total_seconds()
-    span = show.seconds(max(0.0, span_s))
+    span = _span(one.since)
     return f"{state} for {span}" if one.state in ("working", "trying") else f"{state} {span} ago"
 
 

@@ -25,7 +25,7 @@ from meshpeer.core.node.lans import Lans, Ways
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, lacks_family, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
@@ -295,6 +295,7 @@ class Tunnels:
             choice=tunnel.choice,
             ready=now.mono_s >= tunnel.ready_at_s,
             now=now,
+            apart=lacks_family(listed.record.wireguard_endpoints, self._attached),
         )
 
     def shook_hands(self, node: NodeId) -> bool:

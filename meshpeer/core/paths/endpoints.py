@@ -152,6 +152,8 @@ class EndpointChoice:
     """The candidates changed under a fresh handshake: what it leads to may be there no more. For the caller to
     take back."""
     history: Tries = field(default_factory=Tries)
+    known: dict[str, float] = field(default_factory=dict)
+    """Since when each candidate is one (Unix seconds)."""
 
     def update(
         self,
@@ -176,6 +178,7 @@ class EndpointChoice:
             better = bool(candidates) and candidates[0] not in self.candidates
             position = self.candidates.index(self.chosen) if self.chosen in self.candidates else 0
             self.candidates, self.tries = candidates, 0
+            self.known = {one: self.known.get(one, now.unix_s) for one in candidates}
             if not self.fresh and (better or self.chosen not in candidates):
                 # Two behind routers have to try each other's at about one time: when they hear of it. Where
                 # one is gone and none is better, those behind it get their turn.
