@@ -25,7 +25,14 @@ from meshpeer.core.node.lans import Lans, Ways
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, lacks_family, rank_candidates
+from meshpeer.core.paths.endpoints import (
+    Candidate,
+    EndpointChoice,
+    Source,
+    is_public,
+    lacks_family,
+    rank_candidates,
+)
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
@@ -39,6 +46,9 @@ from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPe
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
 EARLY_WORDS_MAX = 256
+PRIVATE_WAITS_S = 2.5
+"""A tunnel whose peer is known by private addresses of other networks alone waits so long for word of where
+others see it: an initiation to nobody keeps WireGuard from the next for REKEY_TIMEOUT, 5 s."""
 SECOND_WAITS_S = 0.3
 """How long the higher id leaves the first initiation to the lower: a long round trip. A side that gets an
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
@@ -62,6 +72,8 @@ class _Tunnel:
     ready_at_s: float
     told: bool
     choice: EndpointChoice
+    held_back: bool | None = None
+    """It waits for a better endpoint; None: it never had to."""
 
 
 class Tunnels:
@@ -228,9 +240,10 @@ class Tunnels:
         inside = self.inside = tuple(dict.fromkeys((*overlay, *routed)))
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
-            candidates = candidates_of(planned.node, inside)
+            ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), inside)
+            candidates = tuple(one.endpoint for one in ranked)
             observed = self._held.get(planned.public_key)
-            if self._is_ready(tunnel, candidates, now):
+            if self._is_ready(tunnel, ranked, now):
                 mute = planned.node in self.mute
                 endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now, mute=mute)
         keys = {planned.public_key for planned in self.plan.peers}
@@ -354,11 +367,18 @@ class Tunnels:
             my_port=self._port,
         )
 
-    @staticmethod
-    def _is_ready(tunnel: _Tunnel, candidates: tuple[str, ...], now: Instant) -> bool:
+    def _is_ready(self, tunnel: _Tunnel, ranked: tuple[Candidate, ...], now: Instant) -> bool:
+        hopeless = bool(ranked) and ranked[0].source is Source.PRIVATE
+        if tunnel.held_back and not hopeless:
+            tunnel.held_back = False
+            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
+        if now.mono_s >= tunnel.ready_at_s and hopeless and tunnel.held_back is None:
+            tunnel.held_back = True
+            tunnel.ready_at_s = now.mono_s + PRIVATE_WAITS_S
         if now.mono_s >= tunnel.ready_at_s:
+            tunnel.held_back = False
             return True
-        tunnel.choice.candidates = candidates
+        tunnel.choice.candidates = tuple(one.endpoint for one in ranked)
         return False
 
     @staticmethod
