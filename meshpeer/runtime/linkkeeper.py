@@ -47,6 +47,8 @@ class LinkKeeper:
         self._nursery = nursery
         self._links: dict[LinkId, Link] = {}
         self._numbers = itertools.count(1)
+        self._told: set[LinkId] = set()
+        """Links whose end was told before it came: they say goodbye into a void for a moment."""
         self.dial_faults: dict[tuple[str, ...], DialFault] = {}
         """Why the last dial of these addresses failed, for ``status`` and ``doctor``."""
 
@@ -70,6 +72,7 @@ class LinkKeeper:
         for number, link in list(self._links.items()):
             if link.local and link.local not in addresses:
                 self.close(CloseLink(link=number, reason=ADDRESS_GONE))
+                self._told.add(number)
                 self._post(LinkClosed(link=number, reason=ADDRESS_GONE))
 
     def dial(self, effect: Dial) -> None:
@@ -122,4 +125,7 @@ class LinkKeeper:
         finally:
             self._links.pop(number, None)
             self._bulk.detach(number)
-            self._post(LinkClosed(link=number, reason=reason))
+            if number in self._told:
+                self._told.remove(number)
+            else:
+                self._post(LinkClosed(link=number, reason=reason))

@@ -170,6 +170,8 @@ class EndpointChoice:
         ``working`` is the endpoint that the interface has now; under a fresh handshake it is the choice,
         unless the tunnel is found ``mute``.
         """
+        if tuple(self.known) != candidates:
+            self.known = {one: self.known.get(one, now.unix_s) for one in candidates}
         shaken = handshake_is_fresh(handshake_unix_s, now.unix_s)
         falls_silent = shaken and mute and not self.mute
         self.fresh, self.mute = shaken and not mute, shaken and mute
@@ -178,7 +180,6 @@ class EndpointChoice:
             better = bool(candidates) and candidates[0] not in self.candidates
             position = self.candidates.index(self.chosen) if self.chosen in self.candidates else 0
             self.candidates, self.tries = candidates, 0
-            self.known = {one: self.known.get(one, now.unix_s) for one in candidates}
             if not self.fresh and (better or self.chosen not in candidates):
                 # Two behind routers have to try each other's at about one time: when they hear of it. Where
                 # one is gone and none is better, those behind it get their turn.

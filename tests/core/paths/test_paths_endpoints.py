@@ -171,6 +171,16 @@ def test_a_mute_tunnel_goes_back_to_the_name_that_its_address_came_from() -> Non
     assert choice.update((name,), UNIX + 1, at(3), resolved, mute=True) == name
 
 
+def test_how_long_a_candidate_is_known_counts_from_when_it_came_and_ends_when_it_goes() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN,), 0, at(0))
+    choice.update((PUBLIC, LAN), 0, at(5))
+    assert choice.known == {PUBLIC: UNIX + 5, LAN: UNIX}
+    choice.update((PUBLIC,), 0, at(6))
+    choice.update((PUBLIC, LAN), 0, at(7))
+    assert choice.known == {PUBLIC: UNIX + 5, LAN: UNIX + 7}
+
+
 def test_candidates_that_change_under_a_fresh_handshake_are_told_once() -> None:
     choice = EndpointChoice()
     choice.update((LAN,), 0, at(0))
