@@ -72,8 +72,10 @@ class _Tunnel:
     ready_at_s: float
     told: bool
     choice: EndpointChoice
-    held_back: bool | None = None
-    """It waits for a better endpoint; None: it never had to."""
+    held_back: bool = False
+    """It waited, or waits, for an endpoint that leads somewhere."""
+    hastened: bool = False
+    """Such a one came."""
 
 
 class Tunnels:
@@ -368,15 +370,15 @@ class Tunnels:
         )
 
     def _is_ready(self, tunnel: _Tunnel, ranked: tuple[Candidate, ...], now: Instant) -> bool:
-        hopeless = bool(ranked) and ranked[0].source is Source.PRIVATE
-        if tunnel.held_back and not hopeless:
-            tunnel.held_back = False
-            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
-        if now.mono_s >= tunnel.ready_at_s and hopeless and tunnel.held_back is None:
+        best = ranked[0].source if ranked else None
+        if best is Source.PRIVATE and now.mono_s >= tunnel.ready_at_s and not tunnel.held_back:
             tunnel.held_back = True
             tunnel.ready_at_s = now.mono_s + PRIVATE_WAITS_S
+        if best is Source.REFLECTED and not tunnel.hastened:
+            # What comes too early the peer's router drops, as it would later; it lets the peer's own in then.
+            tunnel.hastened = True
+            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
         if now.mono_s >= tunnel.ready_at_s:
-            tunnel.held_back = False
             return True
         tunnel.choice.candidates = tuple(one.endpoint for one in ranked)
         return False
