@@ -74,7 +74,8 @@ def peer_view(
     )
     rtt = node.detector.rtt_s(one.node)
     path = "link" if linked else "none"
-    if handshake is not None and handshake < HANDSHAKE_FRESH_S:
+    mute = direct and one.node in node.tunnels.mute
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S and not mute:
         path = "direct" if direct else "hub"
     voucher = name_of(node, opinion.voucher) if opinion.voucher else ""
     return Peer(

@@ -175,8 +175,8 @@ def _todo(found: Explanation, words: Words) -> tuple[str, ...]:
             )
         case Advice.OTHER_FAMILY:
             return (
-                f"give {me} or {peer} an address of the family that the other has: between IPv4 alone and IPv6 "
-                "alone no tunnel can be direct",
+                f"give {me} or {peer} an address of the family that the other has: between IPv4 alone "
+                "and IPv6 alone no tunnel can be direct",
             )
         case Advice.PING:
             return (f"`meshpeer ping {peer}`: without keepalives an idle tunnel makes no handshakes",)

@@ -1,5 +1,5 @@
-"""Members on one network find each other by multicast DNS, beside another program on port 5353, and nothing of
-them is left there when they stop."""
+"""Members on one network find each other by multicast DNS, beside another program on port 5353, and nothing
+of them is left there when they stop."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_avahi_on_the_same_machine_sees_them_come_and_go(make_lab: MakeLab, tmp_
     alpha, bravo = lab.node("alpha"), lab.node("bravo")
     with avahi(alpha, tmp_path):
         meshkit.found_mesh(lab, "alpha", "bravo")
-        meshkit.until(lambda: {alpha.address(), bravo.address()} <= resolved(alpha), "Avahi sees both", HEARD_S)
+        meshkit.until(
+            lambda: {alpha.address(), bravo.address()} <= resolved(alpha), "Avahi sees both", HEARD_S
+        )
         meshkit.meshpeer(bravo, "down")
         meshkit.until(lambda: bravo.address() not in resolved(alpha), "Avahi sees bravo go", HEARD_S)
         assert alpha.address() in resolved(alpha)

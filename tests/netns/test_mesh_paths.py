@@ -71,7 +71,9 @@ def test_symmetric_nat_reaches_who_is_open_and_is_known_for_what_it_is(make_lab:
         reaches(other, name)
     ports = {endpoint(lab.node(name), "inside").rpartition(":")[2] for name in ("public", "second")}
     assert len(ports) == 2
-    meshkit.until(lambda: all(port in text_of(other, "inside") for port in ports), "both are told", WORDS_HEARD_S)
+    meshkit.until(
+        lambda: all(port in text_of(other, "inside") for port in ports), "both are told", WORDS_HEARD_S
+    )
     assert meshkit.peers(inside)["other"].path != "direct"
 
 

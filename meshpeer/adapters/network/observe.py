@@ -1,5 +1,5 @@
-"""Reads addresses and routes with ``ip -json`` where it is installed, else from the socket layer. Which of them
-peers may be told is for ``core.addressing.own_addresses``.
+"""Reads addresses and routes with ``ip -json`` where it is installed, else from the socket layer. Which of
+them peers may be told is for ``core.addressing.own_addresses``.
 """
 
 from __future__ import annotations

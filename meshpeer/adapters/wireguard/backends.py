@@ -105,7 +105,9 @@ class CommandWireGuard:
         if self._process is None or await self.observe() is None:
             return
         dump = parse_dump(await run_tool("wg", "show", self._interface, "dump"))
-        same = [SetPeer(public_key=one.public_key, endpoint=one.endpoint) for one in dump.peers if one.endpoint]
+        same = [
+            SetPeer(public_key=one.public_key, endpoint=one.endpoint) for one in dump.peers if one.endpoint
+        ]
         for call in plan_calls(self._interface, same):
             await self._run(call)
 

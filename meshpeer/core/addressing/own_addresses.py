@@ -60,6 +60,7 @@ class OwnAddresses:
 
 def own_addresses(links: Collection[LinkSeen], *, interface: str) -> OwnAddresses:
     """Returns what to tell of this machine's addresses; ``interface`` is the mesh's own."""
+    found: list[AddressSeen] = []
     for wanted in (_is_outside, _is_tunnel, _is_loopback):
         found = [
             one

@@ -1,12 +1,12 @@
 """Chooses a tunnel's endpoint: one candidate at a time, for as long as no handshake is fresh.
 
 WireGuard itself roams to wherever the peer's last authenticated packet came from, so an endpoint is set only
-to get a tunnel going; under a fresh handshake it is left alone, unless the tunnel is found mute, and the one that
-works is the first to be tried when it goes stale. Candidates come best first: an address on a network that this machine is attached
-to, the address of the control link, a configured public endpoint, the rest. What must never carry a tunnel
-is no candidate: the mesh's own addresses and what is routed into it (tunnel in tunnel), this machine's own
-endpoint, addresses that mean another machine on every machine, and those of a family that this machine has
-no address of.
+to get a tunnel going; under a fresh handshake it is left alone, unless the tunnel is found mute
+(``tunnel_checks``), and the one that works is the first to be tried when it goes stale. Candidates come best
+first: an address on a network that this machine is attached to, the address of the control link, a configured
+public endpoint, the rest. What must never carry a tunnel is no candidate: the mesh's own addresses and what
+is routed into it (tunnel in tunnel), this machine's own endpoint, addresses that mean another machine on
+every machine, and those of a family that this machine has no address of.
 
 Many homes have the same prefix (192.168.1.0/24). So a private address on a network that this machine is
 attached to is near only where nothing shows that it stands behind another router: if members see both
@@ -149,8 +149,8 @@ class EndpointChoice:
     mute: bool = False
     """The tunnel shook hands lately and answers nothing: its endpoint is to be written all the same."""
     moved: bool = False
-    """The candidates changed under a fresh handshake: what it leads to may be there no more. For the caller to
-    take back."""
+    """The candidates changed under a fresh handshake: what it leads to may be there no more. For the caller
+    to take back."""
     history: Tries = field(default_factory=Tries)
     known: dict[str, float] = field(default_factory=dict)
     """Since when each candidate is one (Unix seconds)."""

@@ -17,7 +17,7 @@ it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -260,7 +260,7 @@ class TunnelChecks:
 
     # --- echoes ---------------------------------------------------------------------------------------------
 
-    def _ask(self, node: NodeId, now: Instant) -> Iterable[Echo]:
+    def _ask(self, node: NodeId, now: Instant) -> list[Echo]:
         echoes: list[Echo] = []
         for address in self._known[node].seen.addresses:
             while len(self._asked) >= ASKED_MAX:

@@ -8,9 +8,7 @@ from meshpeer.core.addressing.own_addresses import AddressSeen, LinkSeen, own_ad
 
 LOOPBACK = LinkSeen(name="lo", addresses=(AddressSeen(address="127.0.0.1", prefix_length=8, scope="host"),))
 CABLE = LinkSeen(name="eth0", addresses=(AddressSeen(address="192.168.7.2", prefix_length=24),))
-MESH = LinkSeen(
-    name="wg0", kind="wireguard", addresses=(AddressSeen(address="10.10.0.2", prefix_length=24),)
-)
+MESH = LinkSeen(name="wg0", kind="wireguard", addresses=(AddressSeen(address="10.10.0.2", prefix_length=24),))
 
 
 def test_a_cable_is_told_and_loopback_and_the_mesh_itself_are_not() -> None:
@@ -54,7 +52,9 @@ def test_a_bridge_of_guests_alone_is_not_told(kind: str) -> None:
 
 
 def test_a_container_has_a_veth_of_its_own() -> None:
-    assert own_addresses((link("eth0", "172.17.0.2", kind="veth"),), interface="wg0").usable == ("172.17.0.2",)
+    assert own_addresses((link("eth0", "172.17.0.2", kind="veth"),), interface="wg0").usable == (
+        "172.17.0.2",
+    )
 
 
 @pytest.mark.parametrize("kind", ["wireguard", "tun", "gre"])

@@ -136,7 +136,9 @@ def test_a_mapping_that_moved_for_one_observer_ranks_behind_and_makes_no_changin
         mine.on_seen(node(number), SeenAt(endpoint=HERE), at(0))
     mine.published(OWN, OVERLAY, at(0))
     mine.on_seen(node(1), SeenAt(endpoint=THERE), at(1))
-    assert mine.published(OWN, OVERLAY, at(1)) == ((THERE, HERE), UNKNOWN), "at once: nobody saw the old since"
+    assert mine.published(OWN, OVERLAY, at(1)) == ((THERE, HERE), UNKNOWN), (
+        "at once: nobody saw the old since"
+    )
     mine.on_seen(node(2), SeenAt(endpoint=THERE), at(12))
     assert mine.published(OWN, OVERLAY, at(12)) == ((THERE, HERE), STEADY)
 

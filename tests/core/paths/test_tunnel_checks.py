@@ -282,9 +282,8 @@ class Bench:
         after = self.checks.next_deadline()
         assert after is None or after.at_s > self.now.mono_s or self.checks.mute, "time stands still"
         for echo in echoes:
-            if echo.address in self.tunnels[self.of(echo.address)].addresses:
-                if self.of(echo.address) not in self.deaf:
-                    self.checks.on_answer(echo.number, echo.address, self.now)
+            if self.of(echo.address) not in self.deaf:
+                self.checks.on_answer(echo.number, echo.address, self.now)
 
     def of(self, text: str) -> NodeId:
         return next(one for one, seen in self.tunnels.items() if text in seen.addresses)
