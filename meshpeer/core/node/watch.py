@@ -21,6 +21,8 @@ from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import tunnel_works
 
+LATE_S = 0.5
+"""A delay that no answer's way explains; a busy machine is a tenth of a second late all the time."""
 ASLEEP_S = 3.0
 """A process that was not let run for so long was stopped, or its machine slept: what stands on its other side
 may have changed meanwhile."""
@@ -127,6 +129,8 @@ class Watch:
     def on_lag(self, lag_s: float, now: Instant) -> None:
         """This process ran late."""
         self.probes.on_lag(now)
+        if lag_s >= LATE_S:
+            self.checks.on_lag(now)
         if lag_s >= ASLEEP_S:
             self.checks.suspect_all(now)
 

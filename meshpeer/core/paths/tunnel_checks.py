@@ -83,8 +83,6 @@ class _Known:
     answers: bool = False
     shook: bool = False
     """It had a fresh handshake at the last update."""
-    learn_s: tuple[float, ...] = ()
-    """When it is to be asked whether it answers."""
     checked_s: float = float("-inf")
     rx: tuple[int, float] = (0, float("-inf"))
     """Bytes at the last look that counted, and when that was."""
@@ -97,6 +95,8 @@ class TunnelChecks:
 
     entropy: Callable[[int], bytes]
     _known: dict[NodeId, _Known] = field(default_factory=dict)
+    _learns: dict[NodeId, tuple[float, ...]] = field(default_factory=dict)
+    """When those are to be asked of whom it is not known whether they answer."""
     _checks: dict[NodeId, _Check] = field(default_factory=dict)
     _waiting: dict[NodeId, None] = field(default_factory=dict)
     _asked: dict[int, tuple[NodeId, float]] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class TunnelChecks:
 
     def next_deadline(self) -> Deadline | None:
         checks = [one.next_s for one in self._checks.values()]
-        learns = [one.learn_s[0] for one in self._known.values() if one.learn_s]
+        learns = [times_s[0] for times_s in self._learns.values()]
         return earliest(
             Deadline(min(checks), "a tunnel is checked") if checks else None,
             Deadline(min(learns), "find out whether a tunnel answers") if learns else None,
@@ -123,6 +123,7 @@ class TunnelChecks:
         """Takes what the interface held when it was looked at last; ``look`` counts looks."""
         for node in [one for one in self._known if one not in tunnels]:
             del self._known[node]
+            self._learns.pop(node, None)
             self._checks.pop(node, None)
             self._waiting.pop(node, None)
         quiet: list[NodeId] = []
@@ -131,7 +132,7 @@ class TunnelChecks:
             if known is None:
                 known = self._known[node] = _Known(seen)
             if seen.fresh and not known.shook and not known.answers:
-                known.learn_s = tuple(now.mono_s + pause_s for pause_s in LEARN_S)
+                self._learns[node] = tuple(now.mono_s + pause_s for pause_s in LEARN_S)
             known.seen, known.shook = seen, seen.fresh
             self._follow(node, known, look, now)
             if look != self._look and self._has_gone_quiet(known, now):
@@ -146,10 +147,8 @@ class TunnelChecks:
         if known is None or known.seen.endpoint is None or node in self._checks or node in self._waiting:
             return
         known.checked_s = now.mono_s
-        if len(self._checks) >= CHECKS_MAX:
-            self._waiting[node] = None
-        else:
-            self._begin(node, known, now)
+        self._waiting[node] = None
+        self._begin_waiting(now)
 
     def suspect_all(self, now: Instant) -> None:
         """This machine's network changed, or it slept: any tunnel may be cut."""
@@ -163,6 +162,12 @@ class TunnelChecks:
             else:
                 self.suspect(node, now)
 
+    def on_lag(self, now: Instant) -> None:
+        """This process ran late: answers may lie unread."""
+        for node, check in list(self._checks.items()):
+            if check.mute_since_s is None:
+                self._begin(node, self._known[node], now)
+
     def on_answer(self, number: int, source: str, now: Instant) -> bool:
         """Takes what came back; says whether it was one of these echoes."""
         asked = self._asked.get(number)
@@ -171,7 +176,7 @@ class TunnelChecks:
             return False
         del self._asked[number]
         known.answers = True
-        known.learn_s = ()
+        self._learns.pop(asked[0], None)
         self._end(asked[0], now)
         return True
 
@@ -179,13 +184,18 @@ class TunnelChecks:
         """Returns the echoes that are due."""
         self._forget(now)
         echoes: list[Echo] = []
-        for node, known in self._known.items():
-            if known.learn_s and now.mono_s >= known.learn_s[0]:
-                known.learn_s = tuple(at_s for at_s in known.learn_s if at_s > now.mono_s)
+        for node, times_s in list(self._learns.items()):
+            if now.mono_s >= times_s[0]:
+                left = tuple(at_s for at_s in times_s if at_s > now.mono_s)
+                if left:
+                    self._learns[node] = left
+                else:
+                    del self._learns[node]
                 echoes += self._ask(node, now)
         for node, check in list(self._checks.items()):
             if now.mono_s >= check.next_s:
                 echoes += self._step(node, check, now)
+        self._begin_waiting(now)
         return echoes
 
     # --- rules ----------------------------------------------------------------------------------------------
@@ -196,9 +206,13 @@ class TunnelChecks:
 
     def _end(self, node: NodeId, now: Instant) -> None:
         self._checks.pop(node, None)
-        while self._waiting and len(self._checks) < CHECKS_MAX:
-            waiting = next(iter(self._waiting))
-            self._begin(waiting, self._known[waiting], now)
+        self._begin_waiting(now)
+
+    def _begin_waiting(self, now: Instant) -> None:
+        """Begins what waits for its turn. Who is mute has had it."""
+        while self._waiting and len(self._checks) - len(self.mute) < CHECKS_MAX:
+            node = next(iter(self._waiting))
+            self._begin(node, self._known[node], now)
 
     def _step(self, node: NodeId, check: _Check, now: Instant) -> list[Echo]:
         known = self._known[node]
@@ -232,7 +246,7 @@ class TunnelChecks:
             return
         shaken = seen.handshake_unix_s > check.handshake_unix_s
         if shaken or (before is not None and seen.rx_bytes > before):
-            known.answers, known.learn_s = False, (now.mono_s,)
+            known.answers, self._learns[node] = False, (now.mono_s,)
             self._end(node, now)
         elif not seen.fresh:
             self._end(node, now)

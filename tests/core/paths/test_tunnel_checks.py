@@ -167,6 +167,32 @@ def test_a_change_of_the_network_asks_all_but_so_many_at_once() -> None:
     assert len({one.address for one in bench.asked if ":" in one.address}) == 3 * CHECKS_MAX
 
 
+def test_who_is_mute_takes_nobodys_turn() -> None:
+    bench = Bench(2 * CHECKS_MAX)
+    bench.run(100)
+    bench.deaf = {node(number) for number in range(1, CHECKS_MAX + 1)}
+    bench.checks.suspect_all(bench.now)
+    bench.run(VERDICT_S + 1)
+    assert len(bench.checks.mute) == CHECKS_MAX
+    bench.deaf = {node(number) for number in range(1, 2 * CHECKS_MAX + 1)}
+    bench.checks.suspect_all(bench.now)
+    bench.run(VERDICT_S + 1)
+    assert len(bench.checks.mute) == 2 * CHECKS_MAX
+
+
+def test_who_ran_late_judges_nobody_by_answers_that_it_has_not_read() -> None:
+    bench = Bench(1)
+    bench.run(1)
+    bench.deaf = {node(1)}
+    bench.checks.suspect(node(1), bench.now)
+    bench.run(VERDICT_S - 0.1)
+    bench.checks.on_lag(bench.now)
+    bench.run(VERDICT_S - 0.1)
+    assert bench.checks.mute == ()
+    bench.run(0.3)
+    assert bench.checks.mute == (node(1),)
+
+
 def test_an_answer_counts_once_and_only_from_whom_it_was_asked_of() -> None:
     bench = Bench(2)
     bench.deaf = {node(1), node(2)}
