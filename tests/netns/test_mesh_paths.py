@@ -122,27 +122,20 @@ def test_addresses_that_lead_nowhere_are_shown_to_nobody_and_a_changed_one_at_on
     reaches(public, "inside")
 
 
-def test_jumbo_frames_pass_where_every_network_on_the_way_takes_them(make_lab: MakeLab) -> None:
+def test_jumbo_frames_pass_where_the_network_takes_them(make_lab: MakeLab) -> None:
     lab = make_lab("jumbo")
-    for source, target, lan, mtu in (
-        ("alpha", "bravo", "wide", 9040),
-        ("bravo", "charlie", "usual", 9000),
-        ("charlie", "delta", "plain", 1500),
-    ):
-        address = lab.node(target).address(lan)
-        assert carries(lab.node(source), address, mtu)
-        assert not carries(lab.node(source), address, mtu + 1)
+    alpha, bravo = lab.node("alpha"), lab.node("bravo")
+    assert carries(alpha, bravo.address(), 9040)
+    assert not carries(alpha, bravo.address(), 9041)
 
 
-def test_a_narrow_way_swallows_what_is_too_big_and_says_nothing(make_lab: MakeLab) -> None:
+def test_a_narrow_way_takes_what_fits_and_nothing_larger(make_lab: MakeLab) -> None:
     lab = make_lab("narrow")
-    near, far = lab.node("near"), lab.node("far")
-    listen = far.popen(["python3", "-c", LISTEN])
+    alpha, bravo, outside = lab.node("alpha"), lab.node("bravo"), lab.node("r2").address("net")
+    listen = bravo.popen(["python3", "-c", LISTEN])
     try:
-        assert arrives(near, far, 1280)
-        assert not arrives(near, far, 1281)
-        cached = near.run(["ip", "route", "get", far.address()]).stdout
-        assert "mtu" not in cached, "nobody told it"
+        assert arrives(alpha, outside, 1280)
+        assert not arrives(alpha, outside, 1281)
     finally:
         listen.kill()
         listen.wait()
@@ -164,18 +157,19 @@ ip link set guest0 up
 LISTEN = """
 import socket
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind(("", 7))
+udp.bind(("", 51820))
 while True:
     data, source = udp.recvfrom(65535)
     udp.sendto(b"%d" % len(data), source)
 """
 ASK = """
-import socket, sys
+import contextlib, socket, sys
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 udp.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER, IP_PMTUDISC_PROBE: never in fragments
 udp.settimeout(0.3)
 for _ in range(5):
-    udp.sendto(bytes(int(sys.argv[2]) - 28), (sys.argv[1], 7))
+    with contextlib.suppress(OSError):  # A router's word of the last one may come with this one.
+        udp.sendto(bytes(int(sys.argv[2]) - 28), (sys.argv[1], 51820))
     try:
         sys.exit(0 if udp.recv(99) else 1)
     except TimeoutError:
@@ -212,5 +206,5 @@ def carries(node: Node, address: str, size: int) -> bool:
     return node.run(ping, check=False).returncode == 0
 
 
-def arrives(node: Node, other: Node, size: int) -> bool:
-    return node.run(["python3", "-c", ASK, other.address(), str(size)], check=False).returncode == 0
+def arrives(node: Node, address: str, size: int) -> bool:
+    return node.run(["python3", "-c", ASK, address, str(size)], check=False).returncode == 0

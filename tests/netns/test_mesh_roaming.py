@@ -32,7 +32,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with meshkit.shown_lab(request, meshkit.SHIPPED_LABS / "roaming.toml") as lab:
         meshkit.call(lab.nodes.values(), NAME, lab.node("r4").address("net"))
         meshkit.found(lab.node("server"), "--endpoint", NAME)
-        invite = meshkit.invite(lab.node("server"), "--uses", "3")
+        made = lab.node("server").run(["meshpeer", "invite", "--uses", "3"])
+        assert f"Seeds: {NAME}:51821" in made.stderr
+        invite = made.stdout.strip()
         for name in ("public", "still", "mobile"):
             meshkit.join(lab.node(name), invite)
         for name in ("public", "still", "server"):
