@@ -193,8 +193,9 @@ class EndpointChoice:
             self.chosen = working or self.chosen
             self.tried_since_s, self.tries = now.mono_s, 0
         if falls_silent:
-            self.chosen, self.tries = working or self.chosen, 0
-            self._take_next(candidates, now)
+            self.chosen, self.tries = working or self.chosen, 1
+            # From the best one on: news of where the peer is now stands first.
+            self._take(next((one for one in candidates if one != self.chosen), self.chosen), now)
             return self.chosen
         if self.chosen is not None:
             self.history.saw(self.chosen, handshake_unix_s if self.fresh else None, now)
@@ -218,7 +219,10 @@ class EndpointChoice:
             self.tries += 1
         else:
             following = candidates[0]
-        if following != self.chosen:
+        self._take(following, now)
+
+    def _take(self, following: str | None, now: Instant) -> None:
+        if following is not None and following != self.chosen:
             if self.chosen is not None:
                 self.history.gave_up(self.chosen, now)
             self.history.took_up(following, now)

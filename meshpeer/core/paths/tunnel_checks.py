@@ -25,8 +25,9 @@ from meshpeer.core.ids import NodeId
 
 ASK_GAPS_S = (0.3, 0.4, 0.5)
 """Between the first echoes of a check."""
-VERDICT_S = 2.0
-"""A check without an answer by then ends: longer than any path's round trip."""
+VERDICT_S, VERDICT_MIN_S = 2.0, 1.0
+"""A check without an answer by then ends: longer than any path's round trip. Sooner, where the last one is
+known to have been short."""
 MUTE_ASK_S = 1.0
 """A mute tunnel is asked so often: each of its endpoints gets an echo in its turn."""
 LEARN_S = (0.0, 5.0, 60.0)
@@ -81,6 +82,8 @@ class _Check:
 class _Known:
     seen: TunnelSeen
     answers: bool = False
+    rtt_s: float = VERDICT_S
+    """Of its last answer."""
     shook: bool = False
     """It had a fresh handshake at the last update."""
     checked_s: float = float("-inf")
@@ -175,7 +178,7 @@ class TunnelChecks:
         if asked is None or known is None or source not in known.seen.addresses:
             return False
         del self._asked[number]
-        known.answers = True
+        known.answers, known.rtt_s = True, now.mono_s - asked[1]
         self._learns.pop(asked[0], None)
         self._end(asked[0], now)
         return True
@@ -219,14 +222,14 @@ class TunnelChecks:
         if check.mute_since_s is not None:
             check.next_s = now.mono_s + MUTE_ASK_S
             return self._ask(node, now)
-        if now.mono_s >= check.since_s + VERDICT_S:
+        verdict_s = check.since_s + min(VERDICT_S, VERDICT_MIN_S + 4 * known.rtt_s)
+        if now.mono_s >= verdict_s:
             if not (known.answers and known.seen.fresh):
                 self._end(node, now)
                 return []
             check.mute_since_s, check.next_s = now.mono_s, now.mono_s
             self._suspect_around(node, now)
             return []
-        verdict_s = check.since_s + VERDICT_S
         gap_s = ASK_GAPS_S[check.asked] if check.asked < len(ASK_GAPS_S) else VERDICT_S
         check.asked += 1
         check.next_s = min(now.mono_s + gap_s, verdict_s)

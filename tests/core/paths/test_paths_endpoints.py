@@ -156,6 +156,13 @@ def test_a_mute_tunnel_is_left_at_once_and_each_candidate_gets_a_short_time_in_t
     assert choice.next_deadline() is None
 
 
+def test_a_mute_tunnel_tries_the_best_first_whatever_stands_behind_the_one_that_worked() -> None:
+    choice = EndpointChoice()
+    choice.update((LINK, PUBLIC), 0, at(0))
+    choice.update((LINK, PUBLIC), UNIX + 1, at(2), LINK)
+    assert choice.update((LAN, LINK, PUBLIC), UNIX + 1, at(3), LINK, mute=True) == LAN
+
+
 def test_a_mute_tunnel_with_one_candidate_stays_there() -> None:
     choice = EndpointChoice()
     choice.update((LAN,), 0, at(0))

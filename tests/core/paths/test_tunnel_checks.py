@@ -18,6 +18,7 @@ from meshpeer.core.paths.tunnel_checks import (
     BUSY_BYTES,
     CHECKS_MAX,
     LEARN_S,
+    VERDICT_MIN_S,
     VERDICT_S,
     Echo,
     TunnelChecks,
@@ -68,13 +69,25 @@ def test_one_that_answered_before_and_answers_nothing_is_mute_until_it_answers()
     bench.run(1)
     bench.deaf = {node(1)}
     bench.checks.suspect(node(1), bench.now)
-    bench.run(VERDICT_S - 0.1)
+    bench.run(VERDICT_MIN_S - 0.1)
     assert bench.checks.mute == ()
     bench.run(0.2)
     assert bench.checks.mute == (node(1),)
     bench.deaf = set()
     bench.run(1.1)
     assert bench.checks.mute == ()
+
+
+def test_a_path_that_takes_long_is_given_longer() -> None:
+    bench = Bench(1)
+    bench.slow_s = 0.25
+    bench.run(1)
+    bench.deaf = {node(1)}
+    bench.checks.suspect(node(1), bench.now)
+    bench.run(VERDICT_S - 0.1)
+    assert bench.checks.mute == ()
+    bench.run(0.2)
+    assert bench.checks.mute == (node(1),)
 
 
 def test_bytes_from_a_mute_tunnel_clear_it_and_its_silence_says_nothing_any_more() -> None:
@@ -185,9 +198,9 @@ def test_who_ran_late_judges_nobody_by_answers_that_it_has_not_read() -> None:
     bench.run(1)
     bench.deaf = {node(1)}
     bench.checks.suspect(node(1), bench.now)
-    bench.run(VERDICT_S - 0.1)
+    bench.run(VERDICT_MIN_S - 0.1)
     bench.checks.on_lag(bench.now)
-    bench.run(VERDICT_S - 0.1)
+    bench.run(VERDICT_MIN_S - 0.1)
     assert bench.checks.mute == ()
     bench.run(0.3)
     assert bench.checks.mute == (node(1),)
@@ -277,6 +290,9 @@ class Bench:
         }
         self.deaf: set[NodeId] = set()
         self.asked: list[Echo] = []
+        self.slow_s = 0.0
+        """The round trip."""
+        self._way: list[tuple[float, Echo]] = []
         self.now = Instant(1_000.0, float(UNIX))
         self.looks = 0
         self._look_s = self.now.mono_s
@@ -300,6 +316,7 @@ class Bench:
         if self.now.mono_s >= self._look_s:
             self._look_s += LOOK_S
             self.look()
+        self._answer()
         due = self.checks.next_deadline()
         if due is None or due.at_s > self.now.mono_s:
             return
@@ -307,7 +324,13 @@ class Bench:
         self.asked += echoes
         after = self.checks.next_deadline()
         assert after is None or after.at_s > self.now.mono_s or self.checks.mute, "time stands still"
-        for echo in echoes:
+        self._way += [(self.now.mono_s + self.slow_s, echo) for echo in echoes]
+        self._answer()
+
+    def _answer(self) -> None:
+        back = [echo for at_s, echo in self._way if at_s <= self.now.mono_s]
+        self._way = [one for one in self._way if one[0] > self.now.mono_s]
+        for echo in back:
             if self.of(echo.address) not in self.deaf:
                 self.checks.on_answer(echo.number, echo.address, self.now)
 
