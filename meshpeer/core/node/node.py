@@ -255,9 +255,7 @@ class Node:
                 self.links.seed(address, now)
                 return self._from_links(self.links.tick(now), now)
             case EndpointsChanged():
-                if self.presence.control:
-                    self.watch.on_network_changed(now)
-                    self.tunnels.reflections.on_network_changed()
+                self.watch.on_network(event, now)
                 self.presence.control, self.presence.wireguard = event.control, event.wireguard
                 self.tunnels.lans.routes = event.routes
                 return []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.ids import NodeId
-from meshpeer.core.node.messages import AnswerEchoes, EchoAsked, EchoHeard
+from meshpeer.core.node.messages import AnswerEchoes, EchoAsked, EchoHeard, EndpointsChanged
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.paths.tunnel_checks import TunnelChecks, TunnelSeen
@@ -51,6 +51,8 @@ class Watch:
         self._distances = Distances()
         self._measure_at_s = now.mono_s + MEASURE_EVERY_S
         self._answering: tuple[str, ...] = ()
+        self._network: tuple[object, ...] | None = None
+        """Addresses and the way out, as they were seen last."""
         self._shown = self.seen
 
     @property
@@ -122,9 +124,15 @@ class Watch:
             )
         return seen
 
-    def on_network_changed(self, now: Instant) -> None:
-        """This machine's addresses or routes are other ones now."""
-        self.checks.suspect_all(now)
+    def on_network(self, event: EndpointsChanged, now: Instant) -> None:
+        """Takes what this machine's network is now. Routes by gateways come and go on a router all day; only
+        the way out counts."""
+        ways = tuple(one for one in event.routes if one.on_link or one.prefix.endswith("/0"))
+        network = (event.control, event.wireguard, ways)
+        if self._network not in (None, network):
+            self.checks.suspect_all(now)
+            self._tunnels.reflections.on_network_changed()
+        self._network = network
 
     def on_lag(self, lag_s: float, now: Instant) -> None:
         """This process ran late."""

@@ -3,6 +3,7 @@ elsewhere where nothing comes back."""
 
 from __future__ import annotations
 
+from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.effects import LagMeasured
 from meshpeer.core.node.messages import ApplyDevice, EndpointsChanged, LookAtDevice
 from meshpeer.core.node.tunnels import PRIVATE_WAITS_S
@@ -29,6 +30,18 @@ def test_the_first_look_at_the_network_is_no_change() -> None:
     effects.clear()
     world.run(0.01)
     assert joiner.node is not None
+    assert not [one for one in effects if isinstance(one, AskEcho)]
+
+
+def test_routes_by_gateways_that_come_and_go_are_no_other_network() -> None:
+    world, hosts, effects = mesh()
+    assert hosts[1].node is not None
+    shown = hosts[1].node.presence
+    for number in range(5):
+        route = Route(prefix=f"10.{number}.0.0/16", device="eth0", on_link=False)
+        changed = EndpointsChanged(control=shown.control, wireguard=shown.wireguard, routes=(route,))
+        world.post(hosts[1], changed)
+        world.run(0.5)
     assert not [one for one in effects if isinstance(one, AskEcho)]
 
 
@@ -116,7 +129,8 @@ def move(world: World, host: Host, ip: str = "") -> None:
     assert host.node is not None
     shown = host.node.presence
     wireguard = (f"{ip}:51820",) if ip else shown.wireguard
-    world.post(host, EndpointsChanged(control=shown.control, wireguard=wireguard))
+    way = Route(prefix="0.0.0.0/0", device="eth1", on_link=False)
+    world.post(host, EndpointsChanged(control=shown.control, wireguard=wireguard, routes=(way,)))
 
 
 def devices(effects: list[object]) -> list[DesiredDevice]:
