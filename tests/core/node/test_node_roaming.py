@@ -6,11 +6,12 @@ from __future__ import annotations
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.effects import LagMeasured
 from meshpeer.core.node.messages import ApplyDevice, EndpointsChanged, LookAtDevice
-from meshpeer.core.node.tunnels import PRIVATE_WAITS_S
+from meshpeer.core.node.tunnels import UNCONFIRMED_READY_S
 from meshpeer.core.paths.tunnel_checks import VERDICT_S
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
 from meshpeer.sim.host import Host
+from meshpeer.sim.network import nat_address
 from meshpeer.sim.world import World
 
 MEMBERS = 4
@@ -105,8 +106,18 @@ def test_a_known_peer_that_links_anew_has_the_interface_looked_at_and_a_joiner_h
     assert [one for one in effects if isinstance(one, LookAtDevice)]
 
 
-def test_the_time_that_private_addresses_wait_is_shorter_than_wireguards_own() -> None:
-    assert PRIVATE_WAITS_S < 5.0
+def test_who_is_seen_behind_a_router_is_tried_there_at_once() -> None:
+    world = World(1)
+    founder = world.found("alpha", topology="full")
+    world.run(0.5)
+    left, right = world.make_joiner("left"), world.make_joiner("right")
+    for number, host in enumerate((left, right), 1):
+        host.nat = number
+        world.enter(host, founder)
+        world.run(UNCONFIRMED_READY_S - 1)
+    assert right.node is not None
+    assert right.node.links.link_to(left.id) is None
+    assert peer_of(right, left).endpoint == f"{nat_address(1)}:51820"
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
