@@ -310,7 +310,7 @@ class Agent:
         self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)
         self.reconciler = Reconciler(self.wireguard, self.clock, post, self.log.write, self._key_names)
         self.endpoint_moves = EndpointMoves(
-            self.wireguard, self.clock, self.reconciler.look, self.log.write, nursery
+            self.wireguard, self.clock, self.reconciler.look_soon, self.log.write, nursery
         )
         self.attempts = Attempts(
             me=self.node.me,

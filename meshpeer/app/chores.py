@@ -39,6 +39,7 @@ class Chores:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._endpoints = EndpointsChanged(control=(), wireguard=())
+        self._endpoints_changed = trio.Event()
         self.pages_port = 0
         """Where this machine's pages are, once they are; 0 where there are none."""
         self.pages_fault: EnvironmentFault | None = None
@@ -58,7 +59,11 @@ class Chores:
 
     async def look_at_network(self) -> None:
         network = await observe_network(self._agent.settings.file.wireguard.interface)
-        self._agent.node.tunnels.attached(network.attached)
+        interface = self._agent.settings.file.wireguard.interface
+        routed = tuple(
+            one.prefix for one in network.routes if one.device == interface and not one.prefix.endswith("/0")
+        )
+        self._agent.node.tunnels.attached(network.attached, routed)
         hosts = [f"[{one}]" if ":" in one else one for one in network.addresses]
         control = [f"{host}:{self._agent.transport.port}" for host in hosts]
         wireguard = [f"{host}:{self._agent.node.config.wireguard_port}" for host in hosts]
@@ -66,14 +71,19 @@ class Chores:
         if endpoint:
             control.insert(0, f"{endpoint.rpartition(':')[0]}:{self._agent.transport.port}")
             wireguard.insert(0, endpoint)
-        interface = self._agent.settings.file.wireguard.interface
         changed = EndpointsChanged(
             control=tuple(control[:8]),
             wireguard=tuple(wireguard[:8]),
             routes=tuple(one for one in network.routes if one.device != interface),
         )
+        if network.held is not None:
+            self._agent.keeper.keep_from(network.held)
         if changed != self._endpoints:
             self._endpoints = changed
+            self._endpoints_changed.set()
+            with contextlib.suppress(EnvironmentFault):
+                # What is wrong with the interface the reconciler finds, too, and tells.
+                await self._agent.wireguard.renew_sources()
             self._agent.driver.post(changed)
 
     async def keep_hosts(self) -> None:
@@ -129,6 +139,15 @@ class Chores:
         )
 
     async def discover(self) -> None:
+        """Announces this node and listens to others; anew whenever this machine's network is another one."""
+        while True:
+            changed = self._endpoints_changed = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._discover_here)
+                await changed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _discover_here(self) -> None:
         discovery = open_discovery(mdns=self._agent.settings.file.mesh.mdns)
         fingerprint = key_text(self._agent.state.mesh)
         async with trio.open_nursery() as nursery:

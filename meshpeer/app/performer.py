@@ -22,6 +22,7 @@ from meshpeer.core.node.messages import (
     FarewellOver,
     FirstSyncDone,
     Forward,
+    LookAtDevice,
     MembersChanged,
     SelfMessage,
     SendFrame,
@@ -77,6 +78,8 @@ class Performer:
                 self._agent.keeper.close(effect)
             case ApplyDevice(device=device):
                 self._agent.reconciler.want(device)
+            case LookAtDevice():
+                self._agent.reconciler.look_soon()
             case Forward(forwarding=wanted):
                 self._agent.forwarder.want(wanted)
             case AnswerEchoes(addresses=addresses):

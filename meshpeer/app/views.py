@@ -79,7 +79,8 @@ def peer_view(
     path = "link" if linked else "none"
     leg = carrier.node if carrier is not None else one.node
     silent_since = spare.silent_since(node, leg)
-    if handshake is not None and handshake < HANDSHAKE_FRESH_S and silent_since is None:
+    mute = direct and one.node in node.tunnels.mute
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S and silent_since is None and not mute:
         path = "direct" if direct else "hub"
     relay = node.relays.via(one.node) if direct else None
     if path == "direct" and node.tunnels.goes_through_relay(one.node):

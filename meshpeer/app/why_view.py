@@ -100,12 +100,16 @@ def _failing(found: Explanation, words: Words) -> str:
     tunnel = f"the tunnel of {words.name_of(words.me)} and {words.name_of(found.broken)}"
     if len(found.path) > 2:
         tunnel = f"on the way {_route(found, words)} {tunnel}"
+    if look is not None and look.apart:
+        return f"{tunnel} has no way: one has no IPv4, the other no IPv6"
     if look is not None and look.silent_since_unix_s is not None and look.endpoint:
         since = rfc3339(look.silent_since_unix_s)
         at = f"{since[:10]} {since[11:19]} UTC"
         if not look.handshake_unix_s:
             return f"{tunnel} has never had a handshake, no UDP answered yet, asked since {at}"
         return f"{tunnel} carries nothing: no UDP answered since {at}"
+    if look is not None and look.mute:
+        return f"{tunnel} answers nothing, and other endpoints are tried"
     if look is None or not look.handshake_unix_s:
         return f"{tunnel} has never had a handshake"
     ago = seconds(max(0.0, words.now_unix_s - look.handshake_unix_s))
@@ -136,6 +140,7 @@ def _candidate(one: Tried, tunnel: str) -> WhyCandidate:
         state=one.state.value,
         since=None if one.since_unix_s is None else rfc3339(one.since_unix_s),
         handshake=None if one.handshake_unix_s is None else rfc3339(one.handshake_unix_s),
+        known_since=None if one.known_unix_s is None else rfc3339(one.known_unix_s),
     )
 
 
@@ -186,6 +191,11 @@ def _todo(found: Explanation, words: Words) -> tuple[str, ...]:
             return (
                 f"{me} knows no address of {peer} to try: name one where {peer} is founded or joins, "
                 "with --endpoint HOST[:PORT]",
+            )
+        case Advice.OTHER_FAMILY:
+            return (
+                f"give {me} or {peer} an address of the family that the other has: between IPv4 alone "
+                "and IPv6 alone no tunnel can be direct",
             )
         case Advice.PING:
             return (f"`meshpeer ping {peer}`: without keepalives an idle tunnel makes no handshakes",)

@@ -362,6 +362,8 @@ class WhyCandidate(Doc, frozen=True, kw_only=True):
     """Of that state; None where it was never tried."""
     handshake: str | None
     """The last one there, as far as this agent has seen."""
+    known_since: str | None = None
+    """Since when this agent knows the endpoint as one to try; None for one that is not."""
 
 
 class Why(Doc, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):

@@ -8,7 +8,7 @@ through core.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import trio
@@ -19,6 +19,8 @@ from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkC
 from meshpeer.core.node.messages import FrameReceived, SendFrame
 from meshpeer.core.wire.frames import Channel
 from meshpeer.runtime.ports import DialFault, Link, LinkOver, Transport
+
+ADDRESS_GONE = "this machine's address is gone"
 
 
 class BulkHandler(Protocol):
@@ -45,6 +47,8 @@ class LinkKeeper:
         self._nursery = nursery
         self._links: dict[LinkId, Link] = {}
         self._numbers = itertools.count(1)
+        self._told: set[LinkId] = set()
+        """Links whose end was told before it came: they say goodbye into a void for a moment."""
         self.dial_faults: dict[tuple[str, ...], DialFault] = {}
         """Why the last dial of these addresses failed, for ``status`` and ``doctor``."""
 
@@ -61,6 +65,15 @@ class LinkKeeper:
         if link is not None:
             self._bulk.detach(effect.link)
             link.close_soon(effect.reason)
+
+    def keep_from(self, addresses: Collection[str]) -> None:
+        """Ends links from addresses that this machine has no more: nothing comes back to those, and TCP would
+        take minutes to say so."""
+        for number, link in list(self._links.items()):
+            if link.local and link.local not in addresses:
+                self.close(CloseLink(link=number, reason=ADDRESS_GONE))
+                self._told.add(number)
+                self._post(LinkClosed(link=number, reason=ADDRESS_GONE))
 
     def dial(self, effect: Dial) -> None:
         self._nursery.start_soon(self._dial, effect)
@@ -117,4 +130,7 @@ class LinkKeeper:
         finally:
             self._links.pop(number, None)
             self._bulk.detach(number)
-            self._post(LinkClosed(link=number, reason=reason))
+            if number in self._told:
+                self._told.remove(number)
+            else:
+                self._post(LinkClosed(link=number, reason=reason))

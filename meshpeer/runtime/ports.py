@@ -190,6 +190,11 @@ class WireGuard(Protocol):
         """Performs the steps in order with the fewest calls; raises ``EnvironmentFault`` naming the step."""
         ...
 
+    async def renew_sources(self) -> None:
+        """Lets it choose anew from which address it sends to each peer: this machine has others now. Raises
+        ``EnvironmentFault``."""
+        ...
+
     async def remove(self) -> None:
         """Takes the interface (and a userspace process of ours) down; absent is no error."""
         ...
@@ -373,6 +378,11 @@ class Link(Protocol):
     @property
     def remote(self) -> str:
         """The underlay address that the link comes from or goes to, ``host:port``."""
+        ...
+
+    @property
+    def local(self) -> str:
+        """This machine's own address of the link; empty where that is not known."""
         ...
 
     @property

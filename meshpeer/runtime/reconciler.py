@@ -53,8 +53,8 @@ class Reconciler:
         self._desired = device
         self._wake.set()
 
-    def look(self) -> None:
-        """Has the interface looked at soon, without anything new."""
+    def look_soon(self) -> None:
+        """Looks at the interface a moment from now, and not only at the next regular time."""
         self._wake.set()
 
     async def run(self) -> None:

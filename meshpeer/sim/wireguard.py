@@ -33,6 +33,9 @@ class MemoryWireGuard:
         for step in steps:
             self.device = device_after(self.device, (step,))
 
+    async def renew_sources(self) -> None:
+        self._fail()
+
     async def remove(self) -> None:
         self._fail()
         self.device = None

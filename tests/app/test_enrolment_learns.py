@@ -54,6 +54,7 @@ class Member:
         assert host.node is not None
         self.peer = host.id
         self.dialled = self.remote = "192.0.2.1:51821"
+        self.local = ""
         self.shown = b""
         self.leaf = host.chain[0]
         self.ledger = host.node.ledger

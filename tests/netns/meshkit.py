@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from meshlab import Lab, Node
 
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, ResultRow
 from meshpeer.core.wire import cbor
-from meshpeer.runtime.control import Job, Peer, Plan, Status, Task
+from meshpeer.runtime.control import Job, Peer, Plan, Status, Task, Why
 
 SHIPPED_LABS = Path(__file__).resolve().parents[2] / "scripts" / "netns" / "labs"
 STATE_DIR = "/var/lib/meshpeer"
@@ -149,6 +149,10 @@ def tasks(node: Node, name: str) -> list[Task]:
     return ask(node, list[Task], "jobs", "tasks", name)
 
 
+def why(node: Node, source: str, target: str) -> Why:
+    return ask(node, Why, "why", source, target)
+
+
 def sees_alive(node: Node, *names: str) -> Callable[[], bool]:
     """Returns the condition that these members, and no others, are alive, linked and reached by tunnel."""
 
@@ -207,6 +211,15 @@ def footprint(node: Node) -> dict[str, str]:
 
 
 # --- faults ------------------------------------------------------------
+
+
+def call(nodes: Iterable[Node], name: str, address: str) -> None:
+    """Makes a name lead to an address on these machines, and nowhere else."""
+    for node in nodes:
+        lines = [one for one in node.path("/etc/hosts").read_text().splitlines() if name not in one.split()]
+        text = "\n".join([*lines, f"{address} {name}", ""])
+        # meshpeer keeps a block of its own in that file: it is written in place, as an editor would.
+        node.run(["sh", "-c", "cat > /etc/hosts"], input=text)
 
 
 def kill_agent(node: Node) -> None:

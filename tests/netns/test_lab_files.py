@@ -64,6 +64,15 @@ def test_nodes_count_from_eleven_and_routers_from_one() -> None:
     assert [str(a) for a in wiring.addresses("r1")] == ["10.9.0.1", "fd09::1"]
 
 
+def test_a_router_that_blocks_icmp_says_nothing_of_packets_that_are_too_big() -> None:
+    router = "[routers.r1]\ninside = ['lan0']\nblock = ['icmp']\n"
+    spec = parse_lab(_LAN + _NODE + router)
+    rules = router_rules(spec.routers["r1"], plan_wiring(spec))
+    assert "type filter hook output" in rules
+    assert "icmp type destination-unreachable drop" in rules
+    assert "icmpv6 type packet-too-big drop" in rules
+
+
 def test_a_router_that_only_routes_has_no_rules() -> None:
     spec = parse_lab(_LAN + _NODE + _router())
     assert router_rules(spec.routers["r1"], plan_wiring(spec)) == ""

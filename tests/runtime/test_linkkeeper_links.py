@@ -15,7 +15,7 @@ from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
 from meshpeer.core.node.messages import FrameReceived, SendFrame
-from meshpeer.runtime.linkkeeper import LinkKeeper
+from meshpeer.runtime.linkkeeper import ADDRESS_GONE, LinkKeeper
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
 PEER, OTHER = NodeId(b"p" * 32), NodeId(b"o" * 32)
@@ -103,6 +103,20 @@ async def test_bulk_frames_never_reach_the_node_and_rubbish_ends_the_link() -> N
     assert it.bulk == ["attach 1", "piece", "detach 1"]
 
 
+async def test_links_from_addresses_that_are_gone_end_at_once_and_are_told_once() -> None:
+    async with keeping() as it:
+        links = [MemoryLink(PEER, local=local) for local in ("192.0.2.7", "192.0.2.8", "")]
+        for link in links:
+            it.transport.arrive(link)
+            await settle()
+        it.keeper.keep_from(("192.0.2.8", "127.0.0.1"))
+        closed = [LinkClosed(link=LinkId(1), reason=ADDRESS_GONE)]
+        assert [one for one in it.posted if isinstance(one, LinkClosed)] == closed, "not later"
+        await settle()
+        assert [one for one in it.posted if isinstance(one, LinkClosed)] == closed
+        assert [link.closed for link in links] == [[ADDRESS_GONE], [], []]
+
+
 @pytest.mark.parametrize("count", [1, 5])
 async def test_end_of_the_agent_ends_every_link(count: int) -> None:
     async with keeping() as it:
@@ -123,6 +137,7 @@ class MemoryLink:
     dialled: str = ""
     remote: str = "192.0.2.1:40000"
     leaf: bytes = b"leaf"
+    local: str = ""
     shown: bytes = b"shown"
     carrier: NodeId | None = None
     sent: list[bytes] = field(default_factory=list)

@@ -42,14 +42,18 @@ class MdnsDiscovery:
         daemon = await trio.to_thread.run_sync(_open)
         if daemon is None:
             return
+        browsers: list[zeroconf.ServiceBrowser] = []
         try:
             await trio.to_thread.run_sync(
-                lambda: zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change])
+                lambda: browsers.append(zeroconf.ServiceBrowser(daemon, SERVICE, handlers=[on_change]))
             )
             async for found in receive:
                 yield found
         finally:
             with trio.CancelScope(shield=True):
+                # Its thread may be asking somebody just now; the daemon it asks by must not go before it.
+                for browser in browsers:
+                    await trio.to_thread.run_sync(browser.cancel)
                 await trio.to_thread.run_sync(daemon.close)
 
     async def announce(self, *, mesh_hint: str, node_hint: str, port: int, addresses: Sequence[str]) -> None:

@@ -1,8 +1,5 @@
-"""Reads addresses and routes with ``ip -json`` where it is installed, else from the socket layer.
-
-Addresses that must never be offered to a peer are left out: loopback (unless there is nothing else),
-link-local, the mesh's own
-interface, and bridges of container engines, whose addresses are the same on every machine.
+"""Reads addresses and routes with ``ip -json`` where it is installed, else from the socket layer. Which of
+them peers may be told is for ``core.addressing.own_addresses``.
 """
 
 from __future__ import annotations
@@ -16,8 +13,8 @@ import msgspec
 import trio
 
 from meshpeer.core.addressing.overlap import Route
+from meshpeer.core.addressing.own_addresses import AddressSeen, LinkSeen, own_addresses
 
-CONTAINER_PREFIXES = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman", "lxc")
 ROUTES_MAX = 4_096
 """A router that holds the internet's routes has a hundred times as many; none of those is a LAN's."""
 IPV6_OF_EVERY_LINK = ("fe80:", "ff00:", "multicast")
@@ -28,9 +25,11 @@ class Network:
     addresses: tuple[str, ...]
     """Usable by peers, IPv4 first."""
     attached: tuple[str, ...]
-    """Prefixes of networks that this machine is attached to."""
+    """Prefixes of networks that this machine is attached to, with its own addresses there."""
     routes: tuple[Route, ...]
     """Of both families, from the main table; at most ``ROUTES_MAX``."""
+    held: tuple[str, ...] | None = None
+    """All addresses that this machine has; None where that is not known."""
 
 
 Shape = TypeVar("Shape")
@@ -42,10 +41,20 @@ class _Address(msgspec.Struct, frozen=True):
     prefixlen: int
     scope: str = ""
     temporary: bool = False
+    tentative: bool = False
+    deprecated: bool = False
+    dadfailed: bool = False
+
+
+class _LinkInfo(msgspec.Struct, frozen=True):
+    info_kind: str = ""
 
 
 class _Link(msgspec.Struct, frozen=True):
     ifname: str
+    flags: tuple[str, ...] = ()
+    master: str = ""
+    linkinfo: _LinkInfo = _LinkInfo()
     addr_info: tuple[_Address, ...] = ()
 
 
@@ -61,32 +70,41 @@ async def observe_network(interface: str) -> Network:
     ip = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if ip is None:
         return Network(addresses=_guess(), attached=(), routes=())
-    links = await _read([ip, "-json", "address"], list[_Link])
+    links = parse_links(await _output([ip, "-json", "-details", "address"]))
     routes = [*await _routes(ip, 4, "0.0.0.0/0"), *await _routes(ip, 6, "::/0")]
-    found: list[tuple[int, str]] = []
-    attached: list[str] = []
-    for link in links or []:
-        if link.ifname == interface or link.ifname.startswith(CONTAINER_PREFIXES):
-            continue
-        for one in link.addr_info:
-            if one.scope == "link" or one.temporary:
-                continue
-            loopback = one.scope == "host"
-            if not loopback:
-                attached.append(f"{one.local}/{one.prefixlen}")
-            found.append(((2 if loopback else 0) + (one.family != "inet"), one.local))
-    usable = [address for rank, address in sorted(found) if rank < 2] or [
-        address for _, address in sorted(found)
-    ]
+    own = own_addresses(links, interface=interface)
     return Network(
-        addresses=tuple(usable),
-        attached=tuple(attached),
+        addresses=own.usable,
+        attached=own.attached,
         routes=tuple(routes[:ROUTES_MAX]),
+        held=own.held if links else None,
+    )
+
+
+def parse_links(document: bytes) -> tuple[LinkSeen, ...]:
+    """Reads what ``ip -json -details address`` prints; nothing from what is something else."""
+    return tuple(
+        LinkSeen(
+            name=link.ifname,
+            kind=link.linkinfo.info_kind,
+            carries="UP" in link.flags and "NO-CARRIER" not in link.flags,
+            master=link.master,
+            addresses=tuple(
+                AddressSeen(
+                    address=one.local,
+                    prefix_length=one.prefixlen,
+                    scope=one.scope,
+                    passing=one.temporary or one.tentative or one.deprecated or one.dadfailed,
+                )
+                for one in link.addr_info
+            ),
+        )
+        for link in _decoded(document, list[_Link]) or ()
     )
 
 
 async def _routes(ip: str, family: int, default: str) -> list[Route]:
-    found = await _read([ip, "-json", f"-{family}", "route"], list[_Route])
+    found = _decoded(await _output([ip, "-json", f"-{family}", "route"]), list[_Route])
     return [
         Route(prefix=default if one.dst == "default" else one.dst, device=one.dev, on_link=not one.gateway)
         for one in found or []
@@ -94,11 +112,18 @@ async def _routes(ip: str, family: int, default: str) -> list[Route]:
     ]
 
 
-async def _read(command: list[str], kind: type[Shape]) -> Shape | None:
+async def _output(command: list[str]) -> bytes:
     try:
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-        return msgspec.json.decode(done.stdout or b"[]", type=kind)
-    except (OSError, msgspec.DecodeError):
+    except OSError:
+        return b"[]"
+    return done.stdout or b"[]"
+
+
+def _decoded(document: bytes, kind: type[Shape]) -> Shape | None:
+    try:
+        return msgspec.json.decode(document, type=kind)
+    except msgspec.DecodeError:
         return None
 
 

@@ -46,6 +46,7 @@ class WebSocketLink:
         peer: NodeId,
         leaf: bytes,
         remote: str,
+        local: str,
         dialled: str,
         shown: bytes,
         carrier: NodeId | None = None,
@@ -56,6 +57,7 @@ class WebSocketLink:
         self.peer = peer
         self.leaf = leaf
         self.remote = remote
+        self.local = local
         self.dialled = dialled
         self.shown = shown
         self.carrier = carrier

@@ -223,6 +223,7 @@ class TlsTransport:
             peer=peer_of(leaf),
             leaf=leaf,
             remote=_remote(secured.transport_stream),
+            local=_local(secured.transport_stream),
             dialled=dialled,
             shown=self._identity.shown_by(secured.context),
             carrier=carrier,
@@ -279,6 +280,20 @@ def _remote(stream: trio.abc.Stream) -> str:
         host, port = stream.socket.getpeername()[:2]
     except OSError:
         return ""
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
+    host = _plain(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _local(stream: trio.abc.Stream) -> str:
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        return _plain(stream.socket.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def _plain(host: str) -> str:
+    """Returns an address without the form of IPv4 on an IPv6 socket, and without its zone."""
+    host = host.partition("%")[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host

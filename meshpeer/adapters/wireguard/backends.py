@@ -27,6 +27,8 @@ from meshpeer.core.wgconf.render import render_setconf
 
 MARK = "meshpeer"
 RESOLVE_S_MAX = 3.0
+ADDRESSES_MAX = 4
+"""Of one name, that are looked at."""
 
 
 class CommandWireGuard:
@@ -83,7 +85,7 @@ class CommandWireGuard:
     async def apply(self, steps: Sequence[DeviceStep]) -> None:
         """Performs the steps with the fewest calls; raises ``EnvironmentFault`` that names the command that
         failed."""
-        numeric = await _with_numeric_endpoints(steps)
+        numeric = await _with_numeric_endpoints(steps, self._interface)
         match numeric:
             case [SetPeer(public_key=key, endpoint=str(to)) as step] if step == SetPeer(
                 public_key=key, endpoint=to
@@ -103,6 +105,20 @@ class CommandWireGuard:
             await self._process.stop()
         if await read_link(self._interface) is not None:
             await run_tool("ip", "link", "delete", "dev", self._interface)
+
+    async def renew_sources(self) -> None:
+        """Lets WireGuard choose anew from which address it sends to each peer.
+
+        The kernel looks whether the address is still there. ``wireguard-go`` keeps it until a handshake fails
+        15 s later, and forgets it where the endpoint is set again, to what it is."""
+        if self._process is None or await self.observe() is None:
+            return
+        dump = parse_dump(await run_tool("wg", "show", self._interface, "dump"))
+        same = [
+            SetPeer(public_key=one.public_key, endpoint=one.endpoint) for one in dump.peers if one.endpoint
+        ]
+        for call in plan_calls(self._interface, same):
+            await self._run(call)
 
     async def _run(self, call: Call) -> None:
         match call:
@@ -187,6 +203,9 @@ class DryRunWireGuard:
                 case _:
                     pass
 
+    async def renew_sources(self) -> None:
+        return None
+
     async def remove(self) -> None:
         if self._device is not None:
             self._show(f"ip link delete dev {self._interface}\n")
@@ -205,6 +224,9 @@ class NoWireGuard:
         return None
 
     async def apply(self, steps: Sequence[DeviceStep]) -> None:
+        return None
+
+    async def renew_sources(self) -> None:
         return None
 
     async def remove(self) -> None:
@@ -234,7 +256,7 @@ async def _run_batch(lines: Sequence[str]) -> None:
         raise ToolFailed(f"`ip {line}` failed: {reason}", said=error.said) from error
 
 
-async def _with_numeric_endpoints(steps: Sequence[DeviceStep]) -> list[DeviceStep]:
+async def _with_numeric_endpoints(steps: Sequence[DeviceStep], interface: str) -> list[DeviceStep]:
     """Replaces names in endpoints by addresses, all at once.
 
     One that can't be resolved is left out: ``wg`` would refuse the whole call, and every other peer with it.
@@ -242,7 +264,7 @@ async def _with_numeric_endpoints(steps: Sequence[DeviceStep]) -> list[DeviceSte
     resolved = list(steps)
 
     async def resolve(position: int, step: SetPeer, endpoint: str) -> None:
-        resolved[position] = dataclasses.replace(step, endpoint=await _resolve(endpoint))
+        resolved[position] = dataclasses.replace(step, endpoint=await _resolve(endpoint, interface))
 
     async with trio.open_nursery() as nursery:
         for position, step in enumerate(steps):
@@ -251,15 +273,28 @@ async def _with_numeric_endpoints(steps: Sequence[DeviceStep]) -> list[DeviceSte
     return resolved
 
 
-async def _resolve(endpoint: str) -> str | None:
+async def _resolve(endpoint: str, interface: str) -> str | None:
+    """Returns the first address of a name that does not lead into the interface itself."""
     host, _, port = endpoint.rpartition(":")
     try:
         with trio.fail_after(RESOLVE_S_MAX):
             found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM)
     except (OSError, UnicodeError, trio.TooSlowError):
         return None
-    address = found[0][4][0]
-    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+    for address in [str(one[4][0]) for one in found[:ADDRESSES_MAX]]:
+        if not await _leads_into(interface, address):
+            return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return None
+
+
+async def _leads_into(interface: str, address: str) -> bool:
+    """Says whether an address lies behind the tunnel: as an endpoint it would make a tunnel in a tunnel."""
+    try:
+        shown = await run_tool("ip", "-oneline", "route", "get", address)
+    except ToolFailed:
+        return False
+    words = shown.split()
+    return "dev" in words and words[words.index("dev") + 1] == interface
 
 
 def _is_numeric(endpoint: str) -> bool:

@@ -91,13 +91,13 @@ def _print_tunnel(tunnel: WhyTunnel, found: Why) -> None:
     show.line()
     show.line(show.heading(f"The tunnel to {show.clean(tunnel.to)}: {shaken}"))
     rows = [
-        (one.endpoint, SOURCES.get(one.source, one.source), _state(one))
+        (one.endpoint, SOURCES.get(one.source, one.source), _state(one), _known(one))
         for one in found.candidates
         if one.tunnel == tunnel.to
     ]
     if not rows:
         show.line("  no endpoint is known that could be tried")
-    widths = [max((show.width_of(show.clean(row[column])) for row in rows), default=0) for column in range(3)]
+    widths = [max((show.width_of(show.clean(row[column])) for row in rows), default=0) for column in range(4)]
     if tunnel.mtu:
         carried = (
             "its path answers no probes"
@@ -111,13 +111,22 @@ def _print_tunnel(tunnel: WhyTunnel, found: Why) -> None:
             show.line(line)
 
 
+def _known(one: WhyCandidate) -> str:
+    if one.known_since is None:
+        return ""
+    return f"known for {_span(one.known_since)}"
+
+
+def _span(since: str) -> str:
+    return show.seconds(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+
+
 def _state(one: WhyCandidate) -> str:
     """Returns a state with its time: ``working for 12 s``, ``given up 3 min ago``."""
     state = one.state.replace("_", " ")
     if one.since is None:
         return state
-    span_s = (datetime.now(UTC) - datetime.fromisoformat(one.since)).total_seconds()
-    span = show.seconds(max(0.0, span_s))
+    span = _span(one.since)
     return f"{state} for {span}" if one.state in ("working", "trying") else f"{state} {span} ago"
 
 

@@ -36,6 +36,8 @@ class Tried:
     """Since when it works or is tried, or when it was given up; None where it was never tried."""
     handshake_unix_s: float | None
     """The last one there, as far as this agent has seen."""
+    known_unix_s: float | None = None
+    """Since when this agent has it as a candidate; None for one that is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,10 @@ class TunnelLook:
     endpoint: str | None
     candidates: tuple[Tried, ...]
     """Best first, then those that are no candidates."""
+    mute: bool = False
+    """It shook hands lately and answers nothing: the peer is looked for elsewhere."""
+    apart: bool = False
+    """All that the peer says of itself is of a family that this machine has no address of."""
 
 
 def look_at(
@@ -66,10 +72,12 @@ def look_at(
     ready: bool,
     silent_since_unix_s: float | None = None,
     now: Instant,
+    apart: bool = False,
 ) -> TunnelLook:
     """Puts together what is known of a tunnel."""
     handshake = observed.latest_handshake_unix_s if observed else 0
-    works = handshake_is_fresh(handshake, now.unix_s) and silent_since_unix_s is None
+    shaken = handshake_is_fresh(handshake, now.unix_s)
+    works = shaken and not choice.mute and silent_since_unix_s is None
     sources = {one.endpoint: one.source for one in candidates}
     others = [one.endpoint for one in choice.history if one.endpoint not in sources]
     return TunnelLook(
@@ -83,6 +91,8 @@ def look_at(
         candidates=tuple(
             _tried(endpoint, sources.get(endpoint), choice, works) for endpoint in (*sources, *others)
         ),
+        mute=shaken and choice.mute,
+        apart=apart,
     )
 
 
@@ -103,4 +113,5 @@ def _tried(endpoint: str, source: Source | None, choice: EndpointChoice, works: 
         state=state,
         since_unix_s=since,
         handshake_unix_s=held.handshake_unix_s if held else None,
+        known_unix_s=choice.known.get(endpoint),
     )

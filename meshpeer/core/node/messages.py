@@ -154,6 +154,11 @@ class AnswerEchoes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookAtDevice:
+    """Look at the interface soon: a peer may come from elsewhere now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShowChain:
     """Prove this node's identity with this chain from now on, and keep it."""
 

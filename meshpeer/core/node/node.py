@@ -82,6 +82,7 @@ from meshpeer.core.node.messages import (
     ForwardingFailed,
     FrameReceived,
     LeaveAsked,
+    LookAtDevice,
     MembersChanged,
     RenameAsked,
     SeedFound,
@@ -277,6 +278,7 @@ class Node:
                 self.links.seed(address, now)
                 return self._from_links(self.links.tick(now), now)
             case EndpointsChanged():
+                self.watch.on_network(event, now)
                 self.presence.control, self.presence.wireguard = event.control, event.wireguard
                 self.tunnels.lans.routes = event.routes
                 self.underlay.on_network(event.wireguard, now)
@@ -312,7 +314,7 @@ class Node:
                 self._stale = True
                 return self._from_relays(self.relays.on_event(event, now))
             case LagMeasured(lag_s=lag_s):
-                self.watch.probes.on_lag(now)
+                self.watch.on_lag(lag_s, now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
             case Persisted():
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
@@ -420,6 +422,7 @@ class Node:
                     compared = self.gossip.on_up(peer, now, opens=dialled or replaces)
                     done += self._from_gossip(compared, None, now)
                     self.tunnels.on_link(peer)
+                    done += [LookAtDevice()] if self.tunnels.shook_hands(peer) else []
                     done += [one for node, word in self.tunnels.words(now) for one in self._send(node, word)]
                     done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
                     done.append(MembersChanged())
@@ -452,6 +455,7 @@ class Node:
                     self.overlay.on_opinion(peer, dead=opinion.state is State.DEAD)
                     done.append(MembersChanged())
                 case LinkIsSilent(peer=peer):
+                    self.watch.checks.suspect(peer, now)
                     done += self._from_links(self.links.close(peer, "silent", now), now)
                 case Suspect(subject=subject, closed=closed):
                     done += self._suspect(subject, closed, now)

@@ -24,7 +24,7 @@ from meshpeer.core.node.layout import Layout
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, Source, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, Source, lacks_family, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.paths.relayed import RelayedPath
 from meshpeer.core.paths.relayed_look import Phase
@@ -40,6 +40,9 @@ from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPe
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
 EARLY_WORDS_MAX = 256
+PRIVATE_WAITS_S = 2.5
+"""A tunnel whose peer is known by private addresses of other networks alone waits so long for word of where
+others see it: an initiation to nobody keeps WireGuard from the next for REKEY_TIMEOUT, 5 s."""
 SECOND_WAITS_S = 0.3
 """How long the higher id leaves the first initiation to the lower: a long round trip. A side that gets an
 initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
@@ -60,6 +63,10 @@ class _Tunnel:
     ready_at_s: float
     told: bool
     choice: EndpointChoice
+    held_back: bool = False
+    """It waited, or waits, for an endpoint that leads somewhere."""
+    hastened: bool = False
+    """Such a one came."""
 
 
 class Tunnels:
@@ -91,6 +98,7 @@ class Tunnels:
         self._early: set[WireGuardKey] = set()
         """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
+        self._routed: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
@@ -100,6 +108,10 @@ class Tunnels:
         self.reflections = Reflections()
         self.relayed: dict[NodeId, RelayedPath] = {}
         """The pairs of this node for which a relay may be used; kept by ``Relays``."""
+        self.mute: Collection[NodeId] = ()
+        """Whose tunnels shook hands lately and answer nothing; kept by ``Watch``."""
+        self.looks = 0
+        """How often the interface was looked at."""
         self._keys: dict[NodeId, WireGuardKey] = {}
         self._overlay: tuple[str, ...] = ()
         self.inside: tuple[str, ...] = ()
@@ -112,9 +124,10 @@ class Tunnels:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def attached(self, prefixes: tuple[str, ...]) -> None:
-        """Sets the prefixes of this machine's own networks."""
-        self._attached = prefixes
+    def attached(self, prefixes: tuple[str, ...], routed: tuple[str, ...] = ()) -> None:
+        """Sets the prefixes of this machine's own networks, with its addresses there, and those that it
+        routes into the interface, whoever said so."""
+        self._attached, self._routed = prefixes, routed
 
     def on_applied(self, message: Applied, now: Instant) -> None:
         if message.receiver_key != self._key.public:
@@ -127,6 +140,7 @@ class Tunnels:
 
     def on_observed(self, device: ObservedDevice | None) -> None:
         self.observed = device
+        self.looks += 1
         self._held = {peer.public_key: peer for peer in device.peers} if device else {}
         if device is None:
             for tunnel in self._tunnels.values():
@@ -222,10 +236,12 @@ class Tunnels:
             looked=self.observed is not None,
         )
         # What goes into a tunnel must not carry one.
-        inside = self.inside = (*overlay, *(one for one in self.plan.routes if one not in left_out))
+        routed = (*self._routed, *(one for one in self.plan.routes if one not in left_out))
+        inside = self.inside = tuple(dict.fromkeys((*overlay, *routed)))
         absent: set[WireGuardKey] = set()
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
+            observed = self._held.get(planned.public_key)
             relayed = self.relayed.get(planned.node)
             direct = relayed is None or relayed.phase in (Phase.DIRECT, Phase.HELD)
             if relayed is not None and relayed.phase is Phase.TRIAL:
@@ -235,14 +251,14 @@ class Tunnels:
                 if relayed.absent:
                     absent.add(planned.public_key)
                 elif end is not None:
-                    observed = self._held.get(planned.public_key)
                     endpoints[planned.node] = self._endpoint(tunnel, (end,), observed, now)
                 continue
-            candidates = candidates_of(planned.node, inside)
-            observed = self._held.get(planned.public_key)
+            ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), inside)
+            candidates = tuple(one.endpoint for one in ranked)
             tunnel.choice.hurried = planned.node in hurried
-            if self._is_ready(tunnel, candidates, now):
-                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now)
+            if self._is_ready(tunnel, ranked, now):
+                mute = planned.node in self.mute
+                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now, mute=mute)
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
@@ -255,7 +271,9 @@ class Tunnels:
             pads_to_device=self._pads_to_device,
             left_out=left_out,
         )
-        return device_from_plan(self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent)
+        return device_from_plan(
+            self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent, self.mute
+        )
 
     @property
     def is_warm(self) -> bool:
@@ -338,7 +356,20 @@ class Tunnels:
             ready=now.mono_s >= tunnel.ready_at_s,
             silent_since_unix_s=silent_since_unix_s,
             now=now,
+            apart=lacks_family(listed.record.wireguard_endpoints, self._attached),
         )
+
+    def shook_hands(self, node: NodeId) -> bool:
+        """Says whether the tunnel to a member ever worked."""
+        peer = self._tunnel_to(node)
+        return peer is not None and peer.latest_handshake_unix_s > 0
+
+    def take_moved(self) -> list[NodeId]:
+        """Returns whose endpoints changed while their tunnels worked, since this was asked last."""
+        moved = [tunnel.node for tunnel in self._tunnels.values() if tunnel.choice.moved]
+        for tunnel in self._tunnels.values():
+            tunnel.choice.moved = False
+        return sorted(moved)
 
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
@@ -380,22 +411,37 @@ class Tunnels:
             port=listed.record.wireguard_port,
             attached=self._attached,
             overlay=overlay,
+            mine=self.reflections.shown_now,
+            my_port=self._port,
         )
 
-    @staticmethod
-    def _is_ready(tunnel: _Tunnel, candidates: tuple[str, ...], now: Instant) -> bool:
+    def _is_ready(self, tunnel: _Tunnel, ranked: tuple[Candidate, ...], now: Instant) -> bool:
+        best = ranked[0].source if ranked else None
+        if best is Source.PRIVATE and now.mono_s >= tunnel.ready_at_s and not tunnel.held_back:
+            tunnel.held_back = True
+            tunnel.ready_at_s = now.mono_s + PRIVATE_WAITS_S
+        if best is Source.REFLECTED and not tunnel.hastened:
+            # What comes too early the peer's router drops, as it would later; it lets the peer's own in then.
+            tunnel.hastened = True
+            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
         if now.mono_s >= tunnel.ready_at_s:
             return True
-        tunnel.choice.candidates = candidates
+        tunnel.choice.candidates = tuple(one.endpoint for one in ranked)
         return False
 
     @staticmethod
     def _endpoint(
-        tunnel: _Tunnel, candidates: tuple[str, ...], observed: ObservedPeer | None, now: Instant
+        tunnel: _Tunnel,
+        candidates: tuple[str, ...],
+        observed: ObservedPeer | None,
+        now: Instant,
+        *,
+        mute: bool = False,
     ) -> str | None:
         if observed is None:
             return tunnel.choice.update(candidates, 0, now)
-        return tunnel.choice.update(candidates, observed.latest_handshake_unix_s, now, observed.endpoint)
+        shaken_s = observed.latest_handshake_unix_s
+        return tunnel.choice.update(candidates, shaken_s, now, observed.endpoint, mute=mute)
 
     def _local(self, charter: CharterRecord, mine: Listed) -> LocalInterface:
         subnet, prefix = ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh)

@@ -27,6 +27,7 @@ from meshpeer.core.node.messages import (
     ForwardingFailed,
     FrameReceived,
     LeaveAsked,
+    LookAtDevice,
     MembersChanged,
     RenameAsked,
     SeedFound,
@@ -81,6 +82,7 @@ NodeEffect = (
     | CloseLink
     | Persist
     | ApplyDevice
+    | LookAtDevice
     | Forward
     | AnswerEchoes
     | AskEcho

@@ -105,6 +105,8 @@ class Advice(enum.Enum):
     """The first endpoint has not had its time yet."""
     NAME_ENDPOINT = "name endpoint"
     """There is nothing to try."""
+    OTHER_FAMILY = "other family"
+    """One has IPv4 alone, the other IPv6 alone: no path is common to both."""
     PING = "ping"
     """It worked, and nothing keeps an idle tunnel going in this mesh."""
     OPEN_PORT = "open port"
@@ -251,6 +253,8 @@ def _advice(known: Known, peer: NodeId, look: TunnelLook | None) -> Advice:
         return Advice.INTERFACE
     if not look.ready:
         return Advice.AWAIT_PEER
+    if look.apart:
+        return Advice.OTHER_FAMILY
     if not look.candidates:
         return Advice.NAME_ENDPOINT
     if look.handshake_unix_s and not known.shape.view.keepalive_s:

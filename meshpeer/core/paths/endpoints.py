@@ -1,11 +1,16 @@
 """Chooses a tunnel's endpoint: one candidate at a time, for as long as no handshake is fresh.
 
 WireGuard itself roams to wherever the peer's last authenticated packet came from, so an endpoint is set only
-to get a tunnel going; under a fresh handshake it is left alone, and the one that works is the first to be
-tried when it goes stale. Candidates come best first: an address on a network that this machine is attached
-to, the address of the control link, a configured public endpoint, the rest. What must never carry a tunnel
-is no candidate: the mesh's own addresses (tunnel in tunnel), and addresses that mean another machine on
-every machine.
+to get a tunnel going; under a fresh handshake it is left alone, unless the tunnel is found mute
+(``tunnel_checks``), and the one that works is the first to be tried when it goes stale. Candidates come best
+first: an address on a network that this machine is attached to, the address of the control link, a configured
+public endpoint, the rest. What must never carry a tunnel is no candidate: the mesh's own addresses and what
+is routed into it (tunnel in tunnel), this machine's own endpoint, addresses that mean another machine on
+every machine, and those of a family that this machine has no address of.
+
+Many homes have the same prefix (192.168.1.0/24). So a private address on a network that this machine is
+attached to is near only where nothing shows that it stands behind another router: if members see both
+nodes at addresses that differ, it comes last, unless the control link goes there.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ from meshpeer.core.wgconf.model import handshake_is_fresh
 TRY_S = 6.0
 """A candidate is tried a little longer than WireGuard's REKEY_TIMEOUT of 5 s, so each gets two
 initiations."""
+MUTE_TRY_S = 1.5
+"""The same in the first round of a tunnel that shook hands lately and answers nothing (``tunnel_checks``):
+its session holds, so a packet that gets there is answered after one round trip."""
 TRY_MAX_S = 48.0
 """Each round through all candidates is twice as slow as the one before, up to this long for each; not
 where the peer lives and waits for the tunnel, too."""
@@ -62,17 +70,22 @@ def rank_candidates(
     configured: bool,
     link_remote: str,
     port: int,
-    attached: Iterable[str],
+    attached: Sequence[str],
     overlay: Iterable[str],
+    mine: Sequence[str] = (),
+    my_port: int = 0,
 ) -> tuple[Candidate, ...]:
     """Returns a peer's endpoints, best first, without duplicates.
 
     ``advertised``: from its record, the first one configured by a person where ``configured``.
     ``reflected``: where others see it.
-    ``link_remote``: where its control link comes from or goes to. ``attached``: prefixes of this machine's
-    own networks. ``overlay``: prefixes that must never carry a tunnel.
+    ``link_remote``: where its control link comes from or goes to. ``attached``: this machine's own addresses,
+    with the lengths of their prefixes. ``overlay``: prefixes that must never carry a tunnel. ``mine``: where
+    others see this node; ``my_port``: that of its interface.
     """
-    near = [ipaddress.ip_network(one, strict=False) for one in attached]
+    own = [ipaddress.ip_interface(one) for one in attached]
+    near, families = [one.network for one in own], {one.version for one in own}
+    apart = _are_apart(mine, reflected)
     forbidden = [ipaddress.ip_network(one, strict=False) for one in overlay]
     linked_address = _address(link_remote)
     linked = f"{link_remote.rpartition(':')[0]}:{port}" if linked_address and port else ""
@@ -88,7 +101,14 @@ def rank_candidates(
                 continue
             if address.is_link_local or (address.is_loopback and not neighbour):
                 continue
-        if address is not None and _in_any(address, near):
+            if families and address.version not in families and not address.is_loopback:
+                continue
+            if _port(endpoint) == my_port and address in [one.ip for one in own]:
+                continue
+        elsewhere = apart and endpoint != linked and address is not None and not address.is_global
+        if address is not None and _in_any(address, near) and elsewhere:
+            source = Source.PRIVATE
+        elif address is not None and _in_any(address, near):
             source = Source.NEAR
         elif endpoint == linked:
             source = Source.LINK
@@ -103,6 +123,13 @@ def rank_candidates(
     for source, _, endpoint in sorted(scored):
         best.setdefault(endpoint, source)
     return tuple(Candidate(endpoint, source) for endpoint, source in best.items())
+
+
+def lacks_family(endpoints: Iterable[str], attached: Iterable[str]) -> bool:
+    """Says whether all of a peer's endpoints are of a family that this machine has no address of."""
+    families = {ipaddress.ip_interface(one).version for one in attached}
+    versions = [address.version if (address := _address(one)) else None for one in endpoints]
+    return bool(families and versions) and not any(one is None or one in families for one in versions)
 
 
 def is_public(endpoint: str) -> bool:
@@ -121,23 +148,42 @@ class EndpointChoice:
     tries: int = 0
     """Candidates given up since the tunnel worked last, or since the candidates changed."""
     fresh: bool = False
-    """The last handshake is so: the choice works."""
+    """The last handshake is so, and the tunnel not mute: the choice works."""
     hurried: bool = False
     """The peer lives, and its tunnel answers nothing: whatever kept packets away may end at any time."""
+    mute: bool = False
+    """The tunnel shook hands lately and answers nothing: its endpoint is to be written all the same."""
+    moved: bool = False
+    """The candidates changed under a fresh handshake: what it leads to may be there no more. For the caller
+    to take back."""
     history: Tries = field(default_factory=Tries)
+    known: dict[str, float] = field(default_factory=dict)
+    """Since when each candidate is one (Unix seconds)."""
     _resume: str | None = None
     """Whose turn it was when the endpoint that worked last took it."""
 
     def update(
-        self, candidates: tuple[str, ...], handshake_unix_s: float, now: Instant, working: str | None = None
+        self,
+        candidates: tuple[str, ...],
+        handshake_unix_s: float,
+        now: Instant,
+        working: str | None = None,
+        *,
+        mute: bool = False,
     ) -> str | None:
         """Returns the endpoint to set, given the candidates and the last handshake (Unix seconds, 0 for
         never).
 
-        ``working`` is the endpoint that the interface has now; under a fresh handshake it is the choice.
+        ``working`` is the endpoint that the interface has now; under a fresh handshake it is the choice,
+        unless the tunnel is found ``mute``.
         """
-        self.fresh = handshake_is_fresh(handshake_unix_s, now.unix_s)
+        if tuple(self.known) != candidates:
+            self.known = {one: self.known.get(one, now.unix_s) for one in candidates}
+        shaken = handshake_is_fresh(handshake_unix_s, now.unix_s)
+        falls_silent = shaken and mute and not self.mute
+        self.fresh, self.mute = shaken and not mute, shaken and mute
         if candidates != self.candidates:
+            self.moved = shaken and bool(self.candidates)
             better = bool(candidates) and candidates[0] not in self.candidates
             position = self.candidates.index(self.chosen) if self.chosen in self.candidates else 0
             self.candidates, self.tries = candidates, 0
@@ -153,12 +199,16 @@ class EndpointChoice:
         if self.fresh:
             self.chosen = working or self.chosen
             self.tried_since_s, self.tries = now.mono_s, 0
+        if falls_silent:
+            self.chosen, self.tries = working or self.chosen, 1
+            # From the best one on: news of where the peer is now stands first.
+            self._take(next((one for one in candidates if one != self.chosen), self.chosen), now)
+            return self.chosen
         if self.chosen is not None:
             self.history.saw(self.chosen, handshake_unix_s if self.fresh else None, now)
         if self.chosen is not None and (self.fresh or now.mono_s < self._given_up_at_s()):
             return self.chosen
-        if candidates:
-            self._take_next(candidates, now)
+        self._take_next(candidates, now)
         return self.chosen
 
     def next_deadline(self) -> Deadline | None:
@@ -169,6 +219,8 @@ class EndpointChoice:
         return Deadline(self._given_up_at_s(), "try the next endpoint of a peer")
 
     def _take_next(self, candidates: tuple[str, ...], now: Instant) -> None:
+        if not candidates:
+            return
         if self.chosen in candidates:
             following = candidates[(candidates.index(self.chosen) + 1) % len(candidates)]
             worked = self.history.worked_last()
@@ -180,7 +232,10 @@ class EndpointChoice:
             self.tries += 1
         else:
             following = candidates[0]
-        if following != self.chosen:
+        self._take(following, now)
+
+    def _take(self, following: str | None, now: Instant) -> None:
+        if following is not None and following != self.chosen:
             if self.chosen is not None:
                 self.history.gave_up(self.chosen, now)
             self.history.took_up(following, now)
@@ -188,7 +243,18 @@ class EndpointChoice:
 
     def _given_up_at_s(self) -> float:
         rounds = 0 if self.hurried else min(self.tries // max(1, len(self.candidates)), 8)
+        if self.mute and not rounds:
+            return self.tried_since_s + MUTE_TRY_S
         return self.tried_since_s + min(TRY_S * 2.0**rounds, TRY_MAX_S)
+
+
+def _are_apart(mine: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Says whether both are seen, in IPv4, and at addresses that differ: behind two routers."""
+    here, there = (
+        {address for one in ends if (address := _address(one)) and address.version == 4}
+        for ends in (mine, theirs)
+    )
+    return bool(here and there) and not here & there
 
 
 def _in_any(address: _Address, networks: Iterable[_Network]) -> bool:

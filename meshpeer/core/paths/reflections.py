@@ -48,6 +48,8 @@ class SeenAt(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="seen
 class _Word:
     endpoint: str
     at_s: float
+    moved: bool = False
+    """Said before this node's mapping, or its network, was seen to be another one: it ranks behind."""
 
 
 class Reflections:
@@ -91,10 +93,22 @@ class Reflections:
         if _parts(message.endpoint) is None:
             return False
         before = self._heard.pop(observer, None)
+        if before is not None and before.endpoint != message.endpoint:
+            # The router that made the one made the other: it keeps one for all, or no two see the same.
+            self._overtake(before.endpoint)
         if len(self._heard) >= OBSERVERS_MAX:
             del self._heard[min(self._heard, key=lambda one: (self._heard[one].at_s, one))]
         self._heard[observer] = _Word(message.endpoint, now.mono_s)
         return before is None or before.endpoint != message.endpoint
+
+    def on_network_changed(self) -> None:
+        """This machine's addresses or routes are other ones: what was seen of it may be true no more."""
+        self._heard = {node: _Word(one.endpoint, one.at_s, moved=True) for node, one in self._heard.items()}
+
+    def _overtake(self, endpoint: str) -> None:
+        for node, one in self._heard.items():
+            if one.endpoint == endpoint:
+                self._heard[node] = _Word(endpoint, one.at_s, moved=True)
 
     def published(
         self, own: Collection[str], overlay: Iterable[str], now: Instant
@@ -102,12 +116,17 @@ class Reflections:
         """Returns what the record is to say: endpoints, and the kind of router. It changes now and then only,
         unless nothing of it is true any more."""
         fresh = (self.shown(own, overlay, now), self.router(own, now))
-        seen = {word.endpoint for word in self._heard.values()}
+        seen = {word.endpoint for word in self._heard.values() if not word.moved}
         holds = bool(set(self._shown[0]) & seen - set(own))
         if fresh != self._shown and (not holds or now.mono_s >= self._shown_at_s + SHOWN_FOR_S):
             self._shown, self._shown_at_s = fresh, now.mono_s
         self._news_waits = fresh != self._shown
         return self._shown
+
+    @property
+    def shown_now(self) -> tuple[str, ...]:
+        """Returns the endpoints that the record says."""
+        return self._shown[0]
 
     def shown(self, own: Collection[str], overlay: Iterable[str], now: Instant) -> tuple[str, ...]:
         """Returns the endpoints that others see this node at, those that most observers see first, and of
@@ -122,7 +141,7 @@ class Reflections:
             if parts is None or word.endpoint in own or parts[0].is_loopback or parts[0].is_link_local:
                 continue
             if not any(parts[0].version == one.version and parts[0] in one for one in forbidden):
-                counts[word.endpoint] = counts.get(word.endpoint, 0) + 1
+                counts[word.endpoint] = counts.get(word.endpoint, 0) + (not word.moved)
         self._known_since_s = {one: self._known_since_s.get(one, now.mono_s) for one in sorted(counts)}
         since = self._known_since_s
         return tuple(sorted(counts, key=lambda one: (-counts[one], since[one], one))[:SHOWN_MAX])
@@ -132,14 +151,15 @@ class Reflections:
 
         An observer that sees one of this machine's own endpoints shares a network with it: it says nothing of
         a router further out, unless that endpoint is a public one."""
-        seen = {word.endpoint for word in self._fresh(now) if not word.endpoint.startswith("[")}
+        words = [one for one in self._fresh(now) if not (one.moved or one.endpoint.startswith("["))]
+        seen = {word.endpoint for word in words}
         beyond = seen - set(own)
         if not beyond:
             public = any((parts := _parts(one)) is not None and parts[0].is_global for one in seen)
             return NONE if public else UNKNOWN
         if len(beyond) > 1:
             return CHANGING
-        observers = sum(word.endpoint in beyond for word in self._fresh(now))
+        observers = sum(word.endpoint in beyond for word in words)
         return STEADY if observers > 1 else UNKNOWN
 
     def next_deadline(self) -> Deadline | None:

@@ -43,10 +43,12 @@ def device_from_plan(
     left_out: Collection[str] = (),
     mtus: PlannedMtus | None = None,
     absent: Collection[WireGuardKey] = (),
+    mute: Collection[NodeId] = (),
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
     nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
-    either. ``absent`` are peers that the interface is to forget, sessions and all, until they come back."""
+    either. ``absent`` are peers that the interface is to forget, sessions and all, until they come back;
+    ``mute`` are those whose tunnels answer nothing."""
     mtus = mtus or PlannedMtus(device=local.mtu)
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
@@ -59,6 +61,7 @@ def device_from_plan(
                 allowed_ips=tuple(one for one in planned.allowed_ips if one not in left_out),
                 endpoint=endpoint,
                 keepalive_s=planned.keepalive_s if endpoint else 0,
+                mute=bool(endpoint) and planned.node in mute,
             )
         )
     lans = [one for one in plan.routes if one not in left_out]

@@ -2,8 +2,8 @@
 
 WireGuard moves an allowed IP to its last writer without a word (``wg`` replaces a peer's list whole), so
 what one peer loses and another gains is taken away first. An endpoint is written only where no handshake is
-fresh: the interface has roamed to where the peer really is. No peer is ever removed or reset in order to
-change it.
+fresh, or the tunnel is mute: else the interface has roamed to where the peer really is. No peer is ever
+removed or reset in order to change it.
 
 What ``wg`` does comes first and in one piece, so an adapter can do it in one call, before the interface is
 up and traffic could leave by a half-made one.
@@ -179,7 +179,11 @@ def _endpoint(observed: ObservedPeer | None, peer: DesiredPeer, now_unix_s: floa
         return peer.endpoint
     if observed.endpoint == peer.endpoint:
         return None
-    roamed = observed.endpoint and handshake_is_fresh(observed.latest_handshake_unix_s, now_unix_s)
+    roamed = (
+        not peer.mute
+        and observed.endpoint
+        and handshake_is_fresh(observed.latest_handshake_unix_s, now_unix_s)
+    )
     return None if roamed else peer.endpoint
 
 

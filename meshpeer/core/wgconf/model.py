@@ -35,6 +35,8 @@ class DesiredPeer:
     """None installs the peer to be answered only: nothing is sent until it speaks, or an endpoint comes."""
     keepalive_s: int = 0
     """0 for off."""
+    mute: bool = False
+    """The tunnel answers nothing: its endpoint is written under a fresh handshake, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

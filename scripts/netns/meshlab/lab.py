@@ -19,6 +19,7 @@ from meshlab.errors import CommandFailed, LabError
 from meshlab.faults import fault_rules
 from meshlab.network import build_network, in_network
 from meshlab.node import Node, await_ready, start_init
+from meshlab.reboots import forget_translations, move_outside
 from meshlab.spec import DropSpec, LabSpec, check_percent, missing_on_this_machine, parse_lab
 from meshlab.wiring import plan_wiring
 
@@ -143,6 +144,17 @@ class Lab:
     def plug(self, name: str, lan: str | None = None) -> None:
         """Puts back the cables that ``unplug`` pulled; addresses and routes are as in the lab's file."""
         self._set_ports(name, lan, "up")
+
+    def reboot_router(self, name: str, address: str | None = None) -> None:
+        """Empties a router's table of translations; with ``address`` (``ADDRESS/LENGTH``) it has another
+        outside address from then on."""
+        router, spec = self.node(name), self.spec.routers.get(name)
+        if spec is None:
+            raise LabError(f"{name} is no router", f"known: {', '.join(self.spec.routers) or 'none'}")
+        if address is None:
+            forget_translations(router)
+        else:
+            move_outside(router, spec, address)
 
     def delay(self, milliseconds: float, names: Sequence[str], *, jitter_ms: float = 0.0) -> None:
         """Holds every packet *to* these machines for a time; 0 ends it.

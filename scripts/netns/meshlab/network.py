@@ -79,10 +79,13 @@ def router_rules(router: RouterSpec, wiring: Wiring) -> str:
     other side's first packet as a connection to the router itself and take the port, and hole punching would
     fail in a way that no real router shows.
     """
-    prerouting, postrouting, inbound, forward = [], [], [], []
+    prerouting, postrouting, inbound, forward, outbound = [], [], [], [], []
     for protocol in router.block:
         match = "meta l4proto { icmp, ipv6-icmp }" if protocol == "icmp" else f"meta l4proto {protocol}"
         forward.append(f"{match} drop")
+        if protocol == "icmp":
+            # Nor does it say itself that a packet was too big for it.
+            outbound += ["icmp type destination-unreachable drop", "icmpv6 type packet-too-big drop"]
     if router.outside is not None:
         if router.nat != "none":
             how = "masquerade fully-random" if router.nat == "symmetric" else "masquerade"
@@ -100,6 +103,7 @@ def router_rules(router: RouterSpec, wiring: Wiring) -> str:
         "postrouting": ("type nat hook postrouting priority srcnat", postrouting),
         "inbound": ("type filter hook input priority filter", inbound),
         "forwarding": ("type filter hook forward priority filter", forward),
+        "outbound": ("type filter hook output priority filter", outbound),
     }
     body = [
         f"  chain {name} {{\n    {hook}\n" + "".join(f"    {rule}\n" for rule in rules) + "  }\n"

@@ -178,6 +178,7 @@ class MemoryLink:
         self.dialled = dialled
         self.remote = remote
         self.carrier: NodeId | None = None
+        self.local = ""
         self._outward = outward
         self._inward = inward
         self._tally = tally

@@ -91,6 +91,14 @@ async def test_applying_nothing_changes_nothing(wireguard: AnyWireGuard) -> None
     assert await wireguard.observe() == before
 
 
+async def test_sources_are_chosen_anew_and_all_else_stays(wireguard: AnyWireGuard) -> None:
+    await wireguard.renew_sources()
+    assert await wireguard.observe() is None, "an absent interface stays so"
+    before = await settle(wireguard, desired(peer(0, "10.10.0.2/32", endpoint="192.0.2.2:51820"), peer(1)))
+    await wireguard.renew_sources()
+    assert await wireguard.observe() == before
+
+
 async def test_two_peers_swap_their_allowed_ips(wireguard: AnyWireGuard) -> None:
     await settle(wireguard, desired(peer(0, "10.10.0.2/32"), peer(1, "10.10.0.3/32")))
     held = await settle(wireguard, desired(peer(0, "10.10.0.3/32"), peer(1, "10.10.0.2/32")))

@@ -97,7 +97,7 @@ def test_a_lost_agent_leaves_no_report_behind_but_of_itself() -> None:
     assert reported <= {lost.id}
 
 
-def test_a_full_mesh_probes_nothing() -> None:
+def test_a_full_mesh_asks_of_each_tunnel_once_whether_it_answers_and_probes_nothing_more() -> None:
     world = World(1)
     effects: list[object] = []
     world.watchers.append(lambda host, event, done: effects.extend(done))
@@ -105,6 +105,12 @@ def test_a_full_mesh_probes_nothing() -> None:
     world.run(0.5)
     for number in range(1, 5):
         world.join(f"n{number}", founder)
+    world.run(30)
+    asked = [one for one in effects if isinstance(one, AskEcho)]
+    # Both ends of ten tunnels, by one or both families.
+    assert 5 * 4 <= len(asked) <= 5 * 4 * 2
+    assert any(isinstance(one, AnswerEchoes) for one in effects)
+    effects.clear()
     world.run(120)
     assert not [one for one in effects if isinstance(one, AskEcho | AnswerEchoes)]
 

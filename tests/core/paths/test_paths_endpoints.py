@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.paths.endpoints import TRY_MAX_S, TRY_S, EndpointChoice, rank_candidates
+from meshpeer.core.paths.endpoints import (
+    MUTE_TRY_S,
+    TRY_MAX_S,
+    TRY_S,
+    EndpointChoice,
+    lacks_family,
+    rank_candidates,
+)
 
 LAN, PUBLIC, LINK = "192.168.7.2:51820", "203.0.113.9:51820", "198.51.100.4:51820"
 UNIX = 1_900_000_000.0
@@ -64,6 +73,32 @@ def test_loopback_counts_where_the_link_shows_that_the_peer_is_on_this_machine()
 
 def test_a_dns_name_is_a_candidate() -> None:
     assert ranked(["home.example.net:51820", LAN], configured=True) == (LAN, "home.example.net:51820")
+
+
+def test_what_is_of_a_family_that_this_machine_has_no_address_of_is_no_candidate() -> None:
+    assert ranked([PUBLIC, "[2001:db8::9]:51820", "home.example.net:51820"]) == (
+        "home.example.net:51820",
+        PUBLIC,
+    )
+    assert ranked(["[2001:db8::9]:51820"]) == ()
+    assert lacks_family(["[2001:db8::9]:51820"], ["192.168.7.77/24"])
+    assert not lacks_family(["[2001:db8::9]:51820", PUBLIC], ["192.168.7.77/24"])
+    assert not lacks_family(["home.example.net:51820"], ["192.168.7.77/24"])
+    assert not lacks_family([], ["192.168.7.77/24"])
+    assert not lacks_family([PUBLIC], [])
+
+
+def test_this_machines_own_endpoint_is_no_candidate_but_another_port_of_it_is() -> None:
+    assert ranked(["192.168.7.77:51820", "192.168.7.77:51900"]) == ("192.168.7.77:51900",)
+
+
+def test_a_private_address_is_near_unless_the_two_are_seen_behind_two_routers() -> None:
+    here, there = "198.51.100.1:51820", "198.51.100.2:51820"
+    assert ranked([LAN], reflected=[here], mine=[here]) == (LAN, here), "one router for both"
+    assert ranked([LAN], reflected=[there], mine=[here]) == (there, LAN), "the prefix is another home's, too"
+    assert ranked([LAN], reflected=[there]) == (LAN, there), "nobody knows how this node is seen"
+    assert ranked([LAN], reflected=[there], mine=["[2001:db8::1]:51820"]) == (LAN, there)
+    assert ranked([LAN], reflected=[there], mine=[here], link="192.168.7.2:4000") == (LAN, there)
 
 
 def test_candidates_are_tried_in_turn_while_nothing_answers() -> None:
@@ -129,6 +164,62 @@ def test_where_the_peer_roamed_to_is_the_choice_and_tried_first_when_it_goes_sta
     assert choice.update((LAN, PUBLIC), UNIX + 5, at(190), roamed) == LAN
 
 
+def test_a_mute_tunnel_is_left_at_once_and_each_candidate_gets_a_short_time_in_the_first_round() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN, PUBLIC), 0, at(0))
+    choice.update((LAN, PUBLIC), UNIX + 1, at(2), LAN)
+    assert choice.update((LAN, PUBLIC), UNIX + 1, at(3), LAN, mute=True) == PUBLIC
+    assert choice.next_deadline() == Deadline(3 + MUTE_TRY_S, REASON)
+    assert choice.update((LAN, PUBLIC), UNIX + 1, at(3 + MUTE_TRY_S), PUBLIC, mute=True) == LAN
+    deadline = choice.next_deadline()
+    assert deadline is not None
+    assert deadline.at_s >= 3 + MUTE_TRY_S + TRY_S, "the second round takes its time"
+    assert choice.update((LAN, PUBLIC), UNIX + 1, at(5), LAN) == LAN
+    assert choice.next_deadline() is None
+
+
+def test_a_mute_tunnel_tries_the_best_first_whatever_stands_behind_the_one_that_worked() -> None:
+    choice = EndpointChoice()
+    choice.update((LINK, PUBLIC), 0, at(0))
+    choice.update((LINK, PUBLIC), UNIX + 1, at(2), LINK)
+    assert choice.update((LAN, LINK, PUBLIC), UNIX + 1, at(3), LINK, mute=True) == LAN
+
+
+def test_a_mute_tunnel_with_one_candidate_stays_there() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN,), 0, at(0))
+    choice.update((LAN,), UNIX + 1, at(2), LAN)
+    assert choice.update((LAN,), UNIX + 1, at(3), LAN, mute=True) == LAN
+
+
+def test_a_mute_tunnel_goes_back_to_the_name_that_its_address_came_from() -> None:
+    name, resolved = "home.example.net:51820", "198.51.100.9:51820"
+    choice = EndpointChoice()
+    choice.update((name,), 0, at(0))
+    assert choice.update((name,), UNIX + 1, at(2), resolved) == resolved
+    assert choice.update((name,), UNIX + 1, at(3), resolved, mute=True) == name
+
+
+def test_how_long_a_candidate_is_known_counts_from_when_it_came_and_ends_when_it_goes() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN,), 0, at(0))
+    choice.update((PUBLIC, LAN), 0, at(5))
+    assert choice.known == {PUBLIC: UNIX + 5, LAN: UNIX}
+    choice.update((PUBLIC,), 0, at(6))
+    choice.update((PUBLIC, LAN), 0, at(7))
+    assert choice.known == {PUBLIC: UNIX + 5, LAN: UNIX + 7}
+
+
+def test_candidates_that_change_under_a_fresh_handshake_are_told_once() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN,), 0, at(0))
+    choice.update((LAN, PUBLIC), 0, at(1))
+    assert not choice.moved
+    choice.update((LAN, PUBLIC), UNIX + 1, at(2))
+    choice.update((PUBLIC,), UNIX + 1, at(3))
+    assert choice.moved
+
+
 def test_new_candidates_are_tried_at_once_when_the_old_one_is_gone() -> None:
     choice = EndpointChoice()
     choice.update((LAN,), 0, at(0))
@@ -191,10 +282,19 @@ TestChoosingEndpoints.settings = settings(max_examples=40, stateful_step_count=2
 
 
 def ranked(
-    advertised: list[str], *, configured: bool = False, link: str = "", port: int = 51820
+    advertised: list[str],
+    *,
+    configured: bool = False,
+    link: str = "",
+    port: int = 51820,
+    reflected: Sequence[str] = (),
+    mine: Sequence[str] = (),
 ) -> tuple[str, ...]:
     candidates = rank_candidates(
         advertised=advertised,
+        reflected=reflected,
+        mine=mine,
+        my_port=51820,
         configured=configured,
         link_remote=link,
         port=port,

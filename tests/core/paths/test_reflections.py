@@ -130,6 +130,40 @@ def test_what_nobody_sees_any_more_is_replaced_at_once() -> None:
     assert mine.published(OWN, OVERLAY, at(1)) == ((THERE,), UNKNOWN)
 
 
+def test_a_mapping_that_moved_for_one_observer_ranks_behind_and_makes_no_changing_router() -> None:
+    mine = Reflections()
+    for number in (1, 2, 3):
+        mine.on_seen(node(number), SeenAt(endpoint=HERE), at(0))
+    mine.published(OWN, OVERLAY, at(0))
+    mine.on_seen(node(1), SeenAt(endpoint=THERE), at(1))
+    assert mine.published(OWN, OVERLAY, at(1)) == ((THERE, HERE), UNKNOWN), (
+        "at once: nobody saw the old since"
+    )
+    mine.on_seen(node(2), SeenAt(endpoint=THERE), at(12))
+    assert mine.published(OWN, OVERLAY, at(12)) == ((THERE, HERE), STEADY)
+
+
+def test_who_sees_the_old_mapping_again_is_believed() -> None:
+    mine = Reflections()
+    for number in (1, 2, 3):
+        mine.on_seen(node(number), SeenAt(endpoint=HERE), at(0))
+    mine.on_seen(node(1), SeenAt(endpoint=THERE), at(1))
+    for number in (2, 3):
+        mine.on_seen(node(number), SeenAt(endpoint=HERE), at(2))
+    assert mine.shown(OWN, OVERLAY, at(3)) == (HERE, THERE)
+
+
+def test_what_was_seen_before_this_machines_network_changed_says_nothing_of_its_router() -> None:
+    mine = Reflections()
+    for number in (1, 2):
+        mine.on_seen(node(number), SeenAt(endpoint=HERE), at(0))
+    mine.on_network_changed()
+    assert mine.router(OWN, at(1)) == UNKNOWN
+    assert mine.shown(OWN, OVERLAY, at(1)) == (HERE,)
+    mine.on_seen(node(1), SeenAt(endpoint=THERE), at(2))
+    assert mine.shown(OWN, OVERLAY, at(2)) == (THERE, HERE)
+
+
 def test_news_that_has_to_wait_is_said_when_the_pause_is_over() -> None:
     mine = Reflections()
     mine.on_seen(node(1), SeenAt(endpoint=HERE), at(0))

@@ -55,6 +55,20 @@ def test_absent_interface_is_made_whole_with_wireguard_first() -> None:
     )
 
 
+def test_a_fresh_handshake_keeps_its_endpoint_unless_the_tunnel_is_mute() -> None:
+    device = desired(peer(0, "10.10.0.2/32", endpoint="192.0.2.2:51820", keepalive_s=25))
+    after = device_after(None, diff_device(None, device, now_unix_s=NOW))
+    assert after is not None
+    (held,) = after.peers
+    shaken = dataclasses.replace(held, endpoint="192.0.2.9:4711", latest_handshake_unix_s=int(NOW) - 5)
+    observed = dataclasses.replace(after, peers=(shaken,))
+    assert diff_device(observed, device, now_unix_s=NOW) == ()
+    mute = dataclasses.replace(device, peers=(dataclasses.replace(device.peers[0], mute=True),))
+    assert diff_device(observed, mute, now_unix_s=NOW) == (
+        SetPeer(public_key=PEERS[0], endpoint="192.0.2.2:51820"),
+    )
+
+
 def test_nothing_to_change_means_no_step() -> None:
     device = desired(
         peer(0, "10.10.0.2/32", keepalive_s=25), peer(1, "10.10.0.3/32"), routes=("10.20.0.0/16",)
