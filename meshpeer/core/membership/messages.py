@@ -26,6 +26,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello
     observed: str
     """The address of the receiver as the sender sees it."""
     control_port: int
+    revocations: bytes = b""
+    """The fingerprint of the revocations that the sender holds; where the two differ, both say all of theirs
+    before anything else. Empty: the sender's version knows of none."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="refusal"):

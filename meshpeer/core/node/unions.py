@@ -29,6 +29,7 @@ from meshpeer.core.node.messages import (
     LeaveAsked,
     MembersChanged,
     RenameAsked,
+    RevocationSigned,
     SeedFound,
     SelfMessage,
     SendFrame,
@@ -54,6 +55,7 @@ NodeEvent = (
     | LeaveAsked
     | ForwardingFailed
     | CharterSigned
+    | RevocationSigned
     | RenameAsked
     | EchoAsked
     | EchoHeard
