@@ -12,6 +12,7 @@ node: first by the author's rank, so that no junior pushes out what a senior sai
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
@@ -59,6 +60,13 @@ class Revocations:
         """Those that do not count, since their author is shut out itself."""
         self.fingerprint = _fingerprint(())
         """Equal where two nodes hold the same revocations."""
+
+    def copy(self) -> Revocations:
+        """Returns a set that holds the same and goes its own way from here."""
+        made = copy.copy(self)
+        made._ordered, made._by_key = list(self._ordered), dict(self._by_key)
+        made._digests = set(self._digests)
+        return made
 
     # --- reading --------------------------------------------------------------------------------------------
 
