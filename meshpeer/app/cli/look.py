@@ -13,11 +13,14 @@ from meshpeer.app.cli.agreement import agreement_rows
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.faults import FAILED, tell
+from meshpeer.app.cli.revoke import revocation_line
 
 if TYPE_CHECKING:
     from meshpeer.runtime.control import MeshInfo, Peer, Plan, Status
 
 PANEL = "Looking at it"
+REVOCATIONS_SHOWN = 5
+"""Lines of a status; all of them have a command of their own."""
 STATE_COLOURS = {
     "alive": "green",
     "suspect": "yellow",
@@ -66,7 +69,12 @@ def _print_status(found: Status, verbose: int) -> None:
     show.line(f"{show.heading(f'{node.name} in the mesh {mesh.name}')}: {show.paint(found.health, colour)}")
     others = ", ".join(
         f"{count} {state}"
-        for state, count in (("suspect", members.suspect), ("dead", members.dead), ("left", members.left))
+        for state, count in (
+            ("suspect", members.suspect),
+            ("dead", members.dead),
+            ("left", members.left),
+            ("revoked", members.revoked),
+        )
         if count
     )
     interface = (
@@ -74,7 +82,7 @@ def _print_status(found: Status, verbose: int) -> None:
         if node.interface
         else "none: links only"
     )
-    admission = "" if node.admission == "durable" else f"{node.admission}: not admitted by an issuer yet"
+    admission = "provisional: not admitted by an issuer yet" if node.admission == "provisional" else ""
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(found.jobs.items()) if count)
     show.facts(
         [
@@ -107,6 +115,10 @@ def _print_status(found: Status, verbose: int) -> None:
                 ("agent", node.version),
             ]
         )
+    for one in found.revocations[:REVOCATIONS_SHOWN]:
+        show.line(show.clean(revocation_line(one)))
+    if len(found.revocations) > REVOCATIONS_SHOWN:
+        show.line("more are revoked: `meshpeer revoke` lists all")
     for warning in found.warnings:
         show.line(show.paint(f"warning: {show.clean(warning)}", "yellow"))
 
@@ -150,6 +162,8 @@ def peers(asked: Asked) -> None:
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
             show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")
+        if one.state == "revoked":
+            show.line(f"{show.clean(one.name)} was {show.clean(one.because)}")
         if one.reported:
             show.line(f"hub {show.clean(one.name)} is reported {show.clean(one.reported)}")
 

@@ -474,6 +474,7 @@ class Node:
             done += self._from_links(self.links.shut(node, why, now), now)
             done += self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=node), now), now)
         if outcome.revoked:
+            self.revoking.written = ticket
             self.gossip.plumtree.forget_seen()
             done += self._look_at_self(now)
         if outcome.touched or outcome.charter or outcome.revoked:

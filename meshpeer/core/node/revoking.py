@@ -23,7 +23,7 @@ from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Note
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.ids import LinkId, NodeId, key_text
+from meshpeer.core.ids import LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership.rates import Buckets
 from meshpeer.core.node.gossip import Outcome
 from meshpeer.core.node.rows import row_of_revocation, row_of_revocation_gone, rows_gone, rows_of_member
@@ -65,6 +65,8 @@ class Revoking:
     ledger: Ledger
     linked: Callable[[], list[NodeId]]
     counters: Counters
+    written: Ticket | None = None
+    """The write of what was accepted last."""
     _links: dict[LinkId, _Link] = field(default_factory=dict)
     _rates: Buckets[NodeId] = field(
         default_factory=lambda: Buckets(LINK_REVOCATIONS_PER_S, LINK_REVOCATIONS_BURST)

@@ -83,7 +83,11 @@ class Revocations:
 
     def of_node(self, node: NodeId) -> Revocation | None:
         """Returns what shuts a key out whatever certificate it shows."""
-        found = self._covers.get((NODE, node))
+        return self.of(NODE, node)
+
+    def of(self, what: str, subject: bytes) -> Revocation | None:
+        """Returns the first revocation of a node, invite or issuer that counts."""
+        found = self._covers.get((what, subject))
         return found[0] if found else None
 
     def cover(self, who: VerifiedIdentity) -> Revocation | None:

@@ -259,8 +259,8 @@ def mesh_of(seed: int, count: int, *, admins: tuple[int, ...] = ()) -> tuple[Wor
 def taken_and_early(
     world: World, hosts: list[Host], those_who_know: list[Host], gone: Host
 ) -> tuple[list[str], list[str]]:
-    """Returns two lists of messages that the hosts take of those who know, as they come: all of them, and those
-    that were taken by one that still held anything of the revoked node."""
+    """Returns two lists of messages that the hosts take of those who know, as they come: all of them, and
+    those that were taken by one that still held anything of the revoked node."""
     taken: list[str] = []
     early: list[str] = []
     known = {one.id for one in those_who_know}
