@@ -79,6 +79,7 @@ class RevokeAnswers:
             done_before=decision.done,
             members=members,
             kept=decision.kept,
+            invite=decision.invite.hex(),
             warnings=warnings,
         )
 
@@ -133,6 +134,7 @@ class RevokeAnswers:
             members=request.members,
             since=None if request.since is None else int(request.since),
             theirs=request.revocations,
+            keep_invite=request.keep_invite,
         )
 
     def _target(self, text: str) -> tuple[str, bytes, str]:

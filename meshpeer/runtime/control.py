@@ -401,6 +401,8 @@ class RevocationRequest(Doc, frozen=True, kw_only=True):
     """Of an issuer, in Unix seconds: whom it admitted before this stays."""
     revocations: str = ""
     """``keep`` what an admin revoked itself, or let it be ``void``."""
+    keep_invite: bool = False
+    """Leave the invite open that a node came with."""
     root: bool = False
     """Sign with the root's key, which must be on this node."""
 
@@ -413,6 +415,8 @@ class RevocationMade(Doc, frozen=True, kw_only=True):
     """Names of those who were in and are out now."""
     kept: int
     """Revocations of an admin that were signed anew."""
+    invite: str = ""
+    """The id of the invite that was closed along with a node; empty for none."""
     warnings: tuple[str, ...] = ()
 
 

@@ -49,6 +49,9 @@ def revoke(
         str,
         typer.Option("--since", metavar="TIME", help="Of an issuer: whom it admitted before stays."),
     ] = "",
+    keep_invite: Annotated[
+        bool, typer.Option("--keep-invite", help="Others may still join with the invite that it came with.")
+    ] = False,
     keep_revocations: Annotated[
         bool, typer.Option("--keep-revocations", help="What this admin revoked itself is signed anew.")
     ] = False,
@@ -80,6 +83,7 @@ def revoke(
             members="revoke" if with_members else "keep" if keep_members else "",
             since=_moment(since) if since else None,
             revocations="keep" if keep_revocations else "void" if void_revocations else "",
+            keep_invite=keep_invite,
             root=root,
         )
     )
@@ -93,6 +97,8 @@ def revoke(
         show.line("nothing was signed: that holds already")
     elif made.members:
         show.line(show.clean(f"out of the mesh: {', '.join(made.members)}"))
+    if made.invite:
+        show.line(f"nobody joins any more with the invite that it came with ({made.invite})")
     if made.kept:
         show.line(f"{show.count(made.kept, 'revocation')} of its own signed anew")
     for warning in made.warnings:

@@ -18,6 +18,7 @@ from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.records.revocation import (
     INVITE,
     ISSUER,
+    NODE,
     REASON_LENGTH_MAX,
     Chain,
     Revocation,
@@ -40,6 +41,9 @@ class Wish:
     """Of an invite or issuer: ``revoke`` or ``keep`` those who are in by it; empty: not said."""
     since: int | None = None
     """Of an issuer: those whom it admitted before this Unix second stay."""
+    keep_invite: bool = False
+    """Of a node: the invite that it came with stays open. Else nobody joins with that any more: its own
+    machine could, under a new key."""
     theirs: str = ""
     """Of an admin: ``keep`` what it revoked itself (it is signed anew), or let it be ``void``."""
 
@@ -62,6 +66,8 @@ class Decision:
     revocation: Revocation
     members: tuple[NodeId, ...] = ()
     """Who is in now and goes, in id order."""
+    invite: bytes = b""
+    """The id of the invite that is closed along with a node."""
     kept: int = 0
     """Revocations of another author that are signed anew."""
     done: bool = False
@@ -88,7 +94,11 @@ def decide(
     if held is not None:
         return Decision(signed=(), revocation=held, done=True)
     revocation = _read(ledger, author, _record(wish, ledger, author, name_of, now_unix_s))
-    members = tuple(one.node for one in _below(ledger, revocation.covers) if ledger.is_in(one.node))
+    invite = _invite_of(wish, ledger)
+    closed = [_read(ledger, author, _closing(invite, author, now_unix_s))] if invite else []
+    out = [revocation, *closed]
+    below = _below(ledger, lambda one: any(each.covers(one) for each in out))
+    members = tuple(one.node for one in below if ledger.is_in(one.node))
     if revocation.covers(me):
         raise LocalFault(
             "this would shut this very node out, too",
@@ -102,10 +112,32 @@ def decide(
         )
     kept = [_renewed(one, author, ledger, now_unix_s) for one in voided if wish.theirs == KEEP]
     return Decision(
-        signed=tuple((one.envelope, one.chain) for one in (*kept, revocation)),
+        signed=tuple((one.envelope, one.chain) for one in (*kept, *closed, revocation)),
         revocation=revocation,
         members=members,
+        invite=invite,
         kept=len(kept),
+    )
+
+
+def _invite_of(wish: Wish, ledger: Ledger) -> bytes:
+    """Returns the invite to close along with a node; empty for none, or one that is closed already."""
+    member = ledger.get(NodeId(wish.subject)) if wish.what == NODE else None
+    if member is None or member.best is None or wish.keep_invite:
+        return b""
+    invite = member.best.identity.invite
+    return b"" if ledger.revocations.of(INVITE, invite) else invite
+
+
+def _closing(invite: bytes, author: Author, now_unix_s: int) -> RevocationRecord:
+    """Returns what closes an invite to newcomers; whom an issuer admitted on it before stays."""
+    return RevocationRecord(
+        what=INVITE,
+        subject=invite,
+        author=author.node,
+        issued_at=now_unix_s,
+        since=now_unix_s,
+        reason="a node that came with it was revoked",
     )
 
 

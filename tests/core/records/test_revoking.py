@@ -20,6 +20,7 @@ from revocation_cases import (
     chain_of,
     durable,
     of_node,
+    provisional,
     revocation,
 )
 
@@ -53,6 +54,23 @@ def test_what_holds_already_signs_nothing() -> None:
     assert decision.done
     assert decision.signed == ()
     assert decision.revocation.record.author == JUNIOR.public
+
+
+def test_the_invite_that_a_node_came_with_is_closed_along_with_it() -> None:
+    """Its machine would else be in again under a new key, where the invite has a use left."""
+    ledger = ledger_of(SENIOR)
+    ledger.admit(durable(GUEST, by=INVITE, admitted_at=NOW - 60), NOW)
+    ledger.admit(durable(PLAIN, by=INVITE, admitted_at=NOW - 60), NOW)
+    kept = asked(ledger, Wish(what="node", subject=GUEST.public, keep_invite=True))
+    assert (len(kept.signed), kept.invite) == (1, b"")
+    decision = asked(ledger, Wish(what="node", subject=GUEST.public))
+    assert (len(decision.signed), decision.invite) == (2, INVITE.id)
+    apply(ledger, decision)
+    assert ledger.get(PLAIN.public) is not None, "an issuer had admitted it before"
+    with pytest.raises(ShutOut, match="its invite was revoked"):
+        ledger.admit(provisional(JUNIOR), NOW)
+    again = asked(ledger, Wish(what="node", subject=PLAIN.public))
+    assert (len(again.signed), again.invite) == (1, b""), "it is closed already"
 
 
 def test_an_invite_with_members_needs_a_word_on_them() -> None:
