@@ -75,7 +75,7 @@ def revoked(lab: Lab, folder: Path, theirs: Path) -> Revoked:
         meshkit.join(lab.node(name), invite)
     meshkit.wait_until_whole(lab, *NAMES)
     key, ipv4 = meshkit.status(echo).node.public_key, meshkit.status(echo).node.ipv4
-    meshkit.submit(echo, meshkit.marking_job(theirs, 6, 100))
+    meshkit.submit(echo, meshkit.marking_job(theirs, 4, 100))
     meshkit.until(lambda: bool(hosts(theirs) - {"echo"}), "others run echo's tasks")
     job = meshkit.submit(alpha, meshkit.marking_job(folder, 60, 1))
     meshkit.until(lambda: "echo" in hosts(folder), "echo runs alpha's tasks", 30)
