@@ -498,7 +498,7 @@ class Node:
     def _look_at_self(self, now: Instant) -> list[NodeEffect]:
         """Looks whether this node itself is shut out now, or (where the author of that was) no more."""
         before = self.presence.revoked
-        self.presence.revoked = revoked = self.revoking.of_chain(self.presence.chain, now)
+        self.presence.revoked = revoked = self.revoking.of_self(self.me, self.presence.chain, now)
         if revoked is not None:
             said = Note(level="error", fact="this node was revoked", fields=(("why", said_of(revoked)),))
             ended = self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=self.me), now), now)

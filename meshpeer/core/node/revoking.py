@@ -127,66 +127,58 @@ class Revoking:
     def restore(self, rows: Iterable[tuple[bytes, Chain]]) -> list[Note]:
         """Merges what the store held, before anything else is read from it."""
         outcome = Outcome()
-        for data, chain in rows:
-            self._merge(data, chain, outcome)
+        read = [self._read(data, chain, outcome) for data, chain in rows]
+        self.ledger.revoke(*filter(None, read))
         return outcome.notes
 
-    def whole(self) -> list[Revoked]:
-        """Returns all that is held, for whoever asks."""
-        return list(told_in_frames(self.ledger.revocations, last=False))
-
-    def of_chain(self, chain: Chain, now: Instant) -> Revocation | None:
-        """Returns what shuts out whoever shows a chain, this node itself perhaps."""
+    def of_self(self, me: NodeId, chain: Chain, now: Instant) -> Revocation | None:
+        """Returns what shuts out this very node, which shows a chain; its key alone tells where the chain does
+        not hold at this clock."""
         try:
             self.ledger.identify(chain, now.unix_s)
         except ShutOut as fault:
             return fault.revocation
         except PeerFault:
-            return None
+            return self.ledger.revocations.of_node(me)
         return None
 
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _take(self, told: Iterable[tuple[bytes, Chain]], peer: NodeId | None, now: Instant) -> Outcome:
-        outcome, news = Outcome(), list[Revocation]()
+        outcome, read = Outcome(), list[Revocation]()
         for data, chain in told:
             if self.ledger.revocations.knows(data, chain):
                 continue
             if peer is not None and not self._rates.take(peer, now):
                 self.counters.add(Counter.RECORDS_RATE_LIMITED)
                 continue
-            accepted = self._merge(data, chain, outcome)
+            revocation = self._read(data, chain, outcome)
             if outcome.fault:
                 break
-            if accepted is not None:
-                news.append(accepted)
+            read += [revocation] if revocation else []
+        news, gone = self.ledger.revoke(*read)
         if news:
+            self.counters.add(Counter.REVOCATIONS_ACCEPTED, len(news))
+            outcome.changes += map(row_of_revocation, news)
+            outcome.changes += map(row_of_revocation_gone, gone)
             frames = list(told_in_frames(news, last=False))
             outcome.sends += [(one, frame) for one in self.linked() if one != peer for frame in frames]
-            self._drop(outcome)
             outcome.revoked = True
+            self._drop(outcome)
         return outcome
 
-    def _merge(self, data: bytes, chain: Chain, outcome: Outcome) -> Revocation | None:
-        """Merges one; returns it where it is news."""
+    def _read(self, data: bytes, chain: Chain, outcome: Outcome) -> Revocation | None:
+        """Judges one; what breaks a rule is counted and told."""
         try:
-            revocation = self.ledger.revocations.read(data, chain)
+            return self.ledger.revocations.read(data, chain)
         except envelope.BadSignature as fault:
             self.counters.add(Counter.SIGNATURES_BAD)
             outcome.fault = fault.what
-            return None
         except PeerFault as fault:
             self.counters.add(Counter.REVOCATIONS_REFUSED)
             reason = (("reason", fault.what),)
             outcome.notes.append(Note(level="warning", fact="a revocation was refused", fields=reason))
-            return None
-        accepted, gone = self.ledger.revoke(revocation)
-        if not accepted:
-            return None
-        self.counters.add(Counter.REVOCATIONS_ACCEPTED)
-        outcome.changes += [row_of_revocation_gone(one) for one in gone]
-        outcome.changes.append(row_of_revocation(revocation))
-        return revocation
+        return None
 
     def _drop(self, outcome: Outcome) -> None:
         for node, revocation in self.ledger.take_shut_out():
@@ -195,6 +187,6 @@ class Revoking:
             outcome.changes += rows_gone(node) if member is None else rows_of_member(member)
             if member is None:
                 outcome.shut_out.append((node, said_of(revocation)))
-            fields = (("node", key_text(node)), ("why", said_of(revocation)))
-            outcome.notes.append(Note(level="warning", fact="a member was revoked", fields=fields))
+                fields = (("node", key_text(node)), ("why", said_of(revocation)))
+                outcome.notes.append(Note(level="warning", fact="a member was revoked", fields=fields))
         outcome.doubted += self.ledger.take_undoubted()

@@ -192,16 +192,19 @@ class Ledger:
             raise ShutOut(revocation)
         return identity
 
-    def revoke(self, revocation: Revocation) -> tuple[bool, list[Revocation]]:
-        """Merges a revocation that was read, and drops whoever it shuts out; returns what
-        ``Revocations.merge`` does. ``take_shut_out`` says who went."""
-        before = self._revocations_item()
-        accepted, gone = self.revocations.merge(revocation)
-        if accepted:
+    def revoke(self, *revocations: Revocation) -> tuple[list[Revocation], list[Revocation]]:
+        """Merges revocations that were read, and drops whoever they shut out; returns which were news, and
+        which went for them. ``take_shut_out`` says who was dropped."""
+        before, news, gone = self._revocations_item(), list[Revocation](), list[Revocation]()
+        for one in revocations:
+            accepted, went = self.revocations.merge(one)
+            news += [one] if accepted else []
+            gone += went
+        if news:
             for watcher in self._watchers:
                 watcher(REVOCATIONS_ID, before, self._revocations_item())
             self._drop_revoked()
-        return accepted, gone
+        return news, gone
 
     def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
         """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""

@@ -29,6 +29,7 @@ _SUBJECT_BYTES = {NODE: NODE_ID_BYTES, INVITE: INVITE_ID_BYTES, ISSUER: INVITE_I
 
 Chain = tuple[bytes, ...]
 Rank = tuple[int, bytes]
+Order = tuple[Rank, int, int, bytes]
 ROOT_RANK: Rank = (0, b"")
 
 
@@ -55,7 +56,7 @@ class Revocation:
         return (self.record.what, self.record.subject, self.record.author)
 
     @property
-    def order(self) -> tuple[Rank, int, int, bytes]:
+    def order(self) -> Order:
         """Orders all revocations, alike on every node: what is lower counts, and stays where there are too
         many."""
         return (self.rank, self.record.since, self.record.issued_at, self.digest)

@@ -25,6 +25,7 @@ from meshpeer.core.records.revocation import (
     ISSUER,
     NODE,
     Chain,
+    Order,
     Revocation,
     digest_of,
     read_revocation,
@@ -53,18 +54,20 @@ class Revocations:
         self._most = most
         self._most_per_author = most_per_author
         self._ordered: list[Revocation] = []
+        self._by_author: dict[bytes, list[Revocation]] = {}
         self._by_key: dict[tuple[str, bytes, bytes], Revocation] = {}
         self._digests: set[Digest] = set()
+        self._settled = True
+        """What follows from the set is in step with it; a set that is read from disk settles once."""
         self._covers: dict[tuple[str, bytes], list[Revocation]] = {}
-        self.void: tuple[Revocation, ...] = ()
-        """Those that do not count, since their author is shut out itself."""
-        self.fingerprint = _fingerprint(())
-        """Equal where two nodes hold the same revocations."""
+        self._void: tuple[Revocation, ...] = ()
+        self._fingerprint = _fingerprint(())
 
     def copy(self) -> Revocations:
         """Returns a set that holds the same and goes its own way from here."""
         made = copy.copy(self)
         made._ordered, made._by_key = list(self._ordered), dict(self._by_key)
+        made._by_author = {author: list(ones) for author, ones in self._by_author.items()}
         made._digests = set(self._digests)
         return made
 
@@ -77,9 +80,22 @@ class Revocations:
         return iter(tuple(self._ordered))
 
     @property
+    def fingerprint(self) -> bytes:
+        """16 bytes, equal where two nodes hold the same revocations."""
+        self._settle()
+        return self._fingerprint
+
+    @property
+    def void(self) -> tuple[Revocation, ...]:
+        """Returns those that do not count, since their author is shut out itself."""
+        self._settle()
+        return self._void
+
+    @property
     def counting(self) -> list[Revocation]:
         """Returns those that count, in order, one for each subject."""
-        return sorted((ones[0] for ones in self._covers.values()), key=lambda one: one.order)
+        self._settle()
+        return sorted((ones[0] for ones in self._covers.values()), key=_order)
 
     def of_node(self, node: NodeId) -> Revocation | None:
         """Returns what shuts a key out whatever certificate it shows."""
@@ -87,23 +103,21 @@ class Revocations:
 
     def of(self, what: str, subject: bytes) -> Revocation | None:
         """Returns the first revocation of a node, invite or issuer that counts."""
+        self._settle()
         found = self._covers.get((what, subject))
         return found[0] if found else None
 
     def cover(self, who: VerifiedIdentity) -> Revocation | None:
         """Returns the first revocation that shuts out whoever a chain proves; None for who is not."""
+        self._settle()
         subjects = ((NODE, who.node), (INVITE, who.invite), (ISSUER, who.issuer))
         found = (one for subject in subjects for one in self._covers.get(subject, ()) if one.covers(who))
         return next(found, None)
 
-    def by(self, author: NodeId) -> list[Revocation]:
-        """Returns what an author has signed, whether it counts or not, in order."""
-        return [one for one in self._ordered if one.record.author == author]
-
     def voided_by(self, one: Revocation) -> list[Revocation]:
         """Returns what would count no more if this one were in the set, too."""
         before = {held.digest for held in self.void}
-        after, _ = _judge_all(sorted((*self._ordered, one), key=lambda each: each.order))
+        after, _ = _judge_all(sorted((*self._ordered, one), key=_order))
         return [held for held in after if held.digest not in before and held.digest != one.digest]
 
     # --- merging --------------------------------------------------------------------------------------------
@@ -129,28 +143,38 @@ class Revocations:
                 return False, []
             self._remove(held)
             gone.append(held)
-        insort(self._ordered, one, key=lambda each: each.order)
+        mine = self._by_author.setdefault(one.record.author, [])
+        for ordered in (self._ordered, mine):
+            insort(ordered, one, key=_order)
         self._by_key[one.key] = one
         self._digests.add(one.digest)
-        excess = self.by(one.record.author)[self._most_per_author :] or self._ordered[self._most :]
+        excess = mine[self._most_per_author :] or self._ordered[self._most :]
         for last in excess:
             self._remove(last)
             gone.append(last)
         if one.digest not in self._digests:
             return False, [each for each in gone if each.digest != one.digest]
-        self._settle()
+        self._settled = False
         return True, gone
 
     def _remove(self, one: Revocation) -> None:
-        at = bisect_left(self._ordered, one.order, key=lambda each: each.order)
-        del self._ordered[at]
+        for ordered in (self._ordered, self._by_author[one.record.author]):
+            del ordered[bisect_left(ordered, one.order, key=_order)]
         del self._by_key[one.key]
         self._digests.discard(one.digest)
+        self._settled = False
 
     def _settle(self) -> None:
+        if self._settled:
+            return
+        self._settled = True
         void, self._covers = _judge_all(self._ordered)
-        self.void = tuple(void)
-        self.fingerprint = _fingerprint([one.digest for one in self._ordered])
+        self._void = tuple(void)
+        self._fingerprint = _fingerprint([one.digest for one in self._ordered])
+
+
+def _order(one: Revocation) -> Order:
+    return one.order
 
 
 def _judge_all(
