@@ -87,11 +87,13 @@ def revoked(lab: Lab, folder: Path, theirs: Path) -> Revoked:
             ping.wait_for_answer()
         began = time.time()
         made = meshkit.ask(alpha, RevocationMade, "revoke", "echo", "--reason", "laptop stolen")
+        took_s = time.time() - began
         assert made.members == ("echo",)
         removed = {name: float(wait.communicate(timeout=30)[0]) - began for name, wait in waits.items()}
         for name, ping in (*pings.items(), ("echo", back)):
             meshkit.until(ping.has_stopped, f"{name}'s ping is answered no more", 30)
         stopped = {name: ping.last_answer() - began for name, ping in (*pings.items(), ("echo", back))}
+    print(f"the command took {took_s:.2f} s")
     for what, figures in (("peer removed", removed), ("last answer to a ping", stopped)):
         print(f"{what} after " + ", ".join(f"{name} {after:.2f} s" for name, after in figures.items()))
     return Revoked(invite, job, key, ipv4, stopped, removed)

@@ -132,8 +132,8 @@ class Revoking:
         return outcome.notes
 
     def of_self(self, me: NodeId, chain: Chain, now: Instant) -> Revocation | None:
-        """Returns what shuts out this very node, which shows a chain; its key alone tells where the chain does
-        not hold at this clock."""
+        """Returns what shuts out this very node, which shows a chain; its key alone tells where the chain
+        does not hold at this clock."""
         try:
             self.ledger.identify(chain, now.unix_s)
         except ShutOut as fault:

@@ -76,6 +76,25 @@ def test_one_that_was_told_nothing_and_comes_back_wiped_is_refused(behind_s: flo
     assert (node_of(gone).presence.revoked is None) is (behind_s == 86_400.0)
 
 
+def test_a_revoked_hub_gives_its_place_to_the_one_that_stands_by() -> None:
+    world = World(14)
+    founder = world.found("alpha", topology="regional")
+    world.run(0.5)
+    hosts = [founder, *(world.join(f"n{number}", founder) for number in range(1, 5))]
+    assert world.run_until(lambda: all(len(node_of(one).roster.members) == 5 for one in hosts), within_s=20)
+    world.run(60)
+    (hub_name,), (standby_name,) = node_of(founder).tunnels.plan.hubs, node_of(founder).tunnels.plan.standbys
+    hub = next(one for one in hosts if one.name == hub_name)
+    stay = [one for one in hosts if one is not hub]
+    revoke_by_root(world, stay[0], hub.id)
+    assert world.run_until(
+        lambda: all(
+            is_rid_of(one, hub) and node_of(one).tunnels.plan.hubs == (standby_name,) for one in stay
+        ),
+        within_s=10,
+    )
+
+
 # --- partitions and absences --------------------------------------------------------------------------------
 
 
