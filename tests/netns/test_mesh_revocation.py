@@ -17,7 +17,7 @@ import meshkit
 import pytest
 from meshlab import Lab, Node
 
-from meshpeer.runtime.control import RevocationMade
+from meshpeer.runtime.control import Peer, RevocationMade
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -136,6 +136,11 @@ def test_the_revoked_node_says_in_two_lines_what_happened(lab: Lab, revoked: Rev
     assert first.startswith("this node was revoked by alpha at ")
     assert first.endswith(": laptop stolen")
     assert "`meshpeer leave`" in second
+    assert meshkit.fails(echo, 2, "why", "alpha").what == first
+    for words in (["peers"], ["plan"], ["map"], ["doctor"], ["jobs", "list"], ["revoke"]):
+        done = echo.run(["meshpeer", *words], check=False)
+        assert done.returncode in (0, 1), (words, done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 def test_its_tasks_run_elsewhere_and_tasks_for_it_end(lab: Lab, revoked: Revoked, folder: Path) -> None:
@@ -185,18 +190,42 @@ def test_its_machine_can_not_come_back_with_the_old_invite(
     lab: Lab, revoked: Revoked, clock: Path, behind_s: int
 ) -> None:
     echo = lab.node("echo")
-    if meshkit.agents(echo):
-        meshkit.kill_agent(echo)
-        echo.run(["ip", "link", "del", meshkit.INTERFACE], check=False)
-        folder = echo.path(meshkit.STATE_DIR)
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    leave_behind(echo)
     for name in STAY:
         seed = f"{lab.node(name).address()}:51821"
         words = ("join", seed, "--invite", revoked.invite, "--name", "echo", "--detach")
         failure = meshkit.fails(echo, 4, *words, env=shifted(clock, behind_s))
         assert "its invite was revoked at " in failure.what
         assert "meshpeer invite" in failure.hint
+    assert_out(lab, revoked)
+
+
+def test_a_revoked_invite_lets_nobody_in(lab: Lab, revoked: Revoked) -> None:
+    alpha, echo = lab.node("alpha"), lab.node("echo")
+    leave_behind(echo)
+    invite = meshkit.invite(alpha, "--uses", "3")
+    made = meshkit.ask(alpha, RevocationMade, "revoke", invite, "--reason", "posted in public")
+    assert (made.revocation.what, made.members) == ("invite", ())
+    meshkit.until(
+        lambda: all(len(meshkit.status(lab.node(name)).revocations) == 3 for name in STAY), "all know", 30
+    )
+    for name in STAY:
+        seed = f"{lab.node(name).address()}:51821"
+        failure = meshkit.fails(echo, 4, "join", seed, "--invite", invite, "--name", "echo", "--detach")
+        assert failure.what.endswith(": posted in public")
+
+
+@pytest.mark.parametrize("behind_s", [0, 600], ids=["right", "ten minutes back"])
+def test_an_expired_invite_lets_nobody_in(lab: Lab, revoked: Revoked, clock: Path, behind_s: int) -> None:
+    """The joiner's own clock may say that it holds still: members go by theirs."""
+    echo = lab.node("echo")
+    leave_behind(echo)
+    invite = meshkit.expired_invite(lab.node("alpha"))
+    for name in STAY:
+        seed = f"{lab.node(name).address()}:51821"
+        words = ("join", seed, "--invite", invite, "--name", "echo", "--detach")
+        failure = meshkit.fails(echo, 4, *words, env=shifted(clock, behind_s))
+        print(f"{name}, {behind_s} s back: {failure.what} ({failure.hint})")
     assert_out(lab, revoked)
 
 
@@ -209,6 +238,17 @@ def test_members_that_restart_still_know(lab: Lab, revoked: Revoked) -> None:
     assert_out(lab, revoked)
     for name in STAY:
         assert meshkit.peers(lab.node(name))["echo"].state == "revoked"
+
+
+def test_its_machine_is_back_as_a_new_node_with_a_new_invite(lab: Lab, revoked: Revoked) -> None:
+    echo = lab.node("echo")
+    leave_behind(echo)
+    meshkit.join(echo, meshkit.invite(lab.node("alpha")))
+    for name in STAY:
+        node = lab.node(name)
+        meshkit.until(lambda: meshkit.pings(node, "echo.mesh"), f"{name} pings echo", 30)  # noqa: B023
+    states = {one.state for one in meshkit.ask(lab.node("bravo"), list[Peer], "peers") if one.name == "echo"}
+    assert states == {"alive", "revoked"}
 
 
 # --- helpers ------------------------------------------------------------
@@ -286,6 +326,15 @@ def refusals(lab: Lab) -> float:
             if line.startswith("meshpeer_links_revoked_total ")
         )
     return total
+
+
+def leave_behind(node: Node) -> None:
+    """Makes a machine forget that it ever was a node."""
+    if meshkit.agents(node):
+        meshkit.kill_agent(node)
+    node.run(["ip", "link", "del", meshkit.INTERFACE], check=False)
+    for path in node.path(meshkit.STATE_DIR).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def assert_out(lab: Lab, revoked: Revoked) -> None:
