@@ -274,7 +274,10 @@ class Agent:
 
     async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
         post = self.driver.post
-        self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
+        links = self.node.links
+        self.exchange = Exchange(
+            self.blobs, nursery, links.link_to, let_in=lambda link: links.peer_of(link) is not None
+        )
         self.keeper = LinkKeeper(self.transport, self.exchange, post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)

@@ -73,7 +73,7 @@ def test_a_node_that_was_revoked_is_told_that_and_nothing_else() -> None:
     why = "this node was revoked by alpha at 2026-11-26T10:25:27Z: laptop stolen"
     (found,) = judge_standing(replace(WELL, linked=0, durable=False, revoked=why))
     assert (found.check, found.level, found.text) == ("revoked", "bad", why)
-    assert "meshpeer leave" in found.todo
+    assert "meshpeer leave" in found.todo[0]
 
 
 @pytest.mark.parametrize(
