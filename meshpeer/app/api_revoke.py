@@ -18,9 +18,9 @@ from meshpeer.core.identity.invites import PREFIX, id_of_invite
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.node.messages import CharterSigned, RevocationSigned
+from meshpeer.core.node.roster import Listed
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import RevocationRecord
-from meshpeer.core.records.revocation import INVITE, ISSUER, NODE
+from meshpeer.core.records.revocation import INVITE, ISSUER, NODE, Revocation
 from meshpeer.core.records.revoking import KEEP, REVOKE, VOID, Author, Wish, decide
 from meshpeer.runtime.control import RevocationInfo, RevocationMade, RevocationRequest
 
@@ -61,7 +61,7 @@ class RevokeAnswers:
             now_unix_s=int(agent.clock.now().unix_s),
         )
         members = tuple(name_of(node, one) for one in decision.members)
-        warnings = self._warnings(decision.revocation.record, decision.members)
+        warnings = self._warnings(decision.revocation, decision.members)
         for signed, chain in decision.signed:
             agent.driver.step_now(RevocationSigned(envelope=signed, chain=chain))
         record = decision.revocation.record
@@ -171,10 +171,10 @@ class RevokeAnswers:
             near or "name a member (`meshpeer peers`), an invite, or the 16 digits of an invite or issuer",
         )
 
-    def _warnings(self, record: RevocationRecord, members: tuple[NodeId, ...]) -> tuple[str, ...]:
+    def _warnings(self, revocation: Revocation, members: tuple[NodeId, ...]) -> tuple[str, ...]:
         """Returns what a revocation leaves open that a person may not think of. Asked before it takes
         effect."""
-        node = self._agent.node
+        node, record = self._agent.node, revocation.record
         said: list[str] = []
         for who in members:
             listed = node.roster.get(who)
@@ -183,9 +183,19 @@ class RevokeAnswers:
                     f"{listed.name} may hold an issuer's key, which is not revoked with it: it can admit new "
                     "nodes until that is, too (`meshpeer revoke` with the issuer's 16 digits)"
                 )
+            if listed is not None and revocation.identity and self._is_senior(listed, revocation):
+                said.append(
+                    f"{listed.name} is an admin that was admitted before this node: whoever has its key can "
+                    "void this (on the founder, --root signs what nobody can void)"
+                )
         if record.what == NODE and not members:
             said.append("no such node is in now; it can't come in with that key any more")
         return tuple(said)
+
+    @staticmethod
+    def _is_senior(listed: Listed, revocation: Revocation) -> bool:
+        who = listed.identity
+        return Capability.ADMIN in who.capabilities and (who.admitted_at, who.node) < revocation.rank
 
     def _renew_charter(self) -> None:
         """Signs the charter anew where its author was shut out: who joins later takes none of such a one."""

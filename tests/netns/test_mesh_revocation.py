@@ -204,15 +204,20 @@ def test_a_revoked_invite_lets_nobody_in(lab: Lab, revoked: Revoked) -> None:
     alpha, echo = lab.node("alpha"), lab.node("echo")
     leave_behind(echo)
     invite = meshkit.invite(alpha, "--uses", "3")
-    made = meshkit.ask(alpha, RevocationMade, "revoke", invite, "--reason", "posted in public")
-    assert (made.revocation.what, made.members) == ("invite", ())
+    made = meshkit.ask(alpha, RevocationMade, "revoke", invite, "--root", "--reason", "posted")
+    assert (made.revocation.what, made.revocation.by, made.members) == ("invite", "the root", ())
+    again = meshkit.ask(alpha, RevocationMade, "revoke", made.revocation.id)
+    assert (again.done_before, again.revocation) == (True, made.revocation)
+    assert meshkit.fails(lab.node("bravo"), 4, "revoke", "charlie").what.startswith(
+        "this node may not revoke"
+    )
     meshkit.until(
         lambda: all(len(meshkit.status(lab.node(name)).revocations) == 3 for name in STAY), "all know", 30
     )
     for name in STAY:
         seed = f"{lab.node(name).address()}:51821"
         failure = meshkit.fails(echo, 4, "join", seed, "--invite", invite, "--name", "echo", "--detach")
-        assert failure.what.endswith(": posted in public")
+        assert failure.what.endswith(": posted")
 
 
 @pytest.mark.parametrize("behind_s", [0, 600], ids=["right", "ten minutes back"])
