@@ -350,6 +350,12 @@ class Ledger:
     def _drop_revoked(self) -> None:
         """Drops what no longer stands: certificates that were revoked, and the records on top of them."""
         for member in list(self):
+            revoked = self.revocations.of_node(member.node)
+            if revoked is not None:
+                # Whatever is held of it: a tombstone outlives its certificates.
+                self._replace(Member(member.node))
+                self._shut_out.append((member.node, revoked))
+                continue
             covered = {
                 leaf: revocation
                 for leaf, one in member.admissions.items()

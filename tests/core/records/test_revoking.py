@@ -28,7 +28,7 @@ from meshpeer.core.errors import LocalFault
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import CharterRecord, MemberRecord, SuspectRecord
+from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
 from meshpeer.core.records.ledger import Chain, Ledger, ShutOut, Verdict
 from meshpeer.core.records.revocation import Revocation
 from meshpeer.core.records.revoking import Author, Decision, Wish, decide
@@ -160,6 +160,21 @@ def test_nothing_of_a_revoked_node_is_held_whatever_came_first(first: str) -> No
     ledger.revoke(shut_out)
     assert ledger.get(PLAIN.public) is None
     assert ledger.fingerprint == with_revocation(ledger_of(SENIOR), shut_out).fingerprint
+
+
+@pytest.mark.parametrize("first", ["revocation", "tombstone"])
+def test_a_tombstone_of_a_revoked_node_is_held_by_nobody_whatever_came_first(first: str) -> None:
+    """It outlives the certificate that it stood on."""
+    ledger, shut_out = ledger_of(SENIOR, PLAIN), of_node(SENIOR, PLAIN)
+    body = LeaveRecord(node=PLAIN.public, incarnation=NOW, sequence=2, issued_at=NOW, ttl_s=366 * 86_400)
+    left = envelope.sign(PLAIN, MESH, body)
+    if first == "tombstone":
+        assert ledger.merge(left, NOW) is Verdict.ACCEPTED
+        ledger.forget_expired(NOW + 365 * 86_400 + 1)
+        assert ledger.get(PLAIN.public).leave is not None  # type: ignore[union-attr]
+    ledger.revoke(shut_out)
+    assert ledger.merge(left, NOW) is Verdict.STALE
+    assert ledger.get(PLAIN.public) is None
 
 
 def test_a_member_with_another_certificate_stays_on_that_one() -> None:
