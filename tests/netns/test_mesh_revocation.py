@@ -256,6 +256,27 @@ def test_its_machine_is_back_as_a_new_node_with_a_new_invite(lab: Lab, revoked: 
     assert states == {"alive", "revoked"}
 
 
+def test_what_was_revoked_beyond_a_partition_is_true_there_once_it_is_over(
+    lab: Lab, revoked: Revoked
+) -> None:
+    """Echo is a new node now, and shut out by the near side while it is cut off with the far one."""
+    echo, near, far = lab.node("echo"), ("alpha", "bravo"), ("charlie", "delta")
+    key = meshkit.status(echo).node.public_key
+    lab.partition(near, [*far, "echo"])
+    meshkit.meshpeer(lab.node("alpha"), "revoke", meshkit.status(echo).node.id)
+    meshkit.until(lambda: not any(has(lab, name, key) for name in near), "the near side is rid of it", 30)
+    assert all(has(lab, name, key) for name in far)
+    lab.heal()
+    began = time.monotonic()
+    meshkit.until(lambda: not any(has(lab, name, key) for name in far), "the far side is, too", 60)
+    print(f"the far side was rid of it {time.monotonic() - began:.1f} s after the end, redialling included")
+    for name in (*near, *far):
+        node = lab.node(name)
+        others = {other for other in STAY if other != name}
+        meshkit.until(lambda: linked(node) == others, f"{name} is linked to all others", 60)  # noqa: B023
+    meshkit.until(lambda: meshkit.status(echo).health == "revoked", "echo knows", 60)
+
+
 # --- helpers ------------------------------------------------------------
 
 
@@ -314,6 +335,14 @@ def until_removed(node: Node, key: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def has(lab: Lab, name: str, key: str) -> bool:
+    return key in meshkit.interface_keys(lab.node(name))
+
+
+def linked(node: Node) -> set[str]:
+    return {one.name for one in meshkit.ask(node, list[Peer], "peers") if one.link == "up"}
 
 
 def hosts(folder: Path) -> set[str]:
