@@ -6,6 +6,7 @@ How long it takes is printed, not asserted: several agents share the cores of a 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import shutil
 import subprocess
 import time
@@ -93,9 +94,11 @@ def revoked(lab: Lab, folder: Path, theirs: Path) -> Revoked:
         for name, ping in (*pings.items(), ("echo", back)):
             meshkit.until(ping.has_stopped, f"{name}'s ping is answered no more", 30)
         stopped = {name: ping.last_answer() - began for name, ping in (*pings.items(), ("echo", back))}
-    print(f"the command took {took_s:.2f} s")
+    signed_s = signed_at(alpha) - began
+    print(f"the command took {took_s:.2f} s; alpha had signed after {signed_s:.2f} s, from then on:")
     for what, figures in (("peer removed", removed), ("last answer to a ping", stopped)):
-        print(f"{what} after " + ", ".join(f"{name} {after:.2f} s" for name, after in figures.items()))
+        shown = ", ".join(f"{name} {after - signed_s:.2f} s" for name, after in figures.items())
+        print(f"{what} after {shown}")
     return Revoked(invite, job, key, ipv4, stopped, removed)
 
 
@@ -335,6 +338,14 @@ def until_removed(node: Node, key: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def signed_at(node: Node) -> float:
+    """Returns when an agent took the revocation, by its log."""
+    (line,) = [
+        one for one in node.path(meshkit.LOG).read_text().splitlines() if "a member was revoked" in one
+    ]
+    return datetime.datetime.fromisoformat(line.split()[0]).timestamp()
 
 
 def has(lab: Lab, name: str, key: str) -> bool:
