@@ -292,13 +292,16 @@ class Agent:
 
     async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
         post = self.driver.post
-        self.exchange = Exchange(self.blobs, nursery, self.node.links.link_to)
+        links = self.node.links
+        self.exchange = Exchange(
+            self.blobs, nursery, links.link_to, let_in=lambda link: links.peer_of(link) is not None
+        )
         self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
         self.circuits = Circuits(
             me=self.node.me,
             nursery=nursery,
-            link_to=self.node.links.link_to,
-            greeted=self.node.links.peer_of,
+            link_to=links.link_to,
+            greeted=links.peer_of,
             accept=lambda stream, carrier: self.transport.accept_over(stream, carrier, self.keeper.run),
             carries=self._carries_links,
             tally=self.counters,

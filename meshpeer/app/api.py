@@ -7,8 +7,9 @@ from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
+from meshpeer.app.api_revoke import RevokeAnswers
 from meshpeer.app.api_why import WhyAnswers
 
 
-class AgentApi(MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, JobAnswers):
+class AgentApi(MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, JobAnswers):
     """Implements ``runtime.control.ControlApi``."""

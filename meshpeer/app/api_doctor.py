@@ -24,6 +24,7 @@ from meshpeer.app.doctor.tunnels import (
 )
 from meshpeer.app.hub_words import own_troubles
 from meshpeer.app.reach import local_only
+from meshpeer.app.revocation_words import own_lines
 from meshpeer.app.views import name_of
 from meshpeer.core.addressing.overlap import overlap_of
 from meshpeer.core.identity.constraints import Capability
@@ -215,6 +216,7 @@ def _standing(agent: Agent) -> Standing:
         agree=node.agreement.report(now).agree,
         shut_out=tuple(name_of(node, one) for one in node.links.banned(now)),
         contradicting=tuple(one.name for one in node.roster.members if one.quarantined),
+        revoked="".join(own_lines(node)[:1]),
     )
 
 

@@ -15,6 +15,7 @@ from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.revocation_words import newest, revoked_peers
 from meshpeer.app.spare import channel_view, link_via, silent_since
 from meshpeer.app.troubles import notices_of, troubles_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
@@ -24,6 +25,7 @@ from meshpeer.core.identity.invites import Invite, encode_invite
 from meshpeer.core.ids import key_text, wireguard_key_text
 from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.messages import LeaveAsked
+from meshpeer.core.node.node import Node
 from meshpeer.core.records.routes import check_routes
 from meshpeer.core.scheduler.views import job_state
 from meshpeer.core.wgconf.render import render_wg_quick
@@ -93,7 +95,11 @@ class MeshAnswers:
                 control_port=agent.transport.port,
                 isolation=agent.executor.isolation,
                 slots=agent.executor.slots if node.scheduler.worker.accepting else 0,
-                admission="durable" if best and best.identity.durable else "provisional",
+                admission="revoked"
+                if node.presence.revoked
+                else "durable"
+                if best and best.identity.durable
+                else "provisional",
                 certificate_ends=rfc3339(best.identity.not_after) if best else "",
                 version=__version__,
                 uptime_s=round(time.monotonic() - agent.started_at, 1),
@@ -103,11 +109,12 @@ class MeshAnswers:
                 relayed_by=views.relayed_by(node),
             ),
             members=counts,
-            health="alone" if counts.total > 1 and not node.links.peers else "degraded" if troubles else "ok",
+            health=_health(node, counts.total, troubles),
             warnings=(*troubles, *notices_of(agent)),
             jobs=states,
             agreement=agreement_view(node, agent.clock.now()),
             channel=channel_view(node),
+            revocations=newest(node),
         )
 
     async def peers(self) -> list[Peer]:
@@ -121,7 +128,7 @@ class MeshAnswers:
         left = [
             views.left_view(one.leave) for one in node.ledger if one.leave is not None and one.node != node.me
         ]
-        return sorted(listed, key=lambda one: one.name) + left
+        return sorted(listed, key=lambda one: one.name) + left + revoked_peers(node)
 
     async def plan(self) -> Plan:
         return views.plan_view(self._agent.node, self._agent.clock.now().unix_s)
@@ -284,6 +291,12 @@ class MeshAnswers:
             self._agent.stopping.set()
 
         self._agent.spawn(stop)
+
+
+def _health(node: Node, members: int, troubles: list[str]) -> str:
+    if node.presence.revoked:
+        return "revoked"
+    return "alone" if members > 1 and not node.links.peers else "degraded" if troubles else "ok"
 
 
 def _who_heard(farewell: Farewell, others: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshpeer.app.revocation_words import own_lines, revoked_named, said_by
 from meshpeer.app.spare import silent_since
 from meshpeer.app.views import name_of
 from meshpeer.app.why_view import Words, why_view
@@ -28,6 +29,9 @@ class WhyAnswers:
     async def why(self, source: str, target: str) -> Why:
         """Explains a path. Raises ``LocalFault`` for a name that no member has, and for one node twice."""
         node, now = self._agent.node, self._agent.clock.now()
+        lines = own_lines(node)
+        if lines:
+            raise LocalFault(*lines)
         one = _member(node, source) if source else node.me
         other = _member(node, target)
         if one == other:
@@ -59,6 +63,12 @@ def _member(node: Node, text: str) -> NodeId:
                 f"{text} has left the mesh for good, at {rfc3339(member.leave.issued_at)[:19]}Z",
                 "it has no tunnels any more; to be back it joins anew, with an invite",
             )
+    revoked = revoked_named(node, text)
+    if revoked is not None:
+        raise LocalFault(
+            f"{text} was revoked {said_by(node, revoked)}",
+            "no member has a tunnel or a link to it; to be back it joins anew, with an invite",
+        )
     near = did_you_mean(text, (one.name for one in node.roster.members))
     raise LocalFault(f"there is no member {text!r}", near or "`meshpeer peers` lists the members")
 

@@ -194,6 +194,11 @@ class Chores:
                 "suspect": counts.suspect,
                 "dead": counts.dead,
                 "left": counts.left,
+                "revoked": counts.revoked,
+            },
+            revocations={
+                "counting": len(node.ledger.revocations) - len(node.ledger.revocations.void),
+                "void": len(node.ledger.revocations.void),
             },
             links=len(node.links.peers),
             event_loop_lag_s=self._agent.driver.lag_s,

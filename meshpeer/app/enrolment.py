@@ -30,16 +30,17 @@ from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
-from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
+from meshpeer.core.antientropy.messages import Compare, Facts, Revoked, Synced, Want
 from meshpeer.core.counters import Counters
 from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault, Refused
 from meshpeer.core.identity.certificates import SERIAL_BYTES, make_provisional_leaf
 from meshpeer.core.identity.invites import Invite, decode_invite
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
-from meshpeer.core.ids import NodeId
+from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.membership.messages import PROTOCOL_VERSIONS, Hello, Refusal
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.gossip import Gossip, Outcome
+from meshpeer.core.node.revoking import Revoking
 from meshpeer.core.node.rows import row_of_chains, rows_of
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
@@ -48,6 +49,8 @@ CONTACT_S = 12.0
 LAN_S = 6.0
 DEFAULT_CONTROL_PORT = 51821
 DEFAULT_WIREGUARD_PORT = 51820
+ONLY_LINK = LinkId(1)
+"""Who joins has one link, and no others to tell apart."""
 
 
 @dataclass(slots=True)
@@ -211,6 +214,7 @@ def _hint_of(fault: DialFault, addresses: Sequence[str]) -> str:
 async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -> _Contact:
     ledger = Ledger(invite.mesh, invite.roots)
     gossip = Gossip(ledger, linked=list, jitter=random.Random(), counters=Counters())
+    revoking = Revoking(ledger, list, Counters())
     contact = _Contact(seed=link.dialled, peer=link.peer, ledger=ledger)
     now = time.time()
     link.send_soon(
@@ -222,21 +226,27 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
                 clock_ms=int(now * 1000),
                 observed=link.remote,
                 control_port=settings.file.control.listen_port,
+                revocations=revoking.say(ONLY_LINK),
             )
         )
     )
     while True:
         message = CODEC.decode(await link.receive())
         match message:
-            case Hello(chain=theirs, observed=observed):
+            case Hello(chain=theirs, observed=observed, revocations=word):
                 ledger.admit(theirs, SystemClock().now().unix_s)
                 contact.observed_me = observed
+                revoking.hear(ONLY_LINK, word)
+                for told in revoking.on_up(ONLY_LINK):
+                    link.send_soon(CODEC.encode(told))
                 _answer(link, gossip.on_up(link.peer, SystemClock().now(), opens=True))
             case Refusal(reason=reason):
                 raise Refused(
                     f"{link.dialled} does not let this node in: {reason}",
                     "ask for a new invite (`meshpeer invite`), and check the clocks of both (timedatectl)",
                 )
+            case Revoked():
+                revoking.on_frame(ONLY_LINK, link.peer, message, SystemClock().now())
             case Synced(more=False):
                 return contact
             case Facts():

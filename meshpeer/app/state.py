@@ -189,6 +189,11 @@ def load_state(folder: Path) -> State:
     return State(folder=folder, node=node, key=key, wireguard_key=wireguard, chain=chain, issuer=issuer)
 
 
+def load_root(folder: Path) -> SigningKey:
+    """Reads the root's key; raises ``EnvironmentFault`` where it is not here, damaged, or open to others."""
+    return SigningKey(_key(folder, "root", "root"))
+
+
 def _key(folder: Path, name: str, kind: str) -> bytes:
     path = folder / KEYS / f"{name}.key"
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.hub_words import lines_of, own_troubles, unwatched_hubs
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.revocation_words import own_lines, void_lines
 from meshpeer.app.spare import troubles_of_channel
 from meshpeer.app.views import name_of
 from meshpeer.core.identity.constraints import Capability
@@ -23,7 +24,7 @@ DRIFT_SHOWN_S = 600.0
 def troubles_of(agent: Agent) -> list[str]:
     """Returns what keeps this node from doing its work, worst first."""
     node = agent.node
-    troubles: list[str] = []
+    troubles: list[str] = own_lines(node)
     fault = agent.reconciler.fault
     if fault is not None:
         troubles.append(f"the interface is not as it should be: {fault.what} ({fault.hint})")
@@ -45,6 +46,8 @@ def troubles_of(agent: Agent) -> list[str]:
             uses = best.identity.invite_uses
             why = f"its invite has admitted the {uses} it may (join with another one); it ends"
         troubles.append(f"this node is provisional: {why} in {minutes} min")
+    if node.presence.revoked is not None:
+        return troubles
     troubles += troubles_of_channel(node, agent.clock.now().unix_s)
     if len(node.roster.members) > 1 and not node.links.peers:
         troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
@@ -81,6 +84,7 @@ def notices_of(agent: Agent) -> list[str]:
             f"invite {invite.hex()} was used more often than it allows: refused {whose}; "
             f"its places are held by {node.ledger.holders_of(invite) or 'nobody yet'}"
         )
+    notices += void_lines(node)
     notices += _about_lans(node)
     pages = agent.chores.pages_fault
     if pages is not None:

@@ -52,6 +52,7 @@ def count_members(node: Node) -> MemberCounts:
         suspect=opinions["suspect"],
         dead=opinions["dead"],
         left=left,
+        revoked=sum(1 for one in node.ledger.revocations.counting if one.record.what == "node"),
     )
 
 

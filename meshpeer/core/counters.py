@@ -42,6 +42,7 @@ class Counter(enum.StrEnum):
         "handshakes_failed",
         "Handshakes that ended in nothing: strangers, scanners, and whoever is too slow",
     )
+    LINKS_REVOKED = "links_revoked", "Greetings of revoked nodes, or on revoked invites, that were refused"
     LINKS_STALLED = "links_stalled", "Links closed because the peer read nothing for a while"
     HEALING_DIALS = "healing_dials", "Dials of members held dead, to heal a partition"
     SEED_DIALS = "seed_dials", "Dials of seeds, to heal a partition"
@@ -68,6 +69,13 @@ class Counter(enum.StrEnum):
         "Members that signed two records of one incarnation and sequence",
     )
     PEERS_BANNED = "peers_banned", "Identities shut out for a while because of what they sent"
+
+    # Revocations
+    REVOCATIONS_ACCEPTED = "revocations_accepted", "Revocations taken into the set that this node holds"
+    REVOCATIONS_REFUSED = (
+        "revocations_refused",
+        "Revocations that broke a rule, or whose author may not revoke",
+    )
 
     # Dissemination
     EAGER_PUSHES = "eager_pushes", "Facts pushed along the tree"

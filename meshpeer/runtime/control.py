@@ -49,7 +49,7 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     """How tasks are kept apart."""
     slots: int
     admission: str
-    """``durable`` or ``provisional``."""
+    """``durable``, ``provisional`` or ``revoked``."""
     certificate_ends: str
     version: str
     uptime_s: float
@@ -71,6 +71,8 @@ class MemberCounts(Doc, frozen=True, kw_only=True):
     suspect: int
     dead: int
     left: int
+    revoked: int = 0
+    """Nodes whose own keys were revoked."""
 
 
 class Differing(Doc, frozen=True, kw_only=True):
@@ -135,7 +137,7 @@ class Status(Doc, frozen=True, kw_only=True):
     node: NodeInfo
     members: MemberCounts
     health: str
-    """``ok``, ``degraded`` or ``alone``."""
+    """``ok``, ``degraded``, ``alone`` or ``revoked`` (this node itself)."""
     warnings: tuple[str, ...]
     jobs: dict[str, int]
     """Owned jobs by state."""
@@ -143,6 +145,8 @@ class Status(Doc, frozen=True, kw_only=True):
     """None: the agent is of a version that does not say."""
     channel: Channel | None = None
     """None: the agent is of a version that does not say."""
+    revocations: tuple[RevocationInfo, ...] = ()
+    """The newest that count, at most 20; `meshpeer revoke` without a name lists all."""
 
 
 class Peer(Doc, frozen=True, kw_only=True):
@@ -420,6 +424,54 @@ class CharterChange(Doc, frozen=True, kw_only=True):
     away_max_s: int | None = None
 
 
+class RevocationInfo(Doc, frozen=True, kw_only=True):
+    """One revocation that counts."""
+
+    what: str
+    """``node``, ``invite`` or ``issuer``."""
+    id: str
+    """Of a node its key as text; of an invite or issuer 16 hexadecimal digits."""
+    name: str
+    """What it was called; empty where nobody said."""
+    by: str
+    """The name of the admin that signed it, its id where it is in no more, or ``the root``."""
+    at: str
+    since: str | None
+    """Of an invite or issuer: who was admitted before this stays; null where all go along."""
+    reason: str
+
+
+class RevocationRequest(Doc, frozen=True, kw_only=True):
+    """What is to be shut out."""
+
+    target: str
+    """A member's name or id, an invite, or the id of an invite or issuer."""
+    reason: str = ""
+    members: str = ""
+    """``revoke`` or ``keep`` those who are in by an invite or issuer."""
+    since: float | None = None
+    """Of an issuer, in Unix seconds: whom it admitted before this stays."""
+    revocations: str = ""
+    """``keep`` what an admin revoked itself, or let it be ``void``."""
+    keep_invite: bool = False
+    """Leave the invite open that a node came with."""
+    root: bool = False
+    """Sign with the root's key, which must be on this node."""
+
+
+class RevocationMade(Doc, frozen=True, kw_only=True):
+    revocation: RevocationInfo
+    done_before: bool
+    """It was revoked already: nothing was signed."""
+    members: tuple[str, ...]
+    """Names of those who were in and are out now."""
+    kept: int
+    """Revocations of an admin that were signed anew."""
+    invite: str = ""
+    """The id of the invite that was closed along with a node; empty for none."""
+    warnings: tuple[str, ...] = ()
+
+
 class Said(Doc, frozen=True, kw_only=True):
     """What stop and leave answer: what happens now, in words."""
 
@@ -460,6 +512,10 @@ class ControlApi(Protocol):
     async def charter(self) -> Charter: ...
 
     async def change_charter(self, change: CharterChange) -> Charter: ...
+
+    async def revocations(self) -> list[RevocationInfo]: ...
+
+    async def revoke(self, request: RevocationRequest) -> RevocationMade: ...
 
     async def ping(self, node: str, count: int) -> PingAnswer: ...
 

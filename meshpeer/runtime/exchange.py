@@ -23,6 +23,8 @@ WINDOW_PIECES = 16
 """Pieces asked for at a time: 896 KiB in flight."""
 STALL_S = 20.0
 """A transfer without a piece for this long is given up (and tried elsewhere by whoever needs it)."""
+LET_IN_LOOK_S = 0.02
+"""Between two looks whether a peer that asks was let in by now."""
 SERVING_MAX = 8
 """Requests served at once per link; the rest of a greedy peer's are refused."""
 
@@ -53,8 +55,14 @@ class Exchange:
     """Implements ``linkkeeper.BulkHandler``; one per agent."""
 
     def __init__(
-        self, blobs: Blobs, nursery: trio.Nursery, link_to: Callable[[NodeId], LinkId | None]
+        self,
+        blobs: Blobs,
+        nursery: trio.Nursery,
+        link_to: Callable[[NodeId], LinkId | None],
+        let_in: Callable[[LinkId], bool] = lambda link: True,
     ) -> None:
+        """``let_in`` says whether the peer of a link was greeted as a member: nobody else is served."""
+        self._let_in = let_in
         self._blobs = blobs
         self._nursery = nursery
         self._link_to = link_to
@@ -162,7 +170,7 @@ class Exchange:
     async def _serve(self, number: LinkId, ask: BlobAsk) -> None:
         link = self._links.get(number)
         try:
-            if link is not None:
+            if link is not None and await self._is_let_in(number):
                 await self._give(link, ask)
         except MeshpeerError:
             # The link is gone, or the blob's file can't be read: the asker's own limits settle it.
@@ -170,6 +178,15 @@ class Exchange:
         finally:
             if number in self._serving:
                 self._serving[number] -= 1
+
+    async def _is_let_in(self, number: LinkId) -> bool:
+        """Waits until the greeting that came before is judged, which a busy node does late; says whether the
+        link is still there then. One that is refused is closed."""
+        while not self._let_in(number):
+            if number not in self._links:
+                return False
+            await trio.sleep(LET_IN_LOOK_S)
+        return True
 
     async def _give(self, link: Link, ask: BlobAsk) -> None:
         offset = ask.offset

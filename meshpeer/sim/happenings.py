@@ -12,7 +12,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from meshpeer.core.node.messages import LeaveAsked, RenameAsked
+from meshpeer.core.node.messages import LeaveAsked, RenameAsked, RevocationSigned
+from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import RevocationRecord
 from meshpeer.sim import network
 from meshpeer.sim import scenario as kinds
 from meshpeer.sim.host import Host
@@ -22,6 +24,7 @@ from meshpeer.sim.scenario import Scenario
 from meshpeer.sim.watch import Watch
 from meshpeer.sim.world import World
 
+SHUT_LOOK_S = 0.02
 LEAVE_TAKES_S = 1.0
 """How long a node that leaves runs on, to tell the others."""
 
@@ -31,6 +34,16 @@ class Healing:
     """One partition's end, and when its traces were gone."""
 
     at_s: float
+    took_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Shutting:
+    """One host that was shut out, and when nothing of it was left anywhere."""
+
+    host: Host
+    at_s: float
+    """When it was revoked, or the partition ended that this fell into."""
     took_s: float | None = None
 
 
@@ -44,6 +57,7 @@ class Happenings:
     settle: Callable[[Host], None]
     """Gives a host that joins its region, clock and NAT."""
     healings: list[Healing] = field(default_factory=list)
+    shuttings: list[Shutting] = field(default_factory=list)
     rogues: list[Rogue] = field(default_factory=list)
     _dice: random.Random = field(init=False)
     _made: int = 0
@@ -76,6 +90,9 @@ class Happenings:
             case kinds.Leave():
                 for host in self._drawn(event.count):
                     self._leave(host)
+            case kinds.Revoke():
+                for host in self._drawn(event.count):
+                    self._revoke(host)
             case kinds.Rogue():
                 self._go_rogue(event)
 
@@ -199,6 +216,31 @@ class Happenings:
             self.watch.stopped(host)
             self.watch.knowledge.forgotten(host, self.world.now_s)
             self.world.crash(host)
+
+    def _revoke(self, host: Host) -> None:
+        founder = next(iter(self.world.hosts.values()))
+        body = RevocationRecord(
+            what="node", subject=host.id, author=founder.id, issued_at=self.world.unix_s(), name=host.name
+        )
+        signed = envelope.sign(founder.key, self.world.mesh, body)
+        self.watch.opinions.excuse([host], float("inf"))
+        self.watch.stopped(host)
+        self.watch.knowledge.forgotten(host, self.world.now_s)
+        host.revoked = True
+        shutting = Shutting(host=host, at_s=self.world.now_s)
+        self.shuttings.append(shutting)
+        self.world.post(founder, RevocationSigned(envelope=signed, chain=founder.chain))
+        self._look_shut(shutting)
+
+    def _look_shut(self, shutting: Shutting) -> None:
+        gone = shutting.host.id
+        nodes = [one.node for one in self.watch.running if one.node is not None]
+        if not any(node.ledger.get(gone) or node.links.link_to(gone) for node in nodes):
+            healed = [one.at_s for one in self.healings]
+            shutting.at_s = max((shutting.at_s, *healed))
+            shutting.took_s = self.world.now_s - shutting.at_s
+        else:
+            self.world.heap.after(SHUT_LOOK_S, self._look_shut, shutting)
 
     def _go_rogue(self, event: kinds.Rogue) -> None:
         (host,) = self._drawn(1)

@@ -105,6 +105,8 @@ class Host:
     """Raised at every start and crash: what was on its way to an earlier life is lost."""
     gone: bool = False
     """The machine is off, or its cable is cut: nobody is refused, nothing is answered."""
+    revoked: bool = False
+    """It was shut out: what it holds counts for nothing any more."""
     paused: bool = False
     reads: bool = True
     """Whether it takes what its links bring; one that does not lets its senders wait."""

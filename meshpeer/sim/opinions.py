@@ -71,7 +71,7 @@ class Opinions:
 
     def look(self, host: Host, now_s: float) -> None:
         """Reads what a host thinks now."""
-        if host.node is None:
+        if host.node is None or host.revoked:
             return
         dead = dead_of(host.node)
         before = self._dead.get(host.index, frozenset())

@@ -29,7 +29,7 @@ class Measure(Table, frozen=True, kw_only=True):
     """One thing that was waited for: how long it took, or that it did not come to pass."""
 
     what: str
-    """``dead``, ``change`` or ``heal``."""
+    """``dead``, ``change``, ``heal`` or ``revoked``."""
     at_s: float
     took_s: float | None
 

@@ -153,6 +153,7 @@ class Run:
             ("dead", expect.dead_within_s),
             ("change", expect.change_known_within_s),
             ("heal", expect.heal_within_s),
+            ("revoked", expect.revoked_within_s),
         ):
             for one in self._measures():
                 if bound is not None and one.what == what:
@@ -189,6 +190,7 @@ class Run:
             "dead": "a crash is known to all",
             "change": "a change is known to all",
             "heal": "it is healed",
+            "revoked": "a revoked host is out everywhere",
         }
         if one.took_s is None:
             self._fail(f"{words[one.what]}: not by the end (it happened at {one.at_s:.2f} s)")
@@ -215,6 +217,10 @@ class Run:
             *(
                 Measure(what="heal", at_s=one.at_s - since, took_s=one.took_s)
                 for one in self.happenings.healings
+            ),
+            *(
+                Measure(what="revoked", at_s=one.at_s - since, took_s=one.took_s)
+                for one in self.happenings.shuttings
             ),
         ]
         return tuple(sorted(found, key=lambda one: one.at_s))

@@ -98,6 +98,12 @@ class Leave(_Event, tag="leave", frozen=True, kw_only=True):
     count: Count = 1
 
 
+class Revoke(_Event, tag="revoke", frozen=True, kw_only=True):
+    """The founder shuts some hosts out; they run on, and try to come back."""
+
+    count: Count = 1
+
+
 class Rogue(_Event, tag="rogue", frozen=True, kw_only=True):
     """A member in good standing runs a program of its own."""
 
@@ -109,7 +115,7 @@ class Rogue(_Event, tag="rogue", frozen=True, kw_only=True):
     """Of the invite whose key it has, for ``identities``."""
 
 
-Event = Partition | Pause | Crash | Churn | Change | Join | Leave | Rogue
+Event = Partition | Pause | Crash | Churn | Change | Join | Leave | Revoke | Rogue
 
 
 # --- what must come of it -----------------------------------------------------------------------------------
@@ -125,6 +131,9 @@ class Expect(_Table, frozen=True, kw_only=True):
     change_known_within_s: Some | None = None
     heal_within_s: Some | None = None
     """After each partition: ledgers agree, and nobody who runs is held dead."""
+    revoked_within_s: Some | None = None
+    """After each revocation, or the end of the partition that it fell into: nobody holds anything of a host
+    that was shut out, nor has a link to it."""
     no_false_dead: bool = False
     """Nobody who runs, was not stopped and not cut off is held dead by anyone."""
     bytes_per_node_s_max: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
@@ -205,7 +214,7 @@ def _split(message: str) -> tuple[str, str]:
 
 _EVENTS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind
-    for kind in (Partition, Pause, Crash, Churn, Change, Join, Leave, Rogue)
+    for kind in (Partition, Pause, Crash, Churn, Change, Join, Leave, Revoke, Rogue)
 }
 
 

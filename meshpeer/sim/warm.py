@@ -23,6 +23,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.records.places import Places
+from meshpeer.core.records.revocations import Revocations
 from meshpeer.sim.host import Disk, Host, Row
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def copy_of(ledger: Ledger) -> Ledger:
     member is never changed, only replaced."""
     made = copy.copy(ledger)
     for name, value in vars(ledger).items():
-        if isinstance(value, dict | list | set | Places):
+        if isinstance(value, dict | list | set | Places | Revocations):
             setattr(made, name, value.copy())
     # Whoever watches the one does not watch the other.
     made._watchers = []

@@ -33,8 +33,8 @@ class Watch:
 
     @property
     def running(self) -> list[Host]:
-        """Hosts that run a node, in the order of making."""
-        return [host for host in self.world.hosts.values() if host.node is not None]
+        """Hosts that run a node and belong to the mesh, in the order of making."""
+        return [host for host in self.world.hosts.values() if host.node is not None and not host.revoked]
 
     def agree(self) -> bool:
         """Says whether all running nodes hold the same facts."""

@@ -25,6 +25,11 @@ import msgspec
 import pytest
 from meshlab import Lab, Node
 
+from meshpeer.app.state import NodeFile
+from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority, make_invite
+from meshpeer.core.identity.constraints import INVITE_DEFAULT
+from meshpeer.core.identity.invites import Invite, encode_invite
+from meshpeer.core.identity.keys import SEED_BYTES, decode_key_file
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, ResultRow
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import Job, Peer, Plan, Status, Task, Why
@@ -93,6 +98,26 @@ def invite(node: Node, *options: str) -> str:
     return meshpeer(node, "invite", "--quiet", *options).strip()
 
 
+def expired_invite(founder: Node) -> str:
+    """Makes an invite that ended a minute ago, with the key of the mesh's own issuer."""
+    folder = founder.path(STATE_DIR)
+    facts = msgspec.json.decode((folder / "node.json").read_bytes(), type=NodeFile)
+    seed = decode_key_file((folder / "keys/issuer.key").read_text(), "issuer", "issuer.key")
+    authority = make_invite(
+        Authority(seed, facts.issuer_certificate),
+        bytes(range(SEED_BYTES)),
+        capabilities=INVITE_DEFAULT,
+        uses=1,
+        expires_s=60,
+        now_unix_s=int(time.time()) - 120,
+        serial=bytes(range(1, SERIAL_BYTES + 1)),
+    )
+    seeds = (f"{founder.address()}:51821",)
+    return encode_invite(
+        Invite(authority=authority, issuer=facts.issuer_certificate, roots=facts.roots, seeds=seeds)
+    )
+
+
 def join(node: Node, text: str, *options: str) -> str:
     """Joins with an invite, under the machine's own name."""
     return meshpeer(node, "join", text, "--name", node.name, "--detach", *options)
@@ -157,7 +182,7 @@ def sees_alive(node: Node, *names: str) -> Callable[[], bool]:
     """Returns the condition that these members, and no others, are alive, linked and reached by tunnel."""
 
     def condition() -> bool:
-        known = {name: peer for name, peer in peers(node).items() if peer.state != "left"}
+        known = {name: peer for name, peer in peers(node).items() if peer.state not in ("left", "revoked")}
         return set(known) == set(names) and all(
             (peer.state, peer.link, peer.path) == ("alive", "up", "direct") for peer in known.values()
         )

@@ -9,16 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import meshkit
-import msgspec
 import pytest
 from meshkit import fails
 from meshlab import Lab, Node
 
-from meshpeer.app.state import NodeFile
-from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority, make_invite
-from meshpeer.core.identity.constraints import INVITE_DEFAULT
-from meshpeer.core.identity.invites import Invite, decode_invite, encode_invite
-from meshpeer.core.identity.keys import SEED_BYTES, decode_key_file
+from meshpeer.core.identity.certificates import Authority
+from meshpeer.core.identity.invites import decode_invite, encode_invite
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -69,7 +65,7 @@ def bravo(lab: Lab) -> Iterator[Node]:
 
 
 def test_an_expired_invite_is_refused(lab: Lab, bravo: Node) -> None:
-    failure = fails(bravo, REFUSED, "join", expired_invite(lab.node("alpha")), "--detach")
+    failure = fails(bravo, REFUSED, "join", meshkit.expired_invite(lab.node("alpha")), "--detach")
     assert failure.what.startswith("the invite expired at ")
     assert "this machine's clock says" in failure.what
     assert "meshpeer invite" in failure.hint
@@ -231,26 +227,6 @@ def test_a_node_is_not_founded_twice(lab: Lab) -> None:
 
 
 # --- helpers ------------------------------------------------------------
-
-
-def expired_invite(founder: Node) -> str:
-    """Makes an invite that ended a minute ago, with the key of the mesh's own issuer."""
-    folder = founder.path(meshkit.STATE_DIR)
-    facts = msgspec.json.decode((folder / "node.json").read_bytes(), type=NodeFile)
-    seed = decode_key_file((folder / "keys/issuer.key").read_text(), "issuer", "issuer.key")
-    authority = make_invite(
-        Authority(seed, facts.issuer_certificate),
-        bytes(range(SEED_BYTES)),
-        capabilities=INVITE_DEFAULT,
-        uses=1,
-        expires_s=60,
-        now_unix_s=int(time.time()) - 120,
-        serial=bytes(range(1, SERIAL_BYTES + 1)),
-    )
-    seeds = (f"{founder.address()}:51821",)
-    return encode_invite(
-        Invite(authority=authority, issuer=facts.issuer_certificate, roots=facts.roots, seeds=seeds)
-    )
 
 
 @contextlib.contextmanager

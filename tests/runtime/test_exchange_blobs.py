@@ -71,6 +71,28 @@ async def test_two_that_need_one_blob_share_one_transfer(tmp_path: Path) -> None
         assert len(here.end.sent) == 1
 
 
+@pytest.mark.parametrize("let_in", [True, False], ids=["let in", "refused"])
+async def test_nobody_is_served_before_it_was_let_in(tmp_path: Path, let_in: bool) -> None:
+    """TLS is passed by whoever once had a certificate; a revoked node knows digests, too."""
+    greeted = False
+    async with trio.open_nursery() as nursery:
+        blobs = MemoryBlobs(tmp_path)
+        exchange = Exchange(blobs, nursery, lambda node: LINK, let_in=lambda link: greeted)
+        end = MemoryEnd(THERE)
+        exchange.attach(LINK, end)
+        ref = await blobs.add_bytes(b"a job's file")
+        exchange.on_frame(LINK, CODEC.encode(BlobAsk(number=1, digest=ref.digest, offset=0, pieces=1)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert end.sent == []
+        if let_in:
+            greeted = True
+        else:
+            exchange.detach(LINK)
+    assert [one.data for one in end.sent if isinstance(one, BlobPiece)] == (
+        [b"a job's file"] if let_in else []
+    )
+
+
 async def test_second_that_waits_tries_itself_when_the_first_fails(tmp_path: Path) -> None:
     async with linked(tmp_path, mute=True) as (here, there), trio.open_nursery() as nursery:
         ref = await there.blobs.add_bytes(content(10))

@@ -104,6 +104,22 @@ def test_partition_heals_and_removes_nobody() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
+def test_who_is_revoked_is_out_at_once_and_beyond_a_partition_when_it_heals(seed: int) -> None:
+    result = ran(
+        f"size = 8\nseed = {seed}\nduration_s = 90\nlatency_ms = 10\n"
+        + event("revoke", at_s=5)
+        + event("partition", "for_s = 30", "shares = [0.5, 0.5]", at_s=10)
+        + event("revoke", at_s=20)
+        + "[expect]\nheal_within_s = 10\nrevoked_within_s = 10\nno_false_dead = true"
+    )
+    assert result.failures == ()
+    at_once, after = (one.took_s for one in result.measures if one.what == "revoked")
+    assert at_once is not None
+    assert at_once < 1
+    assert after is not None
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_who_joins_a_parted_mesh_is_on_one_side_until_it_heals(seed: int) -> None:
     """Joiners belonged to no side, and carried news across."""
     made = Run(

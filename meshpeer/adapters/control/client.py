@@ -42,6 +42,9 @@ from meshpeer.runtime.control import (
     Peer,
     PingAnswer,
     Plan,
+    RevocationInfo,
+    RevocationMade,
+    RevocationRequest,
     Said,
     Status,
     Submission,
@@ -104,6 +107,12 @@ class ControlClient:
 
     def change_charter(self, change: CharterChange) -> Charter:
         return self._post("/v1/charter", Charter, msgspec.json.encode(change))
+
+    def revocations(self) -> list[RevocationInfo]:
+        return self._get("/v1/revocations", list[RevocationInfo])
+
+    def revoke(self, request: RevocationRequest) -> RevocationMade:
+        return self._post("/v1/revocations", RevocationMade, msgspec.json.encode(request))
 
     def ping(self, node: str, count: int) -> PingAnswer:
         query = urlencode({"node": node, "count": count})

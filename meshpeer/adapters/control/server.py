@@ -42,7 +42,14 @@ from meshpeer.core.errors import (
 )
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.control import CharterChange, ControlApi, InviteRequest, Said, Submission
+from meshpeer.runtime.control import (
+    CharterChange,
+    ControlApi,
+    InviteRequest,
+    RevocationRequest,
+    Said,
+    Submission,
+)
 
 SUBMISSION_BYTES_MAX = 64 * 1024 * 1024
 REQUEST_BYTES_MAX = 64 * 1024
@@ -187,6 +194,11 @@ def _routes(api: ControlApi) -> list[Route]:
         change = _read(await _body(request, REQUEST_BYTES_MAX), CharterChange)
         return _json(await api.change_charter(change))
 
+    async def revocations(request: Request) -> Response:
+        if request.method == "GET":
+            return _json(await api.revocations())
+        return _json(await api.revoke(_read(await _body(request, REQUEST_BYTES_MAX), RevocationRequest)))
+
     async def ping(request: Request) -> Response:
         return _json(await api.ping(request.query_params.get("node", ""), _count(request, "count", 3)))
 
@@ -261,6 +273,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/export/wg-quick", export_wg_quick),
         ("POST", "/v1/invites", invite),
         ("GET POST", "/v1/charter", charter),
+        ("GET POST", "/v1/revocations", revocations),
         ("POST", "/v1/ping", ping),
         ("POST", "/v1/stop", stop),
         ("POST", "/v1/leave", leave),

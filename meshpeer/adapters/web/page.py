@@ -55,6 +55,12 @@ class _Node(Collector):
         for state, count in look.members.items():
             members.add_metric([state], count)
         yield members
+        revocations = GaugeMetricFamily(
+            "meshpeer_revocations", "Revocations held, by whether they count", labels=["state"]
+        )
+        for state, count in look.revocations.items():
+            revocations.add_metric([state], count)
+        yield revocations
         yield GaugeMetricFamily("meshpeer_links", "Links that are up", value=look.links)
         yield GaugeMetricFamily(
             "meshpeer_event_loop_lag_seconds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshpeer.core.counters import Counters
 
@@ -30,7 +30,7 @@ class Snapshot:
     version: str
     counters: Counters
     members: Mapping[str, int]
-    """By state: alive (this node included), suspect, dead, left."""
+    """By state: alive (this node included), suspect, dead, left, revoked."""
     links: int
     event_loop_lag_s: float
     local_health: int
@@ -42,3 +42,5 @@ class Snapshot:
     """Pairs of others that this node relays."""
     relayed_bytes: int = 0
     """What crossed for those that it relays now."""
+    revocations: Mapping[str, int] = field(default_factory=dict)
+    """How many count, and how many are void since their author was revoked itself."""

@@ -14,6 +14,7 @@ from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.channel import channel_rows
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.faults import FAILED, tell
+from meshpeer.app.cli.revoke import revocation_line
 
 if TYPE_CHECKING:
     from meshpeer.runtime.control import MeshInfo, Peer, Plan, Status
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PANEL = "Looking at it"
 USUAL_MTU = 1_420
 """Who has another is shown with it."""
+REVOCATIONS_SHOWN = 5
+"""Lines of a status; all of them have a command of their own."""
 STATE_COLOURS = {
     "alive": "green",
     "suspect": "yellow",
@@ -69,7 +72,12 @@ def _print_status(found: Status, verbose: int) -> None:
     show.line(f"{show.heading(f'{node.name} in the mesh {mesh.name}')}: {show.paint(found.health, colour)}")
     others = ", ".join(
         f"{count} {state}"
-        for state, count in (("suspect", members.suspect), ("dead", members.dead), ("left", members.left))
+        for state, count in (
+            ("suspect", members.suspect),
+            ("dead", members.dead),
+            ("left", members.left),
+            ("revoked", members.revoked),
+        )
         if count
     )
     interface = (
@@ -78,7 +86,7 @@ def _print_status(found: Status, verbose: int) -> None:
         if node.interface
         else "none: links only"
     )
-    admission = "" if node.admission == "durable" else f"{node.admission}: not admitted by an issuer yet"
+    admission = "provisional: not admitted by an issuer yet" if node.admission == "provisional" else ""
     jobs = ", ".join(f"{count} {state}" for state, count in sorted(found.jobs.items()) if count)
     show.facts(
         [
@@ -114,6 +122,10 @@ def _print_status(found: Status, verbose: int) -> None:
                 ("agent", node.version),
             ]
         )
+    for one in found.revocations[:REVOCATIONS_SHOWN]:
+        show.line(show.clean(revocation_line(one)))
+    if len(found.revocations) > REVOCATIONS_SHOWN:
+        show.line("more are revoked: `meshpeer revoke` lists all")
     for warning in found.warnings:
         show.line(show.paint(f"warning: {show.clean(warning)}", "yellow"))
 
@@ -160,6 +172,8 @@ def peers(asked: Asked) -> None:
     for one in found:
         if one.state in ("suspect", "dead") and one.because:
             show.line(f"{show.clean(one.name)} is {one.state}: {show.clean(one.because)}")
+        if one.state == "revoked":
+            show.line(f"{show.clean(one.name)} was {show.clean(one.because)}")
         if one.reported:
             show.line(f"hub {show.clean(one.name)} is reported {show.clean(one.reported)}")
 

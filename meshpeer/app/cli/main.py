@@ -21,6 +21,7 @@ from meshpeer.app.cli import (
     look,
     map_command,
     mesh,
+    revoke,
     service,
     sim,
     why,
@@ -42,7 +43,7 @@ Examples:
 def build() -> typer.Typer:
     """Returns the whole command line."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (mesh, invites, look, map_command, why, doctor, charter, jobs, service, sim):
+    for part in (mesh, invites, look, map_command, why, doctor, charter, revoke, jobs, service, sim):
         part.add_to(app)
     return app
 

@@ -361,6 +361,7 @@ def _head(mesh: MeshMap) -> tuple[Label, ...]:
         f"{members} in {regions}, {mesh.mode}: "
         + ", ".join(f"{count:,} {state}" for state, count in mesh.states.items())
         + (f"; {mesh.left:,} left for good" if mesh.left else "")
+        + (f"; {mesh.revoked:,} revoked" if mesh.revoked else "")
     )
     room = WIDTH - 2 * MARGIN
     title = f"{mesh.mesh}, as {mesh.node} sees it"

@@ -84,13 +84,15 @@ class MeshMap(Doc, frozen=True, kw_only=True):
     planned: tuple[MapPlanned, ...]
     left: int
     """Members that left for good, which are not drawn."""
+    revoked: int = 0
+    """Nodes that were shut out, likewise."""
     notes: tuple[str, ...]
     """What the lines leave out, in sentences."""
 
 
 def map_mesh(status: Status, peers: Sequence[Peer], plan: Plan) -> MeshMap:
     """Returns the map of what these three documents say."""
-    present = [one for one in peers if one.state != "left"]
+    present = [one for one in peers if one.state not in ("left", "revoked")]
     members = _members(status, present, plan)
     regions = _regions(members, {one.name: one.path for one in present})
     at = {region.name: position for position, region in enumerate(regions)}
@@ -107,7 +109,8 @@ def map_mesh(status: Status, peers: Sequence[Peer], plan: Plan) -> MeshMap:
             for one in sorted(present, key=lambda one: (at[one.region], one.name))
         ),
         planned=tuple(_planned(status, present, plan, regions)),
-        left=len(peers) - len(present),
+        left=sum(1 for one in peers if one.state == "left"),
+        revoked=sum(1 for one in peers if one.state == "revoked"),
         notes=_notes(status, plan, regions),
     )
 

@@ -94,7 +94,9 @@ def _head(mesh: MeshMap, columns: int, letters: Letters) -> list[Line]:
     title = f"{show.clean(mesh.mesh)}, as {show.clean(mesh.node)} sees it"
     size = (
         f"{show.count(len(mesh.members), 'member')} in {show.count(len(mesh.regions), 'region')} "
-        f"({mesh.mode}): {shown}" + (f"; {mesh.left} left" if mesh.left else "")
+        f"({mesh.mode}): {shown}"
+        + (f"; {mesh.left} left" if mesh.left else "")
+        + (f"; {mesh.revoked} revoked" if mesh.revoked else "")
     )
     return [((_cut(title, columns, letters), "bold"),), *_wrapped(size, columns, "")]
 

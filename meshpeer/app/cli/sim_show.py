@@ -9,7 +9,12 @@ from meshpeer.app.cli import show
 from meshpeer.sim.result import Measure, Result, Spread
 
 PRICES_SHOWN = 16
-_EVENTS = {"dead": "crash known to all", "change": "change known to all", "heal": "partition healed"}
+_EVENTS = {
+    "dead": "crash known to all",
+    "change": "change known to all",
+    "heal": "partition healed",
+    "revoked": "revoked host out",
+}
 
 
 def worst_of(results: Sequence[Result]) -> Result:

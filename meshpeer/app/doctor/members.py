@@ -40,6 +40,8 @@ class Standing:
     shut_out: tuple[str, ...] = ()
     contradicting: tuple[str, ...] = ()
     """Whose state folder may be in use twice."""
+    revoked: str = ""
+    """By whom, when and why this node was shut out; empty where it was not."""
 
 
 def judge_clock(ahead_s: Mapping[str, float]) -> list[Finding]:
@@ -65,6 +67,9 @@ def judge_clock(ahead_s: Mapping[str, float]) -> list[Finding]:
 
 def judge_standing(seen: Standing) -> list[Finding]:
     """Does the mesh have this node, and does this node have the mesh?"""
+    if seen.revoked:
+        todo = "to be back it joins anew: meshpeer leave, then meshpeer join INVITE"
+        return [_finding("revoked", BAD, seen.revoked, todo)]
     found = [_links(seen), *_certificate(seen)]
     found += [
         _finding(

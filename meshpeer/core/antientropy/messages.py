@@ -65,6 +65,18 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="facts
     """News along the tree, not an answer to a reconciliation."""
 
 
+class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag="revoked"):
+    """Revocations: news, or all that the sender holds, which comes first on a link where the two ends hold
+    different ones."""
+
+    chains: tuple[tuple[bytes, ...], ...] = ()
+    """Of their authors, leaf first."""
+    said: tuple[tuple[int, bytes], ...] = ()
+    """Of each which chain is its author's, counted from 1 (0: a root's, without one), and its envelope."""
+    last: bool = False
+    """No more of them follow: the sender has said all that it holds."""
+
+
 class Synced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag="synced"):
     """The round is over: what the receiver lacked was sent before this, unless there is ``more``."""
 
@@ -80,4 +92,4 @@ def with_word(message: Compare | Synced, word: Word | None) -> Compare | Synced:
     return msgspec.structs.replace(message, word=word) if word else message
 
 
-FRAMES = (Compare, Want, Facts, Synced)
+FRAMES = (Compare, Want, Facts, Revoked, Synced)

@@ -150,6 +150,15 @@ def decode_invite(text: str, *, now_unix_s: int) -> Invite:
     return invite
 
 
+def id_of_invite(text: str) -> bytes:
+    """Returns the id of an invite, whatever its dates; raises ``LocalFault`` or ``Refused`` for what is no
+    invite."""
+    try:
+        return _parse(text).id
+    except ValueError as error:
+        raise Refused(f"the invite was altered: {error}", _ASK) from error
+
+
 def _parse(text: str) -> Invite:
     if len(text) > 4 * TEXT_LENGTH_MAX:
         raise LocalFault("this is too long for an invite", _COPY)

@@ -27,6 +27,7 @@ from meshpeer.core.effects import Note
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import LinkId, MeshId, NodeId, key_text
 from meshpeer.core.membership.clocks import Clocks
+from meshpeer.core.membership.greetings import NoWords, Words
 from meshpeer.core.membership.messages import (
     ENOUGH_LINKS,
     PROTOCOL_VERSIONS,
@@ -126,7 +127,9 @@ class Links:
         reached: Callable[[NodeId], bool] = lambda node: False,
         over: Callable[[NodeId], tuple[str, ...]] = lambda node: (),
         forwarded: Collection[str] = (),
+        words: Words | None = None,
     ) -> None:
+        self._words = words or NoWords()
         self._me = me
         self._mesh = mesh
         self._chain = self._shown_before = tuple(chain)
@@ -286,6 +289,7 @@ class Links:
             observed=event.remote,
             control_port=self._control_port,
             forwarded=state.forwarded,
+            revocations=self._words.say(event.link),
         )
         return [SendOnLink(link=event.link, message=hello)]
 
@@ -307,6 +311,7 @@ class Links:
         state = self._links.pop(event.link, None)
         if state is None:
             return []
+        self._words.over(event.link)
         return self._after_end(state, event.reason, now)
 
     def on_message(
@@ -338,12 +343,22 @@ class Links:
         self._banned = {one: until for one, until in self._banned.items() if until > now.mono_s}
         if len(self._banned) < BANNED_MAX:
             self._banned[peer] = now.mono_s + for_s
-        effects: list[LinkEffect] = []
-        for state in [one for one in self._links.values() if one.peer == peer]:
-            effects += self._refuse(state, reason, now)
+        effects = self.shut(peer, reason, now)
         target = self._targets.get(peer)
         if target is not None:
             target.next_at_s = max(target.next_at_s, self._banned.get(peer, 0.0))
+        return effects
+
+    def shut(self, peer: NodeId, reason: str, now: Instant) -> list[LinkEffect]:
+        """Closes every link of a peer, spare ones and those that did not greet yet among them, and says
+        why."""
+        effects: list[LinkEffect] = []
+        spares_first = sorted(
+            (one for one in self._links.values() if one.peer == peer),
+            key=lambda one: (self._by_peer.get(peer) == one.link, one.link),
+        )
+        for state in spares_first:
+            effects += self._refuse(state, reason, now)
         return effects
 
     def banned(self, now: Instant) -> list[NodeId]:
@@ -378,11 +393,13 @@ class Links:
         try:
             node = self._admit(hello.chain, now)
         except PeerFault as fault:
-            return self._refuse(state, fault.what, now)
+            shown = [SendOnLink(link=state.link, message=one) for one in self._words.proof(fault)]
+            return [*shown, *self._refuse(state, fault.what, now)]
         if node != state.peer:
             return self._refuse(state, "the greeting's certificate is another node's", now)
         state.greeted, state.observed_me = True, hello.observed
         state.forwarded = state.forwarded or hello.forwarded
+        self._words.hear(state.link, hello.revocations)
         self.clocks.greeted(state.peer, hello.clock_ms, now)
         if not self._by_peer:
             for seed in self._seeds.values():
@@ -437,6 +454,7 @@ class Links:
     def _drop(self, state: _Link, reason: str, now: Instant, *, settled: bool = True) -> list[LinkEffect]:
         self._due_known = False
         self._links.pop(state.link, None)
+        self._words.over(state.link)
         return [
             CloseLink(link=state.link, reason=reason),
             *self._after_end(state, reason, now, settled=settled),

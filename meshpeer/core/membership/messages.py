@@ -29,6 +29,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello
     forwarded: bool = False
     """The sender dialled a port that a program such as ``ssh -L`` forwards: the address that the receiver
     sees is not the sender's."""
+    revocations: bytes = b""
+    """The fingerprint of the revocations that the sender holds; where the two differ, both say all of theirs
+    before anything else. Empty: the sender's version knows of none."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="refusal"):

@@ -199,6 +199,10 @@ class Plumtree:
             self._counters.add(Counter.SEEN_EVICTED)
         self._seen[news_id] = None
 
+    def forget_seen(self) -> None:
+        """Takes nothing for known any more: what was dropped may have become true again."""
+        self._seen.clear()
+
     def _announce(self, news_id: bytes, peers: list[NodeId], now: Instant) -> None:
         for peer in peers:
             self._to_announce.setdefault(peer, []).append(news_id)

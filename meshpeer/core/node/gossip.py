@@ -19,6 +19,7 @@ from meshpeer.core.antientropy.facts import Group, chains_behind, facts_about, i
 from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want, Word, with_word
 from meshpeer.core.antientropy.ranges import Answer, Fingerprints, Reconciler
 from meshpeer.core.antientropy.rounds import Jitter, Rounds
+from meshpeer.core.antientropy.telling import told_in_frames
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Delete, Note, Table
@@ -33,7 +34,7 @@ from meshpeer.core.node.pushes import Pushes
 from meshpeer.core.node.rows import row_of_chains_of, row_of_charter, row_of_record, rows_gone, unpack_chains
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, Record, SuspectRecord
-from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger, Limit, Verdict
+from meshpeer.core.records.ledger import CHARTER_ID, REVOCATIONS_ID, Chain, Ledger, Limit, Verdict
 
 FORGET_PAUSE_S = 60.0
 """Between two looks for what has expired."""
@@ -53,6 +54,10 @@ class Outcome:
     """About whom something was said that was not known."""
     notes: list[Note] = field(default_factory=list)
     charter: bool = False
+    revoked: bool = False
+    """Who is shut out changed."""
+    shut_out: list[tuple[NodeId, str]] = field(default_factory=list)
+    """Who was dropped because it was revoked, and what to tell it."""
     synced: bool = False
     """A member has sent all that this node lacked."""
     fault: str = ""
@@ -162,7 +167,7 @@ class Gossip:
                 answer, lacked = self._reconciler.on_compare(message), self._hear(peer, message.word, now)
                 return self._on_compare(peer, answer, lacked if message.opens else None, now)
             case Want(nodes=nodes):
-                return Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, nodes)])
+                return Outcome(sends=self._facts_about(nodes, peer))
             case Synced():
                 self._hear(peer, message.word, now)
                 return self._on_synced(peer, message, now)
@@ -188,12 +193,20 @@ class Gossip:
     def _on_compare(self, peer: NodeId, answer: Answer, word: Word | None, now: Instant) -> Outcome:
         """Facts go first: who reads the reply holds them."""
         self._counters.add(Counter.RECONCILE_DIFFERENCES, len(answer.push))
-        outcome = Outcome(sends=[(peer, facts) for facts in facts_about(self.ledger, answer.push)])
+        outcome = Outcome(sends=self._facts_about(answer.push, peer))
         outcome.sends.append((peer, with_word(answer.reply, word)))
         if answer.in_sync:
             outcome.synced = self._first_sync()
             outcome.sends += self._open(self._rounds.on_ended(peer, now), now)
         return outcome
+
+    def _facts_about(self, nodes: Sequence[NodeId], peer: NodeId) -> list[tuple[NodeId, msgspec.Struct]]:
+        """Returns what is held of members, after who of them was revoked where that is asked for, too."""
+        revoked = self.ledger.revocations if REVOCATIONS_ID in nodes else ()
+        sends: list[tuple[NodeId, msgspec.Struct]] = [
+            (peer, frame) for frame in told_in_frames(revoked, last=False)
+        ]
+        return sends + [(peer, facts) for facts in facts_about(self.ledger, nodes)]
 
     def _first_sync(self) -> bool:
         first, self._synced = not self._synced, True
@@ -395,7 +408,7 @@ class Gossip:
 
 def _sums_of(ledger: Ledger) -> Fingerprints:
     sums = Fingerprints(ledger)
-    for node in (*(member.node for member in ledger), CHARTER_ID):
+    for node in (*(member.node for member in ledger), CHARTER_ID, REVOCATIONS_ID):
         sums.replace(node, None, ledger.item_of(node))
     return sums
 

@@ -97,6 +97,14 @@ class CharterSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationSigned:
+    """A person shut somebody out: the envelope that was signed for it, and its author's chain."""
+
+    envelope: bytes
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenameAsked:
     name: str
 

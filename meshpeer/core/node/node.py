@@ -85,6 +85,7 @@ from meshpeer.core.node.messages import (
     LookAtDevice,
     MembersChanged,
     RenameAsked,
+    RevocationSigned,
     SeedFound,
     SelfMessage,
     SendFrame,
@@ -94,6 +95,7 @@ from meshpeer.core.node.messages import (
 from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
 from meshpeer.core.node.relays import Relays, RelayWord
+from meshpeer.core.node.revoking import Revoking
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
@@ -105,7 +107,7 @@ from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
-from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.ledger import Chain, Ledger, said_of
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.topology.moves import Moved, MoveOffered
@@ -159,6 +161,7 @@ class Node:
         self._encoded: tuple[msgspec.Struct | None, bytes] = (None, b"")
         self._remembered: set[str] = set()
         self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
+        self.revoking = Revoking(ledger, lambda: self.links.peers, self.counters)
         self.links = Links(
             me=self.me,
             mesh=ledger.mesh,
@@ -169,6 +172,7 @@ class Node:
             reached=lambda node: self.derived.is_reached(node),
             over=lambda node: self.derived.carriers(node),
             forwarded=config.forwarded,
+            words=self.revoking,
         )
         self.overlay = Overlay(me=self.me, mesh=ledger.mesh, dice=jitter)
         self.detector = Detector(self.me, rings=self.overlay, dice=jitter, counters=self.counters)
@@ -261,7 +265,7 @@ class Node:
                 return self._on_tick(event, now)
             case Started():
                 self._started = True
-                return self._spread([self.presence.chain], (), now)
+                return [*self._look_at_self(now), *self._spread([self.presence.chain], (), now)]
             case LinkOpened():
                 return self._from_links(self.links.on_opened(event, now), now)
             case LinkClosed():
@@ -297,6 +301,8 @@ class Node:
                 return []
             case CharterSigned(envelope=signed):
                 return self._spread((), [signed], now)
+            case RevocationSigned(envelope=signed, chain=chain):
+                return self._from_gossip(self.revoking.spread(chain, signed, now), None, now)
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
@@ -352,6 +358,9 @@ class Node:
             if peer is None:
                 return done
             done += self._from_detector(self.detector.on_heard(peer, now), now)
+            told = self.revoking.on_frame(link, peer, message, now)
+            if told is not None:
+                return done + self._from_gossip(told, peer, now)
             return done + self._on_message(peer, message, now)
         except PeerFault as fault:
             self.counters.add(Counter.FRAMES_REFUSED)
@@ -413,8 +422,9 @@ class Node:
             match effect:
                 case SendOnLink(link=link, message=message):
                     done.append(self._frame(link, message))
-                case PeerUp(peer=peer, remote=remote, dialled=dialled, replaces=replaces):
+                case PeerUp(peer=peer, link=link, remote=remote, dialled=dialled, replaces=replaces):
                     self._stale = True
+                    done += [self._frame(link, told) for told in self.revoking.on_up(link)]
                     self.counters.add(Counter.LINKS_OPENED)
                     self.overlay.on_up(peer, now)
                     done += self._remember(remote) if dialled and remote else []
@@ -508,7 +518,14 @@ class Node:
         own_news = self.me in outcome.touched
         for peer, message in outcome.sends:
             done += self._send(peer, message, after=ticket if own_news else None)
-        if outcome.touched or outcome.charter:
+        for node, why in outcome.shut_out:
+            done += self._from_links(self.links.shut(node, why, now), now)
+            done += self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=node), now), now)
+        if outcome.revoked:
+            self.revoking.written = ticket
+            self.gossip.plumtree.forget_seen()
+            done += self._look_at_self(now)
+        if outcome.touched or outcome.charter or outcome.revoked:
             self._stale = True
             done.append(MembersChanged())
         if outcome.doubted and self.derived.depends_on_doubts:
@@ -525,6 +542,19 @@ class Node:
         for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
             done += self._weigh(node, now)
         return done + self._issue(outcome.touched, now)
+
+    def _look_at_self(self, now: Instant) -> list[NodeEffect]:
+        """Looks whether this node itself is shut out now, or (where the author of that was) no more."""
+        before = self.presence.revoked
+        self.presence.revoked = revoked = self.revoking.of_self(self.me, self.presence.chain, now)
+        if revoked is not None:
+            said = Note(level="error", fact="this node was revoked", fields=(("why", said_of(revoked)),))
+            ended = self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=self.me), now), now)
+            return [] if before else [said, *ended]
+        if before is None:
+            return []
+        self.presence.refute()
+        return self._spread([self.presence.chain], (), now)
 
     def _weigh(self, node: NodeId, now: Instant) -> list[NodeEffect]:
         """Tells the detector what is said of a member now, or that it is in no more."""
@@ -631,7 +661,7 @@ class Node:
             effects += self._spread((), [own], now)
         effects += self._keep_links(now)
         self.underlay.take()
-        if self.config.wireguard_port and not self.presence.has_left:
+        if self.config.wireguard_port and not self.presence.is_silent:
             device = self.derived.device(now)
             effects += [ApplyDevice(device=device)] if device else []
             forward = self.tunnels.forward_change()
@@ -685,7 +715,7 @@ class Node:
         return self.ledger.identify(chain, now.unix_s).node
 
     def _issue(self, touched: Iterable[NodeId], now: Instant) -> list[NodeEffect]:
-        if self._issuing is None:
+        if self._issuing is None or self.presence.revoked:
             return []
         effects: list[NodeEffect] = []
         for node in dict.fromkeys(touched):

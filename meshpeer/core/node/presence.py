@@ -15,6 +15,7 @@ from meshpeer.core.node.roster import Roster
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import NOTHING_SEEN, MemberRecord
 from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import Revocation
 
 AWAY_MAX_S = 7 * 86_400
 """How long a record lasts before a charter says so."""
@@ -51,6 +52,13 @@ class Presence:
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
         self.has_left = False
+        self.revoked: Revocation | None = None
+        """What shut this node out; it publishes nothing then."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Says whether this node has nothing to say of itself any more."""
+        return self.has_left or self.revoked is not None
 
     def adopt_chain(self) -> Chain | None:
         """Shows the best certificate that the mesh holds for this node; returns it where that is a new
@@ -64,7 +72,7 @@ class Presence:
 
     def update(self, roster: Roster | None, now: Instant) -> bytes | None:
         """Returns a new signed record where one is due. ``roster``: None for a node without an interface."""
-        if self._ledger.charter is None or self.has_left:
+        if self._ledger.charter is None or self.is_silent:
             return None
         self._profile = self._profile_now(self._claim(roster, now) if roster else "")
         if not self._own.due(self._profile, now):
@@ -98,7 +106,7 @@ class Presence:
         self._own.resume(record, self._profile, published_at_s)
 
     def next_deadline(self) -> Deadline | None:
-        return self._own.next_deadline(self._profile) if self._profile and not self.has_left else None
+        return self._own.next_deadline(self._profile) if self._profile and not self.is_silent else None
 
     # --- rules ----------------------------------------------------------------------------------------------
 

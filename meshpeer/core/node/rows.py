@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from meshpeer.core.effects import Change, Delete, Put, Table
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.records.ledger import Chain, Ledger, Member
+from meshpeer.core.records.revocation import Revocation
 from meshpeer.core.wire import cbor
 
 CHARTER_KEY = "charter"
+REVOCATION_PREFIX = "revocation/"
 CHAINS_BYTES_MAX = 64 * 1024
 
 
 def rows_of(ledger: Ledger) -> list[Change]:
     """Returns the journal rows of all that a ledger holds, as ``Gossip.restore`` reads them."""
-    rows: list[Change] = []
+    rows: list[Change] = [row_of_revocation(one) for one in ledger.revocations]
     for member in ledger:
         if member.admissions:
             rows.append(row_of_chains_of(member))
@@ -41,6 +43,33 @@ def row_of_record(member: Member) -> Put:
 
 def rows_gone(node: NodeId) -> list[Delete]:
     return [Delete(table=table, key=key_text(node)) for table in (Table.CERTIFICATES, Table.RECORDS)]
+
+
+def rows_of_member(member: Member) -> list[Change]:
+    """Returns the rows of a member that lost some of its facts, and takes back the row of a record that
+    went."""
+    record: Change = (
+        row_of_record(member) if member.envelope else Delete(table=Table.RECORDS, key=key_text(member.node))
+    )
+    return [row_of_chains_of(member), record]
+
+
+def row_of_revocation(one: Revocation) -> Put:
+    value = cbor.encode([one.envelope, list(one.chain)])
+    return Put(table=Table.META, key=_revocation_key(one), value=value)
+
+
+def row_of_revocation_gone(one: Revocation) -> Delete:
+    return Delete(table=Table.META, key=_revocation_key(one))
+
+
+def unpack_revocation(packed: bytes) -> tuple[bytes, Chain]:
+    """Reads a row of a revocation: its envelope, and its author's chain."""
+    return cbor.decode(packed, tuple[bytes, tuple[bytes, ...]], bytes_max=CHAINS_BYTES_MAX)
+
+
+def _revocation_key(one: Revocation) -> str:
+    return REVOCATION_PREFIX + key_text(one.digest)
 
 
 def row_of_charter(envelope: bytes) -> Put:

@@ -30,6 +30,7 @@ from meshpeer.core.node.messages import (
     LookAtDevice,
     MembersChanged,
     RenameAsked,
+    RevocationSigned,
     SeedFound,
     SelfMessage,
     SendFrame,
@@ -64,6 +65,7 @@ NodeEvent = (
     | LeaveAsked
     | ForwardingFailed
     | CharterSigned
+    | RevocationSigned
     | RenameAsked
     | EchoAsked
     | EchoHeard

@@ -128,6 +128,25 @@ class CharterRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", ta
     """How long a pair's own tunnel must have carried nothing before the pair moves to its hubs."""
 
 
+class RevocationRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="revoke"):
+    """Shuts somebody out for good, signed by a node of capability ``admin`` or with a root's key.
+
+    It travels and rests apart from records (``revocations``): it is heard before any of them."""
+
+    what: str
+    """``node``, ``invite`` or ``issuer``."""
+    subject: bytes
+    """A node's key, or the key id of an invite or issuer: all leaves below that go along."""
+    author: NodeId
+    """The admin's key, or a root's."""
+    issued_at: int
+    since: int = 0
+    """Of an invite or issuer: only leaves of this Unix second or later go along; 0 for all."""
+    reason: str = ""
+    name: str = ""
+    """What the subject was called, for people who look for it."""
+
+
 class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="suspect"):
     """An observer's word that it can't reach a node; void as soon as that node publishes anything newer."""
 

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.chains import VerifiedIdentity, utc_text
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import MeshId, NodeId
 from meshpeer.core.records import bounds
@@ -41,6 +41,8 @@ from meshpeer.core.records.member import (
     without_record,
 )
 from meshpeer.core.records.places import Places
+from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.revocations import Revocations
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, MEMBERS_MAX
 
 __all__ = ["Chain", "Ledger", "Member", "Verdict"]
@@ -56,6 +58,24 @@ Watcher = Callable[[NodeId, bytes | None, bytes | None], None]
 """Told of every step under an id: the hash of what was held, and of what is."""
 CHARTER_ID = NodeId(bytes(32))
 """Stands for the charter among the ids of members: nobody can hold this key (a point of small order)."""
+REVOCATIONS_ID = NodeId(bytes((1, *bytes(31))))
+"""Stands for the set of revocations, likewise."""
+
+
+class ShutOut(PeerFault):
+    """Somebody was revoked: what is shown or said stands on nothing any more."""
+
+    def __init__(self, revocation: Revocation) -> None:
+        super().__init__(said_of(revocation))
+        self.revocation = revocation
+
+
+def said_of(revocation: Revocation) -> str:
+    """Returns why somebody is not let in, for whoever tries."""
+    record = revocation.record
+    whom = "this node" if record.what == "node" else f"its {record.what}"
+    reason = f": {record.reason}" if record.reason else ""
+    return f"{whom} was revoked at {utc_text(record.issued_at)} UTC{reason}"
 
 
 class Ledger:
@@ -67,6 +87,8 @@ class Ledger:
         self.judge = judge or Judge()
         self._members: dict[NodeId, Member] = {}
         self.places = Places()
+        self.revocations = Revocations(mesh, self.roots, self.judge)
+        self._shut_out: list[tuple[NodeId, Revocation]] = []
         self.me: NodeId | None = None
         """Whose facts are kept although no place was left for it: it must be able to say so."""
         self._dropped: list[NodeId] = []
@@ -97,13 +119,16 @@ class Ledger:
         """Returns the hash of all that is held of a node, or of the charter."""
         if node == CHARTER_ID:
             return self.charter_digest or None
+        if node == REVOCATIONS_ID:
+            return self._revocations_item()
         return _item(self._members.get(node))
 
     @property
     def fingerprint(self) -> bytes:
         """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is
         nothing)."""
-        return hashlib.sha256(self._sum.to_bytes(32) + self.charter_digest).digest()
+        facts = self._sum.to_bytes(32) + self.charter_digest + self.revocations.fingerprint
+        return hashlib.sha256(facts).digest()
 
     @property
     def ids(self) -> tuple[NodeId, ...]:
@@ -150,15 +175,36 @@ class Ledger:
             watcher(node, None, _item(member))
         if self.charter:
             watcher(CHARTER_ID, None, self.charter_digest)
+        if self.revocations:
+            watcher(REVOCATIONS_ID, None, self._revocations_item())
 
     # --- merging --------------------------------------------------------------------------------------------
 
     def identify(self, chain: Sequence[bytes], now_unix_s: float) -> VerifiedIdentity:
-        """Judges a chain and changes nothing; raises ``PeerFault`` where it does not hold."""
+        """Judges a chain and changes nothing; raises ``PeerFault`` where it does not hold, ``ShutOut`` where
+        it was revoked."""
         chain = tuple(chain)
         if not 1 <= len(chain) <= CHAIN_LENGTH_MAX or any(len(one) > CERTIFICATE_BYTES_MAX for one in chain):
             raise PeerFault("certificate chain exceeds its limits")
-        return self.judge.identify(chain, self.roots, self.mesh, int(now_unix_s))
+        identity = self.judge.identify(chain, self.roots, self.mesh, int(now_unix_s))
+        revocation = self.revocations.cover(identity)
+        if revocation is not None:
+            raise ShutOut(revocation)
+        return identity
+
+    def revoke(self, *revocations: Revocation) -> tuple[list[Revocation], list[Revocation]]:
+        """Merges revocations that were read, and drops whoever they shut out; returns which were news, and
+        which went for them. ``take_shut_out`` says who was dropped."""
+        before, news, gone = self._revocations_item(), list[Revocation](), list[Revocation]()
+        for one in revocations:
+            accepted, went = self.revocations.merge(one)
+            news += [one] if accepted else []
+            gone += went
+        if news:
+            for watcher in self._watchers:
+                watcher(REVOCATIONS_ID, before, self._revocations_item())
+            self._drop_revoked()
+        return news, gone
 
     def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
         """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
@@ -215,6 +261,11 @@ class Ledger:
         dropped, self._dropped = self._dropped, []
         return dropped
 
+    def take_shut_out(self) -> list[tuple[NodeId, Revocation]]:
+        """Returns who was dropped, or lost a certificate, since the last call because it was revoked."""
+        shut_out, self._shut_out = self._shut_out, []
+        return shut_out
+
     def take_undoubted(self) -> list[NodeId]:
         """Returns of whom less is said since the last call because an observer is in no more."""
         undoubted, self._undoubted = self._undoubted, []
@@ -225,7 +276,7 @@ class Ledger:
     def _merge_own(
         self, record: MemberRecord | LeaveRecord, data: bytes, now: float, limit: Limit | None
     ) -> Verdict:
-        if expires_at(record) <= now:
+        if expires_at(record) <= now or self.revocations.of_node(record.node):
             return Verdict.STALE
         held = self._members.get(record.node)
         verdict = Verdict.ACCEPTED
@@ -265,10 +316,12 @@ class Ledger:
         digest = self.judge.digest(data)
         if digest == self.charter_digest:
             return Verdict.KNOWN
-        if self.charter and (charter.version, _inverted(digest)) < (
-            self.charter.version,
-            _inverted(self.charter_digest),
+        if (
+            self.charter
+            and self.revocations.of_node(self.charter.author) is None
+            and (charter.version, _inverted(digest)) < (self.charter.version, _inverted(self.charter_digest))
         ):
+            # The last one of a node that was revoked since gives way to any other.
             return Verdict.STALE
         bounds.check_charter(charter, now)
         author = self._members.get(charter.author)
@@ -293,6 +346,34 @@ class Ledger:
                 self.places.note_excess(best.identity)
                 self._replace(Member(member.node))
                 self._dropped.append(member.node)
+
+    def _drop_revoked(self) -> None:
+        """Drops what no longer stands: certificates that were revoked, and the records on top of them."""
+        for member in list(self):
+            revoked = self.revocations.of_node(member.node)
+            if revoked is not None:
+                # Whatever is held of it: a tombstone outlives its certificates.
+                self._replace(Member(member.node))
+                self._shut_out.append((member.node, revoked))
+                continue
+            covered = {
+                leaf: revocation
+                for leaf, one in member.admissions.items()
+                if (revocation := self.revocations.cover(one.identity)) is not None
+            }
+            if not covered:
+                continue
+            left = member
+            for leaf in covered:
+                left = without_leaf(left, leaf)
+            if left.record is not None and left.record.certificate in covered and left.durable is None:
+                left = without_record(left)
+            self._replace(Member(member.node) if not left.admissions else left)
+            self._shut_out.append((member.node, covered[min(covered)]))
+
+    def _revocations_item(self) -> bytes | None:
+        revocations = self.revocations
+        return hashlib.sha256(revocations.fingerprint).digest() if revocations else None
 
     def _replace(self, member: Member) -> None:
         """Takes one step of one member; drops it where nothing is held of it any more."""

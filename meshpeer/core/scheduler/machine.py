@@ -33,6 +33,7 @@ from meshpeer.core.scheduler.messages import (
     MessageReceived,
     Offer,
     PeerDown,
+    PeerRevoked,
     PeersChanged,
     PeerUp,
     PeerView,
@@ -197,6 +198,8 @@ class Scheduler:
                 self.seats.down(peer, now.mono_s)
                 self._choose_victims()
                 return []
+            case PeerRevoked(peer=peer):
+                return self._on_revoked(peer, now)
             case Tick():
                 return self._on_tick(now)
         assert_never(event)
@@ -228,6 +231,16 @@ class Scheduler:
                 effects += owner.on_dead(node, now)
                 self._close_if_finished(owner)
         self._dead = dead
+        return effects
+
+    def _on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """Leases of a node that was shut out are void both ways: what it runs, and what runs for it."""
+        self.seats.down(node, now.mono_s)
+        self._choose_victims()
+        effects = self.worker.on_revoked(node)
+        for owner in list(self._open.values()):
+            effects += owner.on_revoked(node, now) if node != self.me else []
+            self._close_if_finished(owner)
         return effects
 
     def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:

@@ -260,6 +260,14 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRevoked:
+    """This peer is shut out for good: what it runs runs elsewhere, what runs for it is of no use. This node
+    itself: all others are out of its reach."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived:
     """One of ``FRAMES`` came, from a peer or from this node itself."""
 
@@ -330,6 +338,7 @@ SchedulerEvent = (
     | PeersChanged
     | PeerUp
     | PeerDown
+    | PeerRevoked
     | MessageReceived
     | JobSubmitted
     | CancelAsked

@@ -268,6 +268,13 @@ class JobOwner:
         self.backlog.heard(node)
         return [*effects, *self.dispatch(now)]
 
+    def on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """The worker was shut out for good: its leases are void at once. It did not crash, so no attempt
+        counts against a limit."""
+        effects = self._lose(self._leases.of_node(node), "", now)
+        self.backlog.heard(node)
+        return [*effects, *self.dispatch(now)]
+
     def on_lost(self, node: NodeId, message: Lost, now: Instant) -> list[SchedulerEffect]:
         """Grants elsewhere what a worker will not bring to an end, and runs lost inputs again."""
         mine = [

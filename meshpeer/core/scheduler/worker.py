@@ -303,11 +303,23 @@ class JobWorker:
         known = self._jobs.get(job)
         if known is None or known.epoch.node != peer:
             return []
+        return [*self._drop_job(job, "a job's owner does not know it any more"), *self._start()]
+
+    def on_revoked(self, node: NodeId) -> list[SchedulerEffect]:
+        """Ends everything of the jobs that a node owned which was shut out; of all but its own where this is
+        that node."""
+        effects: list[SchedulerEffect] = []
+        for job, known in self._jobs.items():
+            gone = known.epoch.node != self.me if node == self.me else known.epoch.node == node
+            if gone and (known.held or self.offers.has_any_of(job)):
+                effects += self._drop_job(job, "a job's owner was revoked")
+        return [*effects, *self._start()]
+
+    def _drop_job(self, job: JobId, why: str) -> list[SchedulerEffect]:
         dropped = self.offers.forget_job(job)
         stopped = self._stop_all([one for one in self._held.values() if one.job == job])
         fields = (("job", job), ("results", str(len(dropped))))
-        note = Note(level="warning", fact="a job's owner does not know it any more", fields=fields)
-        return [note, *self._delete(dropped), *stopped, *self._start()]
+        return [Note(level="warning", fact=why, fields=fields), *self._delete(dropped), *stopped]
 
     # --- links and time -----------------------------------------------------------------------------------
 

@@ -32,6 +32,9 @@ from meshpeer.runtime.control import (
     PingAnswer,
     Plan,
     PlanPeer,
+    RevocationInfo,
+    RevocationMade,
+    RevocationRequest,
     Status,
     Submission,
     Task,
@@ -122,6 +125,13 @@ def make_charter(**changes: object) -> Charter:
     return msgspec.structs.replace(charter, **changes)
 
 
+def make_revocation(**changes: object) -> RevocationInfo:
+    made = RevocationInfo(
+        what="node", id="n" * 52, name="delta", by="alpha", at=AT, since=None, reason="stolen"
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
 def make_findings(*findings: Finding, **changes: object) -> AgentFindings:
     answer = AgentFindings(
         findings=findings,
@@ -202,6 +212,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.now = make_status()
         self.held = make_charter()
+        self.shut_out: list[RevocationInfo] = []
         self.explained = make_why()
         self.examined = make_findings()
         self.members: list[Peer] = [make_peer()]
@@ -288,6 +299,15 @@ class FakeApi:
         wanted = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
         self.held = msgspec.structs.replace(self.held, version=self.held.version + 1, **wanted)
         return self.held
+
+    async def revocations(self) -> list[RevocationInfo]:
+        self._answer("revocations")
+        return self.shut_out
+
+    async def revoke(self, request: RevocationRequest) -> RevocationMade:
+        self._answer("revoke", request)
+        made = make_revocation(name=request.target, reason=request.reason)
+        return RevocationMade(revocation=made, done_before=False, members=(request.target,), kept=0)
 
     async def ping(self, node: str, count: int) -> PingAnswer:
         self._answer("ping", node, count)

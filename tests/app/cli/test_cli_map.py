@@ -11,7 +11,19 @@ from cli_calls import Call
 from fake_control_api import FakeApi, make_peer
 
 KEYS = {
-    "": {"mesh", "node", "mode", "states", "regions", "members", "paths", "planned", "left", "notes"},
+    "": {
+        "mesh",
+        "node",
+        "mode",
+        "states",
+        "regions",
+        "members",
+        "paths",
+        "planned",
+        "left",
+        "revoked",
+        "notes",
+    },
     "regions": {"name", "members", "hubs", "standbys", "states", "paths"},
     "members": {"id", "name", "region", "me", "hub", "state"},
     "paths": {"source", "target", "path", "via", "rtt_ms"},

@@ -84,6 +84,13 @@ def test_a_region_without_a_hub_is_said_to_be_carried_and_by_whom_is_not_guessed
     assert not {name for one in found.planned for name in (one.source, one.target)} & set(ap.members)
 
 
+def test_who_was_revoked_is_counted_and_not_drawn() -> None:
+    _, _, plan = documents(3, 1)
+    found = map_mesh(make_status(), [make_peer(), make_peer(name="gone", state="revoked")], plan)
+    assert [one.name for one in found.members] == ["alpha", "beta"]
+    assert (found.left, found.revoked) == (0, 1)
+
+
 def test_who_left_is_counted_and_not_drawn() -> None:
     _, _, plan = documents(3, 1)
     found = map_mesh(make_status(), [make_peer(), make_peer(name="gone", state="left")], plan)

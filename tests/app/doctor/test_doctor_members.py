@@ -69,6 +69,13 @@ def test_a_place_in_the_mesh(seen: Standing, expected: list[str]) -> None:
     assert [one for one in shown(judge_standing(seen)) if not one.endswith(" ok")] == expected
 
 
+def test_a_node_that_was_revoked_is_told_that_and_nothing_else() -> None:
+    why = "this node was revoked by alpha at 2026-11-26T10:25:27Z: laptop stolen"
+    (found,) = judge_standing(replace(WELL, linked=0, durable=False, revoked=why))
+    assert (found.check, found.level, found.text) == ("revoked", "bad", why)
+    assert "meshpeer leave" in found.todo[0]
+
+
 @pytest.mark.parametrize(
     ("lag_s", "health", "level"), [(0.1, 0, "ok"), (0.6, 0, "warning"), (0.0, 3, "warning")]
 )

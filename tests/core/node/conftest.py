@@ -1,4 +1,4 @@
-"""Puts the harness for plans where this folder's tests find it."""
+"""Puts the harnesses for plans and revocations where this folder's tests find it."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "topology"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "records"))

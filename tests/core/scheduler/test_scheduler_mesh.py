@@ -12,6 +12,7 @@ from world import World, array, diamond
 from meshpeer.core.effects import Table
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec
+from meshpeer.core.scheduler.book import LOST
 from meshpeer.core.scheduler.messages import Attempt, CancelAsked
 from meshpeer.core.scheduler.tables import TaskState
 
@@ -211,6 +212,56 @@ def test_dead_workers_tasks_are_given_away_without_waiting_for_the_lease() -> No
     world.crash(world.names[2])
     world.bury(world.names[2])
     world.run_until(lambda: world.finished(job), 5)
+
+
+def test_revoked_workers_tasks_run_elsewhere_at_once_and_count_against_no_limit() -> None:
+    world = World(18, [2, 2, 2], plan=lambda task, attempt, node: (0.3, True))
+    world.run_for(0.5)
+    job = world.submit(array(30))
+    world.run_for(0.4)
+    gone = world.names[2]
+    done_before = world.owner(job).done_on[gone]
+    assert any(one.node == gone for one in world.owner(job).leases.values())
+    world.revoke(gone)
+    assert not any(one.node == gone for one in world.owner(job).leases.values())
+    world.check()
+    world.run_until(lambda: world.finished(job), 5)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 30
+    assert world.owner(job).done_on[gone] == done_before
+    assert not any(
+        one.state == LOST for task in range(30) for one in world.owner(job).tries_of(TaskIndex(task))
+    )
+
+
+def test_a_revoked_owners_tasks_end_everywhere_and_leave_no_result_behind() -> None:
+    """Its workers were cut off before, so they hold results, too, that nobody will ever acknowledge."""
+    world = World(22, [1, 2, 2], plan=lambda task, attempt, node: (0.5, True))
+    owner, *workers = world.names
+    world.run_for(0.5)
+    world.submit(array(40))
+    world.run_for(0.2)
+    for worker in workers:
+        world.partition(owner, worker)
+    world.run_for(0.8)
+    assert all(world.nodes[one].journal[Table.RESULTS] for one in workers)
+    world.revoke(owner)
+    world.run_for(0.1)
+    for worker in workers:
+        assert world.nodes[worker].running == {}
+        assert not world.nodes[worker].journal[Table.RESULTS]
+    world.check()
+
+
+def test_a_revoked_node_ends_what_it_runs_for_others() -> None:
+    world = World(23, [0, 2, 2], plan=lambda task, attempt, node: (5.0, True))
+    world.run_for(0.5)
+    world.submit(array(8))
+    world.run_for(0.5)
+    gone = world.names[2]
+    assert world.nodes[gone].running
+    world.revoke(gone)
+    assert not world.nodes[gone].running
+    world.check()
 
 
 def test_restarted_worker_says_what_it_lost_and_it_runs_at_once() -> None:

@@ -38,6 +38,7 @@ from meshpeer.core.scheduler.messages import (
     MessageReceived,
     Offer,
     PeerDown,
+    PeerRevoked,
     PeersChanged,
     PeerUp,
     PeerView,
@@ -252,6 +253,14 @@ class World:
         self.dead.add(name)
         for here in self.names:
             self._tell_peers(here)
+
+    def revoke(self, name: NodeId) -> None:
+        """Shuts a node out for good: its links are closed, and everybody is told, the node itself too."""
+        for other in self.names:
+            if other != name:
+                self.partition(name, other)
+        for here in self.names:
+            self.handle(here, PeerRevoked(peer=name))
 
     def wipe(self, name: NodeId) -> None:
         """Loses the disk of a crashed machine."""

@@ -1,0 +1,192 @@
+"""Revoking: hears, keeps and passes on who was shut out, before anything else is said on a link.
+
+Greetings name the fingerprint of the revocations that each end holds. Where the two differ, each says all
+that it holds as the first thing on the link, and hears nothing else of the other until that has said the
+same: so no record is believed of somebody whose revocation the other end could have told of. Where they are
+equal, which is nearly always, nothing is said.
+
+News floods: it goes to every link but its source at once, whatever Plumtree's tree looks like. It is rare,
+and must not wait for a repair. What gets lost all the same is found by reconciliation, which counts the set
+as one more member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from meshpeer.core.antientropy.messages import Revoked
+from meshpeer.core.antientropy.telling import read_told, told_in_frames
+from meshpeer.core.counters import Counter, Counters
+from meshpeer.core.deadline import Instant
+from meshpeer.core.effects import Note
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.ids import LinkId, NodeId, Ticket, key_text
+from meshpeer.core.membership.rates import Buckets
+from meshpeer.core.node.gossip import Outcome
+from meshpeer.core.node.rows import row_of_revocation, row_of_revocation_gone, rows_gone, rows_of_member
+from meshpeer.core.records import envelope
+from meshpeer.core.records.ledger import Chain, Ledger, ShutOut, said_of
+from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.revocations import REVOCATIONS_MAX
+
+LINK_REVOCATIONS_PER_S = 20.0
+LINK_REVOCATIONS_BURST = 2.0 * REVOCATIONS_MAX
+"""What one peer may bring that is not held: a whole set on a new link, and each costs a signature."""
+
+
+@dataclass(slots=True)
+class _Link:
+    """What was said of revocations on one link."""
+
+    mine: bytes
+    """The fingerprint that this node greeted with."""
+    theirs: bytes | None = None
+    told: bool = False
+    """This node has said all of its own."""
+    heard: bool = False
+    """The peer has."""
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.theirs) and self.theirs != self.mine
+
+    @property
+    def clear(self) -> bool:
+        return self.theirs is not None and (self.heard or not self.differs)
+
+
+@dataclass(slots=True)
+class Revoking:
+    """Keeps one node's revocations in step with its peers'. Sans-IO; the ``Words`` of its links."""
+
+    ledger: Ledger
+    linked: Callable[[], list[NodeId]]
+    counters: Counters
+    written: Ticket | None = None
+    """The write of what was accepted last."""
+    _links: dict[LinkId, _Link] = field(default_factory=dict)
+    _rates: Buckets[NodeId] = field(
+        default_factory=lambda: Buckets(LINK_REVOCATIONS_PER_S, LINK_REVOCATIONS_BURST)
+    )
+
+    # --- greetings ------------------------------------------------------------------------------------------
+
+    def say(self, link: LinkId) -> bytes:
+        mine = self.ledger.revocations.fingerprint
+        self._links[link] = _Link(mine)
+        return mine
+
+    def hear(self, link: LinkId, word: bytes) -> None:
+        state = self._links.get(link)
+        if state is not None:
+            state.theirs = word
+
+    def over(self, link: LinkId) -> None:
+        self._links.pop(link, None)
+
+    def proof(self, fault: PeerFault) -> Sequence[msgspec.Struct]:
+        """Shows who is refused the revocation itself: it need not take this node's word for it."""
+        if not isinstance(fault, ShutOut):
+            return ()
+        self.counters.add(Counter.LINKS_REVOKED)
+        return tuple(told_in_frames([fault.revocation], last=False))
+
+    # --- links ----------------------------------------------------------------------------------------------
+
+    def on_up(self, link: LinkId) -> list[Revoked]:
+        """Returns what to say first on a link that is taken into use."""
+        state = self._links.get(link)
+        if state is None or state.told or not state.theirs:
+            return []
+        if not state.differs and self.ledger.revocations.fingerprint == state.mine:
+            return []
+        state.told = True
+        return list(told_in_frames(self.ledger.revocations, last=True))
+
+    def on_frame(self, link: LinkId, peer: NodeId, message: msgspec.Struct, now: Instant) -> Outcome | None:
+        """Takes what a greeted peer tells; None for a message that is for others to read. Raises
+        ``PeerFault`` where it comes before the peer has told all."""
+        state = self._links.get(link)
+        if isinstance(message, Revoked):
+            if state is not None and message.last:
+                state.heard = True
+            return self._take(read_told(message), peer, now)
+        if state is not None and not state.clear:
+            raise PeerFault("it spoke before it had said who was revoked")
+        return None
+
+    # --- facts ----------------------------------------------------------------------------------------------
+
+    def spread(self, chain: Chain, data: bytes, now: Instant) -> Outcome:
+        """Merges a revocation of this node's own making and tells everybody."""
+        return self._take([(data, chain)], None, now)
+
+    def restore(self, rows: Iterable[tuple[bytes, Chain]]) -> list[Note]:
+        """Merges what the store held, before anything else is read from it."""
+        outcome = Outcome()
+        read = [self._read(data, chain, outcome) for data, chain in rows]
+        self.ledger.revoke(*filter(None, read))
+        return outcome.notes
+
+    def of_self(self, me: NodeId, chain: Chain, now: Instant) -> Revocation | None:
+        """Returns what shuts out this very node, which shows a chain; its key alone tells where the chain
+        does not hold at this clock."""
+        try:
+            self.ledger.identify(chain, now.unix_s)
+        except ShutOut as fault:
+            return fault.revocation
+        except PeerFault:
+            return self.ledger.revocations.of_node(me)
+        return None
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def _take(self, told: Iterable[tuple[bytes, Chain]], peer: NodeId | None, now: Instant) -> Outcome:
+        outcome, read = Outcome(), list[Revocation]()
+        for data, chain in told:
+            if self.ledger.revocations.knows(data, chain):
+                continue
+            if peer is not None and not self._rates.take(peer, now):
+                self.counters.add(Counter.RECORDS_RATE_LIMITED)
+                continue
+            revocation = self._read(data, chain, outcome)
+            if outcome.fault:
+                break
+            read += [revocation] if revocation else []
+        news, gone = self.ledger.revoke(*read)
+        if news:
+            self.counters.add(Counter.REVOCATIONS_ACCEPTED, len(news))
+            outcome.changes += map(row_of_revocation, news)
+            outcome.changes += map(row_of_revocation_gone, gone)
+            frames = list(told_in_frames(news, last=False))
+            outcome.sends += [(one, frame) for one in self.linked() if one != peer for frame in frames]
+            outcome.revoked = True
+            self._drop(outcome)
+        return outcome
+
+    def _read(self, data: bytes, chain: Chain, outcome: Outcome) -> Revocation | None:
+        """Judges one; what breaks a rule is counted and told."""
+        try:
+            return self.ledger.revocations.read(data, chain)
+        except envelope.BadSignature as fault:
+            self.counters.add(Counter.SIGNATURES_BAD)
+            outcome.fault = fault.what
+        except PeerFault as fault:
+            self.counters.add(Counter.REVOCATIONS_REFUSED)
+            reason = (("reason", fault.what),)
+            outcome.notes.append(Note(level="warning", fact="a revocation was refused", fields=reason))
+        return None
+
+    def _drop(self, outcome: Outcome) -> None:
+        for node, revocation in self.ledger.take_shut_out():
+            member = self.ledger.get(node)
+            outcome.touched.append(node)
+            outcome.changes += rows_gone(node) if member is None else rows_of_member(member)
+            if member is None:
+                outcome.shut_out.append((node, said_of(revocation)))
+                fields = (("node", key_text(node)), ("why", said_of(revocation)))
+                outcome.notes.append(Note(level="warning", fact="a member was revoked", fields=fields))
+        outcome.doubted += self.ledger.take_undoubted()
