@@ -264,7 +264,7 @@ class Tunnels:
             del self._tunnels[key]
         mtus = plan_mtus(
             self.plan,
-            view=layout.shape.view,
+            members=routes.members,
             found=self.mtus,
             usual=charter.mtu,
             mesh=overlay,
