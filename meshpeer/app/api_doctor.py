@@ -70,7 +70,10 @@ class DoctorAnswers:
         if port:
             own = node.presence.wireguard
             found += judge_tunnels(tunnels, port, uptime_s)
-            found += judge_widths(_widths(node), node.derived.charter_mtu)
+            shut = agent.tunnel_port.fault
+            found += judge_widths(
+                _widths(node), node.derived.charter_mtu, (shut.what, shut.hint) if shut else None
+            )
             found += judge_router(
                 node.tunnels.reflected(own, now)[1],
                 port,

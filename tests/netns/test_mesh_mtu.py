@@ -28,28 +28,19 @@ _LANS = {
     "foxtrot": ("plain", 6, 1_500, 1_420),
 }
 """Of each member beside alpha: its LAN, what that has, how wide it is, and the MTU that this allows."""
-_NARROW = """
+_HUB = """
 name = "mesh"
 [lans.net]
 ipv4 = "203.0.113.0/24"
+[lans.thin]
+ipv4 = "198.51.100.0/24"
 mtu = 1280
-[lans.home]
-ipv4 = "192.168.1.0/24"
-[lans.office]
-ipv4 = "192.168.2.0/24"
 [nodes.alpha]
-lans = ["home"]
+lans = ["net"]
+[nodes.hub]
+lans = ["net", "thin"]
 [nodes.bravo]
-lans = ["office"]
-[routers.r1]
-outside = "net"
-inside = ["home"]
-nat = "masquerade"
-[routers.r2]
-outside = "net"
-inside = ["office"]
-nat = "masquerade"
-forwards = [{proto = "udp", port = 51820, to = "bravo"}, {proto = "tcp", port = 51821, to = "bravo"}]
+lans = ["thin"]
 """
 _NO_ICMP = """
 table inet silent {
@@ -101,6 +92,7 @@ def test_each_peer_has_the_mtu_of_its_path_and_nothing_is_fragmented(
             assert large_pings(alpha, meshkit.peers(alpha)[name].ipv4, mtu - 28), name
             assert large_pings(lab.node(name), meshkit.peers(lab.node(name))["alpha"].ipv4, mtu - 28), name
             assert large_pings(alpha, meshkit.peers(alpha)[name].ipv6, mtu - 48), name
+            assert received(alpha, lab.node(name), meshkit.peers(alpha)[name].ipv4) == MEGABYTE, name
     assert heard["fragments"] == 0, heard
     assert heard["udp"] > 30
     wide = max(_LANS[name][2] for name in names)
@@ -112,7 +104,7 @@ def test_each_peer_has_the_mtu_of_its_path_and_nothing_is_fragmented(
 def test_large_packets_pass_a_narrow_path_on_which_icmp_is_dropped(
     make_lab: MakeLab, eventually: Eventually
 ) -> None:
-    lab = make_lab(_NARROW)
+    lab = make_lab("narrow")
     alpha, bravo = lab.node("alpha"), lab.node("bravo")
     for router in ("r1", "r2"):
         lab.node(router).run(["nft", "-f", "-"], input=_NO_ICMP)
@@ -132,16 +124,34 @@ def test_large_packets_pass_a_narrow_path_on_which_icmp_is_dropped(
     assert device_mtu(alpha) == 1_420
 
 
+def test_large_packets_pass_a_hub_on_their_way_to_a_narrow_path(
+    make_lab: MakeLab, eventually: Eventually
+) -> None:
+    lab = make_lab(_HUB)
+    alpha, hub, bravo = (lab.node(name) for name in ("alpha", "hub", "bravo"))
+    meshkit.found(hub, "--topology", "regional", "--region", "eu")
+    meshkit.join(alpha, meshkit.invite(hub, "--deny", "hub"), "--region", "eu")
+    meshkit.join(bravo, meshkit.invite(hub, "--deny", "hub"), "--region", "us")
+    narrow = 1_216 if meshkit.status(hub).node.backend == "userspace" else 1_220
+    eventually(lambda: meshkit.peers(hub)["bravo"].mtu == narrow, "the hub knows", 40)
+    eventually(lambda: meshkit.peers(bravo)["alpha"].mtu == narrow, "bravo knows what is behind it", 40)
+    eventually(lambda: meshkit.pings(alpha, "bravo.mesh"), "alpha reaches bravo", 30)
+    there, back = meshkit.peers(alpha)["bravo"], meshkit.peers(bravo)["alpha"]
+    assert (there.path, there.via, there.mtu) == ("hub", "hub", 1_420)
+    with listening(bravo, "thin") as heard:
+        assert received(alpha, bravo, there.ipv4) >= MEGABYTE, "the hub tells alpha"
+        assert received(alpha, bravo, there.ipv6) >= MEGABYTE, "bravo asks for segments that fit"
+        assert received(bravo, alpha, back.ipv4) >= MEGABYTE
+    assert heard["fragments"] == 0, heard
+
+
 def test_a_machine_whose_network_gets_wider_uses_it(make_lab: MakeLab, eventually: Eventually) -> None:
-    lab = make_lab(
-        'name = "mesh"\n[lans.lan0]\nipv4 = "192.0.2.0/24"\nmtu = 9020\n'
-        '[nodes.alpha]\nlans = ["lan0"]\n[nodes.bravo]\nlans = ["lan0"]\n'
-    )
+    lab = make_lab("jumbo")
     bravo = lab.node("bravo")
     bravo.run(["ip", "link", "set", "lan0", "mtu", "1500"])
     meshkit.found_mesh(lab, "alpha", "bravo")
     eventually(lambda: device_mtu(bravo) == 1_420, "bravo's own way out is as wide as that", 20)
-    bravo.run(["ip", "link", "set", "lan0", "mtu", "9020"])
+    bravo.run(["ip", "link", "set", "lan0", "mtu", "9040"])
     bravo.run(["ip", "addr", "add", "192.0.2.99/24", "dev", "lan0"])
     eventually(lambda: device_mtu(bravo) == 8_960, "a change of the network makes it look again", 20)
 

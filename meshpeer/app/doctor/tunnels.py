@@ -92,8 +92,14 @@ def judge_interface(seen: InterfaceSeen) -> list[Finding]:
     return found
 
 
-def judge_widths(widths: Sequence[WidthSeen], usual: int) -> list[Finding]:
-    """Which paths carry less than the usual, and what suffers?"""
+def judge_widths(
+    widths: Sequence[WidthSeen], usual: int, fault: tuple[str, str] | None = None
+) -> list[Finding]:
+    """Which paths carry less than the usual, and what suffers? ``fault``: why none can be probed, and what to
+    do."""
+    if fault is not None:
+        text = f"how wide paths are is not known here: {fault[0]}"
+        return [_finding("widths", WARNING, text, fault[1])]
     narrow = [one for one in widths if one.mtu < usual]
     if not widths:
         return []

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.plan import MeshPlan
-from meshpeer.core.topology.view import MeshView
+from meshpeer.core.topology.view import MemberView
 from meshpeer.core.wgconf.model import DesiredDevice, RouteMtu
 
 IPV6_MTU_MIN = 1_280
@@ -41,18 +41,19 @@ class PlannedMtus:
 def plan_mtus(
     plan: MeshPlan,
     *,
-    view: MeshView | None,
+    members: Iterable[MemberView],
     found: Mapping[NodeId, int],
     usual: int,
     mesh: Iterable[str],
     pads_to_device: bool,
     left_out: Collection[str] = (),
 ) -> PlannedMtus:
-    """Derives them. ``view`` is what the plan was made from; ``found`` are the MTUs of peers whose paths are
-    known, ``usual`` is that of others; ``mesh`` are the prefixes that the interface's addresses imply."""
-    if view is None or all(mtu == usual for mtu in found.values()):
+    """Derives them. ``members`` are those that the plan was made from; ``found`` are the MTUs of peers whose
+    paths are known, ``usual`` is that of others; ``mesh`` are the prefixes that the interface's addresses
+    imply."""
+    if all(mtu == usual for mtu in found.values()):
         return PlannedMtus(device=usual)
-    own = prefixes_of(view)
+    own = prefixes_of(members)
     wanted: dict[str, int] = {}
     rest = usual
     for peer in plan.peers:
@@ -76,11 +77,11 @@ def plan_mtus(
     return PlannedMtus(device=device, routes=tuple(routes[one] for one in sorted(routes)))
 
 
-def prefixes_of(view: MeshView) -> dict[NodeId, frozenset[str]]:
+def prefixes_of(members: Iterable[MemberView]) -> dict[NodeId, frozenset[str]]:
     """Returns each member's own prefixes: its addresses, and the LANs behind it."""
     return {
         one.node: frozenset((*((f"{one.ipv4}/32",) if one.ipv4 else ()), f"{one.ipv6}/128", *one.lans))
-        for one in view.members
+        for one in members
     }
 
 

@@ -161,6 +161,20 @@ def test_version_needs_no_agent(call: Call) -> None:
     assert call("version", "--json").json()["version"] == __version__  # type: ignore[index]
 
 
+def test_peers_show_mtus_where_one_is_not_the_usual(agent: FakeApi, call: Call) -> None:
+    agent.members = [make_peer(name="bravo", mtu=1420), make_peer(name="gamma", mtu=0)]
+    assert "MTU" not in call("peers").out
+    agent.members = [make_peer(name="bravo", mtu=8960), make_peer(name="gamma", mtu=0)]
+    titles, bravo, gamma = call("peers").out.splitlines()[:3]
+    assert (titles.split()[-1], bravo.split()[-1], gamma.split()[-1]) == ("MTU", "8960", "-")
+
+
+def test_status_says_that_some_members_have_another_mtu(agent: FakeApi, call: Call) -> None:
+    assert "to some members less" not in call("status").out
+    agent.now = make_status(node=msgspec.structs.replace(make_status().node, mtu_differs=True))
+    assert "MTU 1420 (to some members less: `meshpeer peers`)" in call("status").out
+
+
 def test_peers_name_the_lans_that_are_reached_through_a_member(agent: FakeApi, call: Call) -> None:
     agent.members = [make_peer(name="bravo", routes=("192.168.5.0/24", "fd05::/64")), make_peer(name="gamma")]
     assert call("peers").out.splitlines()[-1] == "bravo leads to 192.168.5.0/24, fd05::/64"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from cli_calls import Call
 from fake_control_api import FakeApi, make_why
 
@@ -21,6 +23,22 @@ def test_the_answer_comes_first_then_why_what_was_tried_and_what_to_do(agent: Fa
     assert first.startswith("  192.0.2.2:51820      on a network of this machine  given up ")
     assert first.endswith(" ago")
     assert second == "  [2001:db8::2]:51820  public, it says               untried"
+
+
+@pytest.mark.parametrize(
+    ("carried", "says"),
+    [
+        (9_020, "  MTU 8960: its path carries packets of 9020 bytes"),
+        (None, "  MTU 8960: its path answers no probes"),
+    ],
+)
+def test_a_tunnel_is_shown_with_its_mtu_and_what_its_path_carries(
+    agent: FakeApi, call: Call, carried: int | None, says: str
+) -> None:
+    (tunnel,) = make_why().tunnels
+    wide = msgspec.structs.replace(tunnel, mtu=8_960, underlay_bytes=carried)
+    agent.explained = make_why(tunnels=(wide,))
+    assert says in call("why", "beta").out.splitlines()
 
 
 def test_two_names_are_from_and_to_and_one_is_to(agent: FakeApi, call: Call) -> None:

@@ -9,11 +9,13 @@ import pytest
 from meshpeer.app.doctor.tunnels import (
     InterfaceSeen,
     TunnelSeen,
+    WidthSeen,
     judge_forwarding,
     judge_interface,
     judge_router,
     judge_routes,
     judge_tunnels,
+    judge_widths,
 )
 from meshpeer.core.paths.reflections import CHANGING, NONE, STEADY, UNKNOWN
 from meshpeer.runtime.doctor import Finding
@@ -39,6 +41,32 @@ WELL = InterfaceSeen(
 )
 def test_an_interface_against_its_plan(seen: InterfaceSeen, expected: list[str]) -> None:
     assert shown(judge_interface(seen)) == expected
+
+
+def width(mtu: int, underlay_bytes: int) -> WidthSeen:
+    return WidthSeen(name="bravo", mtu=mtu, underlay_bytes=underlay_bytes)
+
+
+@pytest.mark.parametrize(
+    ("widths", "expected", "says"),
+    [
+        ([], [], ""),
+        ([width(1420, 1500), width(8960, 9020)], ["widths ok"], "2 of 2 paths"),
+        ([width(1420, 1500), width(1412, 1492)], ["widths ok"], "bravo (MTU 1412: packets of 1492 bytes)"),
+        ([width(1220, 1280)], ["widths warning"], "UDP over IPv6"),
+    ],
+)
+def test_narrow_paths_are_named_and_what_suffers_there(
+    widths: list[WidthSeen], expected: list[str], says: str
+) -> None:
+    found = judge_widths(widths, 1420)
+    assert shown(found) == expected
+    assert all(says in one.text for one in found)
+
+
+def test_a_node_that_may_not_probe_is_told_why_and_what_to_do() -> None:
+    (found,) = judge_widths([], 1420, ("Operation not permitted", "run as root"))
+    assert (found.level, found.todo) == ("warning", ("run as root",))
 
 
 def tunnel(name: str, ago_s: float | None, *, alive: bool = True) -> TunnelSeen:

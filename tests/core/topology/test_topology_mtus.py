@@ -19,7 +19,7 @@ from meshpeer.core.topology.mtus import (
     prefixes_of,
 )
 from meshpeer.core.topology.plan import MeshPlan, PlannedPeer
-from meshpeer.core.topology.view import MemberView, MeshView
+from meshpeer.core.topology.view import MemberView
 from meshpeer.core.wgconf.model import RouteMtu
 
 MESH = ("10.10.0.0/24", "fd00::/64")
@@ -123,8 +123,7 @@ def test_own_prefixes_are_addresses_and_lans(ipv4: str) -> None:
     member = MemberView(
         node=node(9), name="n", region="", wireguard_key=key(9), ipv4=ipv4, ipv6="fd00::9", lans=(LAN,)
     )
-    view = MeshView(subnet=MESH[0], topology="full", keepalive_s=0, mtu=1420, members=(member,))
-    assert prefixes_of(view) == {node(9): {*(["10.10.0.9/32"] if ipv4 else []), "fd00::9/128", LAN}}
+    assert prefixes_of((member,)) == {node(9): {*(["10.10.0.9/32"] if ipv4 else []), "fd00::9/128", LAN}}
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
@@ -150,9 +149,8 @@ def planned(
         )
         for one in plan.peers
     )
-    view = MeshView(subnet=MESH[0], topology="auto", keepalive_s=25, mtu=usual, members=members)
     return plan_mtus(
-        plan, view=view, found=found, usual=usual, mesh=MESH, pads_to_device=pads, left_out=left_out
+        plan, members=members, found=found, usual=usual, mesh=MESH, pads_to_device=pads, left_out=left_out
     )
 
 
