@@ -98,7 +98,7 @@ class Relays:
             relay=via,
             asked=relayed.asking,
             hopeless=outlook is Outlook.HOPELESS,
-            lenders=relayed.lenders,
+            lenders=len(relayed.lent.hosts),
         )
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class Relays:
 
 
 def _moves(relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
-    move = relayed.take_move()
+    move = relayed.upgrade.take_move()
     if move is None:
         return []
     return [MoveEndpoint(public_key=peer.public_key, endpoint=move.endpoint, at_s=move.at_s)]

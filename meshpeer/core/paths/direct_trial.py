@@ -85,8 +85,11 @@ class Trials:
         self._begin(now)
         return True
 
-    def is_due(self, now: Instant) -> bool:
-        return self.begins_at_s is not None and now.mono_s >= self.begins_at_s
+    def take_due(self, now: Instant) -> bool:
+        """Says whether a trial begins now, once."""
+        due = self.begins_at_s is not None and now.mono_s >= self.begins_at_s
+        self.begins_at_s = None if due else self.begins_at_s
+        return due
 
     def _begin(self, now: Instant) -> None:
         self.count += 1

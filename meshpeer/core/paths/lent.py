@@ -117,7 +117,8 @@ class Lent:
             if grant.both
             and relay != used
             and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
-            and not self.back_off.passes_over(relay, now)
+            # Each end has its own reasons to pass one over: where both asked, these are over, too.
+            and not self.back_off.failed_now(relay, now)
         ]
         return choose_of(self.pair, found)
 

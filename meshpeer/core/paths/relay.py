@@ -55,8 +55,9 @@ IDLE_S = 180.0
 """How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
 READY_LASTS_S = 3.0
 """How long an end's word stands that it is ready to leave."""
-FREEZE_AHEAD_S = 0.2
-"""How far ahead the instant lies at which both leave: their links carry the word of it."""
+FREEZE_AHEAD_S = 0.5
+"""How far ahead the instant lies at which both leave: their links carry the word of it, and agents may be
+busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

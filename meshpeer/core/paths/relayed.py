@@ -1,15 +1,16 @@
 """A pair's way by a relay, at one end: when to ask for one, which, when to change it, when to give it back.
 
-Direct comes first. A relay is asked for where direct tries are in vain, or have been for a while. Either end
-may begin; the relay tells both, and the other end asks, too, unless its own tunnel works. Only then is the
-relay used, by both from the same moment on: it knows where an end is once that end has shaken hands there. A
-handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep a session for
-up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the second alone, so
-neither end waits: a packet that has nowhere to go yet may begin a handshake, too, and the next would come 5 s
-later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id waits a moment.
+Either end may ask first; the relay tells both, and the other end asks, too, unless its own tunnel works. Only
+then is the relay used, by both from the same moment on: it knows where an end is once that end has shaken
+hands there. A handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep
+a session for up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the
+second alone, so neither end waits: a packet that has nowhere to go yet may begin a handshake, too, and the
+next would come 5 s later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id
+waits a moment.
 
-What a relay in use says is asked for every other second, so one that is gone is noticed, and the next on the
-list takes over. A tunnel that works directly is never touched.
+A relay in use is asked every second, so one that is gone is noticed, and the next on the list takes over. The
+pair leaves it for a way of its own once that is proved (``upgrade``), or, where this machine can't probe,
+tries one now and then (``direct_trial``). A tunnel that works directly is never touched.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayWoken,
 )
 from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
-from meshpeer.core.paths.upgrade import EndpointMove, Upgrade
+from meshpeer.core.paths.upgrade import Upgrade
 from meshpeer.core.wgconf.model import tunnel_works
 
 TRY_S = 8.0
@@ -66,6 +67,7 @@ class RelayedPath:
     moves: int = 0
     """How often a relay was taken into use."""
     lent: Lent = field(init=False)
+    upgrade: Upgrade = field(default_factory=Upgrade)
     _since_s: float = 0.0
     """When the phase began."""
     _patience: Patience = field(default_factory=Patience)
@@ -75,7 +77,6 @@ class RelayedPath:
     _met: bool = False
     """Both ends have shaken hands at the relay in use, which knows where they are."""
     _trials: Trials = field(init=False)
-    _upgrade: Upgrade = field(default_factory=Upgrade)
     _busy: bool = False
     _looked_s: float = 0.0
 
@@ -95,16 +96,6 @@ class RelayedPath:
         return self.phase in (Phase.CLEARING, Phase.LEAVING)
 
     @property
-    def lenders(self) -> int:
-        """Counts the relays that could serve this pair."""
-        return len(self.lent.hosts)
-
-    @property
-    def failures(self) -> int:
-        """Counts the tries in a row to do without a relay that failed."""
-        return self._upgrade.failures
-
-    @property
     def asking(self) -> NodeId | None:
         return self.lent.asking
 
@@ -122,7 +113,7 @@ class RelayedPath:
 
     def is_idle(self, now: Instant) -> bool:
         """Says whether nothing is asked for, held, used, or to be remembered."""
-        if not self._upgrade.is_over(now):
+        if not self.upgrade.is_over(now):
             return False
         return self.phase is Phase.DIRECT and self.asking is None and not self.lent.holds_any
 
@@ -137,14 +128,11 @@ class RelayedPath:
         return tuple(dict.fromkeys(one for one in wanted if one is not None))
 
     def next_deadline(self) -> Deadline | None:
-        begins_at_s = self._trials.begins_at_s
+        begins_at_s, turn_s = self._trials.begins_at_s, self._since_s + self._second_waits_s
         if begins_at_s is not None and self._looked_s < begins_at_s < self._looked_s + LOOK_S:
             return Deadline(begins_at_s, "a direct trial")
-        if (
-            self.phase in (Phase.TRYING, Phase.TRIAL)
-            and self._since_s + self._second_waits_s > self._looked_s
-        ):
-            return Deadline(self._since_s + self._second_waits_s, "a relay's turn")
+        if self.phase in (Phase.TRYING, Phase.TRIAL) and turn_s > self._looked_s:
+            return Deadline(turn_s, "a relay's turn")
         if self._busy:
             return Deadline(self._looked_s + LOOK_S, "look after a relay")
         over_at_s = self._patience.over_at_s
@@ -208,8 +196,8 @@ class RelayedPath:
                 if works:
                     self._move_to(Phase.RELAYED, now)
                     self._met = True
-                    self._upgrade.on_relayed(look, now)
-                    self._trials.on_relayed(_facts(look), now)
+                    self.upgrade.on_relayed(look, now)
+                    self._trials.on_relayed(look.facts, now)
                     self.lent.back_off.succeed(self.used)
                 elif now.mono_s >= self._since_s + TRY_S:
                     return self._abandon(look, now)
@@ -240,7 +228,7 @@ class RelayedPath:
         if not look.probes or self._trials.begins_at_s is not None:
             return self._consider_trial(look, now) if self._direct_since_s is None else []
         linked = self.used in look.linked
-        if self._upgrade.is_ready(look, now):
+        if self.upgrade.is_ready(look, now):
             return self.lent.say(self.used, RelayFreezeAsked(pair=self.pair), now) if linked else []
         if linked and self.lent.is_frozen(self.used, FROZEN_S_MAX, now):
             return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
@@ -248,50 +236,44 @@ class RelayedPath:
 
     def _leave(self, in_s: float, now: Instant) -> None:
         """Both ends are ready: the endpoint moves at the instant that the relay named."""
-        if self._upgrade.leave(in_s, now):
+        if self.upgrade.leave(in_s, now):
             self._move_to(Phase.HELD, now)
 
     def _hold(self, look: PairLook, now: Instant) -> list[Said]:
         """Looks after a way of the pair's own that is new."""
         assert self.used is not None
-        if self._upgrade.is_lost(look, now):
+        if self.upgrade.is_lost(look, now):
             if self.used in look.linked:
                 return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
             return []
         if now.mono_s >= self._since_s + DIRECT_HOLDS_S:
-            self._upgrade.succeed(now)
+            self.upgrade.succeed(now)
             return self._give_back(look, now)
         undone = look.held is not None and self.lent.goes_through(look.held.endpoint)
-        self._upgrade.hold(undone=undone, now=now)
+        self.upgrade.hold(undone=undone, now=now)
         return []
 
     def _turn_back(self, now: Instant) -> None:
         """The relay carries the pair again."""
         assert self.used is not None
         if end := self.lent.end_at(self.used):
-            self._upgrade.turn_back(end, now)
+            self.upgrade.turn_back(end, now)
             self._move_to(Phase.RELAYED, now)
 
-    def take_move(self) -> EndpointMove | None:
-        """Returns a change of the peer's endpoint that has to be made, once."""
-        return self._upgrade.take_move()
-
     def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
-        if self._trials.is_due(now):
-            self._trials.begins_at_s = None
+        if self._trials.take_due(now):
             self._move_to(Phase.LEAVING, now)
             return []
-        self._trials.watch(_facts(look), look.held, now)
-        if look.outlook is Outlook.HOPELESS or not look.tells or not self._trials.proposes(now):
-            return []
-        return [(self.peer, TrialMeant())]
+        self._trials.watch(look.facts, look.held, now)
+        hopes = look.tells and look.outlook is not Outlook.HOPELESS
+        return [(self.peer, TrialMeant())] if hopes and self._trials.proposes(now) else []
 
     def _is_direct(self, look: PairLook, now: Instant) -> bool:
         """Says whether the tunnel works, and not through a relay."""
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
-        if self.phase is Phase.HELD and self._upgrade.is_lost(look, now):
+        if self.phase is Phase.HELD and self.upgrade.is_lost(look, now):
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)
@@ -320,12 +302,6 @@ class RelayedPath:
             and not self.lent.back_off.passes_over(look.through, now)
         )
 
-    def _is_faulty(self, look: PairLook, now: Instant) -> bool:
-        """Says whether the relay in use has to be replaced."""
-        assert self.used is not None
-        heard_s = max(self.lent.heard_s(self.used), self._since_s)
-        return self._health.is_faulty(self.used, heard_s, look, now)
-
     # --- another one ----------------------------------------------------------------------------------------
 
     def _ask(self, look: PairLook, now: Instant) -> list[Said]:
@@ -348,7 +324,8 @@ class RelayedPath:
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
-            return self._is_faulty(look, now)
+            heard_s = max(self.lent.heard_s(self.used), self._since_s)
+            return self._health.is_faulty(self.used, heard_s, look, now)
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
             refused = self.lent.back_off.passes_over(look.through, now)
@@ -367,7 +344,7 @@ class RelayedPath:
             return self.lent.free(best, look.linked)
         said: list[Said] = []
         if self.phase is Phase.HELD:
-            self._upgrade.fail(now)
+            self.upgrade.fail(now)
         if left is not None:
             said = self.lent.free(left, look.linked)
             self.lent.fail(left, now)
@@ -422,8 +399,3 @@ class RelayedPath:
     def _second_waits_s(self) -> float:
         fresh = self.phase is Phase.TRYING and not self._met
         return 0.0 if fresh or self.me < self.peer else SECOND_WAITS_S
-
-
-def _facts(look: PairLook) -> tuple[object, ...]:
-    """Returns what a trial's outcome may depend on."""
-    return look.outlook, look.ways

@@ -56,3 +56,8 @@ class PairLook:
     answered last (monotonic)."""
     through: NodeId | None = None
     """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """Returns what the outcome of a direct try may depend on."""
+        return self.outlook, self.ways

@@ -58,14 +58,14 @@ class Upgrade:
             self._held_since_s = None
             self.fail(now)
         self._ready_at_s = max(self._ready_at_s, now.mono_s + SETTLED_S)
-        self._facts = _facts(look)
+        self._facts = look.facts
 
     def is_ready(self, look: PairLook, now: Instant) -> bool:
         """Says whether this end may leave the relay for the best way that is proved."""
-        if _facts(look) != self._facts and self.failures > len(AGAIN_S) - 2:
+        if look.facts != self._facts and self.failures > len(AGAIN_S) - 2:
             # What is new may be tried soon, once.
             self._ready_at_s = min(self._ready_at_s, now.mono_s + AGAIN_S[0])
-        self._facts = _facts(look)
+        self._facts = look.facts
         self.way = look.proved[0][0] if look.proved else ""
         return bool(self.way) and now.mono_s >= self._ready_at_s
 
@@ -117,8 +117,3 @@ class Upgrade:
 
     def _move_to(self, endpoint: str, at_s: float, now: Instant) -> None:
         self._move, self._moved_s = EndpointMove(endpoint=endpoint, at_s=at_s), max(at_s, now.mono_s)
-
-
-def _facts(look: PairLook) -> tuple[object, ...]:
-    """Returns what the outcome may depend on."""
-    return look.outlook, look.ways

@@ -144,7 +144,7 @@ class Pair:
                 elif relay not in end.cut:
                     asked = RelayRequested(peer=node, message=message)
                     self._send(partial(self._ask, relay, asked))
-            end.moving = end.path.take_move() or end.moving
+            end.moving = end.path.upgrade.take_move() or end.moving
         for end in self.ends.values():
             self._apply(end)
         self._carry()

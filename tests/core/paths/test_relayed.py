@@ -159,7 +159,7 @@ def test_who_refuses_is_passed_over_for_longer_each_time() -> None:
         before = path.asking
         pair.step()
         asked += before is None and path.asking is not None
-    assert asked <= 8
+    assert asked <= 14
 
 
 def test_without_relays_nothing_is_asked() -> None:
@@ -312,3 +312,20 @@ def test_no_relay_ever_touches_a_direct_tunnel(faults: list[tuple[str, int, floa
         pair.run(for_s)
     assert [end.resets for end in pair.ends.values()] == [0, 0]
     assert pair.works()
+
+
+def test_an_end_that_passes_a_relay_over_takes_it_where_the_other_asks_for_it() -> None:
+    pair = Pair()
+    pair.dead.add(RELAYS[0])
+    pair.run(5)
+    assert pair.relay() == RELAYS[1]
+    for _ in range(5):
+        # One end alone has come to distrust the first.
+        pair.ends[LOW].path.lent.back_off.fail(RELAYS[0], pair.now)
+    pair.run(11)
+    pair.start(RELAYS[0])
+    pair.dead.add(RELAYS[1])
+    pair.ends[HIGH].path.lent.back_off.succeed(RELAYS[0])
+    pair.run(8)
+    assert pair.works()
+    assert pair.relay() == RELAYS[0]

@@ -251,7 +251,7 @@ def test_whatever_happened_a_pair_that_meets_is_direct_and_one_that_does_not_is_
     # What failed is tried again after that long.
     pair.run(180 + LATE_S + AGAIN_S[1] + 60)
     assert pair.works()
-    if meets and max(end.path.failures for end in pair.ends.values()) < len(AGAIN_S) - 1:
+    if meets and max(end.path.upgrade.failures for end in pair.ends.values()) < len(AGAIN_S) - 1:
         assert endpoints(pair) == BOTH_DIRECT
 
 
