@@ -25,6 +25,7 @@ def agreement_view(node: Node, now: Instant) -> Agreement:
                 parts=one.parts,
                 since=rfc3339(now.unix_s - one.for_s),
                 lasts_s=round(one.for_s, 1),
+                travels=not one.lasts,
             )
             for one in report.differ
         ),

@@ -61,7 +61,7 @@ def _member(node: Node, text: str) -> NodeId:
 
 def _known(node: Node, now: Instant) -> Known:
     tunnels, charter = node.tunnels, node.ledger.charter
-    if tunnels.view is None or charter is None:
+    if tunnels.routes is None or charter is None:
         raise EnvironmentFault(
             "this node has no plan yet", "it comes with the first sync: see `meshpeer status`"
         )
@@ -73,7 +73,7 @@ def _known(node: Node, now: Instant) -> Known:
 
     return Known(
         me=node.me,
-        view=tunnels.view,
+        shape=tunnels.routes.shape,
         plan=tunnels.plan,
         shown_keys=frozenset(one.node for one in node.roster.members if one.record.wireguard_port),
         look=look,

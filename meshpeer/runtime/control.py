@@ -75,6 +75,8 @@ class Differing(Doc, frozen=True, kw_only=True):
     """When this node noticed."""
     lasts_s: float
     """How long that is ago."""
+    travels: bool = False
+    """It may be no more than news on its way: the member has not said so again for long enough."""
 
 
 class Unheard(Doc, frozen=True, kw_only=True):

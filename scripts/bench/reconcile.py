@@ -120,7 +120,7 @@ class Mesh:
 
     def __init__(self, members: int) -> None:
         self._world = World(seed=1)
-        me, *self._others = self._world.grow(members + 1)
+        me, *self._others = self._world.grow(members + 1, topology="full")
         assert me.node is not None
         self._node = me.node
         self.derive(at_s=0)

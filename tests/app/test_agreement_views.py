@@ -31,7 +31,9 @@ def test_a_difference_is_shown_at_once_and_warned_of_when_it_lasts() -> None:
     assert agreement_view(node, now) == Agreement(
         agree=1,
         total=2,
-        differ=(Differing(name="beta", parts=("charter",), since=rfc3339(now.unix_s), lasts_s=0.0),),
+        differ=(
+            Differing(name="beta", parts=("charter",), since=rfc3339(now.unix_s), lasts_s=0.0, travels=True),
+        ),
     )
     assert lasting_differences(node, now) == []
     later = Instant(now.mono_s + LASTS_S, now.unix_s + LASTS_S)

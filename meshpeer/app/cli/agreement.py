@@ -27,11 +27,17 @@ def agreement_rows(found: Agreement | None) -> list[tuple[str, str]]:
 def _reasons(found: Agreement) -> Iterator[str]:
     by_parts: dict[tuple[str, ...], list[tuple[str, float]]] = {}
     for one in found.differ:
+        if one.travels:
+            continue
         by_parts.setdefault(one.parts, []).append((one.name, one.lasts_s))
     for parts, those in by_parts.items():
         verb = "differs" if len(those) == 1 else "differ"
         since = show.seconds(max(lasts_s for _, lasts_s in those))
         yield f"{few([name for name, _ in those])} {verb} in {in_words(parts)}, since {since}"
+    travels = [one for one in found.differ if one.travels]
+    if travels:
+        since = show.seconds(max(one.lasts_s for one in travels))
+        yield f"news is on its way to or from {few([one.name for one in travels])}, since {since}"
     heard = {one.name: one.last_heard_s for one in found.unknown if one.last_heard_s is not None}
     if heard:
         least = "" if len(heard) == 1 else " or more"

@@ -10,6 +10,7 @@ Who wins depends on the claims alone, never on the order in which they were hear
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from meshpeer.core.addressing.labels import suffixed, suggest_name
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import NodeId
 from meshpeer.core.records.subnets import SUBNET_PREFIX_WIDEST
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 SCHEDULER_ROLE = "scheduler"
 COMPUTE_ROLE = "compute"
@@ -82,13 +84,11 @@ def resolve_names(claims: Iterable[Claim], *, gone: Collection[NodeId] = ()) -> 
     return names
 
 
-def resolve_ipv4(
-    claims: Iterable[Claim], subnet: ipaddress.IPv4Network
-) -> dict[NodeId, ipaddress.IPv4Address]:
+def resolve_ipv4(claims: Iterable[Claim], subnet: ipaddress.IPv4Network) -> dict[NodeId, str]:
     """Returns the address of every node whose claim stands; claims outside the subnet's host addresses
     don't."""
     valid = [claim for claim in claims if _usable(claim.value, subnet)]
-    return {node: ipaddress.IPv4Address(value) for value, node in winners(valid).items()}
+    return {node: value for value, node in winners(valid).items()}
 
 
 def choose_ipv4(
@@ -147,11 +147,16 @@ def _start(roles: Collection[str], count: int) -> int:
 
 
 def _usable(value: str, subnet: ipaddress.IPv4Network) -> bool:
+    address = _number_of(value)
+    return address is not None and int(subnet.network_address) < address < int(subnet.broadcast_address)
+
+
+@functools.lru_cache(maxsize=MEMBERS_MAX)
+def _number_of(value: str) -> int | None:
     try:
-        address = ipaddress.IPv4Address(value)
+        return int(ipaddress.IPv4Address(value))
     except ValueError:
-        return False
-    return address in subnet and address not in (subnet.network_address, subnet.broadcast_address)
+        return None
 
 
 def _how_to_grow(subnet: ipaddress.IPv4Network) -> str:

@@ -3,8 +3,10 @@ lead)."""
 
 from __future__ import annotations
 
+import functools
+
 from meshpeer.core.errors import LocalFault
-from meshpeer.core.wire.limits import NAME_LENGTH_MAX
+from meshpeer.core.wire.limits import MEMBERS_MAX, NAME_LENGTH_MAX
 
 FALLBACK = "node"
 
@@ -20,6 +22,7 @@ def check_name(name: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=MEMBERS_MAX)
 def suggest_name(hostname: str) -> str:
     """Makes a valid name of a host's name: its first label, with dashes for what no label may hold."""
     label = hostname.split(".")[0].lower()

@@ -16,7 +16,6 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.detector import Detector
 from meshpeer.core.node.derived import Derived
-from meshpeer.core.node.tunnels import first_of_each_key, mesh_view
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.topology.digest import MemberRow, differing, digest_of
 
@@ -118,8 +117,8 @@ class Agreement:
     def _make(self, doubted: tuple[NodeId, ...]) -> bytes:
         ledger = self._ledger
         assert ledger.charter is not None
-        view = mesh_view(first_of_each_key(self._derived.roster), ledger.charter, doubted)
-        return digest_of(view, ledger.charter_digest, map(self._row, ledger.ids))
+        shape = self._derived.layout(ledger.charter, doubted).shape
+        return digest_of(shape, ledger.charter_digest, map(self._row, ledger.ids))
 
     def _row(self, node: NodeId) -> MemberRow:
         member = self._ledger.get(node)

@@ -6,6 +6,7 @@ Readings only: nothing here decides who is in or alive, and every value can be m
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -18,9 +19,11 @@ from meshpeer.core.membership.opinions import State
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.membership.suspicions import needed_observers
 from meshpeer.core.node.channels import Channels
-from meshpeer.core.node.lans import is_contested
+from meshpeer.core.node.lans import is_contested, own_prefixes
+from meshpeer.core.node.layout import Layout, make_layout
 from meshpeer.core.node.roster import Roster, ipv6_of, make_roster
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.messages import PeerView
 from meshpeer.core.topology.mode import FULL, declared, mode_of
@@ -47,12 +50,13 @@ class Derived:
     """When the interface has to be derived anew without any news."""
     _roster: Roster = field(default_factory=lambda: Roster((), {}))
     _roster_of: object = None
+    _layout: Layout | None = None
+    _layout_of: object = None
 
     @property
     def roster(self) -> Roster:
         """Returns names and addresses as the facts have them now; made when they are asked for."""
-        dead = tuple(sorted(self.detector.dead))
-        key = ("roster", self.ledger.mesh, self.ledger.fingerprint, dead)
+        key, dead = self._roster_key(), self.detector.dead
         if key != self._roster_of:
             self._roster = self.ledger.judge.shared(key, lambda: make_roster(self.ledger, dead=dead))
             self._roster_of = key
@@ -79,8 +83,8 @@ class Derived:
         device = self.tunnels.device(
             self.roster,
             self.ledger.charter,
+            self.layout(self.ledger.charter, doubted),
             link_remote=self.links.remote_of,
-            doubted=doubted,
             gone=self.detector.dead,
             hurried=self.channels.hurried(now) if self.channels else (),
             now=now,
@@ -91,14 +95,30 @@ class Derived:
         self.desired = device
         return device
 
+    def layout(self, charter: CharterRecord, doubted: Collection[NodeId]) -> Layout:
+        """Returns what all nodes with this one's facts derive alike."""
+        key = ("layout", self._roster_key(), tuple(sorted(doubted)))
+        if key != self._layout_of:
+            own = own_prefixes(self.ledger.mesh, charter)
+            self._layout = self.ledger.judge.shared(
+                key, lambda: make_layout(self.roster, charter, doubted, own)
+            )
+            self._layout_of = key
+        assert self._layout is not None
+        return self._layout
+
     def mode(self, before: str) -> str:
         """Returns what this node's record is to say of the mesh's mode; ``before`` is what it says."""
         charter = self.ledger.charter
         if charter is None:
             return before
-        words = [one.record.mode for one in self.roster.members]
-        mode = self.tunnels.plan.mode if self.desired else mode_of(charter.topology, words)
-        return declared(charter.topology, mode, len(words), before)
+        members = self.roster.members
+        mode = (
+            self.tunnels.plan.mode
+            if self.desired
+            else mode_of(charter.topology, [one.record.mode for one in members])
+        )
+        return declared(charter.topology, mode, len(members), before)
 
     def targets(self, now: Instant) -> dict[NodeId, tuple[str, ...]]:
         """Returns whom to keep links to, with their addresses, best first."""
@@ -170,6 +190,11 @@ class Derived:
             else:
                 deadline = earliest(deadline, Deadline(now.mono_s + left_s, "a member is doubted for long"))
         return doubted, deadline
+
+    def _roster_key(self) -> tuple[object, ...]:
+        """Returns what the roster is made of."""
+        dead = tuple(sorted(self.detector.dead))
+        return ("roster", self.ledger.mesh, self.ledger.fingerprint, dead)
 
     def _addresses_of(self, node: NodeId) -> tuple[str, ...]:
         member = self.ledger.get(node)

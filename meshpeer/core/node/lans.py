@@ -9,7 +9,7 @@ that holds the very address by which the tunnel towards it runs (tunnel in tunne
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from meshpeer.core.addressing.lans import conflict_of, devices_towards, network_of, resolve_lans
@@ -70,7 +70,7 @@ class Lans:
         self.left_out: tuple[LeftOut, ...] = ()
         self.contested = False
         """Two members lead to one LAN, so what is said of either matters."""
-        self.holders: dict[str, NodeId] = {}
+        self.holders: Mapping[str, NodeId] = {}
         """Who leads to each LAN of the mesh, this node's own among them."""
 
     def offer(self, identity: VerifiedIdentity | None, charter: CharterRecord | None) -> tuple[str, ...]:
@@ -86,18 +86,6 @@ class Lans:
     def exits(self) -> tuple[LanExit, ...]:
         """Returns the LANs behind this machine, and where they are."""
         return tuple(LanExit(prefix=lan, devices=devices_towards(lan, self.routes)) for lan in self.offered)
-
-    def resolve(
-        self, members: Iterable[Listed], charter: CharterRecord, doubted: Collection[NodeId]
-    ) -> dict[NodeId, tuple[str, ...]]:
-        """Returns the LANs that each member leads to, from facts alone. ``members`` are those with
-        tunnels."""
-        claims = [one.claim(lan) for one in members for lan in one.record.routes]
-        self.holders = resolve_lans(claims, mesh=self._own_prefixes(charter), doubted=doubted)
-        held: dict[NodeId, list[str]] = {}
-        for lan, node in self.holders.items():
-            held.setdefault(node, []).append(lan)
-        return {node: tuple(lans) for node, lans in held.items()}
 
     def leave_out(
         self, plan: MeshPlan, ways: Callable[[PlannedPeer], Ways], now_unix_s: float, *, looked: bool
@@ -134,7 +122,7 @@ class Lans:
                 why="this node's certificate does not allow it",
                 hint=f"let it leave, and join with an invite made by `meshpeer invite --route {lan}`",
             )
-        met = [one for one in self._own_prefixes(charter) if meets(network_of(lan), (one,))]
+        met = [one for one in own_prefixes(self._mesh, charter) if meets(network_of(lan), (one,))]
         if met:
             return Withheld(
                 prefix=lan,
@@ -177,8 +165,18 @@ class Lans:
             )
         return None
 
-    def _own_prefixes(self, charter: CharterRecord) -> tuple[Network, ...]:
-        return (ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh))
+
+def own_prefixes(mesh: MeshId, charter: CharterRecord) -> tuple[Network, ...]:
+    """Returns the prefixes of the mesh itself."""
+    return (ipaddress.IPv4Network(charter.subnet), mesh_prefix(mesh))
+
+
+def holders_of(
+    members: Iterable[Listed], own: Collection[Network], doubted: Collection[NodeId]
+) -> dict[str, NodeId]:
+    """Returns who leads to each advertised LAN, from facts alone. ``members`` are those with tunnels."""
+    claims = [one.claim(lan) for one in members for lan in one.record.routes]
+    return resolve_lans(claims, mesh=own, doubted=doubted)
 
 
 def is_contested(roster: Roster) -> bool:

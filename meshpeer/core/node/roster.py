@@ -17,9 +17,9 @@ from meshpeer.core.records.member import Member
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Listed:
-    """One member that is in."""
+    """One member that is in. Two are equal only where they are the same object."""
 
     node: NodeId
     record: MemberRecord
@@ -104,19 +104,27 @@ def make_roster(ledger: Ledger, *, dead: Collection[NodeId]) -> Roster:
     name_of = resolve_names(names, gone=dead)
     address_of = resolve_ipv4(addresses, subnet) if subnet else {}
     listed = tuple(
-        Listed(
-            node=member.node,
-            record=member.record,
-            identity=member.best.identity,
-            name=name_of[member.node],
-            ipv4=str(address_of.get(member.node, "")),
-            ipv6=ipv6_of(ledger.mesh, member.node),
-            quarantined=member.proof is not None,
-        )
+        _listed(member, name_of[member.node], address_of.get(member.node, ""), ledger.mesh)
         for member in present
         if member.record is not None and member.best is not None
     )
     return Roster(listed, {one.ipv4: one.node for one in listed if one.ipv4}, _released(ledger))
+
+
+@functools.lru_cache(maxsize=MEMBERS_MAX)
+def _listed(member: Member, name: str, ipv4: str, mesh: MeshId) -> Listed:
+    """Returns one entry: the same object for as long as nothing changes about it."""
+    assert member.record is not None
+    assert member.best is not None
+    return Listed(
+        node=member.node,
+        record=member.record,
+        identity=member.best.identity,
+        name=name,
+        ipv4=ipv4,
+        ipv6=ipv6_of(mesh, member.node),
+        quarantined=member.proof is not None,
+    )
 
 
 @functools.lru_cache(maxsize=MEMBERS_MAX)

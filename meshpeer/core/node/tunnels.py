@@ -12,26 +12,24 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from meshpeer.core.addressing.claims import winners
 from meshpeer.core.addressing.ula import mesh_prefix
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
 from meshpeer.core.node.lans import Lans, Ways
+from meshpeer.core.node.layout import Layout
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, is_public, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.topology.device import LocalInterface, device_from_plan
 from meshpeer.core.topology.moves import MoveMessage, Moves, Surroundings
 from meshpeer.core.topology.plan import MeshPlan, Routes
-from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.topology.warmth import Place, Warmth
 from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer, tunnel_works
@@ -50,9 +48,6 @@ once."""
 RANKINGS_REMEMBERED = 1_024
 """Every change of any member asks for all rankings anew."""
 
-NO_LANS: Mapping[NodeId, tuple[str, ...]] = {}
-
-_is_public = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(is_public)
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
 
 
@@ -92,8 +87,6 @@ class Tunnels:
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
         self.plan = MeshPlan(mode="full", peers=())
-        self.view: MeshView | None = None
-        """What the plan was derived from."""
         self.routes: Routes | None = None
         """What the plan was made from; None before the first."""
         self.moves = Moves(me)
@@ -170,26 +163,23 @@ class Tunnels:
         self,
         roster: Roster,
         charter: CharterRecord,
+        layout: Layout,
         *,
         link_remote: Callable[[NodeId], str],
-        doubted: Collection[NodeId] = (),
         gone: Collection[NodeId] = (),
         hurried: Collection[NodeId] = (),
         now: Instant,
     ) -> DesiredDevice | None:
         """Returns what the interface shall hold now; None before this node is in the roster itself.
 
-        ``doubted`` are those whose observers say that they are gone, ``gone`` those that this node itself
-        believes to be: a hub waits for no tunnel to them. ``hurried`` are those who live and whose tunnels
-        answer nothing.
+        ``gone`` are those that this node itself believes to be: a hub waits for no tunnel to them, nor to
+        those that are doubted. ``hurried`` are those who live and whose tunnels answer nothing.
         """
         mine = roster.get(self._me)
         if mine is None:
             return None
-        members = first_of_each_key(roster)
-        lans = self.lans.resolve(members, charter, doubted)
-        self.view = mesh_view(members, charter, doubted, lans)
-        routes = Routes(self.view, self._me)
+        self.lans.holders = layout.holders
+        routes = Routes(layout.shape, self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
@@ -198,7 +188,7 @@ class Tunnels:
         was_hub = self._forwarded is not None and self._forwarded.hub
         self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
         self.routes = routes
-        gone = {*doubted, *gone}
+        gone = {*gone, *(one.node for one in routes.members if one.doubted)}
         works = [
             tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
         ]
@@ -373,50 +363,3 @@ def _place_of(routes: Routes, me: NodeId) -> Place | None:
     if cell is None or me not in {hub.node for hub in cell.hubs}:
         return None
     return Place(active=routes.carries(me), hubs_are_warm=all(hub.warm for hub in cell.active))
-
-
-def mesh_view(
-    members: Iterable[Listed],
-    charter: CharterRecord,
-    doubted: Collection[NodeId],
-    lans: Mapping[NodeId, tuple[str, ...]] = NO_LANS,
-) -> MeshView:
-    """Returns what the plan is made from.
-
-    ``members`` are those with tunnels (``first_of_each_key``); ``lans`` are those that each leads to."""
-    return MeshView(
-        subnet=charter.subnet,
-        topology=charter.topology,
-        keepalive_s=charter.keepalive_s,
-        mtu=charter.mtu,
-        hubs=charter.hubs,
-        members=tuple(
-            MemberView(
-                node=one.node,
-                name=one.name,
-                region=one.record.region,
-                wireguard_key=one.record.wireguard_key,
-                ipv4=one.ipv4,
-                ipv6=one.ipv6,
-                hub=one.record.hub if Capability.HUB in one.identity.capabilities else "never",
-                public=one.record.configured_endpoint or any(map(_is_public, one.record.wireguard_endpoints)),
-                doubted=one.node in doubted,
-                warm=one.record.warm,
-                incarnation=one.record.incarnation,
-                mode=one.record.mode,
-                lans=lans.get(one.node, ()),
-                reports=one.record.hubs_failed,
-                answers=one.record.answers,
-                distances=one.record.distances,
-            )
-            for one in members
-        ),
-    )
-
-
-def first_of_each_key(roster: Roster) -> list[Listed]:
-    """Leaves out whoever shows a WireGuard key that a member admitted earlier shows too: WireGuard knows
-    peers by key alone, and a node id that sorts first is soon found."""
-    shown = [one for one in roster.members if one.record.wireguard_port]
-    holders = winners(one.claim(one.record.wireguard_key.hex()) for one in shown)
-    return [one for one in shown if holders[one.record.wireguard_key.hex()] == one.node]

@@ -102,9 +102,9 @@ class Watch:
 
     def on_observed(self, device: ObservedDevice | None, now: Instant) -> None:
         """Takes what the interface shows."""
-        view = self._tunnels.view
-        if self._channels is not None and view is not None:
-            self._channels.observe(device, view.keepalive_s, now)
+        routes = self._tunnels.routes
+        if self._channels is not None and routes is not None:
+            self._channels.observe(device, routes.shape.view.keepalive_s, now)
 
     def on_echo(self, event: EchoAsked | EchoHeard, now: Instant) -> None:
         match event:

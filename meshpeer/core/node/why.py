@@ -19,7 +19,7 @@ from meshpeer.core.paths.endpoints import TRY_S
 from meshpeer.core.topology.moves import Stay
 from meshpeer.core.topology.plan import NOTHING_HELD, Held, MeshPlan, Routes
 from meshpeer.core.topology.reasons import PathReason, follow, path_reasons
-from meshpeer.core.topology.view import MeshView
+from meshpeer.core.topology.shape import Shape
 
 
 class Verdict(enum.StrEnum):
@@ -119,9 +119,9 @@ class Known:
     """What one node knows at a moment."""
 
     me: NodeId
-    view: MeshView
+    shape: Shape
     plan: MeshPlan
-    """Its own, derived from the view."""
+    """Its own, derived from that."""
     shown_keys: frozenset[NodeId]
     """The members that show a WireGuard key; who of them is not in the view shows another's."""
     look: Callable[[NodeId], TunnelLook | None]
@@ -137,7 +137,7 @@ class Known:
 
 def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
     """Explains the path between two different members."""
-    there = {one.node for one in known.view.members}
+    there = {one.node for one in known.shape.view.members}
     ends = (source, target)
     without = [one for one in ends if one not in there]
     path = () if without else _path(known, source, target)
@@ -158,7 +158,7 @@ def explain(known: Known, source: NodeId, target: NodeId) -> Explanation:
         path=path,
         reasons=(
             *(NoTunnelsReason(node=node, key_taken=node in known.shown_keys) for node in without),
-            *(() if without else path_reasons(known.view, source, target)),
+            *(() if without else path_reasons(known.shape, source, target)),
             *held,
             *_links(known, peer),
             *_states(known, path or ends),
@@ -183,11 +183,11 @@ def _path(known: Known, source: NodeId, target: NodeId) -> tuple[NodeId, ...]:
             direct=mine if node in held.direct else frozenset(),
             carried=mine if node in held.carried else frozenset(),
         )
-        return Routes(known.view, node).plan(both, forwarded=bool(held.carried))
+        return Routes(known.shape, node).plan(both, forwarded=bool(held.carried))
 
     if target != known.me:
-        return follow(known.view, source, target, plan_of)
-    return tuple(reversed(follow(known.view, target, source, plan_of)))
+        return follow(known.shape.view, source, target, plan_of)
+    return tuple(reversed(follow(known.shape.view, target, source, plan_of)))
 
 
 def _verdict(
@@ -223,7 +223,7 @@ def _advice(known: Known, peer: NodeId, look: TunnelLook | None) -> Advice:
         return Advice.AWAIT_PEER
     if not look.candidates:
         return Advice.NAME_ENDPOINT
-    if look.handshake_unix_s and not known.view.keepalive_s:
+    if look.handshake_unix_s and not known.shape.view.keepalive_s:
         return Advice.PING
     tried = [one for one in look.candidates if one.state is not TriedState.UNTRIED]
     begun = [one.since_unix_s for one in tried if one.state is TriedState.TRYING and one.since_unix_s]

@@ -16,9 +16,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from meshpeer.core.ids import Digest, NodeId
-from meshpeer.core.topology.mode import REGIONAL
-from meshpeer.core.topology.plan import shape_of
-from meshpeer.core.topology.view import MeshView
+from meshpeer.core.topology.shape import Shape
 
 PARTS = ("charter", "members", "addresses", "doubts", "mode", "hubs")
 """What a digest has bytes of, in order: the charter; who is in, by which record and certificate; whose the
@@ -31,18 +29,17 @@ MemberRow = tuple[NodeId, Digest, Digest]
 """Who is in: its id, the hash of its record, that of the certificate that counts."""
 
 
-def digest_of(view: MeshView, charter: Digest, members: Iterable[MemberRow]) -> bytes:
+def digest_of(shape: Shape, charter: Digest, members: Iterable[MemberRow]) -> bytes:
     """Returns ``PART_BYTES`` for each of ``PARTS``. ``charter`` is the hash of the charter; ``members`` are
     in id order and include those without an interface, whom the view leaves out."""
-    mode, cells = shape_of(view)
-    hubs = sorted(cells.items()) if mode == REGIONAL else []
+    view, hubs = shape.view, sorted(shape.cells.items())
     return b"".join(
         (
             _part([(charter,)]),
             _part(members),
             _part((one.node, one.wireguard_key, *_texts(one.ipv4, one.ipv6)) for one in view.members),
             _part((one.node,) for one in view.members if one.doubted),
-            _part([_texts(mode)]),
+            _part([_texts(shape.mode)]),
             _part(
                 (
                     region.encode(),

@@ -7,6 +7,7 @@ nearer.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import statistics
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from meshpeer.core.records.bounds import DISTANCES_MAX, LEVEL_MAX
 from meshpeer.core.records.kinds import RegionDistance
 from meshpeer.core.topology.view import MemberView
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 SLACK = 0.5
 """How far beyond its step, in steps, a round trip must lie before the figure follows it."""
@@ -68,15 +70,21 @@ def nearest(region: str, others: Collection[str], members: Iterable[MemberView])
         others,
         key=lambda other: (
             statistics.median_low(said[other]) if other in said else LEVEL_MAX + 1,
-            bytes(255 - one for one in weight(region.encode(), other.encode())),
+            draw(region.encode(), other.encode()),
         ),
     )
 
 
+@functools.lru_cache(maxsize=2 * MEMBERS_MAX)
 def weight(of: bytes, candidate: bytes) -> bytes:
     """Returns a candidate's weight in the eyes of one that chooses; the highest is chosen (rendezvous
     hashing)."""
     return hashlib.sha256(len(of).to_bytes(2) + of + candidate).digest()
+
+
+def draw(of: bytes, candidate: bytes) -> int:
+    """Returns the same as a number of which the lowest is chosen, to come last in an order."""
+    return -int.from_bytes(weight(of, candidate))
 
 
 def _fitting(levels: Mapping[str, int]) -> tuple[RegionDistance, ...]:

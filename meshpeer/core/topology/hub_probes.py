@@ -16,7 +16,7 @@ and pass all else. How long a report stands is the business of ``report_book``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -80,6 +80,10 @@ class HubProbes:
     answers: int = 0
     """The families by which members' probes have reached this node."""
     _aims: Aims = NO_AIMS
+    _steady: tuple[tuple[Target, int], ...] = ()
+    """What is probed in turn while all is well."""
+    _unproven: tuple[tuple[Target, int], ...] = ()
+    """Of whom is to be found out for the first time whether it answers."""
     _asked: dict[int, _Asked] = field(default_factory=dict)
     _heard_at_s: dict[tuple[NodeId, int], float] = field(default_factory=dict)
     _exam: _Exam | None = None
@@ -106,7 +110,7 @@ class HubProbes:
             waits = Deadline(max(lost + self._lost_after_s, self._exam_from_s), "a probe is lost")
         deadline = earliest(
             waits,
-            Deadline(self._probe_at_s, "probe what is behind the hub") if self._steady() else None,
+            Deadline(self._probe_at_s, "probe what is behind the hub") if self._steady else None,
             Deadline(self._find_out_at_s, "find out who answers") if self._questions() else None,
             self.book.next_deadline(self._home),
         )
@@ -118,7 +122,7 @@ class HubProbes:
     def update(self, aims: Aims, now: Instant) -> None:
         """Takes what the plan says now."""
         before, groups = self._home, self._groups()
-        self._aims = aims
+        self._aims, self._steady, self._unproven = aims, _steady(aims), _unproven(aims)
         if self._home != before:
             # What was lost behind another hub tells nothing about this one.
             self._asked.clear()
@@ -174,11 +178,10 @@ class HubProbes:
             self._exam = _Exam(now.mono_s, now.mono_s)
         if self._exam is not None and now.mono_s >= self._exam.next_at_s:
             probes += self._examine(self._exam, now)
-        steady = self._steady()
-        if steady and now.mono_s >= self._probe_at_s:
+        if self._steady and now.mono_s >= self._probe_at_s:
             self._probe_at_s = now.mono_s + PROBE_EVERY_S
             self._probes += 1
-            probes.append(self._ask(*steady[self._probes % len(steady)], now, steady=True))
+            probes.append(self._ask(*self._steady[self._probes % len(self._steady)], now, steady=True))
         questions = self._questions()
         if questions and now.mono_s >= self._find_out_at_s:
             lost = any(node != self._home for node in self.book.nodes)
@@ -193,21 +196,13 @@ class HubProbes:
     def _home(self) -> NodeId | None:
         return self._aims.home.node if self._aims.home else None
 
-    def _steady(self) -> list[tuple[Target, int]]:
-        """Returns what is probed in turn while all is well."""
-        far = [(one, family) for one in self._aims.far for family in one.proven]
-        home = self._aims.home
-        return far or ([(home, family) for family in home.proven] if home else [])
-
-    def _questions(self) -> list[tuple[Target, int]]:
+    def _questions(self) -> Sequence[tuple[Target, int]]:
         """Returns of whom is to be found out whether it answers: for the first time, or again."""
-        aims = self._aims
-        behind = [aims.home, *aims.far] if aims.home and aims.home_is_up else []
-        around = [*behind, *aims.near[:1], *aims.unproven]
-        unproven = [(one, family) for one in around for family in one.families if family not in one.proven]
-        lost = [aims.members[node] for node in self.book.nodes if node != self._home and node in aims.members]
-        again = [(one, family) for one in map(Target.of, lost) for family in one.families]
-        return again or unproven
+        if not self.book.nodes:
+            return self._unproven
+        members = self._aims.members
+        lost = [members[node] for node in self.book.nodes if node != self._home and node in members]
+        return [(one, family) for one in map(Target.of, lost) for family in one.families] or self._unproven
 
     def _ask(self, target: Target, family: int, now: Instant, *, steady: bool = False) -> AskEcho:
         while len(self._asked) >= ASKED_MAX:
@@ -284,3 +279,15 @@ class HubProbes:
 
     def _heard(self, targets: Iterable[Target], since_s: float) -> bool:
         return any(self._heard_by([one], family, since_s) for one in targets for family in (IPV4, IPV6))
+
+
+def _steady(aims: Aims) -> tuple[tuple[Target, int], ...]:
+    far = [(one, family) for one in aims.far for family in one.proven]
+    home = aims.home
+    return tuple(far or ([(home, family) for family in home.proven] if home else []))
+
+
+def _unproven(aims: Aims) -> tuple[tuple[Target, int], ...]:
+    behind = [aims.home, *aims.far] if aims.home and aims.home_is_up else []
+    around = [*behind, *aims.near[:1], *aims.unproven]
+    return tuple((one, family) for one in around for family in one.families if family not in one.proven)

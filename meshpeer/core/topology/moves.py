@@ -165,8 +165,12 @@ class Moves:
             for node, one in self._alone.items()
             if node in members and node not in self._pairs and now.mono_s < one.until_s
         }
-        for member in members.values():
-            self._place(member, routes, around, now)
+        carriers = routes.carriers()
+        for node, member in members.items():
+            if self._carriers.get(node, node) != carriers[node] or node not in self._carriers:
+                self._place(member, routes, around, now)
+            else:
+                self._pairs.pop(node, None)
         held = self._held()
         for node, pair in self._pairs.items():
             pair.waits = self._waits_for(members[node], pair, members, routes, around, now)
@@ -232,7 +236,7 @@ class Moves:
         node, known = member.node, member.node in self._carriers
         carrier = self._carriers.get(node)
         to_direct = node in routes.adjacent
-        wanted = node if to_direct else routes.by_hub(member)
+        wanted = routes.carriers()[node]
         if not known or carrier == wanted or (carrier != node and not to_direct):
             self._settle(node, wanted)
             return
@@ -274,9 +278,9 @@ class Moves:
 
     def _follow(self, routes: Routes, held: Held) -> None:
         """Remembers the hubs that carry what has no tunnel now."""
-        for member in routes.members:
-            if self._carriers.get(member.node) != member.node:
-                self._carriers[member.node] = routes.by_hub(member, held.direct, held.carried)
+        for node, carrier in routes.carriers(held).items():
+            if self._carriers.get(node) != node:
+                self._carriers[node] = carrier
 
     def _waits_for(
         self,

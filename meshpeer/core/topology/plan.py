@@ -23,8 +23,9 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from meshpeer.core.ids import NodeId, WireGuardKey
-from meshpeer.core.topology.mode import FULL, REGIONAL, Mode, ModeRule, judge_mode
-from meshpeer.core.topology.regions import Cell, cells_of
+from meshpeer.core.topology.mode import FULL, REGIONAL, judge_mode
+from meshpeer.core.topology.regions import Cell
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 REGION_FULL_MAX = 32
@@ -105,39 +106,34 @@ NOTHING_HELD = Held()
 
 def plan_mesh(view: MeshView, me: NodeId, held: Held = NOTHING_HELD, *, forwarded: bool = False) -> MeshPlan:
     """Derives this node's tunnels from the view; pure, and the same for equal views in whatever order."""
-    return Routes(view, me).plan(held, forwarded=forwarded)
-
-
-def shape_of(view: MeshView) -> tuple[str, dict[str, Cell]]:
-    """Returns what a plan is the same in on all nodes: its mode, and the cell of each region."""
-    judged, cells = _shape(view, _one_per_key(view.members))
-    return judged.mode, cells
+    return Routes(Shape(view), me).plan(held, forwarded=forwarded)
 
 
 class Routes:
     """Who has a tunnel to whom, and where this node sends what has none."""
 
-    def __init__(self, view: MeshView, me: NodeId) -> None:
-        members = _one_per_key(view.members)
-        mine = next((one for one in members if one.node == me), None)
+    def __init__(self, shape: Shape, me: NodeId) -> None:
+        self.shape = shape
+        mine = self._mine = shape.by_node.get(me)
+        self._others = [one for one in shape.members if one is not mine]
+        self._cells, self._homes = shape.elected, shape.homes
+        self._active, self._hubs = shape.active, shape.hubs
+        judged = shape.judged
         if mine is None:
             # Another node holds this one's key, or it is not in yet: whom it reaches, it reaches directly.
-            shown = {one.wireguard_key for one in view.members if one.node == me}
-            members = [one for one in members if one.wireguard_key not in shown]
-        self._view = view
-        self._mine = mine
-        self._others = [one for one in members if one is not mine]
-        mates = [one.node for one in self._others if mine is not None and one.region == mine.region]
-        self._neighbours = set(mates) if len(mates) < REGION_FULL_MAX else set()
-        """Members of the own region, where that is no crowd."""
-        judged, self._cells = _shape(view, members if mine is not None else [])
-        self._active = {hub.node for cell in self._cells.values() for hub in cell.active}
-        self._hubs = self._active | {hub.node for cell in self._cells.values() for hub in cell.standby}
+            shown = {one.wireguard_key for one in shape.view.members if one.node == me}
+            self._others = [one for one in self._others if one.wireguard_key not in shown]
+            self._cells, self._homes = {}, {}
+            self._active, self._hubs = frozenset(), frozenset()
+            judged = judge_mode(FULL, ())
         self.mode, self.mode_rule = judged
-        self.adjacent = {one.node for one in self._others if self.pair_rule(one) is not PairRule.APART}
-        """Whom this node reaches by a tunnel of the pair's own, by the rules of the mode."""
-        self.tunnels = {one.node for one in self._others if self._has_tunnel(one)}
-        """Those, and whom it would reach so if a hub were lost."""
+        mates = [one for one in shape.regions[mine.region] if one is not mine] if mine is not None else []
+        self._neighbours = {one.node for one in mates} if len(mates) < REGION_FULL_MAX else set()
+        """Members of the own region, where that is no crowd."""
+        self._carriers: Mapping[NodeId, NodeId | None] | None = None
+        self.adjacent, self.tunnels = self._adjacency()
+        """Whom this node reaches by a tunnel of the pair's own, by the rules of the mode (all whose
+        ``pair_rule`` is not ``APART``); and those with whom it would if a hub were lost, too."""
 
     @property
     def members(self) -> Iterable[MemberView]:
@@ -193,8 +189,7 @@ class Routes:
     def home(self, member: MemberView) -> NodeId | None:
         """Returns the hub through which all passes that a member has no tunnel for; None where nobody is
         fit."""
-        cell = self._cells.get(member.region)
-        return cell.home(member.node).node if cell else None
+        return self._homes.get(member.node)
 
     def by_hub(
         self,
@@ -214,6 +209,19 @@ class Routes:
         near = there in direct or (there in self._neighbours and there not in carried)
         return there if near and to.node not in self._active else self.home(self._mine)
 
+    def carriers(self, held: Held = NOTHING_HELD) -> Mapping[NodeId, NodeId | None]:
+        """Returns whose tunnel leads to each other member: its own, a hub's; None where no way is known."""
+        if held is NOTHING_HELD and self._carriers is not None:
+            return self._carriers
+        direct = (self.adjacent | held.direct) - held.carried
+        found = {
+            one.node: one.node if one.node in direct else self.by_hub(one, held.direct, held.carried)
+            for one in self._others
+        }
+        if held is NOTHING_HELD:
+            self._carriers = found
+        return found
+
     def plan(
         self,
         held: Held = NOTHING_HELD,
@@ -225,23 +233,19 @@ class Routes:
         for those that still depend on it. ``lingering``: whose tunnels stay for a while, with no address."""
         wanted = self.tunnels | held.direct | lingering
         tunnels = {one.node: one for one in self._others if one.node in wanted}
-        direct = (self.adjacent | held.direct) - held.carried
-        carried: list[tuple[MemberView, MemberView]] = []
-        for one in self._others:
-            if one.node in direct:
-                carried.append((one, one))
-            elif (hop := self.by_hub(one, held.direct, held.carried)) in tunnels:
-                carried.append((tunnels[hop], one))
+        carriers = self.carriers(held)
+        carried = [
+            (hop, one) for one in self._others if (hop := carriers[one.node]) is not None and hop in tunnels
+        ]
         by_hubs = self._mine is not None and (self.mode == REGIONAL or bool(held.carried))
         me = self._mine.node if self._mine is not None else None
-        names = {one.node: one.name for one in (*self._others, *([self._mine] if self._mine else []))}
         home = self.home(self._mine) if self._mine and by_hubs and me not in self._active else None
         cells = self._cells.values() if by_hubs else ()
         lans = {lan for _, member in carried for lan in member.lans}
         return MeshPlan(
             mode=self.mode,
-            peers=_peers(tunnels.values(), carried, self._view),
-            hub=names[home] if home else None,
+            peers=_peers(self.shape, tunnels, carried),
+            hub=self.shape.by_node[home].name if home else None,
             hubs=tuple(sorted({hub.name for cell in cells for hub in cell.active})),
             standbys=tuple(sorted({hub.name for cell in cells for hub in cell.standby})),
             coming=tuple(sorted({hub.name for cell in cells for hub in cell.coming})),
@@ -250,55 +254,54 @@ class Routes:
             held=held if held.direct or held.carried else None,
         )
 
+    def _adjacency(self) -> tuple[set[NodeId], set[NodeId]]:
+        """Returns ``adjacent`` and ``tunnels``: what the rules of pairs come to, without asking for each."""
+        mine = self._mine
+        if mine is None or self.mode == FULL:
+            everybody = {one.node for one in self._others}
+            return everybody, everybody
+        me, serving = mine.node, self._serving(mine)
+        if me not in self._hubs:
+            return self._neighbours | serving, self._neighbours | serving
+        served = self.shape.served_by(me)
+        tunnels = (self._neighbours | self._hubs | served) - {me}
+        if me not in self._active:
+            return self._neighbours | served | serving & self._active, tunnels
+        standing = {node for node in self._hubs - self._active if self._homes[node] == me}
+        return (self._neighbours | self._active | served | standing) - {me}, tunnels
+
+    def _serving(self, member: MemberView) -> set[NodeId]:
+        """Returns the hubs that a member depends on, or would."""
+        cell = self._cells[member.region]
+        return {hub.node for hub in cell.hubs if cell.serves(hub.node, member.node)} - {member.node}
+
     def _has_tunnel(self, other: MemberView) -> bool:
         """Says whether a pair has a tunnel; the same from either end."""
-        mine = self._mine
-        if mine is None or self.mode == FULL or other.node in self._neighbours:
-            return True
-        hubs = [one for one in (mine, other) if one.node in self._hubs]
-        if len(hubs) != 1:
-            return len(hubs) == 2
-        edge = other if hubs[0] is mine else mine
-        return self._cells[edge.region].serves(hubs[0].node, edge.node)
-
-
-def _shape(view: MeshView, members: list[MemberView]) -> tuple[Mode, dict[str, Cell]]:
-    cells = cells_of(members, active=view.hubs)
-    judged = judge_mode(view.topology, [one.mode for one in members])
-    return (judged if cells or judged.mode == FULL else Mode(FULL, ModeRule.NO_HUB)), cells
+        return other.node in self.tunnels
 
 
 def _peers(
-    tunnels: Iterable[MemberView], carried: Iterable[tuple[MemberView, MemberView]], view: MeshView
+    shape: Shape, tunnels: Mapping[NodeId, MemberView], carried: Iterable[tuple[NodeId, MemberView]]
 ) -> tuple[PlannedPeer, ...]:
     """Returns the tunnels, given pairs of whose tunnel it is and whose addresses go through it."""
-    owned: set[str] = set()
-    allowed: dict[NodeId, list[str]] = {one.node: [] for one in tunnels}
-    for peer, member in sorted(carried, key=lambda pair: (pair[0].node, pair[1].node)):
-        fresh = [one for one in (*_addresses(member), *member.lans) if one not in owned]
-        owned.update(fresh)
-        allowed[peer.node] += fresh
+    allowed: dict[NodeId, list[str]] = {node: [] for node in tunnels}
+    if shape.addresses_are_distinct:
+        for peer, member in carried:
+            allowed[peer] += shape.addresses[member.node]
+    else:
+        owned: set[str] = set()
+        for peer, member in sorted(carried, key=lambda pair: (pair[0], pair[1].node)):
+            fresh = [one for one in shape.addresses[member.node] if one not in owned]
+            owned.update(fresh)
+            allowed[peer] += fresh
     peers = [
         PlannedPeer(
-            node=peer.node,
+            node=node,
             name=peer.name,
             public_key=peer.wireguard_key,
-            allowed_ips=tuple(sorted(allowed[peer.node])),
-            keepalive_s=view.keepalive_s,
+            allowed_ips=tuple(sorted(allowed[node])),
+            keepalive_s=shape.view.keepalive_s,
         )
-        for peer in tunnels
+        for node, peer in tunnels.items()
     ]
     return tuple(sorted(peers, key=lambda peer: peer.public_key))
-
-
-def _one_per_key(members: Iterable[MemberView]) -> list[MemberView]:
-    """Leaves out whoever claims a WireGuard key that a lower node id claims too: one key can't be two
-    peers."""
-    by_key: dict[WireGuardKey, MemberView] = {}
-    for member in sorted(members, key=lambda one: one.node):
-        by_key.setdefault(member.wireguard_key, member)
-    return sorted(by_key.values(), key=lambda one: one.node)
-
-
-def _addresses(member: MemberView) -> list[str]:
-    return [f"{address}/{bits}" for address, bits in ((member.ipv4, 32), (member.ipv6, 128)) if address]

@@ -15,6 +15,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.mode import REGIONAL, ModeRule
 from meshpeer.core.topology.plan import MeshPlan, PairRule, Routes
 from meshpeer.core.topology.regions import Cell, Rank, is_fit, rank_of
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 HOPS_MAX = 3
@@ -117,10 +118,11 @@ PathReason = ModeReason | PairReason | HubReason | CarriedReason | PassedOverRea
 """The closed union of what a plan has for reasons."""
 
 
-def path_reasons(view: MeshView, source: NodeId, target: NodeId) -> tuple[PathReason, ...]:
-    """Returns why the path between two members of a view is what it is; both must be in it."""
+def path_reasons(shape: Shape, source: NodeId, target: NodeId) -> tuple[PathReason, ...]:
+    """Returns why the path between two members is what it is; both must be in the view."""
+    view = shape.view
     members = {one.node: one for one in view.members}
-    routes = Routes(view, source)
+    routes = Routes(shape, source)
     return (
         ModeReason(
             rule=routes.mode_rule, mode=routes.mode, topology=view.topology, members=len(view.members)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshpeer.core.ids import NodeId
-from meshpeer.core.topology.distances import nearest, weight
+from meshpeer.core.topology.distances import draw, nearest, weight
 from meshpeer.core.topology.hub_reports import reporters_of, reports_needed
 from meshpeer.core.topology.view import MemberView
 
@@ -76,10 +76,10 @@ class Rank(NamedTuple):
     """Its owner does not prefer it for a hub."""
     hidden: bool
     """It does not say that it can be reached from anywhere."""
-    draw: bytes
+    draw: int
 
     @property
-    def place(self) -> tuple[bool, bool, bool, bytes]:
+    def place(self) -> tuple[bool, bool, bool, int]:
         """Returns what orders those who stand by: they have their tunnels yet to make."""
         return self.reported, self.unasked, self.hidden, self.draw
 
@@ -90,8 +90,13 @@ def is_fit(member: MemberView) -> bool:
 
 
 def rank_of(region: str, member: MemberView, deposed: Container[NodeId] = ()) -> Rank:
-    draw = bytes(255 - one for one in weight(region.encode(), member.node))
-    return Rank(member.node in deposed, not member.warm, member.hub != "prefer", not member.public, draw)
+    return Rank(
+        reported=member.node in deposed,
+        cold=not member.warm,
+        unasked=member.hub != "prefer",
+        hidden=not member.public,
+        draw=draw(region.encode(), member.node),
+    )
 
 
 def cells_of(members: Iterable[MemberView], *, active: int = ACTIVE) -> dict[str, Cell]:

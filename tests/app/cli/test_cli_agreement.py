@@ -15,8 +15,8 @@ from meshpeer.runtime.control import Agreement, Differing, Status, Unheard
 AT = "2026-01-31T08:15:00.000000Z"
 
 
-def differing(name: str, *parts: str, lasts_s: float = 12.0) -> Differing:
-    return Differing(name=name, parts=parts, since=AT, lasts_s=lasts_s)
+def differing(name: str, *parts: str, lasts_s: float = 12.0, travels: bool = False) -> Differing:
+    return Differing(name=name, parts=parts, since=AT, lasts_s=lasts_s, travels=travels)
 
 
 def silent(name: str, last_heard_s: float | None = 180.0) -> Unheard:
@@ -44,6 +44,19 @@ def silent(name: str, last_heard_s: float | None = 180.0) -> Unheard:
                 "1/5: bravo differs in who is in, addresses and the hubs, since 12 s",
                 "delta differs in the mode (full or regional), since 12 s",
                 "not heard from echo and golf for 3 min or more",
+            ],
+        ),
+        (
+            2,
+            (
+                differing("delta", "charter", lasts_s=3, travels=True),
+                differing("bravo", "members", "mode", lasts_s=7, travels=True),
+                differing("echo", "mode", lasts_s=45),
+            ),
+            (),
+            [
+                "2/5: echo differs in the mode (full or regional), since 45 s",
+                "news is on its way to or from delta and bravo, since 7.0 s",
             ],
         ),
         (4, (differing("delta", "weather"),), (), ["4/5: delta differs in weather, since 12 s"]),
@@ -91,7 +104,7 @@ def test_the_document_has_the_keys_of_the_contract(agent: FakeApi, call: Call) -
     assert found["agreement"] == {
         "agree": 3,
         "total": 5,
-        "differ": [{"name": "delta", "in": ["doubts"], "since": AT, "lasts_s": 12.0}],
+        "differ": [{"name": "delta", "in": ["doubts"], "since": AT, "lasts_s": 12.0, "travels": False}],
         "unknown": [{"name": "echo", "last_heard_s": 180.0}],
     }
 

@@ -30,6 +30,7 @@ from meshpeer.core.node.why import (
 )
 from meshpeer.core.topology.moves import Stay, Waits
 from meshpeer.core.topology.plan import Held, Routes, plan_mesh
+from meshpeer.core.topology.shape import Shape
 
 kinds = st.tuples(
     st.sampled_from(("eu", "us", "ap")),
@@ -71,7 +72,7 @@ def test_pairs_that_both_ends_hold_back_are_followed_from_either_end(count: int,
     dice = random.Random(seed)
     members = [member(number, region=("eu", "us")[number % 2]) for number in range(count)]
     view = view_of(*members)
-    routes = {one.node: Routes(view, one.node) for one in members}
+    routes = {one.node: Routes(Shape(view), one.node) for one in members}
     edges = [one.node for one in members if not routes[members[0].node].carries(one.node)]
     held = {
         frozenset(pair)
@@ -158,7 +159,7 @@ def test_members_on_the_way_that_are_not_alive_are_told() -> None:
 def test_a_pair_that_has_not_moved_is_told_with_what_it_waits_for() -> None:
     view, one, other, _ = two_regions()
     stay = Stay(direct=False, waits=Waits.TRAFFIC, idle_s=12.0)
-    plan = Routes(view, one).plan(Held(direct=frozenset({other})))
+    plan = Routes(Shape(view), one).plan(Held(direct=frozenset({other})))
     state = dataclasses.replace(known(one, view, plan=plan), stay=lambda who: stay if who == other else None)
     found = explain(state, one, other)
     assert found.path == (one, other)
@@ -169,7 +170,7 @@ def test_a_tunnel_that_is_still_to_come_is_shown_beside_the_hub() -> None:
     view, one, other, _ = two_regions()
     full = dataclasses.replace(view, topology="full")
     stay = Stay(direct=True, waits=Waits.TUNNEL, idle_s=None)
-    plan = Routes(full, one).plan(Held(carried=frozenset({other})), forwarded=True)
+    plan = Routes(Shape(full), one).plan(Held(carried=frozenset({other})), forwarded=True)
     state = dataclasses.replace(known(one, full, plan=plan), stay=lambda who: stay if who == other else None)
     found = explain(state, one, other)
     assert found.verdict is Verdict.HUBS

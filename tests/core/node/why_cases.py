@@ -13,6 +13,7 @@ from meshpeer.core.node.looks import Tried, TriedState, TunnelLook
 from meshpeer.core.node.why import Explanation, Known, explain
 from meshpeer.core.paths.endpoints import Source
 from meshpeer.core.topology.plan import MeshPlan, plan_mesh
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 MESH = MeshId(bytes(16))
@@ -44,7 +45,7 @@ def known(
         view = dataclasses.replace(view, topology=topology)
     return Known(
         me=me,
-        view=view,
+        shape=Shape(view),
         plan=plan or plan_mesh(view, me),
         shown_keys=frozenset(),
         look=lambda who: look_at(who, works=works is None or works.get(who, False)),

@@ -28,6 +28,7 @@ from meshpeer.core.topology.report_book import (
     TUNNEL_HOLD_S,
     ReportBook,
 )
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView
 
 NOTICED_WITHIN_S = 6.0
@@ -264,7 +265,7 @@ def test_nobody_is_probed_in_a_full_mesh() -> None:
     crowd = mesh(eu=3, us=3)
     view = dataclasses.replace(view_of(*crowd), topology="full")
     for one in crowd:
-        routes = Routes(view, one.node)
+        routes = Routes(Shape(view), one.node)
         assert aims_of(routes, routes.plan(), EVERYBODY) == aims_of(routes, routes.plan(), EVERYBODY)
         assert not aims_of(routes, routes.plan(), EVERYBODY).addresses
         assert not aims_of(routes, routes.plan(), EVERYBODY).members
@@ -280,7 +281,7 @@ def test_what_is_probed_behind_a_hub_is_one_hop_behind_it_and_what_is_near_is_no
         dataclasses.replace(one, doubted=dice.random() < 0.1, warm=dice.random() < 0.5)
         for one in mesh(eu=eu, us=us, ap=ap)
     ]
-    plans = {one.node: (routes := Routes(view_of(*crowd), one.node), routes.plan()) for one in crowd}
+    plans = {one.node: (routes := Routes(Shape(view_of(*crowd)), one.node), routes.plan()) for one in crowd}
     for one in crowd:
         aims = aims_of(*plans[one.node], EVERYBODY)
         assert len(aims.far) <= FAR_MAX
@@ -298,7 +299,7 @@ def test_no_probe_goes_into_a_tunnel_that_has_not_shaken_hands() -> None:
     """It would make WireGuard wait for five seconds: measured as a gap of that length at a failover."""
     crowd = mesh(eu=5, us=3)
     for one in crowd:
-        routes = Routes(view_of(*crowd), one.node)
+        routes = Routes(Shape(view_of(*crowd)), one.node)
         aims = aims_of(routes, routes.plan(), ())
         assert (aims.near, aims.unproven, aims.home_is_up) == ((), (), False)
 
@@ -320,7 +321,7 @@ def test_different_members_probe_different_ones() -> None:
     view = view_of(*crowd)
     seen: set[NodeId] = set()
     for one in crowd[:40]:
-        routes = Routes(view, one.node)
+        routes = Routes(Shape(view), one.node)
         seen |= {far.node for far in aims_of(routes, routes.plan(), EVERYBODY).far}
     assert len(seen) >= 6
 
@@ -339,7 +340,7 @@ class Rig:
         self.members = {one.node: one for one in crowd}
         view = view_of(*crowd)
         for one in crowd:
-            self.routes = Routes(view, one.node)
+            self.routes = Routes(Shape(view), one.node)
             self.aims = aims_of(self.routes, self.routes.plan(), EVERYBODY)
             if self.aims.home is not None and one.region == "eu":
                 break

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 from meshpeer.core.topology.digest import PART_BYTES, PARTS, MemberRow, differing, digest_of
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 CHARTER = Digest(b"c" * 32)
@@ -65,14 +66,14 @@ def test_parts_of_a_later_version_are_not_compared() -> None:
 def test_rows_never_run_together(rows: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
     """Where two lists of members differ, their digests do."""
     other = data.draw(st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=4))
-    digests = [digest_of(view(), CHARTER, [_row(*row) for row in one]) for one in (rows, other)]
+    digests = [digest_of(Shape(view()), CHARTER, [_row(*row) for row in one]) for one in (rows, other)]
     assert (digests[0] == digests[1]) is (rows == other)
 
 
 def test_many_members_are_one_digest_whatever_their_number() -> None:
     dice = random.Random(1)
     rows = [_row(dice.randbytes(32), dice.randbytes(32)) for _ in range(1_000)]
-    assert len(digest_of(view(), CHARTER, rows)) == len(PARTS) * PART_BYTES
+    assert len(digest_of(Shape(view()), CHARTER, rows)) == len(PARTS) * PART_BYTES
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
@@ -109,4 +110,4 @@ def made(
     two = dataclasses.replace(member(2), **of_member_2)  # type: ignore[arg-type]
     members = [member(1), two, *([] if without_3 else [member(3)])]
     rows = [_row(one.node, record_of_2 if one is two else b"r") for one in members]
-    return digest_of(view(*members, topology=topology), charter, rows)
+    return digest_of(Shape(view(*members, topology=topology)), charter, rows)

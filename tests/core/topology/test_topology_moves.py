@@ -28,6 +28,7 @@ from meshpeer.core.topology.moves import (
     Waits,
 )
 from meshpeer.core.topology.plan import Held, MeshPlan, Routes
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.wgconf.model import ObservedPeer
 
@@ -46,7 +47,7 @@ def test_whatever_pairs_are_held_both_ends_alike_every_packet_arrives(
     """Hubs' pairs move first: either all those of edges are held, or none of a hub's."""
     dice = random.Random(seed)
     view = regional(count)
-    routes = {one.node: Routes(view, one.node) for one in view.members}
+    routes = {one.node: Routes(Shape(view), one.node) for one in view.members}
     apart = [
         (one.node, other.node)
         for one in view.members
@@ -72,7 +73,7 @@ def test_whatever_pairs_are_held_both_ends_alike_every_packet_arrives(
 def test_a_pair_that_goes_by_hubs_has_its_tunnel_without_addresses_already() -> None:
     view = dataclasses.replace(regional(9), topology=FULL)
     one, *_, other = view.members
-    plan = Routes(view, one.node).plan(Held(carried=frozenset({other.node})), forwarded=True)
+    plan = Routes(Shape(view), one.node).plan(Held(carried=frozenset({other.node})), forwarded=True)
     tunnel = next(peer for peer in plan.peers if peer.node == other.node)
     assert tunnel.allowed_ips == ()
     assert plan.carrier_of(other.ipv6) is not None
@@ -108,7 +109,7 @@ def test_hubs_move_at_once_whatever_they_carry() -> None:
     view = regional(9)
     mesh.adopt(view)
     mesh.run(SETTLE_S + 10)
-    routes = Routes(view, view.members[0].node)
+    routes = Routes(Shape(view), view.members[0].node)
     assert not any(routes.carries(node) for pair in mesh.pending() for node in pair)
     assert mesh.pending()
     mesh.check()
@@ -188,12 +189,12 @@ def test_neighbours_that_go_by_hubs_still_take_the_same_ones_both_ways() -> None
         one.node: frozenset(
             other.node
             for other in less.members
-            if other.node != one.node and other.node not in Routes(view, one.node).adjacent
+            if other.node != one.node and other.node not in Routes(Shape(view), one.node).adjacent
         )
         for one in less.members
     }
     check_plans(
-        less, {node: Routes(less, node).plan(Held(carried=carried)) for node, carried in held.items()}
+        less, {node: Routes(Shape(less), node).plan(Held(carried=carried)) for node, carried in held.items()}
     )
 
 
@@ -342,7 +343,7 @@ class Mesh:
             self.derive(node)
 
     def derive(self, node: NodeId) -> None:
-        routes = Routes(self.views[node], node)
+        routes = Routes(Shape(self.views[node]), node)
         around = Surroundings(tunnel=lambda other: self.tunnel(node, other), keepalive_s=25, idle_s=IDLE_S)
         forwarded = node in self.plans and self.plans[node].forwards
         held = self.moves[node].update(routes, around, self.now)
@@ -398,7 +399,7 @@ class Mesh:
     def edges_apart(self, view: MeshView) -> tuple[NodeId, NodeId]:
         """Returns two who are no hubs, and have no tunnel in a view."""
         for one in self.nodes:
-            routes = Routes(view, one)
+            routes = Routes(Shape(view), one)
             for other in self.nodes:
                 hubs = routes.carries(one) or routes.carries(other)
                 if other != one and not hubs and other not in routes.adjacent:

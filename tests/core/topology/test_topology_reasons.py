@@ -24,6 +24,7 @@ from meshpeer.core.topology.reasons import (
     path_reasons,
 )
 from meshpeer.core.topology.regions import cells_of
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 MESH = MeshId(bytes(16))
@@ -54,11 +55,11 @@ def test_every_pair_of_any_mesh_has_the_same_rule_from_both_ends_and_reasons_tha
         for other in view.members:
             if one == other:
                 continue
-            mode, pair, *rest = path_reasons(view, one.node, other.node)
+            mode, pair, *rest = path_reasons(Shape(view), one.node, other.node)
             assert isinstance(mode, ModeReason)
             assert isinstance(pair, PairReason)
-            assert pair.rule is Routes(view, other.node).pair_rule(one)
-            assert (pair.rule is not PairRule.APART) == (other.node in Routes(view, one.node).adjacent)
+            assert pair.rule is Routes(Shape(view), other.node).pair_rule(one)
+            assert (pair.rule is not PairRule.APART) == (other.node in Routes(Shape(view), one.node).adjacent)
             for reason in rest:
                 check_reason(reason, cells)
 
@@ -106,7 +107,7 @@ def test_a_hub_without_its_tunnels_waits_for_one_that_has_them_and_is_named() ->
     (reason,) = hubs_of(view)
     assert reason.hub in crowd[1:3]
     assert (reason.over in crowd[1:3], reason.criterion) == (True, Criterion.DRAWN)
-    passed = [one for one in path_reasons(view, node(0), node(9)) if isinstance(one, PassedOverReason)]
+    passed = [one for one in path_reasons(Shape(view), node(0), node(9)) if isinstance(one, PassedOverReason)]
     assert PassedOverReason(member=crowd[3], region="eu", gone=False) in passed
 
 
@@ -129,7 +130,7 @@ def test_whoever_would_be_the_hub_but_is_doubted_is_named() -> None:
     passed = [
         one
         for edge in crowd[:3]
-        for one in path_reasons(view, edge.node, node(9))
+        for one in path_reasons(Shape(view), edge.node, node(9))
         if isinstance(one, PassedOverReason)
     ]
     assert {(one.member, one.gone) for one in passed} == {(crowd[3], True)}
@@ -139,7 +140,9 @@ def test_a_region_that_another_carries_is_told_with_both() -> None:
     eu = [member(number, region="eu") for number in range(4)]
     ap = [member(number + 10, region="ap", hub="never") for number in range(40)]
     view = view_of(*eu, *ap)
-    carried = [one for one in path_reasons(view, ap[0].node, ap[1].node) if isinstance(one, CarriedReason)]
+    carried = [
+        one for one in path_reasons(Shape(view), ap[0].node, ap[1].node) if isinstance(one, CarriedReason)
+    ]
     assert carried == [CarriedReason(region="ap", by="eu")]
 
 
@@ -158,9 +161,9 @@ def test_the_mode_is_told_by_the_rule_that_made_it(
     count: int, topology: str, hub: str, rule: ModeRule
 ) -> None:
     view = view_of(*(member(number, region="eu", hub=hub) for number in range(count)), topology=topology)
-    mode, *_ = path_reasons(view, node(0), node(1))
+    mode, *_ = path_reasons(Shape(view), node(0), node(1))
     assert isinstance(mode, ModeReason)
-    assert (mode.rule, mode.mode) == (rule, Routes(view, node(0)).mode)
+    assert (mode.rule, mode.mode) == (rule, Routes(Shape(view), node(0)).mode)
 
 
 def test_a_region_above_its_bound_is_told_by_its_size() -> None:
@@ -168,7 +171,7 @@ def test_a_region_above_its_bound_is_told_by_its_size() -> None:
     view = view_of(*crowd)
     hubs = {hub.node for hub in cells_of(crowd)["eu"].hubs}
     one, other, *_ = [one.node for one in crowd if one.node not in hubs]
-    _, pair, *_ = path_reasons(view, one, other)
+    _, pair, *_ = path_reasons(Shape(view), one, other)
     assert isinstance(pair, PairReason)
     assert (pair.rule, pair.size) == (PairRule.APART, REGION_FULL_MAX + 1)
 
@@ -183,7 +186,7 @@ def hubs_of(view: MeshView) -> set[HubReason]:
         reason
         for one in view.members
         if one.region == "eu"
-        for reason in path_reasons(view, one.node, far)
+        for reason in path_reasons(Shape(view), one.node, far)
         if isinstance(reason, HubReason) and reason.region == "eu"
     ]
     return {dataclasses.replace(one, edge=view.members[0]) for one in found}

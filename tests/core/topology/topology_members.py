@@ -9,7 +9,8 @@ from topology_packets import check_plans
 
 from meshpeer.core.addressing.ula import ula_address
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
-from meshpeer.core.topology.plan import plan_mesh
+from meshpeer.core.topology.plan import Routes
+from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 
 MESH = MeshId(bytes(16))
@@ -17,7 +18,8 @@ MESH = MeshId(bytes(16))
 
 def check(view: MeshView) -> None:
     """Fails unless every pair of the view is connected."""
-    check_plans(view, {one.node: plan_mesh(view, one.node) for one in view.members})
+    shape = Shape(view)
+    check_plans(view, {one.node: Routes(shape, one.node).plan() for one in view.members})
 
 
 @functools.cache
