@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from meshpeer.core.ids import LinkId
 from meshpeer.core.wire.frames import Channel, Codec
-from meshpeer.runtime import circuits, exchange
+from meshpeer.runtime import circuit_stream, exchange
 from meshpeer.runtime.circuits import Circuits
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.ports import Link
 
-CODEC = Codec(Channel.BULK, (*exchange.FRAMES, *circuits.FRAMES))
+CODEC = Codec(Channel.BULK, (*exchange.FRAMES, *circuit_stream.FRAMES))
 
 
 class Bulk:
@@ -29,7 +29,7 @@ class Bulk:
 
     def on_frame(self, link: LinkId, frame: bytes) -> None:
         message = CODEC.decode(frame)
-        if isinstance(message, circuits.FRAMES):
+        if isinstance(message, circuit_stream.FRAMES):
             self._circuits.on_message(link, message)
         else:
             self._exchange.on_message(link, message)

@@ -18,160 +18,50 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import trio
 
 from meshpeer.core.counters import Counter
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.membership.carriers import over_in
-from meshpeer.core.wire.frames import Channel, Codec
+from meshpeer.runtime.circuit_stream import (
+    CODEC,
+    FRAME_COST_MIN,
+    WINDOW_BYTES,
+    CircuitAsked,
+    CircuitClosed,
+    CircuitData,
+    CircuitFrame,
+    CircuitOpened,
+    CircuitStream,
+    CircuitTook,
+    Leg,
+    cost_of,
+)
 from meshpeer.runtime.ports import DialFault, Link, LinkOver, Tally
 
-PIECE_BYTES = 32 * 1024
-"""Payload of one frame; small enough that a carrier's own traffic gets its turn."""
-WINDOW_BYTES = 256 * 1024
-QUEUE_FRAMES_MAX = 1_024
-"""Frames of one direction that a carrier holds: a window in pieces of a TLS record's size, and some."""
+QUEUE_FRAMES_MAX = WINDOW_BYTES // FRAME_COST_MIN + 64
+"""Frames of one direction that a carrier holds: a window of the smallest, and what is said of the other
+direction."""
 OPEN_TIMEOUT_S = 4.0
 CIRCUITS_MAX = 256
 """Legs of all links together that one node has, whatever its part in them."""
 CIRCUITS_PER_LINK_MAX = 32
 REASON_MAX = 200
 
-
-class CircuitAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="circuit.ask"):
-    """Opens a leg: to the receiver itself, or to a member that the receiver has a link to."""
-
-    number: int
-    target: NodeId
-
-
-class CircuitOpened(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="circuit.opened"):
-    """The leg that the receiver opened leads to its target."""
-
-    number: int
-
-
-class CircuitData(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="circuit.data"):
-    number: int
-    opener: bool
-    """The sender opened this leg: numbers are chosen by either end of a link."""
-    data: bytes
-
-
-class CircuitTook(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="circuit.took"):
-    """The sender has taken so many bytes of what came."""
-
-    number: int
-    opener: bool
-    count: int
-
-
-class CircuitClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="circuit.closed"):
-    number: int
-    opener: bool
-    reason: str
-
-
-CircuitFrame = CircuitAsked | CircuitOpened | CircuitData | CircuitTook | CircuitClosed
 _Passed = CircuitOpened | CircuitData | CircuitTook | CircuitClosed
-FRAMES = (CircuitAsked, CircuitOpened, CircuitData, CircuitTook, CircuitClosed)
-CODEC = Codec(Channel.BULK, FRAMES)
-_Key = tuple[LinkId, int, bool]
-"""A leg here: its link, its number, and whether this node opened it."""
 
 
 @dataclass(slots=True)
 class _Joint:
     """One leg at a carrier: what comes on it goes out on ``other``."""
 
-    other: _Key
+    other: Leg
     queue: collections.deque[_Passed] = field(default_factory=collections.deque)
     """To be sent on ``other``."""
     unacknowledged: int = 0
-    """Bytes that came and that the far end has not taken."""
+    """What came and the far end has not taken, as ``cost_of`` counts."""
     wake: trio.Event = field(default_factory=trio.Event)
-
-
-class CircuitStream(trio.abc.Stream):
-    """One end of a circuit; the stream that TLS runs in."""
-
-    def __init__(self, circuits: Circuits, key: _Key) -> None:
-        self._circuits = circuits
-        self._key = key
-        self._credit = WINDOW_BYTES
-        self._held: collections.deque[bytes] = collections.deque()
-        self._held_bytes = self._taken = 0
-        self._changed = trio.Event()
-        self._sending = trio.Lock()
-        self.opened = trio.Event()
-        self.ended: str | None = None
-        """Why nothing more comes."""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data)
-        async with self._sending:
-            while view:
-                await self.wait_send_all_might_not_block()
-                piece = bytes(view[: min(PIECE_BYTES, self._credit)])
-                view = view[len(piece) :]
-                self._credit -= len(piece)
-                link, number, mine = self._key
-                await self._circuits.send(link, CircuitData(number=number, opener=mine, data=piece))
-
-    async def wait_send_all_might_not_block(self) -> None:
-        while not self._credit and self.ended is None:
-            await self._changed.wait()
-        if self.ended is not None:
-            raise trio.BrokenResourceError(self.ended)
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while not self._held and self.ended is None:
-            await self._changed.wait()
-        if not self._held:
-            await trio.lowlevel.checkpoint()
-            return b""
-        data = self._held.popleft()
-        if max_bytes is not None and len(data) > max_bytes:
-            self._held.appendleft(data[max_bytes:])
-            data = data[:max_bytes]
-        self._held_bytes -= len(data)
-        self._taken += len(data)
-        if self._taken >= WINDOW_BYTES // 4 and self.ended is None:
-            taken, self._taken = self._taken, 0
-            link, number, mine = self._key
-            await self._circuits.send(link, CircuitTook(number=number, opener=mine, count=taken))
-        else:
-            await trio.lowlevel.checkpoint()
-        return data
-
-    async def aclose(self) -> None:
-        self._circuits.close(self._key, "the link ended")
-        await trio.lowlevel.checkpoint()
-
-    # --- what comes -----------------------------------------------------------------------------------------
-
-    def on_data(self, data: bytes) -> None:
-        self._held_bytes += len(data)
-        if not data or self._held_bytes > WINDOW_BYTES:
-            raise PeerFault("a circuit brought more than was taken")
-        self._held.append(data)
-        self._change()
-
-    def on_took(self, count: int) -> None:
-        self._credit = min(self._credit + count, WINDOW_BYTES)
-        self._change()
-
-    def end(self, reason: str) -> None:
-        self.ended = self.ended or reason
-        self.opened.set()
-        self._change()
-
-    def _change(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
 
 
 class Circuits:
@@ -198,8 +88,8 @@ class Circuits:
         self._carries = carries
         self._tally = tally
         self._links: dict[LinkId, Link] = {}
-        self._ends: dict[_Key, CircuitStream] = {}
-        self._joints: dict[_Key, _Joint] = {}
+        self._ends: dict[Leg, CircuitStream] = {}
+        self._joints: dict[Leg, _Joint] = {}
         self._numbers = 0
 
     @property
@@ -233,7 +123,7 @@ class Circuits:
             raise DialFault("this node has as many carried links as it may")
         self._numbers += 1
         key = (link, self._numbers, True)
-        stream = self._ends[key] = CircuitStream(self, key)
+        stream = self._ends[key] = CircuitStream(key, self.send, self.close)
         try:
             await self.send(link, CircuitAsked(number=self._numbers, target=over.target))
             with trio.move_on_after(OPEN_TIMEOUT_S):
@@ -274,7 +164,7 @@ class Circuits:
             self._tally.add(Counter.CIRCUITS_REFUSED)
             self._say(link, CircuitClosed(number=asked.number, opener=False, reason=refusal))
         elif asked.target == self._me:
-            stream = self._ends[key] = CircuitStream(self, key)
+            stream = self._ends[key] = CircuitStream(key, self.send, self.close)
             self._say(link, CircuitOpened(number=asked.number))
             self._nursery.start_soon(self._take, stream, self._links[link].peer)
         else:
@@ -305,27 +195,27 @@ class Circuits:
         legs = (*self._ends, *self._joints)
         return len(legs) >= CIRCUITS_MAX or sum(key[0] == link for key in legs) >= CIRCUITS_PER_LINK_MAX
 
-    def _on_opened(self, key: _Key) -> None:
+    def _on_opened(self, key: Leg) -> None:
         if key in self._ends:
             self._ends[key].opened.set()
         elif key in self._joints:
             self._pass_on(key, CircuitOpened(number=self._joints[key].other[1]))
 
-    def _on_data(self, key: _Key, data: bytes) -> None:
+    def _on_data(self, key: Leg, data: bytes) -> None:
         if key in self._ends:
             self._ends[key].on_data(data)
             return
         joint = self._joints.get(key)
         if joint is None:
             return
-        joint.unacknowledged += len(data)
+        joint.unacknowledged += cost_of(data)
         if not data or joint.unacknowledged > WINDOW_BYTES:
             raise PeerFault("a circuit brought more than was taken")
         _, number, mine = joint.other
         self._tally.add(Counter.CIRCUIT_BYTES, len(data))
         self._pass_on(key, CircuitData(number=number, opener=mine, data=data))
 
-    def _on_took(self, key: _Key, count: int) -> None:
+    def _on_took(self, key: Leg, count: int) -> None:
         if count <= 0:
             raise PeerFault("a circuit took nothing")
         if key in self._ends:
@@ -341,7 +231,7 @@ class Circuits:
         _, number, mine = joint.other
         self._pass_on(key, CircuitTook(number=number, opener=mine, count=count))
 
-    def _on_closed(self, key: _Key, reason: str) -> None:
+    def _on_closed(self, key: Leg, reason: str) -> None:
         joint = self._joints.get(key)
         if joint is None:
             self._forget(key, reason, tell=False)
@@ -352,14 +242,14 @@ class Circuits:
 
     # --- carrying -------------------------------------------------------------------------------------------
 
-    def _pass_on(self, key: _Key, frame: _Passed) -> None:
+    def _pass_on(self, key: Leg, frame: _Passed) -> None:
         joint = self._joints[key]
         if len(joint.queue) >= QUEUE_FRAMES_MAX:
             raise PeerFault("a circuit brought more frames than may wait")
         joint.queue.append(frame)
         joint.wake.set()
 
-    async def _pump(self, key: _Key, joint: _Joint) -> None:
+    async def _pump(self, key: Leg, joint: _Joint) -> None:
         """Sends what came on one leg out on the other, until either is gone."""
         try:
             while self._joints.get(key) is joint:
@@ -382,17 +272,17 @@ class Circuits:
 
     # --- ending ---------------------------------------------------------------------------------------------
 
-    def close(self, key: _Key, reason: str) -> None:
+    def close(self, key: Leg, reason: str) -> None:
         """Ends a circuit from this end, after what was sent; one that has ended is no error."""
         if key in self._ends:
             self._forget(key, reason, tell=False)
             self._nursery.start_soon(self._say_closed, key, reason)
 
-    async def _say_closed(self, key: _Key, reason: str) -> None:
+    async def _say_closed(self, key: Leg, reason: str) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
             await self.send(key[0], CircuitClosed(number=key[1], opener=key[2], reason=reason[:REASON_MAX]))
 
-    def _forget(self, key: _Key, reason: str, *, tell: bool = True) -> None:
+    def _forget(self, key: Leg, reason: str, *, tell: bool = True) -> None:
         """Ends a leg, and at a carrier the other one with it, at once; ``tell`` the far end of this one."""
         stream, joint = self._ends.pop(key, None), self._joints.pop(key, None)
         if stream is None and joint is None:

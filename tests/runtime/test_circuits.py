@@ -16,21 +16,19 @@ from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.membership.carriers import address_over
-from meshpeer.runtime import circuits
-from meshpeer.runtime.circuits import (
-    CIRCUITS_PER_LINK_MAX,
+from meshpeer.runtime.circuit_stream import (
     CODEC,
-    OPEN_TIMEOUT_S,
+    FRAME_COST_MIN,
     PIECE_BYTES,
-    QUEUE_FRAMES_MAX,
     WINDOW_BYTES,
     CircuitAsked,
     CircuitClosed,
     CircuitData,
+    CircuitFrame,
     CircuitOpened,
-    Circuits,
     CircuitTook,
 )
+from meshpeer.runtime.circuits import CIRCUITS_PER_LINK_MAX, OPEN_TIMEOUT_S, Circuits
 from meshpeer.runtime.ports import DialFault, LinkOver
 
 LEFT, CARRIER, RIGHT = NodeId(b"l" * 32), NodeId(b"c" * 32), NodeId(b"r" * 32)
@@ -169,9 +167,29 @@ async def test_a_flood_of_tiny_pieces_is_a_fault() -> None:
     async with meeting() as it:
         await it.connect()
         it.carrier.stuck = True
-        with pytest.raises(PeerFault, match="more frames than may wait"):  # noqa: PT012 - which one depends
-            for _ in range(QUEUE_FRAMES_MAX + 2):
-                it.carrier.hear(CircuitData(number=1, opener=True, data=b"x"), LEFT)
+        tiny = CircuitData(number=1, opener=True, data=b"x")
+        for _ in range(WINDOW_BYTES // FRAME_COST_MIN):
+            it.carrier.hear(tiny, LEFT)
+        with pytest.raises(PeerFault, match="more than was taken"):
+            it.carrier.hear(tiny, LEFT)
+
+
+async def test_who_says_much_in_small_pieces_waits_and_is_at_no_fault() -> None:
+    async with meeting() as it:
+        here, there = await it.connect()
+        count = 3 * WINDOW_BYTES // FRAME_COST_MIN
+
+        async def talk() -> None:
+            for _ in range(count):
+                await here.send_all(b"x")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            await trio.testing.wait_all_tasks_blocked()
+            assert it.carrier.counters.get(Counter.CIRCUIT_BYTES) == WINDOW_BYTES // FRAME_COST_MIN
+            got = 0
+            while got < count:
+                got += len(await there.receive_some())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +202,7 @@ async def test_a_flood_of_tiny_pieces_is_a_fault() -> None:
         CircuitAsked(number=1, target=RIGHT),
     ],
 )
-async def test_what_breaks_the_protocol_is_a_fault(frame: circuits.CircuitFrame) -> None:
+async def test_what_breaks_the_protocol_is_a_fault(frame: CircuitFrame) -> None:
     async with meeting() as it:
         await it.connect()
         with pytest.raises(PeerFault):
@@ -200,7 +218,7 @@ async def test_what_breaks_the_protocol_is_a_fault(frame: circuits.CircuitFrame)
         CircuitClosed(number=7, opener=True, reason="r" * 9_999),
     ],
 )
-async def test_words_about_a_circuit_that_is_over_are_passed_over(frame: circuits.CircuitFrame) -> None:
+async def test_words_about_a_circuit_that_is_over_are_passed_over(frame: CircuitFrame) -> None:
     async with meeting() as it:
         it.carrier.hear(frame, LEFT)
         assert it.carrier.circuits.carried == 0
@@ -247,7 +265,7 @@ class Agent:
     def peer_of(self, link: LinkId) -> NodeId | None:
         return next((node for node, one in self.links.items() if one == link), None)
 
-    def hear(self, frame: circuits.CircuitFrame, source: NodeId) -> None:
+    def hear(self, frame: CircuitFrame, source: NodeId) -> None:
         if not self.deaf:
             self.circuits.on_message(self.links[source], frame)
 

@@ -98,6 +98,8 @@ class Channels:
             reached = [one for one in own if f"{one}/{128 if ':' in one else 32}" in peer.allowed_ips]
             if held is None or held.key != peer.public_key:
                 held = _Watched(Channel(now.unix_s, lower=self.me < peer.node), peer.public_key, ())
+                # The first initiation is up to who sets the endpoint: two that cross lose both answers.
+                held.channel.tick(now, askable=False)
             held.addresses = tuple(reached)
             self._watched[peer.node] = held
         self._settle()

@@ -34,6 +34,12 @@ def test_a_silent_tunnel_of_a_living_member_is_probed_at_the_members_own_address
     assert len({one.number for one in probes}) == len(probes) > 0
 
 
+def test_a_new_tunnel_has_time_to_shake_hands_by_itself() -> None:
+    it = Scene(3)
+    assert it.probes(4) == []
+    assert len(it.probes(1)) == 2
+
+
 def test_an_agent_that_is_gone_is_not_waited_for() -> None:
     it = Scene(2)
     it.dead.add(it.others[0].node)
