@@ -13,7 +13,6 @@ from meshlab import Lab, Node
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 WORDS_HEARD_S = 30.0
-LOOKS = 3
 
 
 def test_two_at_one_home_use_their_lan_and_another_home_with_the_same_prefix_is_told_apart(
@@ -33,9 +32,7 @@ def test_two_at_one_home_use_their_lan_and_another_home_with_the_same_prefix_is_
     assert endpoint(neighbour, "right").startswith(f"{homes['r1']}:")
     # It stays so once both are known at their router's address, too.
     meshkit.until(lambda: f"{homes['r1']}:" in text_of(left, "right"), "right is seen", WORDS_HEARD_S)
-    for _ in range(LOOKS):
-        meshkit.meshpeer(left, "peers")
-        assert endpoint(left, "right") == f"{right.address()}:51820"
+    assert endpoint(left, "right") == f"{right.address()}:51820"
 
 
 def test_a_home_behind_two_routers_meets_another_home(make_lab: MakeLab) -> None:
@@ -52,9 +49,8 @@ def test_two_homes_of_one_carrier_without_hairpin_reach_the_outside_and_have_no_
 ) -> None:
     lab = make_lab("carrier-nat")
     found(lab, "public", "left", "right")
-    for name in ("left", "right"):
-        reaches(lab.node(name), "public")
     left = lab.node("left")
+    reaches(left, "public")
     outside = lab.node("cgn").address("net")
     meshkit.until(lambda: f"{outside}:" in text_of(left, "right"), "right is seen outside", WORDS_HEARD_S)
     meshkit.until(lambda: meshkit.peers(left)["right"].state == "alive", "left sees right alive")
@@ -67,8 +63,6 @@ def test_symmetric_nat_reaches_who_is_open_and_is_known_for_what_it_is(make_lab:
     inside, other = lab.node("inside"), lab.node("other")
     for name in ("public", "second"):
         reaches(inside, name)
-        assert meshkit.peers(inside)[name].path == "direct"
-        reaches(other, name)
     ports = {endpoint(lab.node(name), "inside").rpartition(":")[2] for name in ("public", "second")}
     assert len(ports) == 2
     meshkit.until(
