@@ -8,8 +8,8 @@ Adapters translate foreign exceptions once, into ``EnvironmentFault`` (or ``Peer
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -227,6 +227,16 @@ class StagedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an attempt may take; 0 for what the executor gives all of them."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    output_bytes: int = 0
+    """stdout, stderr and the scratch folder together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPlan:
     """All that running one attempt takes."""
 
@@ -239,6 +249,12 @@ class AttemptPlan:
     outputs: tuple[str, ...]
     timeout_s: float
     """0 for no limit."""
+    limits: Limits = Limits()
+    network: bool = True
+    """Without it the attempt has a loopback of its own and nothing else."""
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Variables whose values appear nowhere but in the process: masked in what it writes to stdout and
+    stderr, and no part of any output file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +265,8 @@ class AttemptOutcome:
     exit_code: int | None
     error: str
     """Empty for success; else one line: ``exit code 3``, ``killed by SIGSEGV``, ``timed out after 5 s``,
-    ``output 'frame-*.ppm' is missing``, ``no such program: rendr``."""
+    ``output 'frame-*.ppm' is missing``, ``no such program: rendr``, ``killed by SIGKILL: it used more than
+    128 MiB of memory``."""
     started_at_unix_s: float
     finished_at_unix_s: float
     stdout: BlobRef
@@ -268,6 +285,11 @@ class Executor(Protocol):
         """For ``status``: ``a uid per slot (61000-61003)`` or ``the agent's own user``."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """In what attempts are kept in less than they should be, each with what mends it."""
+        ...
+
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         """Runs one attempt to its end in a free slot (waits for one).
 
@@ -279,6 +301,16 @@ class Executor(Protocol):
 
     def log(self, key: str, stream: str, offset: int, length: int) -> bytes | None:
         """Reads ``stdout`` or ``stderr`` of a running attempt; None where it isn't running here."""
+        ...
+
+
+class Secrets(Protocol):
+    """This machine's secrets, by name."""
+
+    def read(self, names: Sequence[str], submitter: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """Returns names and values for a job of a submitter (its name and id); raises ``LocalFault`` for one
+        that is not here or not for them, ``EnvironmentFault`` where they can't be read or others could read
+        them."""
         ...
 
 

@@ -12,6 +12,7 @@ class ClosedExecutor:
 
     slots = 0
     isolation = "none: this node runs no tasks"
+    warnings: tuple[str, ...] = ()
 
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         """Raises ``LocalFault``: its scheduler takes no work."""

@@ -175,10 +175,11 @@ def size_bytes(text: str) -> int | Fault:
     return size
 
 
-def size_text(size: int) -> str:
-    """Returns a size as it would be written in a job file, in the largest unit that divides it."""
+def size_text(size: int, gap: str = "") -> str:
+    """Returns a size as it would be written in a job file, in the largest unit that divides it; in a sentence
+    with a ``gap``."""
     unit = next(unit for unit in reversed(_UNIT_BYTES) if size % _UNIT_BYTES[unit] == 0)
-    return f"{size // _UNIT_BYTES[unit]}{unit}"
+    return f"{size // _UNIT_BYTES[unit]}{gap}{unit}"
 
 
 def number_fault(number: int, least: int, most: int) -> Fault | None:

@@ -119,7 +119,8 @@ async def test_task_that_ignores_term_is_killed(open_processes: OpenExecutor, pl
     async with open_processes(grace_s=0.1) as executor:
         outcome = await executor.run(plans.shell("trap '' TERM; while :; do sleep 1; done", timeout_s=0.2))
 
-    assert (outcome.exit_code, outcome.error) == (137, "timed out after 0.2 s")
+    error = "timed out after 0.2 s, and was killed: it did not end within 0.1 s of SIGTERM"
+    assert (outcome.exit_code, outcome.error) == (137, error)
 
 
 async def test_cancelling_ends_the_processes(executor: ProcessExecutor, plans: Plans, until: Until) -> None:
