@@ -274,6 +274,14 @@ class AttemptOutcome:
     outputs: tuple[FileRef, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something that this machine does not keep attempts from, and what mends it."""
+
+    what: str
+    hint: str
+
+
 class Executor(Protocol):
     """Runs attempts of commands in slots of this machine."""
 
@@ -286,8 +294,8 @@ class Executor(Protocol):
         ...
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """In what attempts are kept in less than they should be, each with what mends it."""
+    def gaps(self) -> tuple[Gap, ...]:
+        """In what attempts are kept in less than they should be, on this machine."""
         ...
 
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
@@ -308,9 +316,9 @@ class Secrets(Protocol):
     """This machine's secrets, by name."""
 
     def read(self, names: Sequence[str], submitter: Collection[str]) -> tuple[tuple[str, str], ...]:
-        """Returns names and values for a job of a submitter (its name and id); raises ``LocalFault`` for one
-        that is not here or not for them, ``EnvironmentFault`` where they can't be read or others could read
-        them."""
+        """Returns names and values for a job of a submitter (its name and id); raises ``LocalFault`` where
+        one is not here, or not for them, or all can't be read, or could be by others. No error tells a value.
+        """
         ...
 
 

@@ -29,8 +29,7 @@ from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.outputs import count_error, file_error, missing_error, path_selected, secret_error
 from meshpeer.core.jobs.rules import Fault, output_pattern, relative_path
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Limits
-
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 NO_LIMITS = Limits()
 
@@ -99,7 +98,7 @@ class MemoryExecutor:
         return "in memory"
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def gaps(self) -> tuple[Gap, ...]:
         return ()
 
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:

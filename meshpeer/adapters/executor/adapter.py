@@ -55,7 +55,7 @@ from meshpeer.core.jobs.endings import (
 )
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.rules import Fault, output_pattern
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Limits
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where tasks look for programs. Not the agent's: a virtual environment in root's home is closed to them."""
@@ -115,7 +115,7 @@ async def open_executor(
             blobs,
             grace_s,
             bounds,
-            _warnings(groups.warning, own_users=users[0] is not None),
+            _gaps(groups.gap, own_users=users[0] is not None),
         )
         try:
             await executor.warm_up()
@@ -130,7 +130,7 @@ class ProcessExecutor:
     """Implements ``runtime.ports.Executor``."""
 
     def __init__(
-        self, slots: list[Slot], blobs: Blobs, grace_s: float, bounds: Bounds, warnings: tuple[str, ...]
+        self, slots: list[Slot], blobs: Blobs, grace_s: float, bounds: Bounds, gaps: tuple[Gap, ...]
     ) -> None:
         self._all = slots
         self._free = list(slots)
@@ -140,7 +140,7 @@ class ProcessExecutor:
         self._blobs = blobs
         self._grace_s = grace_s
         self._bounds = bounds
-        self.warnings = warnings
+        self.gaps = gaps
 
     @property
     def slots(self) -> int:
@@ -367,12 +367,12 @@ def _group_name(scratch_root: Path) -> str:
     return f"{_MESHPEER}-{status.st_dev:x}-{status.st_ino:x}"
 
 
-def _warnings(about_groups: str, *, own_users: bool) -> tuple[str, ...]:
-    shared = (
-        "tasks run as this node's own user, and can read its keys: run it as root, "
-        "or set accept = false under [jobs]"
+def _gaps(about_groups: Gap | None, *, own_users: bool) -> tuple[Gap, ...]:
+    shared = Gap(
+        what="tasks run as this node's own user, and can read its keys",
+        hint="run the node as root, or set accept = false under [jobs]",
     )
-    return tuple(filter(None, ("" if own_users else shared, about_groups)))
+    return (*(() if own_users else (shared,)), *(() if about_groups is None else (about_groups,)))
 
 
 def _since(before: Squeeze, slot: Slot) -> Squeeze:

@@ -8,8 +8,8 @@ Version 2 lets no group that divides its memory hold processes itself, so the ag
 ``agent`` beside its tasks'. It does so only where the group is its own to divide: systemd marks such groups
 (``Delegate=``), and where no systemd runs nobody else would mind.
 
-What can't be had is a warning and no error: rlimits stand in, which bound processes one by one. Files of
-control groups are memory of the kernel's; reads are instant, writes may wait for it and go to a thread.
+What can't be had is a gap that the node tells of, and no error: rlimits stand in, which bound processes one
+by one. Files of control groups are the kernel's own: reads are instant, writes may wait and go to a thread.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from meshpeer.core.jobs.cgroups import Hierarchy, counted, find_hierarchies, tasks_memory
 from meshpeer.core.jobs.endings import Squeeze
+from meshpeer.runtime.ports import Gap
 
 NEEDED = ("memory", "pids")
 CPU_WEIGHT = 25
@@ -37,6 +38,7 @@ HELPER_BYTES = 8 * 1024 * 1024
 HELPER_PROCESSES = 1
 AGENT_GROUP = "agent"
 REMOVE_S_MAX = 2.0
+HINT = "run it as a service (meshpeer service install), or with systemd-run --user -p Delegate=yes"
 _PAUSE_S = 0.005
 _ROUNDS_MAX = 1_000
 _SYSTEMD = Path("/run/systemd/system")
@@ -142,8 +144,8 @@ class Groups:
     """All slots' groups of one executor."""
 
     slots: list[SlotGroup]
-    warning: str = ""
-    """Why tasks are bounded less than they should be; empty where they are not."""
+    gap: Gap | None = None
+    """In what tasks are bounded less than they should be."""
     _parents: list[Path] = field(default_factory=list)
 
     def remove(self) -> None:
@@ -163,7 +165,7 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
     """
     bases = find_bases(hierarchies)
     if not bases.folders:
-        return Groups(slots=[NO_GROUP] * slots, warning=_warning(bases))
+        return Groups(slots=[NO_GROUP] * slots, gap=_gap(bases))
     parents = Bases(
         version=bases.version, folders={key: folder / name for key, folder in bases.folders.items()}
     )
@@ -179,10 +181,8 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
             made.slots[-1].make()
     except OSError as error:
         made.remove()
-        return Groups(
-            slots=[NO_GROUP] * slots, warning=f"{_warning(bases)} ({error.filename}: {error.strerror})"
-        )
-    made.warning = _warning(bases) if bases.missing else ""
+        return Groups(slots=[NO_GROUP] * slots, gap=_gap(bases, f" ({error.filename}: {error.strerror})"))
+    made.gap = _gap(bases) if bases.missing else None
     return made
 
 
@@ -360,14 +360,8 @@ def _write(file: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def _warning(bases: Bases) -> str:
-    missing = bases.missing
-    what = {
-        ("memory", "pids"): "memory of tasks is bounded one process at a time, and not for all together",
-        ("memory",): "memory of tasks is bounded one process at a time, and not for all together",
-        ("pids",): "processes of tasks are bounded by user alone",
-    }.get(missing, "tasks are bounded by rlimits alone")
-    return (
-        f"{what}: this agent has no control groups to make "
-        "(`meshpeer service install` runs it with some; without root, systemd-run --user -p Delegate=yes)"
-    )
+def _gap(bases: Bases, why: str = "") -> Gap:
+    what = "memory of tasks is bounded one process at a time, and not for all together"
+    if bases.missing == ("pids",):
+        what = "processes of tasks are bounded by their user alone"
+    return Gap(what=f"{what}: this agent can't make control groups{why}", hint=HINT)

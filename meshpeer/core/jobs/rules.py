@@ -38,7 +38,8 @@ SIZE_BYTES_MAX = 2**50
 PROCESSES_MAX = 512
 """Processes and threads of a task at once."""
 SECRETS_MAX = 64
-NETWORKS = ("host", "none")
+NO_NETWORK = "none"
+NETWORKS = ("host", NO_NETWORK)
 
 OWN_FIELDS = ("index", "job", "task", "attempt")
 """What every task knows of itself, in ``${...}`` and as environment variables."""
