@@ -30,7 +30,7 @@ import trio
 
 from meshpeer.adapters.executor.clearing import clear_folder
 from meshpeer.adapters.executor.collecting import OutputFault, collect_outputs, store_file
-from meshpeer.adapters.executor.groups import make_groups, own_hierarchies
+from meshpeer.adapters.executor.groups import group_name, make_groups, own_hierarchies
 from meshpeer.adapters.executor.helper import PROCESSES_MAX
 from meshpeer.adapters.executor.masking import mask, mask_file, reach
 from meshpeer.adapters.executor.scratch import STREAMS, BadPlan, locked_root, translated
@@ -55,6 +55,7 @@ from meshpeer.core.jobs.endings import (
 )
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.rules import Fault, output_pattern
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -62,7 +63,6 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
 OUTPUT_BYTES_MAX = 8 * 1024**3
-_MESHPEER = "meshpeer"
 _BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
@@ -107,7 +107,7 @@ async def open_executor(
         with translated(scratch_root):
             await clear_folder(scratch_root)
         groups = await trio.to_thread.run_sync(
-            make_groups, _group_name(scratch_root), slots, bounds.memory_bytes, hierarchies()
+            make_groups, group_name(scratch_root), slots, bounds.memory_bytes, hierarchies()
         )
         places = zip(users, groups.slots, strict=True)
         executor = ProcessExecutor(
@@ -241,10 +241,16 @@ class ProcessExecutor:
             await self._spawn(slot, helper, plan, folder, rlimits)
             ended, reason = await self._ended(slot, helper, plan, limits)
         except HelperLost:
-            squeeze = _since(before, slot)  # the helper may have been killed for its task's hunger
+            squeeze = _since(before, slot)
             with trio.CancelScope(shield=True):
                 await slot.replace_helper()
-            return None, squeezed_error(HELPER_DIED, squeeze, limits.memory_bytes, limits.processes)
+            if (
+                squeeze.killed_for_memory
+            ):  # once its task is dead and memory still full, it comes to the helper
+                return 128 + signal.SIGKILL, self._squeezed(
+                    killed_error("SIGKILL", BLOB_BYTES_MAX), squeeze, limits
+                )
+            return None, HELPER_DIED
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await self._stop(slot, helper)
@@ -260,8 +266,7 @@ class ProcessExecutor:
             exit_code, error = _read_end(plan, ended, rlimits)
             if isinstance(ended, Ended) and ended.left_running:
                 slot.scratch.add(STREAMS[1], left_running_note(ended.left_running).encode())
-        squeeze = _since(before, slot)
-        return exit_code, squeezed_error(error, squeeze, limits.memory_bytes, limits.processes)
+        return exit_code, self._squeezed(error, _since(before, slot), limits)
 
     async def _ended(
         self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, limits: Limits
@@ -282,6 +287,10 @@ class ProcessExecutor:
                 return None, too_much_output_error(limits.output_bytes)
             if await usage.fills_the_disk():
                 return None, disk_filled_error(self._bounds.reserve_bytes)
+
+    @staticmethod
+    def _squeezed(error: str, squeeze: Squeeze, limits: Limits) -> str:
+        return squeezed_error(error, squeeze, limits.memory_bytes, limits.processes)
 
     def _limits_of(self, plan: AttemptPlan) -> Limits:
         asked, most = plan.limits, self._bounds.output_bytes
@@ -359,12 +368,6 @@ def _checked_patterns(plan: AttemptPlan) -> list[str]:
     if any("\0" in text for text in texts) or any("=" in name or not name for name, _ in pairs):
         raise BadPlan("an argument or variable can't be given to a process")
     return [pattern for pattern in patterns if isinstance(pattern, str)]
-
-
-def _group_name(scratch_root: Path) -> str:
-    """Returns a name that is this folder's alone on this machine, and the same at every start."""
-    status = os.stat(scratch_root)
-    return f"{_MESHPEER}-{status.st_dev:x}-{status.st_ino:x}"
 
 
 def _gaps(about_groups: Gap | None, *, own_users: bool) -> tuple[Gap, ...]:

@@ -118,7 +118,7 @@ class SlotGroup:
             os.close(descriptor)
         self._opened.clear()
         for folder in self._places:
-            _remove(folder)
+            remove_group(folder)
 
     @property
     def _places(self) -> list[Path]:
@@ -155,7 +155,7 @@ class Groups:
                 group.remove()
         for folder in self._parents:
             with contextlib.suppress(OSError):
-                _remove(folder)
+                remove_group(folder)
 
 
 def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hierarchy, ...]) -> Groups:
@@ -173,7 +173,7 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
     try:
         for folder in made._parents:
             if folder.exists():
-                _remove(folder)
+                remove_group(folder)
             folder.mkdir()
         _divide(parents, slots, memory_bytes)
         for number in range(slots):
@@ -184,6 +184,12 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
         return Groups(slots=[NO_GROUP] * slots, gap=_gap(bases, f" ({error.filename}: {error.strerror})"))
     made.gap = _gap(bases) if bases.missing else None
     return made
+
+
+def group_name(scratch_root: Path) -> str:
+    """Returns a name that is this folder's alone on this machine, and the same at every start."""
+    status = os.stat(scratch_root)
+    return f"meshpeer-{status.st_dev:x}-{status.st_ino:x}"
 
 
 def own_hierarchies() -> tuple[Hierarchy, ...]:
@@ -301,13 +307,13 @@ def _limit_memory(group: Path, version: int, size: int) -> None:
         _write(both, str(size))
 
 
-def _remove(folder: Path) -> None:
-    """Removes a group with all below it; ends what runs there first."""
+def remove_group(folder: Path) -> None:
+    """Removes a group with all below it; ends what runs there first. Raises ``OSError``."""
     if not folder.exists():
         return
     for child in sorted(folder.iterdir()):
         if child.is_dir():
-            _remove(child)
+            remove_group(child)
     deadline = time.monotonic() + REMOVE_S_MAX
     while True:
         _kill_all(folder)

@@ -55,7 +55,8 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _IPC_RMID = 0
 _SFD_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _SIGSET_BYTES = 128
-_TASK_RLIMITS = (resource.RLIMIT_AS, resource.RLIMIT_NPROC, resource.RLIMIT_FSIZE)
+_INHERITED_RLIMITS = (resource.RLIMIT_NPROC, resource.RLIMIT_FSIZE)
+_TASK_RLIMITS = (resource.RLIMIT_AS, *_INHERITED_RLIMITS)
 
 
 class NetworkKept(Exception):
@@ -273,6 +274,9 @@ def _spawn(
     not."""
     stage = b"folder"
     try:
+        for kind, most in zip(_INHERITED_RLIMITS, rlimits[1:], strict=True):
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (most if most and (hard < 0 or most < hard) else hard, hard))
         os.chdir(folder)
         stage = b"find"
         program = _find(argv[0], env.get(b"PATH", b""))
@@ -293,8 +297,11 @@ def _spawn(
 
 
 def _bound(pid: int, rlimits: list[int]) -> None:
-    """Narrows the limits of a task that has just started. It may have forked already, which then keeps the
-    helper's: a race that a task can win by rlimits only, never by control groups."""
+    """Narrows the limits of a task that has just started, so that it can't widen them again.
+
+    It may have forked before, and that child keep the helper's own: a race that can be won against rlimits
+    only, and never against control groups. RLIMIT_AS can't be inherited: the helper needs more to spawn.
+    """
     try:
         with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
             file.write(b"%d" % TASK_OOM_SCORE_ADJ)

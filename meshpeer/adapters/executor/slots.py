@@ -43,10 +43,14 @@ class Slot:
 
     async def replace_helper(self) -> None:
         """Ends a helper that failed, and what it ran: with a uid of its own that is the new one's first
-        act."""
+        act. What a task left in shared memory may fill the control group, and would end the new one, too."""
         lost, self._helper = self._helper, None
         if lost is not None:
             await lost.kill()
+            if self.group.held:
+                await trio.to_thread.run_sync(self._empty_group)
+            if self._sweeper is not None:
+                await self._sweeper.sweep()
         try:
             self._helper = await SpawnHelper.start(self.uid, self.group, network=self._network)
         except NetworkKept as kept:
@@ -80,6 +84,11 @@ class Slot:
         await self.scratch.clean()
         if self._sweeper is not None:
             await self._sweeper.sweep()
+
+    def _empty_group(self) -> None:
+        with contextlib.suppress(OSError):  # what stays is seen when the next attempt is bounded
+            self.group.kill()
+            self.group.limit(0, PROCESSES_MAX)
 
     async def close(self) -> None:
         if self._helper is not None:

@@ -73,10 +73,7 @@ class HelperLost(Exception):
 class SpawnHelper:
     """One running helper."""
 
-    def __init__(
-        self, process: trio.Process, connection: socket.socket, uid: int | None, group: SlotGroup
-    ) -> None:
-        self._group = group
+    def __init__(self, process: trio.Process, connection: socket.socket, uid: int | None) -> None:
         self._process = process
         self._connection = connection
         self._uid = uid
@@ -110,7 +107,7 @@ class SpawnHelper:
             except OSError as error:
                 ours.close()
                 raise EnvironmentFault(f"the spawn helper did not start: {error.strerror}") from error
-        started = cls(process, ours, uid, group)
+        started = cls(process, ours, uid)
         try:
             if group.held:
                 await trio.to_thread.run_sync(_enter, group, process.pid)
@@ -192,7 +189,7 @@ class SpawnHelper:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kills the helper, and without a uid of its own what is in its group, or else the task it told of.
+        """Kills the helper, and without a uid of its own the task it told of.
 
         With one, the helper that comes next kills the rest.
         """
@@ -200,10 +197,7 @@ class SpawnHelper:
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-        if self._uid is None and self._group.held:
-            with contextlib.suppress(OSError):
-                await trio.to_thread.run_sync(self._group.kill)
-        elif self._uid is None and self._task_pid:
+        if self._uid is None and self._task_pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._task_pid, signal.SIGKILL)
 
