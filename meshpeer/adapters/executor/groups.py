@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import time
@@ -39,6 +40,7 @@ HELPER_PROCESSES = 1
 AGENT_GROUP = "agent"
 REMOVE_S_MAX = 2.0
 HINT = "run it as a service (meshpeer service install), or with systemd-run --user -p Delegate=yes"
+_PREFIX = "meshpeer-"
 _PAUSE_S = 0.005
 _ROUNDS_MAX = 1_000
 _SYSTEMD = Path("/run/systemd/system")
@@ -147,9 +149,23 @@ class Groups:
     gap: Gap | None = None
     """In what tasks are bounded less than they should be."""
     _parents: list[Path] = field(default_factory=list)
+    _locks: list[int] = field(default_factory=list)
+    """On each of the parents: who holds none is dead."""
+
+    def make_parents(self) -> None:
+        """Makes the group of all slots in each hierarchy; raises ``OSError``."""
+        for folder in self._parents:
+            if folder.exists():
+                remove_group(folder)
+            folder.mkdir()
+            self._locks.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def remove(self) -> None:
         """Removes all that is empty, and ends what is not."""
+        for descriptor in self._locks:
+            os.close(descriptor)
+        self._locks.clear()
         for group in self.slots:
             with contextlib.suppress(OSError):
                 group.remove()
@@ -161,7 +177,8 @@ class Groups:
 def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hierarchy, ...]) -> Groups:
     """Makes a group for each slot. ``memory_bytes`` is what all of them have together, or 0 for the usual.
 
-    A folder of the same name is an earlier agent's, and goes first, with what it left running.
+    A folder of the same name is an earlier agent's, and goes first, with what it left running; others that
+    nobody holds any more go where they are empty.
     """
     bases = find_bases(hierarchies)
     if not bases.folders:
@@ -171,10 +188,9 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
     )
     made = Groups(slots=[], _parents=sorted(set(parents.folders.values())))
     try:
-        for folder in made._parents:
-            if folder.exists():
-                remove_group(folder)
-            folder.mkdir()
+        for base in sorted(set(bases.folders.values())):
+            _sweep(base)
+        made.make_parents()
         _divide(parents, slots, memory_bytes)
         for number in range(slots):
             made.slots.append(SlotGroup(f"slot-{number}", parents))
@@ -189,7 +205,7 @@ def make_groups(name: str, slots: int, memory_bytes: int, hierarchies: tuple[Hie
 def group_name(scratch_root: Path) -> str:
     """Returns a name that is this folder's alone on this machine, and the same at every start."""
     status = os.stat(scratch_root)
-    return f"meshpeer-{status.st_dev:x}-{status.st_ino:x}"
+    return f"{_PREFIX}{status.st_dev:x}-{status.st_ino:x}"
 
 
 def own_hierarchies() -> tuple[Hierarchy, ...]:
@@ -305,6 +321,21 @@ def _limit_memory(group: Path, version: int, size: int) -> None:
         _write(limit, str(size))
     if both.exists() and size:
         _write(both, str(size))
+
+
+def _sweep(base: Path) -> None:
+    """Removes what agents left that were killed, and whose folders are gone with them."""
+    for folder in sorted(base.glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for child in sorted(folder.iterdir()):
+                    if child.is_dir():
+                        child.rmdir()
+                folder.rmdir()
+            finally:
+                os.close(descriptor)
 
 
 def remove_group(folder: Path) -> None:
