@@ -244,12 +244,10 @@ class ProcessExecutor:
             squeeze = _since(before, slot)
             with trio.CancelScope(shield=True):
                 await slot.replace_helper()
-            if (
-                squeeze.killed_for_memory
-            ):  # once its task is dead and memory still full, it comes to the helper
-                return 128 + signal.SIGKILL, self._squeezed(
-                    killed_error("SIGKILL", BLOB_BYTES_MAX), squeeze, limits
-                )
+            # Once all of its task is dead and memory still full, the kernel turns to the helper.
+            if squeeze.killed_for_memory:
+                error = killed_error(signal.SIGKILL.name, BLOB_BYTES_MAX)
+                return 128 + signal.SIGKILL, self._squeezed(error, squeeze, limits)
             return None, HELPER_DIED
         except trio.Cancelled:
             with trio.CancelScope(shield=True):

@@ -10,6 +10,7 @@ link is followed, and a look ends after so many steps.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class Usage:
         self._reserve_bytes = reserve_bytes
         self._trees_bytes = 0
         self._free_then = self.free_bytes()
-        self._measured_at = time.monotonic()
+        self._measured_at = -math.inf
         self._took_s = 0.0
 
     def free_bytes(self) -> int:
