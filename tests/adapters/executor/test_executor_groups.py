@@ -148,7 +148,7 @@ def claim(group: Path, controller: str) -> list[str]:
     command = ["/bin/sh", "-c", 'read go; exec "$@"', "sh", sys.executable, "-c", CLAIM, controller]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         (group / "cgroup.procs").write_text(str(process.pid))
-        said, _ = process.communicate("go\n", timeout=30)
+        said, _ = process.communicate("go\n", timeout=100)
     return said.splitlines()
 
 
