@@ -21,8 +21,9 @@ from pathlib import Path
 import trio
 from trio import TaskStatus
 
-from meshpeer.adapters.executor import ClosedExecutor, open_executor
+from meshpeer.adapters.executor import Bounds, ClosedExecutor, open_executor
 from meshpeer.adapters.prober import UdpProber
+from meshpeer.adapters.secrets import FileSecrets
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
@@ -183,11 +184,13 @@ class Agent:
         if not self.settings.file.jobs.accept:
             return contextlib.nullcontext(ClosedExecutor())
         root = os.geteuid() == 0
+        jobs = self.settings.file.jobs
         return open_executor(
             slots=self.settings.slots,
             scratch_root=self.settings.state_dir / "scratch",
             blobs=self.blobs,
             uids=self.settings.uids if root else None,
+            bounds=Bounds(memory_bytes=jobs.memory_bytes_max, output_bytes=jobs.output_bytes_max),
         )
 
     def _tls(self) -> TlsIdentity:
@@ -321,6 +324,8 @@ class Agent:
             executor=self.executor,
             fetch=self.exchange.fetch,
             check_job=self.check_job,
+            secrets=FileSecrets(Path(self.settings.file.jobs.secrets_file)),
+            names_of=self.names_of,
             post=post,
             nursery=nursery,
         )
@@ -435,16 +440,18 @@ class Agent:
         if Capability.SUBMIT not in member.best.identity.capabilities:
             raise PeerFault("the job's submitter may not submit jobs")
         allowed = self.settings.file.jobs.from_
-        listed = self.node.roster.get(record.submitter)
-        if "*" not in allowed and not {listed.name if listed else "", key_text(record.submitter)} & set(
-            allowed
-        ):
+        if "*" not in allowed and not self.names_of(record.submitter) & set(allowed):
             raise PeerFault("this node's own settings take no jobs from that submitter ([jobs] from)")
         try:
             require_valid(record.spec)
         except InvalidJob as invalid:
             raise PeerFault(f"the job is not valid: {invalid.what}", invalid.hint) from invalid
         return record
+
+    def names_of(self, node: NodeId) -> set[str]:
+        """Returns what a node goes by in settings: its id, and its name here."""
+        listed = self.node.roster.get(node)
+        return {key_text(node), *((listed.name,) if listed else ())}
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs a short task of an answer that outlives its request."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from meshpeer.adapters.secrets import FileSecrets
 from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.doctor.members import Standing, judge_agent, judge_clock, judge_standing
 from meshpeer.app.doctor.pings import ping_through
 from meshpeer.app.doctor.reached import judge_reached
+from meshpeer.app.doctor.tasks import judge_tasks
 from meshpeer.app.doctor.tunnels import (
     InterfaceSeen,
     TunnelSeen,
@@ -27,6 +30,7 @@ from meshpeer.app.reach import local_only
 from meshpeer.app.revocation_words import own_lines
 from meshpeer.app.views import name_of
 from meshpeer.core.addressing.overlap import overlap_of
+from meshpeer.core.errors import LocalFault
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.dialbacks import DialBacksWanted
@@ -89,6 +93,8 @@ class DoctorAnswers:
         found += judge_agent(agent.driver.lag_s, node.detector.health.score)
         if port:
             found += _routes(node)
+        if node.scheduler.worker.accepting:
+            found += judge_tasks(agent.executor.isolation, agent.executor.gaps, _secrets_fault(agent))
         mine = node.roster.get(node.me)
         return AgentFindings(
             findings=tuple(found),
@@ -121,6 +127,15 @@ class DoctorAnswers:
             endpoint=f"{endpoint.rpartition(':')[0]}:{agent.transport.port}" if endpoint else "",
             is_seed=best is not None and Capability.ISSUER in best.identity.capabilities,
         )
+
+
+def _secrets_fault(agent: Agent) -> tuple[str, str] | None:
+    path = Path(agent.settings.file.jobs.secrets_file)
+    try:
+        FileSecrets(path).load()
+    except LocalFault as fault:
+        return f"{path}: {fault.what}", fault.hint
+    return None
 
 
 def _interface(agent: Agent, unix_s: float) -> InterfaceSeen:

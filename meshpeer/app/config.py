@@ -28,6 +28,8 @@ RELAY_PAIRS_MAX = 256
 RELAY_MBIT_MAX = 1_000_000
 UID_MIN = 1_000
 """Below are users of the system."""
+MEMORY_BYTES_MIN = 64 * 1024**2
+OUTPUT_BYTES_MIN = 1024**2
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +96,12 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     from_: tuple[str, ...] = msgspec.field(default=("*",), name="from")
     """Names or ids of nodes whose jobs this node runs; ``*`` for all."""
     cache_bytes_max: int = 10 * 1024**3
+    memory_bytes_max: int = 0
+    """Of all tasks together; 0 for all of the machine's but an eighth, and 128 MiB at least."""
+    output_bytes_max: int = 8 * 1024**3
+    """Of one attempt: stdout, stderr and scratch folder together. A job may ask for less."""
+    secrets_file: str = "/etc/meshpeer/secrets.toml"
+    """What tasks of this node get under the names that their jobs give; mode 0600."""
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,8 +285,18 @@ def _check(file: File, where: Where) -> File:
     if not 0 <= file.jobs.slots <= SLOTS_MAX:
         what = f"{where('jobs', 'slots')}: {file.jobs.slots} is out of range"
         raise LocalFault(what, f"use 1 to {SLOTS_MAX}, or 0 for one per processor")
-    if file.jobs.cache_bytes_max < 0:
-        raise LocalFault(f"{where('jobs', 'cache_bytes_max')}: it is negative", "give a number of bytes")
+    jobs = file.jobs
+    for key, size, least in (
+        ("cache_bytes_max", jobs.cache_bytes_max, 0),
+        ("memory_bytes_max", jobs.memory_bytes_max or MEMORY_BYTES_MIN, MEMORY_BYTES_MIN),
+        ("output_bytes_max", jobs.output_bytes_max, OUTPUT_BYTES_MIN),
+    ):
+        if size < least:
+            what = f"{where('jobs', key)}: {size} is out of range"
+            raise LocalFault(what, f"give a number of bytes, {least:,} or more")
+    if not Path(jobs.secrets_file).is_absolute():
+        what = f"{where('jobs', 'secrets_file')}: {jobs.secrets_file!r} is no absolute path"
+        raise LocalFault(what, "write it from / on, such as /etc/meshpeer/secrets.toml")
     if file.mesh.via and not file.mesh.seeds:
         what = f"{where('mesh', 'via')}: there are no seeds that could go via {file.mesh.via}"
         raise LocalFault(what, 'name the forwarded port: seeds = ["127.0.0.1:51900"] under [mesh]')

@@ -101,6 +101,8 @@ def _life(plan: ServicePlan, systemd: int) -> Iterator[str]:
     if plan.jobs:
         yield "# A task that takes all memory is killed, and the agent is not."
         yield "OOMPolicy=continue"
+        yield "# Each slot's tasks are bounded by a control group of their own, below this service's."
+        yield "Delegate=cpu memory pids"
     if plan.tasks_max:
         yield "# As many as all slots' tasks may start (512 each), so that they can't crowd out the agent."
         yield f"TasksMax={plan.tasks_max}"
@@ -168,14 +170,16 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
 def _walls(*, jobs: bool) -> Iterator[str]:
     """Yields what neither an agent nor a task has any business with."""
     yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"
+    if jobs:
+        yield "# A task that says network: none gets a network namespace, by way of a user namespace."
+    yield f"RestrictNamespaces={'user net' if jobs else 'yes'}"
     for name in (
         "ProtectClock",
-        "ProtectControlGroups",
+        *(() if jobs else ("ProtectControlGroups",)),
         "ProtectHostname",
         "ProtectKernelLogs",
         "ProtectKernelModules",
         "ProtectKernelTunables",
-        "RestrictNamespaces",
         "RestrictRealtime",
         "RestrictSUIDSGID",
         "LockPersonality",

@@ -63,6 +63,8 @@ def notices_of(agent: Agent) -> list[str]:
     """Returns what is worth knowing although the node works."""
     node = agent.node
     notices: list[str] = list(getattr(agent.wireguard, "notes", ()))
+    if node.scheduler.worker.accepting:
+        notices += [f"{gap.what} ({gap.hint})" for gap in agent.executor.gaps]
     if agent.store.copied_from is not None:
         notices.append(agent.store.copied_from.explanation)
     for one in node.roster.members:

@@ -8,7 +8,7 @@ with the needed task's index, so that the owner can run that task again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import trio
@@ -17,6 +17,7 @@ from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Pe
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.expand import argv_of, env_of
 from meshpeer.core.jobs.model import FileRef, JobRecord
+from meshpeer.core.jobs.rules import NO_NETWORK
 from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.messages import (
     Attempt,
@@ -33,7 +34,16 @@ from meshpeer.core.scheduler.messages import (
     StopAttempt,
 )
 from meshpeer.core.wire import cbor
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Executor, StagedFile
+from meshpeer.runtime.ports import (
+    AttemptOutcome,
+    AttemptPlan,
+    BlobRef,
+    Blobs,
+    Executor,
+    Limits,
+    Secrets,
+    StagedFile,
+)
 
 FETCH_TRIES = 3
 FETCH_PAUSE_S = 1.0
@@ -60,6 +70,9 @@ class Attempts:
     executor: Executor
     fetch: Callable[[BlobRef, NodeId], Awaitable[None]]
     check_job: CheckJob
+    secrets: Secrets
+    names_of: Callable[[NodeId], Collection[str]]
+    """What a submitter goes by in this node's own settings."""
     post: Callable[[object], None]
     nursery: trio.Nursery
     _running: dict[tuple[JobId, Attempt], trio.CancelScope] = field(default_factory=dict)
@@ -127,6 +140,8 @@ class Attempts:
         for needed in await self._inputs(effect):
             for file in await self._manifest(needed, effect.owner):
                 await self._stage_file(file, needed.into, needed.task, (needed.holder, effect.owner), staged)
+        names = self.names_of(effect.record.submitter)
+        secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number
         task_id = graph.id_of(task)
         return AttemptPlan(
@@ -137,6 +152,11 @@ class Attempts:
             staged=tuple(staged.values()),
             outputs=spec.outputs,
             timeout_s=spec.timeout_ms / 1000,
+            limits=Limits(
+                memory_bytes=spec.memory_bytes, processes=spec.processes, output_bytes=spec.output_bytes
+            ),
+            network=spec.network != NO_NETWORK,
+            secrets=secrets,
         )
 
     async def _inputs(self, effect: StartAttempt) -> tuple[Input, ...]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -265,6 +265,16 @@ class StagedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an attempt may take; 0 for what the executor gives all of them."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    output_bytes: int = 0
+    """stdout, stderr and the scratch folder together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPlan:
     """All that running one attempt takes."""
 
@@ -277,6 +287,12 @@ class AttemptPlan:
     outputs: tuple[str, ...]
     timeout_s: float
     """0 for no limit."""
+    limits: Limits = Limits()
+    network: bool = True
+    """Without it the attempt has a loopback of its own and nothing else."""
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Variables whose values appear nowhere but in the process: masked in what it writes to stdout and
+    stderr, and no part of any output file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,12 +303,21 @@ class AttemptOutcome:
     exit_code: int | None
     error: str
     """Empty for success; else one line: ``exit code 3``, ``killed by SIGSEGV``, ``timed out after 5 s``,
-    ``output 'frame-*.ppm' is missing``, ``no such program: rendr``."""
+    ``output 'frame-*.ppm' is missing``, ``no such program: rendr``, ``killed by SIGKILL: it used more than
+    128 MiB of memory``."""
     started_at_unix_s: float
     finished_at_unix_s: float
     stdout: BlobRef
     stderr: BlobRef
     outputs: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something that this machine does not keep attempts from, and what mends it."""
+
+    what: str
+    hint: str
 
 
 class Executor(Protocol):
@@ -306,6 +331,11 @@ class Executor(Protocol):
         """For ``status``: ``a uid per slot (61000-61003)`` or ``the agent's own user``."""
         ...
 
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """In what attempts are kept in less than they should be, on this machine."""
+        ...
+
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         """Runs one attempt to its end in a free slot (waits for one).
 
@@ -317,6 +347,16 @@ class Executor(Protocol):
 
     def log(self, key: str, stream: str, offset: int, length: int) -> bytes | None:
         """Reads ``stdout`` or ``stderr`` of a running attempt; None where it isn't running here."""
+        ...
+
+
+class Secrets(Protocol):
+    """This machine's secrets, by name."""
+
+    def read(self, names: Sequence[str], submitter: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """Returns names and values for a job of a submitter (its name and id); raises ``LocalFault`` where
+        one is not here, or not for them, or all can't be read, or could be by others. No error tells a value.
+        """
         ...
 
 

@@ -1,7 +1,8 @@
 """Attempts without processes: programs are coroutines, scratch folders are dicts.
 
-It keeps the executor's whole contract (slots, time-outs, outputs, errors, logs), and what a process can't be
-without is left out: users, limits, and the file system beyond the scratch folder.
+It keeps the executor's whole contract (slots, time-outs, outputs, errors, logs, secrets, what an attempt may
+take as far as a program says that it takes it), and what a process can't be without is left out: users, and
+the file system beyond the scratch folder.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ from dataclasses import dataclass, field
 import trio
 
 from meshpeer.core.errors import LocalFault
-from meshpeer.core.jobs.endings import exit_error, killed_error, no_program_error, timed_out_error
+from meshpeer.core.jobs.endings import (
+    Squeeze,
+    exit_error,
+    killed_error,
+    no_program_error,
+    squeezed_error,
+    timed_out_error,
+    too_much_output_error,
+)
 from meshpeer.core.jobs.model import FileRef
-from meshpeer.core.jobs.outputs import count_error, file_error, missing_error, path_selected
+from meshpeer.core.jobs.outputs import count_error, file_error, missing_error, path_selected, secret_error
 from meshpeer.core.jobs.rules import Fault, output_pattern, relative_path
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
+
+NO_LIMITS = Limits()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +46,8 @@ class MemoryProcess:
     executable: set[str]
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+    limits: Limits = NO_LIMITS
+    network: bool = True
 
     def path(self, name: str) -> str:
         """Returns the path from the scratch folder of a name relative to the working folder."""
@@ -47,6 +60,10 @@ class Killed(Exception):
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
         self.number = number
+
+
+class HungForMemory(Exception):
+    """A program raises it to be killed for having used more memory than it may."""
 
 
 Program = Callable[[MemoryProcess], Awaitable[int]]
@@ -70,6 +87,7 @@ class MemoryExecutor:
         self._programs = programs
         self._unix_s = unix_s
         self._running: dict[str, MemoryProcess | None] = {}
+        self._masks: dict[str, tuple[bytes, ...]] = {}
 
     @property
     def slots(self) -> int:
@@ -78,6 +96,10 @@ class MemoryExecutor:
     @property
     def isolation(self) -> str:
         return "in memory"
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        return ()
 
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         if plan.key in self._running:
@@ -88,6 +110,7 @@ class MemoryExecutor:
                 return await self._run(plan)
         finally:
             del self._running[plan.key]
+            self._masks.pop(plan.key, None)
 
     def log(self, key: str, stream: str, offset: int, length: int) -> bytes | None:
         if stream not in ("stdout", "stderr") or offset < 0 or length < 0:
@@ -96,10 +119,20 @@ class MemoryExecutor:
         if process is None:
             return None
         written = process.stdout if stream == "stdout" else process.stderr
-        return bytes(written[offset : offset + length])
+        return _masked(bytes(written), self._masks[key])[offset : offset + length]
 
     async def _run(self, plan: AttemptPlan) -> AttemptOutcome:
-        process = MemoryProcess(argv=plan.argv, env=dict(plan.env), cwd="", files={}, executable=set())
+        process = MemoryProcess(
+            argv=plan.argv,
+            env={**dict(plan.env), **dict(plan.secrets)},
+            cwd="",
+            files={},
+            executable=set(),
+            limits=plan.limits,
+            network=plan.network,
+        )
+        secrets = tuple(value.encode() for _, value in plan.secrets)
+        self._masks[plan.key] = secrets
         self._running[plan.key] = process
         started = self._unix_s()
         exit_code: int | None = None
@@ -118,8 +151,8 @@ class MemoryExecutor:
             error=error,
             started_at_unix_s=started,
             finished_at_unix_s=finished,
-            stdout=await self._blobs.add_bytes(bytes(process.stdout)),
-            stderr=await self._blobs.add_bytes(bytes(process.stderr)),
+            stdout=await self._blobs.add_bytes(_masked(bytes(process.stdout), secrets)),
+            stderr=await self._blobs.add_bytes(_masked(bytes(process.stderr), secrets)),
             outputs=outputs,
         )
 
@@ -142,7 +175,25 @@ async def _ended(program: Program, process: MemoryProcess) -> tuple[int, str] | 
         code = await program(process)
     except Killed as killed:
         return 128 + killed.number, killed_error(killed.number.name, BLOB_BYTES_MAX)
+    except HungForMemory:
+        error = killed_error(signal.SIGKILL.name, BLOB_BYTES_MAX)
+        squeeze = Squeeze(killed_for_memory=1)
+        limits = process.limits
+        return 128 + signal.SIGKILL, squeezed_error(error, squeeze, limits.memory_bytes, limits.processes)
+    bytes_max = process.limits.output_bytes
+    if bytes_max and len(process.stdout) + len(process.stderr) + _size(process) > bytes_max:
+        return 128 + signal.SIGTERM, too_much_output_error(bytes_max)
     return code, exit_error(code)
+
+
+def _size(process: MemoryProcess) -> int:
+    return sum(map(len, process.files.values()))
+
+
+def _masked(text: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, b"*" * len(secret))
+    return text
 
 
 def _stage(plan: AttemptPlan, process: MemoryProcess) -> str:
@@ -179,5 +230,11 @@ def _select(plan: AttemptPlan, process: MemoryProcess) -> tuple[list[str], str]:
     faults = [
         count_error(len(paths)),
         *(file_error(path, len(process.files[path])) for path in sorted(paths)),
+        *(
+            secret_error(path, name)
+            for path in sorted(paths)
+            for name, value in plan.secrets
+            if value.encode() in process.files[path]
+        ),
     ]
     return sorted(paths), next(filter(None, faults), "")

@@ -3,6 +3,7 @@ them alone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from meshpeer.adapters.executor.groups import group_name, remove_group
 from meshpeer.app.config import Settings
 from meshpeer.app.service_plan import Owner, plan_service
 from meshpeer.app.state import NodeFile
@@ -34,9 +36,10 @@ from meshpeer.runtime.ports import AttemptPlan
 
 LEAVES = "mkdir -m 1700 st; echo made >st/out; chmod 0 st/out; mkdir deep; chmod 0500 deep; (sleep 1000 &)"
 
-def plan(key, script, timeout_s=0):
+def plan(key, script, timeout_s=0, **rest):
     return AttemptPlan(
-        key=key, argv=("sh", "-c", script), env=(), cwd="", staged=(), outputs=("st/",), timeout_s=timeout_s
+        key=key, argv=("sh", "-c", script), env=(), cwd="", staged=(), outputs=("st/",), timeout_s=timeout_s,
+        **rest,
     )
 
 async def main(folder):
@@ -52,6 +55,10 @@ async def main(folder):
         hung = await one.run(plan("hung", "kill -STOP $PPID; sleep 1000", timeout_s=0.2))
         assert hung.error.startswith("timed out"), hung
         assert (await one.run(plan("third", LEAVES))).exit_code == 0
+        # Nobody needs a right to have less.
+        alone = await one.run(plan("alone", "mkdir st; grep -c : /proc/net/dev >st/out", network=False))
+        assert (alone.exit_code, alone.error) == (0, ""), alone
+        assert await blobs.read(alone.outputs[0].digest, 0, 9) == b"1\\n"
         assert not list((scratch / "slot-0/trash").iterdir())
 
 trio.run(main, Path(sys.argv[1]))
@@ -63,6 +70,11 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
     path.chmod(0o711)
     yield path
+    # Without a right to end what hangs a way leaves it behind, and with it the control groups.
+    name = group_name(path / "scratch") if (path / "scratch").exists() else ""
+    for group in Path("/sys/fs/cgroup").rglob(name) if name else ():
+        with contextlib.suppress(FileNotFoundError):
+            remove_group(group)
     shutil.rmtree(path)
 
 

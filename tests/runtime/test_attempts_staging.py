@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 import trio.testing
 
+from meshpeer.adapters.secrets import FileSecrets
 from meshpeer.core.errors import EnvironmentFault, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
@@ -33,7 +35,7 @@ from meshpeer.core.scheduler.messages import (
 )
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.attempts import FETCH_PAUSE_S, FETCH_TRIES, Attempts
-from meshpeer.runtime.ports import BlobRef
+from meshpeer.runtime.ports import BlobRef, Limits
 from meshpeer.sim.executor import MemoryExecutor, MemoryProcess
 from meshpeer.sim.store import MemoryBlobs
 
@@ -64,6 +66,36 @@ async def test_what_runs_is_what_the_spec_says(tmp_path: Path, autojump_clock: C
     env = dict(it.process.env)
     assert (env["COLOUR"], env["MESHPEER_ATTEMPT"]) == ("red", "4")
     assert env["MESHPEER_IDEMPOTENCY_KEY"] == "jtest:paint[1]"
+
+
+async def test_what_confines_a_task_reaches_the_executor(tmp_path: Path, autojump_clock: Clock) -> None:
+    (tmp_path / "secrets.toml").write_text(f'TOKEN = {{value = "open sesame", from = ["{"o" * 32}"]}}')
+    (tmp_path / "secrets.toml").chmod(0o600)
+    async with bench(tmp_path) as it:
+        it.hold(FileSecrets(tmp_path / "secrets.toml"))
+        it.confinement = {"memory_bytes": 2**26, "processes": 7, "network": "none", "secrets": ("TOKEN",)}
+        it.start()
+        await it.end()
+    assert it.process.limits == Limits(memory_bytes=2**26, processes=7)
+    assert not it.process.network
+    assert dict(it.process.env)["TOKEN"] == "open sesame"
+    assert "open sesame" not in repr(it.posted)
+
+
+async def test_secret_that_is_not_for_the_submitter_fails_the_attempt(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    (tmp_path / "secrets.toml").write_text('TOKEN = {value = "open sesame", from = ["alpha"]}')
+    (tmp_path / "secrets.toml").chmod(0o600)
+    async with bench(tmp_path) as it:
+        it.hold(FileSecrets(tmp_path / "secrets.toml"))
+        it.confinement = {"secrets": ("TOKEN",)}
+        it.start()
+        await it.end()
+    (finished,) = it.posted
+    assert isinstance(finished, AttemptFinished)
+    assert finished.offer.error == "this node has no secret 'TOKEN' for jobs of this submitter"
+    assert not it.ran
 
 
 async def test_attempt_is_reported_running_and_then_finished_with_all_that_it_made(
@@ -282,11 +314,16 @@ class Bench:
     liars: set[NodeId] = field(default_factory=set)
     asked: list[NodeId] = field(default_factory=list)
     posted: list[object] = field(default_factory=list)
+    confinement: dict[str, Any] = field(default_factory=dict)
+    held: FileSecrets = field(default_factory=lambda: FileSecrets(Path("/nonexistent")))
     ran: bool = False
     forever: bool = False
     exit_code: int = 0
     broken: EnvironmentFault | None = None
     close: Callable[[], None] = lambda: None
+
+    def hold(self, secrets: FileSecrets) -> None:
+        self.attempts.secrets = secrets
 
     def record(self) -> JobRecord:
         elements = tuple(Element(fields=(("file", name),)) for name in ("a.txt", "b.txt"))
@@ -296,6 +333,7 @@ class Bench:
             array=Array(size=2, elements=elements),
             env=(("COLOUR", "red"),),
             outputs=("out.txt",),
+            **self.confinement,
         )
         return JobRecord(
             job=JOB,
@@ -382,6 +420,8 @@ async def bench(tmp_path: Path, *, files: dict[str, bytes] | None = None) -> Asy
             executor=executor,
             fetch=it.fetch,
             check_job=it.check_job,
+            secrets=it.held,
+            names_of=lambda node: {bytes(node).decode()},
             post=it.posted.append,
             nursery=nursery,
         )

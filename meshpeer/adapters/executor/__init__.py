@@ -1,7 +1,14 @@
 """Runs attempts of commands on this machine: unprivileged, in a scratch folder, killed with the agent."""
 
-from meshpeer.adapters.executor.adapter import ProcessExecutor, check_passable, open_executor
+from meshpeer.adapters.executor.adapter import Bounds, ProcessExecutor, check_passable, open_executor
 from meshpeer.adapters.executor.closed import ClosedExecutor
 from meshpeer.adapters.executor.helper import PROCESSES_MAX
 
-__all__ = ["PROCESSES_MAX", "ClosedExecutor", "ProcessExecutor", "check_passable", "open_executor"]
+__all__ = [
+    "PROCESSES_MAX",
+    "Bounds",
+    "ClosedExecutor",
+    "ProcessExecutor",
+    "check_passable",
+    "open_executor",
+]

@@ -1,11 +1,13 @@
 """The executor: slots, and what one attempt goes through in one.
 
-    wait for a slot -> helper up, folders clean -> inputs staged -> spawned -> ended, all of it dead
-      -> stdout, stderr and outputs stored -> folders cleaned -> slot free
+    wait for a slot -> helper up, folders clean -> inputs staged -> bounded -> spawned
+      -> ended, all of it dead -> stdout, stderr and outputs stored -> folders cleaned -> slot free
 
-Limits, by rlimits on the helper: a file of at most ``BLOB_BYTES_MAX`` (stdout and stderr included: the kernel
-ends the task with SIGXFSZ, where a pipe would cost a copy of everything), no core files, descriptors, and
-with a uid of its own processes. A task leaves nothing behind: what it put into the background dies with it.
+Memory and processes are bounded by the slot's control group, or else by rlimits (``groups``). By rlimits in
+any case: a file of at most ``BLOB_BYTES_MAX`` (stdout and stderr included: the kernel ends the task with
+SIGXFSZ, where a pipe would cost a copy of everything), no core files, descriptors. What an attempt writes in
+all is looked at while it runs (``usage``). A task leaves nothing behind: what it put into the background dies
+with it, and its stderr says so.
 
 It refuses to know what a job is, where inputs come from, and what becomes of an outcome.
 """
@@ -20,46 +22,79 @@ import os
 import signal
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from meshpeer.adapters.executor.clearing import clear_folder
 from meshpeer.adapters.executor.collecting import OutputFault, collect_outputs, store_file
-from meshpeer.adapters.executor.scratch import STREAMS, BadPlan, Scratch, locked_root, translated
-from meshpeer.adapters.executor.spawning import Ended, HelperLost, NotStarted, SpawnHelper
+from meshpeer.adapters.executor.groups import group_name, make_groups, own_hierarchies
+from meshpeer.adapters.executor.helper import PROCESSES_MAX
+from meshpeer.adapters.executor.masking import mask, mask_file, reach
+from meshpeer.adapters.executor.scratch import STREAMS, BadPlan, locked_root, translated
+from meshpeer.adapters.executor.slots import Slot
+from meshpeer.adapters.executor.spawning import Ended, HelperLost, NotStarted, Rlimits, SpawnHelper
+from meshpeer.adapters.executor.usage import LOOK_S, RESERVE_BYTES, Usage
 from meshpeer.adapters.executor.users import claimed_users
 from meshpeer.core.errors import EnvironmentFault, LocalFault
+from meshpeer.core.jobs.cgroups import Hierarchy
 from meshpeer.core.jobs.endings import (
     HELPER_DIED,
+    Squeeze,
+    deaf_error,
+    disk_filled_error,
     exit_error,
     killed_error,
+    left_running_note,
     no_program_error,
+    squeezed_error,
     timed_out_error,
+    too_much_output_error,
 )
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.rules import Fault, output_pattern
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where tasks look for programs. Not the agent's: a virtual environment in root's home is closed to them."""
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
+OUTPUT_BYTES_MAX = 8 * 1024**3
 _BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the node gives to tasks that ask for less or for nothing."""
+
+    memory_bytes: int = 0
+    """All tasks together; 0 for most of the machine's."""
+    output_bytes: int = OUTPUT_BYTES_MAX
+    """stdout, stderr and scratch folder of one attempt; a job may ask for less."""
+    reserve_bytes: int = RESERVE_BYTES
+    """Of the scratch folders' file system: an attempt that leaves less is ended."""
 
 
 @contextlib.asynccontextmanager
 async def open_executor(
-    *, slots: int, scratch_root: Path, blobs: Blobs, uids: range | None, grace_s: float = GRACE_S
+    *,
+    slots: int,
+    scratch_root: Path,
+    blobs: Blobs,
+    uids: range | None,
+    grace_s: float = GRACE_S,
+    bounds: Bounds = Bounds(),
+    hierarchies: Callable[[], tuple[Hierarchy, ...]] = own_hierarchies,
 ) -> AsyncIterator[ProcessExecutor]:
     """Opens ``slots`` slots under ``scratch_root``, which is this executor's alone and is emptied.
 
     ``uids`` holds at least one user per slot, for root; nothing else may run as these (it would be killed).
     They are not used where the agent is not root: tasks then run as its own user, as ``isolation`` tells. One
     helper is started at once, so that what can't work fails here, the others with their slots' first
-    attempts. On leaving, every helper ends.
+    attempts. On leaving, every helper ends. ``hierarchies`` tells where control groups can be made.
 
     Raises ``LocalFault`` for root without enough uids (tasks never run as root) and ``EnvironmentFault``
     where the folder can't be used or the user not be changed.
@@ -71,8 +106,16 @@ async def open_executor(
             check_passable(scratch_root)
         with translated(scratch_root):
             await clear_folder(scratch_root)
+        groups = await trio.to_thread.run_sync(
+            make_groups, group_name(scratch_root), slots, bounds.memory_bytes, hierarchies()
+        )
+        places = zip(users, groups.slots, strict=True)
         executor = ProcessExecutor(
-            [Slot(scratch_root, index, uid) for index, uid in enumerate(users)], blobs, grace_s
+            [Slot(scratch_root, index, uid, group) for index, (uid, group) in enumerate(places)],
+            blobs,
+            grace_s,
+            bounds,
+            _gaps(groups.gap, own_users=users[0] is not None),
         )
         try:
             await executor.warm_up()
@@ -80,53 +123,24 @@ async def open_executor(
         finally:
             with trio.CancelScope(shield=True):
                 await executor.close()
-
-
-class Slot:
-    """A place for one attempt at a time: a user, a folder and a helper."""
-
-    def __init__(self, root: Path, index: int, uid: int | None) -> None:
-        self.index = index
-        self.uid = uid
-        self.scratch = Scratch(root, index, uid)
-        self._helper: SpawnHelper | None = None
-
-    def __lt__(self, other: Slot) -> bool:
-        return self.index < other.index
-
-    async def helper(self) -> SpawnHelper:
-        """Returns the running helper, or starts one; raises ``EnvironmentFault``."""
-        if self._helper is None or not self._helper.alive:
-            await self.replace_helper()
-        assert self._helper is not None
-        return self._helper
-
-    async def replace_helper(self) -> None:
-        """Ends a helper that failed, and what it ran: with a uid of its own that is the new one's first
-        act."""
-        lost, self._helper = self._helper, None
-        if lost is not None:
-            await lost.kill()
-        self._helper = await SpawnHelper.start(self.uid)
-
-    async def close(self) -> None:
-        if self._helper is not None:
-            await self._helper.close()
-            self._helper = None
-        with contextlib.suppress(OSError):  # emptied again when it is next opened
-            await self.scratch.remove()
+                await trio.to_thread.run_sync(groups.remove)
 
 
 class ProcessExecutor:
     """Implements ``runtime.ports.Executor``."""
 
-    def __init__(self, slots: list[Slot], blobs: Blobs, grace_s: float) -> None:
+    def __init__(
+        self, slots: list[Slot], blobs: Blobs, grace_s: float, bounds: Bounds, gaps: tuple[Gap, ...]
+    ) -> None:
         self._all = slots
         self._free = list(slots)
         self._vacancy = trio.Semaphore(len(slots))
         self._running: dict[str, Slot | None] = {}
+        self._masks: dict[str, tuple[bytes, ...]] = {}
         self._blobs = blobs
         self._grace_s = grace_s
+        self._bounds = bounds
+        self.gaps = gaps
 
     @property
     def slots(self) -> int:
@@ -158,17 +172,23 @@ class ProcessExecutor:
                 finally:
                     self._running[plan.key] = None
                     with trio.CancelScope(shield=True):
-                        await slot.scratch.clean()
+                        await slot.clean()
                     heapq.heappush(self._free, slot)
         finally:
             del self._running[plan.key]
+            self._masks.pop(plan.key, None)
 
     def log(self, key: str, stream: str, offset: int, length: int) -> bytes | None:
         """Reads what a running attempt has written so far; raises ``LocalFault`` for another stream."""
         if stream not in STREAMS or offset < 0 or length < 0:
             raise LocalFault(f"no {stream!r} from {offset}", "stdout or stderr, from 0 on")
         slot = self._running.get(key)
-        return None if slot is None else slot.scratch.read(stream, offset, length)
+        if slot is None:
+            return None
+        secrets = self._masks.get(key, ())
+        before = min(offset, reach(secrets))
+        seen = slot.scratch.read(stream, offset - before, before + length + reach(secrets))
+        return mask(seen, secrets)[before : before + length]
 
     async def warm_up(self) -> None:
         """Starts the first slot's helper; raises ``EnvironmentFault``."""
@@ -181,24 +201,25 @@ class ProcessExecutor:
                 nursery.start_soon(slot.close)
 
     async def _run(self, slot: Slot, plan: AttemptPlan) -> AttemptOutcome:
-        helper = await slot.helper()
         await slot.scratch.prepare()
+        self._masks[plan.key] = tuple(value.encode("utf-8", "replace") for _, value in plan.secrets)
         self._running[plan.key] = slot
         started = time.time()
         exit_code: int | None = None
         error = ""
         outputs: tuple[FileRef, ...] = ()
         try:
+            helper = await slot.helper(network=plan.network)
             patterns = _checked_patterns(plan)
             folder = await slot.scratch.stage(plan.staged, plan.cwd)
             started = time.time()
             exit_code, error = await self._execute(slot, helper, plan, folder)
             if not error and patterns:
-                outputs = await self._collect(slot, patterns)
+                outputs = await self._collect(slot, plan, patterns)
         except (BadPlan, OutputFault) as fault:
             error = str(fault)
         finished = time.time()
-        stdout, stderr = [await self._store_log(slot, stream) for stream in STREAMS]
+        stdout, stderr = [await self._store_log(slot, plan, stream) for stream in STREAMS]
         return AttemptOutcome(
             exit_code=exit_code,
             error=error,
@@ -213,57 +234,112 @@ class ProcessExecutor:
         self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, folder: Path
     ) -> tuple[int | None, str]:
         """Runs the process to its end and returns exit code and error; then nothing of it is left."""
+        limits = self._limits_of(plan)
+        rlimits = await slot.limit(limits.memory_bytes, limits.processes, limits.output_bytes)
+        before = slot.group.squeeze()
         try:
-            await self._spawn(slot, helper, plan, folder)
-            ended = await helper.ended_within(plan.timeout_s or math.inf)
+            await self._spawn(slot, helper, plan, folder, rlimits)
+            ended, reason = await self._ended(slot, helper, plan, limits)
         except HelperLost:
+            squeeze = _since(before, slot)
             with trio.CancelScope(shield=True):
                 await slot.replace_helper()
+            # Once all of its task is dead and memory still full, the kernel turns to the helper.
+            if squeeze.killed_for_memory:
+                error = killed_error(signal.SIGKILL.name, BLOB_BYTES_MAX)
+                return 128 + signal.SIGKILL, self._squeezed(error, squeeze, limits)
             return None, HELPER_DIED
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await self._stop(slot, helper)
             raise
-        if ended is not None:
-            return _read_end(plan, ended)
-        with trio.CancelScope(shield=True):
-            ended = await self._stop(slot, helper)
-        exit_code = None if ended is None else _read_end(plan, ended)[0]
-        return exit_code, timed_out_error(plan.timeout_s)
+        exit_code: int | None
+        if reason:
+            with trio.CancelScope(shield=True):
+                ended, killed = await self._stop(slot, helper)
+            exit_code = None if ended is None else _read_end(plan, ended, rlimits)[0]
+            error = deaf_error(reason, self._grace_s) if killed else reason
+        else:
+            assert ended is not None
+            exit_code, error = _read_end(plan, ended, rlimits)
+            if isinstance(ended, Ended) and ended.left_running:
+                slot.scratch.add(STREAMS[1], left_running_note(ended.left_running).encode())
+        return exit_code, self._squeezed(error, _since(before, slot), limits)
 
-    async def _stop(self, slot: Slot, helper: SpawnHelper) -> Ended | NotStarted | None:
+    async def _ended(
+        self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, limits: Limits
+    ) -> tuple[Ended | NotStarted | None, str]:
+        """Waits for the end of the process, or for a reason to end it."""
+        ends_at = trio.current_time() + (plan.timeout_s or math.inf)
+        usage: Usage | None = None
+        while True:
+            left_s = ends_at - trio.current_time()
+            ended = await helper.ended_within(min(left_s, LOOK_S))
+            if ended is not None:
+                return ended, ""
+            if left_s <= LOOK_S:
+                return None, timed_out_error(plan.timeout_s)
+            if usage is None:  # most attempts are over before
+                usage = slot.usage(limits.output_bytes, self._bounds.reserve_bytes)
+            if await usage.exceeds():
+                return None, too_much_output_error(limits.output_bytes)
+            if await usage.fills_the_disk():
+                return None, disk_filled_error(self._bounds.reserve_bytes)
+
+    @staticmethod
+    def _squeezed(error: str, squeeze: Squeeze, limits: Limits) -> str:
+        return squeezed_error(error, squeeze, limits.memory_bytes, limits.processes)
+
+    def _limits_of(self, plan: AttemptPlan) -> Limits:
+        asked, most = plan.limits, self._bounds.output_bytes
+        return Limits(
+            memory_bytes=asked.memory_bytes,
+            processes=min(asked.processes or PROCESSES_MAX, PROCESSES_MAX),
+            output_bytes=min(asked.output_bytes or most, most),
+        )
+
+    async def _stop(self, slot: Slot, helper: SpawnHelper) -> tuple[Ended | NotStarted | None, bool]:
+        """Ends the process; returns how it ended, and whether SIGTERM was not enough."""
         try:
             return await helper.stop(self._grace_s)
         except HelperLost:
             await slot.replace_helper()
-            return None
+            return None, False
 
-    async def _spawn(self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, folder: Path) -> None:
+    async def _spawn(
+        self, slot: Slot, helper: SpawnHelper, plan: AttemptPlan, folder: Path, rlimits: Rlimits
+    ) -> None:
         env = {
             "PATH": PATH,
             "HOME": str(slot.scratch.work),
             "TMPDIR": str(slot.scratch.tmp),
             "LANG": "C.UTF-8",
             **dict(plan.env),
+            **dict(plan.secrets),
         }
         stdout = slot.scratch.writer("stdout")
         try:
             stderr = slot.scratch.writer("stderr")
             try:
-                await helper.spawn(plan.argv, env, folder, stdout=stdout, stderr=stderr)
+                await helper.spawn(plan.argv, env, folder, stdout=stdout, stderr=stderr, rlimits=rlimits)
             finally:
                 os.close(stderr)
         finally:
             os.close(stdout)
 
-    async def _store_log(self, slot: Slot, stream: str) -> BlobRef:
-        return await store_file(slot.scratch.descriptor(stream), slot.scratch.size(stream), self._blobs)
+    async def _store_log(self, slot: Slot, plan: AttemptPlan, stream: str) -> BlobRef:
+        descriptor, secrets = slot.scratch.descriptor(stream), self._masks[plan.key]
+        if secrets:
+            with translated(slot.scratch.folder):
+                await trio.to_thread.run_sync(mask_file, descriptor, secrets)
+        return await store_file(descriptor, slot.scratch.size(stream), self._blobs)
 
-    async def _collect(self, slot: Slot, patterns: list[str]) -> tuple[FileRef, ...]:
+    async def _collect(self, slot: Slot, plan: AttemptPlan, patterns: list[str]) -> tuple[FileRef, ...]:
+        secrets = [(name, value.encode("utf-8", "replace")) for name, value in plan.secrets]
         with translated(slot.scratch.folder):
             work = slot.scratch.open_work()
         try:
-            return await collect_outputs(work, patterns, slot.uid, self._blobs)
+            return await collect_outputs(work, patterns, slot.uid, self._blobs, secrets)
         finally:
             os.close(work)
 
@@ -285,17 +361,34 @@ def _checked_patterns(plan: AttemptPlan) -> list[str]:
             raise BadPlan(f"output: {pattern.what}")
     if not plan.argv:
         raise BadPlan("there is no command")
-    texts = (*plan.argv, *(text for pair in plan.env for text in pair))
-    if any("\0" in text for text in texts) or any("=" in name or not name for name, _ in plan.env):
+    pairs = (*plan.env, *plan.secrets)
+    texts = (*plan.argv, *(text for pair in pairs for text in pair))
+    if any("\0" in text for text in texts) or any("=" in name or not name for name, _ in pairs):
         raise BadPlan("an argument or variable can't be given to a process")
     return [pattern for pattern in patterns if isinstance(pattern, str)]
 
 
-def _read_end(plan: AttemptPlan, ended: Ended | NotStarted) -> tuple[int | None, str]:
+def _gaps(about_groups: Gap | None, *, own_users: bool) -> tuple[Gap, ...]:
+    shared = Gap(
+        what="tasks run as this node's own user, and can read its keys",
+        hint="run the node as root, or set accept = false under [jobs]",
+    )
+    return (*(() if own_users else (shared,)), *(() if about_groups is None else (about_groups,)))
+
+
+def _since(before: Squeeze, slot: Slot) -> Squeeze:
+    now = slot.group.squeeze()
+    return Squeeze(
+        killed_for_memory=now.killed_for_memory - before.killed_for_memory,
+        forks_refused=now.forks_refused - before.forks_refused,
+    )
+
+
+def _read_end(plan: AttemptPlan, ended: Ended | NotStarted, rlimits: Rlimits) -> tuple[int | None, str]:
     """Returns exit code and error; raises ``EnvironmentFault`` where the machine is to blame."""
     if isinstance(ended, Ended):
         if ended.signal:
-            return ended.exit_code, killed_error(_signal_name(ended.signal), BLOB_BYTES_MAX)
+            return ended.exit_code, killed_error(_signal_name(ended.signal), rlimits.file_bytes)
         return ended.exit_code, exit_error(ended.exit_code)
     if ended.errno in _BUSY or ended.stage == "folder":
         raise EnvironmentFault(

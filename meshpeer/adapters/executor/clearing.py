@@ -28,6 +28,12 @@ async def clear_folder(folder: Path) -> None:
         await trio.to_thread.run_sync(_clear, folder, None)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it, however long that takes; raises ``OSError``."""
+    _clear(folder, None)
+    folder.rmdir()
+
+
 def _clear(folder: Path, entries_max: int | None) -> bool:
     token = os.urandom(8).hex()
     fresh = (f".{token}-{number}" for number in itertools.count())

@@ -4,7 +4,7 @@ right to change to one."""
 from __future__ import annotations
 
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, Gap
 
 
 class ClosedExecutor:
@@ -12,6 +12,7 @@ class ClosedExecutor:
 
     slots = 0
     isolation = "none: this node runs no tasks"
+    gaps: tuple[Gap, ...] = ()
 
     async def run(self, plan: AttemptPlan) -> AttemptOutcome:
         """Raises ``LocalFault``: its scheduler takes no work."""

@@ -16,9 +16,17 @@ from pathlib import Path
 
 import trio
 
+from meshpeer.adapters.executor.masking import holds_secret
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.jobs.model import FileRef
-from meshpeer.core.jobs.outputs import count_error, file_error, has_wildcard, missing_error, name_selected
+from meshpeer.core.jobs.outputs import (
+    count_error,
+    file_error,
+    has_wildcard,
+    missing_error,
+    name_selected,
+    secret_error,
+)
 from meshpeer.core.jobs.rules import shown
 from meshpeer.runtime.ports import BlobRef, Blobs
 
@@ -35,19 +43,29 @@ class OutputFault(Exception):
 
 
 async def collect_outputs(
-    work: int, patterns: Sequence[str], uid: int | None, blobs: Blobs
+    work: int,
+    patterns: Sequence[str],
+    uid: int | None,
+    blobs: Blobs,
+    secrets: Sequence[tuple[str, bytes]] = (),
 ) -> tuple[FileRef, ...]:
     """Stores the files that the patterns select in the open folder, and returns them sorted by path.
 
-    Nothing is stored unless every pattern selects a file. Raises ``OutputFault``; ``StoreFailed`` where the
-    disk fails.
+    Nothing is stored unless every pattern selects a file, and none of these holds the value of a secret.
+    Raises ``OutputFault``; ``StoreFailed`` where the disk fails.
     """
     if all("/" not in pattern and not has_wildcard(pattern) for pattern in patterns):
         paths = _select(work, patterns)
     else:  # a task may have filled a folder with a million names
         paths = await trio.to_thread.run_sync(_select, work, patterns)
     for path in paths:
-        os.close(_open_file(work, path, uid)[0])
+        descriptor, _ = _open_file(work, path, uid)
+        try:
+            name = await trio.to_thread.run_sync(holds_secret, descriptor, secrets) if secrets else ""
+        finally:
+            os.close(descriptor)
+        if name:
+            raise OutputFault(secret_error(path, name))
     return tuple([await _store(work, path, uid, blobs) for path in paths])
 
 

@@ -26,6 +26,7 @@ import trio
 from meshpeer.adapters.executor.clearing import clear_folder
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.jobs.rules import Fault, relative_path
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.runtime.ports import StagedFile
 
 STREAMS = ("stdout", "stderr")
@@ -85,6 +86,13 @@ class Scratch:
 
     def size(self, stream: str) -> int:
         return os.fstat(self._kept[stream]).st_size
+
+    def add(self, stream: str, text: bytes) -> None:
+        """Appends a word of the executor's own, where there is room for it."""
+        size = self.size(stream)
+        if size + len(text) <= BLOB_BYTES_MAX:
+            with translated(self.folder):
+                os.pwrite(self._kept[stream], text, size)
 
     async def prepare(self) -> None:
         """Makes whatever is not there in the state in which a task may find it; raises

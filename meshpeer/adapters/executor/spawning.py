@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from meshpeer.adapters.executor import helper as program
+from meshpeer.adapters.executor.groups import NO_GROUP, SlotGroup
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 
@@ -40,6 +41,8 @@ class Ended:
 
     exit_code: int
     signal: int
+    left_running: int = 0
+    """Processes that had to be killed when the task's own had ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,19 @@ class NotStarted:
 
     stage: str
     errno: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimits:
+    """What bounds a task where no control group does; 0 for nothing narrower than the helper's own."""
+
+    address_space_bytes: int = 0
+    processes: int = 0
+    file_bytes: int = 0
+
+
+class NetworkKept(Exception):
+    """This machine does not let tasks out of its network: the text says why."""
 
 
 class HelperLost(Exception):
@@ -64,8 +80,11 @@ class SpawnHelper:
         self._task_pid = 0
 
     @classmethod
-    async def start(cls, uid: int | None) -> SpawnHelper:
-        """Starts a helper as ``uid`` (None: as the agent's own user); raises ``EnvironmentFault``.
+    async def start(
+        cls, uid: int | None, group: SlotGroup = NO_GROUP, *, network: bool = True
+    ) -> SpawnHelper:
+        """Starts a helper as ``uid`` (None: as the agent's own user) in a control group; raises
+        ``EnvironmentFault``, and ``NetworkKept`` where it shall have no ``network``, which can't be.
 
         With a uid of its own it first kills whatever runs as that user.
         """
@@ -73,7 +92,7 @@ class SpawnHelper:
         ours.setblocking(False)
         with theirs, _memory_file(_code()) as code:
             command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT]
-            numbers = (theirs.fileno(), -1 if uid is None else uid, BLOB_BYTES_MAX, code)
+            numbers = (theirs.fileno(), -1 if uid is None else uid, BLOB_BYTES_MAX, code, int(network))
             try:
                 process = await trio.lowlevel.open_process(
                     [*command, *map(str, numbers)],
@@ -90,6 +109,8 @@ class SpawnHelper:
                 raise EnvironmentFault(f"the spawn helper did not start: {error.strerror}") from error
         started = cls(process, ours, uid)
         try:
+            if group.held:
+                await trio.to_thread.run_sync(_enter, group, process.pid)
             await started._greet()
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -102,7 +123,14 @@ class SpawnHelper:
         return self._process.returncode is None
 
     async def spawn(
-        self, argv: Sequence[str], env: Mapping[str, str], folder: Path, *, stdout: int, stderr: int
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        stdout: int,
+        stderr: int,
+        rlimits: Rlimits = Rlimits(),
     ) -> None:
         """Hands over a task; ``ended`` tells how it went. Raises ``HelperLost``."""
         self._task_pid = 0
@@ -110,6 +138,7 @@ class SpawnHelper:
             os.fsencode(folder),
             [os.fsencode(one) for one in argv],
             {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+            (rlimits.address_space_bytes, rlimits.processes, rlimits.file_bytes),
         )
         if len(task) < program.MESSAGE_BYTES_MAX:
             await self._send(b"R" + task, stdout, stderr)
@@ -129,8 +158,8 @@ class SpawnHelper:
         ``HelperLost``."""
         while True:
             match (await self._receive()).split():
-                case ["ended", status]:
-                    return _parse_status(_number(status))
+                case ["ended", status, killed]:
+                    return _parse_status(_number(status), _number(killed))
                 case ["failed", stage, number]:
                     return NotStarted(stage=stage, errno=_number(number))
                 case ["pid", number]:
@@ -138,8 +167,9 @@ class SpawnHelper:
                 case _:
                     raise HelperLost
 
-    async def stop(self, grace_s: float) -> Ended | NotStarted:
+    async def stop(self, grace_s: float) -> tuple[Ended | NotStarted, bool]:
         """Ends the task: SIGTERM to its group, after ``grace_s`` SIGKILL to all of it. Bounded in time.
+        Says, too, whether it came to the second.
 
         Raises ``HelperLost`` where the helper does not answer even then (a task may stop its own user's
         processes).
@@ -148,7 +178,7 @@ class SpawnHelper:
             await self._send(request)
             ended = await self.ended_within(patience_s)
             if ended is not None:
-                return ended
+                return ended, request == b"K"
         raise HelperLost
 
     async def close(self) -> None:
@@ -179,6 +209,8 @@ class SpawnHelper:
             raise EnvironmentFault(
                 "the spawn helper did not start", f"see whether `{sys.executable} -I -S -c pass` works"
             ) from error
+        if word == "kept":
+            raise NetworkKept(reason)
         if word != "ready":
             raise EnvironmentFault(
                 f"the spawn helper can't become {self._user}: {reason}",
@@ -213,6 +245,17 @@ class SpawnHelper:
         return reply.decode("utf-8", "replace")
 
 
+def _enter(group: SlotGroup, pid: int) -> None:
+    try:
+        group.enter(pid)
+    except ProcessLookupError:  # it has ended, which the greeting will show
+        pass
+    except OSError as error:
+        raise EnvironmentFault(
+            f"a task can't be put into its control group: {error.strerror}", "restart the agent"
+        ) from error
+
+
 @functools.cache
 def _code() -> bytes:
     """Returns the helper, compiled: compiling itself would cost each helper a megabyte for life.
@@ -237,12 +280,14 @@ def _memory_file(content: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _parse_status(status: int) -> Ended:
+def _parse_status(status: int, left_running: int) -> Ended:
     try:
         code = os.waitstatus_to_exitcode(status)
     except ValueError as error:
         raise HelperLost from error
-    return Ended(exit_code=code, signal=0) if code >= 0 else Ended(exit_code=128 - code, signal=-code)
+    if code >= 0:
+        return Ended(exit_code=code, signal=0, left_running=left_running)
+    return Ended(exit_code=128 - code, signal=-code, left_running=left_running)
 
 
 def _number(text: str) -> int:

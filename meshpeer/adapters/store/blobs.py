@@ -51,6 +51,7 @@ def open_blobs(folder: Path) -> FileBlobs:
     with _translated(folder):
         incoming = folder / "incoming"
         incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # tasks pass through the folder above, and have no business here
         for leftover in incoming.iterdir():
             leftover.unlink()
         _make_shelves(folder)

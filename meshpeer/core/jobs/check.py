@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from meshpeer.core.jobs import rules
+from meshpeer.core.jobs.confinement import check_confinement
 from meshpeer.core.jobs.located import FieldPath
 from meshpeer.core.jobs.model import Array, FileRef, JobSpec, TaskSpec
 from meshpeer.core.jobs.nearest import did_you_mean
@@ -102,9 +103,10 @@ def _check_task(task: TaskSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
         fault = normal if isinstance(normal, Fault) else _unless_same(normal, pattern)
         yield from _located((*at, "outputs", position), fault)
     yield from _too_many((*at, "outputs"), len(task.outputs), rules.OUTPUTS_MAX)
-    yield from _located((*at, "retries"), number_fault(task.retries, 0, rules.RETRIES_MAX))
-    yield from _located((*at, "timeout"), number_fault(task.timeout_ms, 0, rules.TIMEOUT_MS_MAX))
-    yield from _located((*at, "resources", "cpu"), number_fault(task.cpu, 1, rules.CPU_MAX))
+    yield from _located((*at, "retries"), rules.number_fault(task.retries, 0, rules.RETRIES_MAX))
+    yield from _located((*at, "timeout"), rules.number_fault(task.timeout_ms, 0, rules.TIMEOUT_MS_MAX))
+    yield from _located((*at, "resources", "cpu"), rules.number_fault(task.cpu, 1, rules.CPU_MAX))
+    yield from check_confinement(task, at, _fields_of(task))
 
 
 def _check_run(task: TaskSpec, at: FieldPath, unread: Collection[FieldPath]) -> Iterator[SpecError]:
@@ -299,12 +301,6 @@ def _cycles(tasks: dict[str, TaskSpec]) -> Iterator[tuple[str, ...]]:
 
 def _known_needs(tasks: dict[str, TaskSpec], name: str) -> Iterator[str]:
     return (need.task for need in tasks[name].needs if need.task in tasks and need.task != name)
-
-
-def number_fault(number: int, least: int, most: int) -> Fault | None:
-    if not least <= number <= most:
-        return Fault(f"{number} is out of range", f"{least} to {most:,}")
-    return None
 
 
 def _normal_path_fault(path: str) -> Fault | None:

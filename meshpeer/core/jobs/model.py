@@ -64,6 +64,16 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     cpu: int = 1
     outputs: tuple[str, ...] = ()
     """Paths, glob patterns, or folders (with a trailing slash), relative to the scratch folder."""
+    memory_bytes: int = 0
+    """0 for no limit of its own: what the node gives to all tasks together bounds it."""
+    processes: int = 0
+    """Processes and threads at once; 0 for ``rules.PROCESSES_MAX``."""
+    output_bytes: int = 0
+    """Of stdout, stderr and all that stands in the scratch folder, together; 0 for the node's own limit."""
+    network: str = "host"
+    """One of ``rules.NETWORKS``; ``none`` is a network namespace with nothing but a loopback."""
+    secrets: tuple[str, ...] = ()
+    """Names alone: each worker has values of its own, in its own file."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,3 +61,8 @@ def count_error(count: int) -> str:
     if count > OUTPUT_FILES_MAX:
         return f"the outputs are more than {OUTPUT_FILES_MAX:,} files"
     return ""
+
+
+def secret_error(path: str, secret: str) -> str:
+    """Returns the error of an output that holds the value of a secret."""
+    return f"output {shown(path)} holds the secret {secret}, and was not kept"

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence, kind_of
 from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.jobs.problems import SpecError
-from meshpeer.core.jobs.rules import Fault, duration_ms, shown
+from meshpeer.core.jobs.rules import Fault, duration_ms, shown, size_bytes
 
 Value = TypeVar("Value")
 
@@ -109,6 +109,17 @@ class Reader:
         if text is None or text == "none":
             return None if text is None else 0
         return self.sound(duration_ms(text), node, path)
+
+    def size(self, node: Located, path: FieldPath) -> int | None:
+        """Reads a size such as ``512MiB``, in bytes; ``none`` is 0, no limit."""
+        value = node.value if isinstance(node, Scalar) else None
+        if type(value) is int:
+            self.reject(path, node, f"{value} has no unit", f"write {value}MiB, or another of KiB and GiB")
+            return None
+        text = self.text(node, path)
+        if text is None or text == "none":
+            return None if text is None else 0
+        return self.sound(size_bytes(text), node, path)
 
     def items(self, node: Located, path: FieldPath, hint: str) -> tuple[Located, ...]:
         """Reads a list; returns no items for anything else."""

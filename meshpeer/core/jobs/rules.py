@@ -30,6 +30,16 @@ FIELD_VALUE_BYTES_MAX = 4_096
 PATH_BYTES_MAX = 1_024
 PATH_PART_BYTES_MAX = 255
 """One name in a path (NAME_MAX of the usual Linux file systems)."""
+MEMORY_BYTES_MIN = 16 * 1024**2
+"""Below, many an interpreter does not start."""
+OUTPUT_BYTES_MIN = 4 * 1024
+SIZE_BYTES_MAX = 2**50
+"""A pebibyte; more is a slip of the unit."""
+PROCESSES_MAX = 512
+"""Processes and threads of a task at once."""
+SECRETS_MAX = 64
+NO_NETWORK = "none"
+NETWORKS = ("host", NO_NETWORK)
 
 OWN_FIELDS = ("index", "job", "task", "attempt")
 """What every task knows of itself, in ``${...}`` and as environment variables."""
@@ -39,6 +49,8 @@ _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DURATION = re.compile(r"([1-9][0-9]{0,11})(ms|s|m|h)")
+_SIZE = re.compile(r"([1-9][0-9]{0,15})(B|KiB|MiB|GiB|TiB)")
+_UNIT_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -83,6 +95,14 @@ def env_name_fault(name: str) -> Fault | None:
     if not _ENV_NAME.fullmatch(name):
         return Fault(f"{shown(name)} is no variable name", "letters, digits and '_', no digit first")
     return None
+
+
+def secret_name_fault(name: str) -> Fault | None:
+    """Judges the name of a secret, which is the variable that a task finds it in."""
+    fault = env_name_fault(name)
+    if fault is None and len(name) > TASK_NAME_CHARACTERS_MAX:
+        return Fault(f"{shown(name)} is no name of a secret", f"up to {TASK_NAME_CHARACTERS_MAX} characters")
+    return fault
 
 
 def text_fault(text: str, *, bytes_max: int) -> Fault | None:
@@ -143,6 +163,30 @@ def duration_ms(text: str) -> int | Fault:
     if duration > TIMEOUT_MS_MAX:
         return Fault(f"{text} is more than a year", "leave it out for no limit")
     return duration
+
+
+def size_bytes(text: str) -> int | Fault:
+    """Parses ``512MiB`` or ``2GiB`` to bytes."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return Fault(f"{shown(text)} is no size", "write a number and KiB, MiB or GiB, such as 512MiB")
+    size = int(match[1]) * _UNIT_BYTES[match[2]]
+    if size > SIZE_BYTES_MAX:
+        return Fault(f"{text} is more than any machine has", "leave it out for no limit of its own")
+    return size
+
+
+def size_text(size: int, gap: str = "") -> str:
+    """Returns a size as it would be written in a job file, in the largest unit that divides it; in a sentence
+    with a ``gap``."""
+    unit = next(unit for unit in reversed(_UNIT_BYTES) if size % _UNIT_BYTES[unit] == 0)
+    return f"{size // _UNIT_BYTES[unit]}{gap}{unit}"
+
+
+def number_fault(number: int, least: int, most: int) -> Fault | None:
+    if not least <= number <= most:
+        return Fault(f"{number} is out of range", f"{least} to {most:,}")
+    return None
 
 
 def shown(text: str) -> str:

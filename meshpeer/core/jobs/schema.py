@@ -42,6 +42,11 @@ def job_schema() -> dict[str, Json]:
                 "description": "What a task takes while it runs.",
                 **_object(_RESOURCES),
             },
+            "limits": {
+                "description": "What a task may take before it is ended, or refused more.",
+                **_object(_LIMITS),
+            },
+            "size": {"type": "string", "pattern": "^([1-9][0-9]{0,15}(B|KiB|MiB|GiB|TiB)|none)$"},
             "env": {
                 "type": "object",
                 "maxProperties": rules.ENV_MAX,
@@ -212,7 +217,26 @@ _COMMON: dict[str, Json] = {
         "default": "none",
         "examples": ["90s", "10m", "2h"],
     },
-    "resources": {"$ref": "#/$defs/resources", "examples": [{"cpu": 2}]},
+    "resources": {"$ref": "#/$defs/resources", "examples": [{"cpu": 2, "memory": "512MiB"}]},
+    "limits": {"$ref": "#/$defs/limits", "examples": [{"processes": 64, "output": "1GiB"}]},
+    "network": {
+        "description": (
+            "host is the node's own network; none leaves the task a loopback of its own and nothing else."
+        ),
+        "type": "string",
+        "enum": list(rules.NETWORKS),
+        "default": rules.NETWORKS[0],
+    },
+    "secrets": {
+        "description": (
+            "Names of secrets that the task gets as variables of the same names, from the file of each node "
+            "that runs it. A node that has none of that name, or not for this submitter, fails the attempt."
+        ),
+        "type": "array",
+        "maxItems": rules.SECRETS_MAX,
+        "items": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        "examples": [["API_TOKEN"]],
+    },
 }
 _NEED: dict[str, Json] = {
     "task": {
@@ -232,5 +256,32 @@ _RESOURCES: dict[str, Json] = {
         "minimum": 1,
         "maximum": rules.CPU_MAX,
         "default": 1,
+    },
+    "memory": {
+        "description": (
+            "What the task's processes may use together, 16MiB or more; a process that asks for more is "
+            "killed. none: as much as its node has for all tasks."
+        ),
+        "$ref": "#/$defs/size",
+        "default": "none",
+        "examples": ["512MiB", "4GiB"],
+    },
+}
+_LIMITS: dict[str, Json] = {
+    "processes": {
+        "description": "Processes and threads at once; more can't be started.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": rules.PROCESSES_MAX,
+        "default": rules.PROCESSES_MAX,
+    },
+    "output": {
+        "description": (
+            "What stdout, stderr and all files in the scratch folder may come to, together, 4KiB or more; "
+            "beyond that the task is ended. none: the node's own limit ([jobs] output_bytes_max)."
+        ),
+        "$ref": "#/$defs/size",
+        "default": "none",
+        "examples": ["256MiB", "2GiB"],
     },
 }

@@ -13,6 +13,7 @@ from typing import TypeVar
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.arrays import read_array
 from meshpeer.core.jobs.check import check_job
+from meshpeer.core.jobs.confinement import UNSAID, Confinement, read_confinement
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
 from meshpeer.core.jobs.problems import SpecError, sorted_errors
@@ -20,18 +21,17 @@ from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
 
 JOB_FIELDS = ("name", "files", "defaults", "tasks")
-DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources")
-TASK_FIELDS = ("run", "needs", "array", "env", "cwd", "retries", "timeout", "resources", "outputs")
+DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources", "limits", "network", "secrets")
+TASK_FIELDS = ("run", "needs", "array", *DEFAULTS_FIELDS, "outputs")
 NEED_FIELDS = ("task", "into")
-RESOURCE_FIELDS = ("cpu",)
+RESOURCE_FIELDS = ("cpu", "memory")
 
-JOB_FIELDS_LATER = ("webhooks", "on_complete", "on_failure", "priority", "group", "secrets", "inputs")
+JOB_FIELDS_LATER = ("webhooks", "on_complete", "on_failure", "priority", "group", "inputs")
 TASK_FIELDS_LATER = (
     "webhook",
     "python",
     "where",
     "priority",
-    "secrets",
     "keep",
     "inputs",
     "backoff",
@@ -40,7 +40,7 @@ TASK_FIELDS_LATER = (
     "group",
     "crash_limit",
 )
-RESOURCE_FIELDS_LATER = ("gpu", "memory", "disk")
+RESOURCE_FIELDS_LATER = ("gpu", "disk")
 
 Chosen = TypeVar("Chosen")
 
@@ -75,6 +75,8 @@ class _Common:
     retries: int | None = None
     timeout_ms: int | None = None
     cpu: int | None = None
+    memory_bytes: int | None = None
+    confinement: Confinement = UNSAID
 
 
 def parse_job(document: Located) -> ParsedJob:
@@ -122,6 +124,7 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         reader.rejected.add((*at, "run"))
     array = read_array(reader, fields["array"], (*at, "array")) if "array" in fields else None
     common = _read_common(reader, fields, at)
+    confinement = common.confinement.over(defaults.confinement)
     return TaskSpec(
         name=name,
         argv=argv,
@@ -134,6 +137,11 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         timeout_ms=_first(common.timeout_ms, defaults.timeout_ms, 0),
         cpu=_first(common.cpu, defaults.cpu, 1),
         outputs=_read_outputs(reader, fields["outputs"], (*at, "outputs")) if "outputs" in fields else (),
+        memory_bytes=_first(common.memory_bytes, defaults.memory_bytes, 0),
+        processes=confinement.processes or 0,
+        output_bytes=confinement.output_bytes or 0,
+        network=confinement.network or rules.NETWORKS[0],
+        secrets=confinement.secrets or (),
     )
 
 
@@ -187,12 +195,15 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
 def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _Common:
     """Reads the fields that ``defaults`` and tasks share."""
     cpu: int | None = None
+    memory: int | None = None
     if "resources" in fields:
         path: FieldPath = (*at, "resources")
-        hint = "write {cpu: 1}"
+        hint = "write {cpu: 1, memory: 512MiB}"
         found = reader.fields(fields["resources"], path, RESOURCE_FIELDS, RESOURCE_FIELDS_LATER, hint)
         if "cpu" in found:
             cpu = reader.whole_number(found["cpu"], (*path, "cpu"), 1, rules.CPU_MAX)
+        if "memory" in found:
+            memory = reader.size(found["memory"], (*path, "memory"))
     return _Common(
         env=_read_env(reader, fields["env"], (*at, "env")) if "env" in fields else (),
         cwd=_read_path(reader, fields["cwd"], (*at, "cwd")) if "cwd" in fields else None,
@@ -201,6 +212,8 @@ def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _
         else None,
         timeout_ms=reader.duration(fields["timeout"], (*at, "timeout")) if "timeout" in fields else None,
         cpu=cpu,
+        memory_bytes=memory,
+        confinement=read_confinement(reader, fields, at),
     )
 
 

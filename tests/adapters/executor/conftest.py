@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import trio
@@ -22,9 +22,10 @@ import trio
 from meshpeer.adapters.executor import ProcessExecutor, open_executor
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import Digest
-from meshpeer.runtime.ports import AttemptPlan, BlobRef, BlobWriter, StagedFile
+from meshpeer.runtime.ports import AttemptPlan, BlobRef, BlobWriter, Limits, StagedFile
 
 ROOT = os.geteuid() == 0
+NO_LIMITS = Limits()
 collect_ignore = [] if ROOT else ["test_executor_users.py", "test_executor_without_root.py"]
 
 
@@ -73,6 +74,9 @@ class Plans:
         staged: tuple[StagedFile, ...] = (),
         outputs: tuple[str, ...] = (),
         timeout_s: float = 0,
+        limits: Limits = NO_LIMITS,
+        network: bool = True,
+        secrets: dict[str, str] | None = None,
     ) -> AttemptPlan:
         return AttemptPlan(
             key=key or f"attempt-{next(self._numbers)}",
@@ -82,17 +86,13 @@ class Plans:
             staged=staged,
             outputs=outputs,
             timeout_s=timeout_s,
+            limits=limits,
+            network=network,
+            secrets=tuple((secrets or {}).items()),
         )
 
-    def shell(
-        self,
-        line: str,
-        *,
-        outputs: tuple[str, ...] = (),
-        timeout_s: float = 0,
-        env: dict[str, str] | None = None,
-    ) -> AttemptPlan:
-        return self("/bin/sh", "-c", line, outputs=outputs, timeout_s=timeout_s, env=env)
+    def shell(self, line: str, **rest: Any) -> AttemptPlan:
+        return self("/bin/sh", "-c", line, **rest)
 
     def file(self, path: str, content: str, *, executable: bool = False) -> StagedFile:
         source = self._folder / f"blob-{next(self._numbers)}"
@@ -152,10 +152,12 @@ def open_processes(scratch_root: Path, blobs: MemoryBlobs, uids: range) -> OpenE
     """Opens the real executor as this machine allows."""
 
     def open_it(
-        *, slots: int = 2, grace_s: float = 5.0
+        *, slots: int = 2, grace_s: float = 5.0, **rest: Any
     ) -> contextlib.AbstractAsyncContextManager[ProcessExecutor]:
         users = uids if ROOT else None
-        return open_executor(slots=slots, scratch_root=scratch_root, blobs=blobs, uids=users, grace_s=grace_s)
+        return open_executor(
+            slots=slots, scratch_root=scratch_root, blobs=blobs, uids=users, grace_s=grace_s, **rest
+        )
 
     return open_it
 

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Executor, StagedFile
-from meshpeer.sim.executor import Killed, MemoryExecutor, MemoryProcess, Program
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Executor, Limits, StagedFile
+from meshpeer.sim.executor import HungForMemory, Killed, MemoryExecutor, MemoryProcess, Program
 
 
 class Plans(Protocol):
@@ -266,11 +266,59 @@ async def test_key_that_runs_is_refused(world: World) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_secrets_are_variables(world: World) -> None:
+    outcome = await world.run("variable", secrets={"GREETING": "open sesame"})
+
+    assert outcome.error == ""
+    assert outcome.stdout.size == len("open sesame")
+
+
+async def test_values_of_secrets_are_masked_in_what_is_read_and_kept(world: World) -> None:
+    seen: list[bytes | None] = []
+    secrets = {"A": "wait", "B": "aiting"}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.executor.run, world.plan("wait", key="a", secrets=secrets))
+        await world.says("a", b"w******")
+        seen += [world.executor.log("a", "stdout", 2, 3), world.executor.log("a", "stdout", 0, 3)]
+        nursery.cancel_scope.cancel()
+    outcome = await world.run("say", "before waiting after", "a wait", secrets=secrets)
+
+    assert seen == [b"***", b"w**"]
+    assert world.blobs.text(outcome.stdout) == "before w****** after"
+    assert world.blobs.text(outcome.stderr) == "a ****"
+
+
+async def test_output_that_holds_a_secret_is_not_kept(world: World) -> None:
+    secrets = {"TOKEN": "open sesame"}
+
+    outcome = await world.run("write", "a", "fine", "b", "x open sesame", outputs=("a", "b"), secrets=secrets)
+
+    assert (outcome.error, outcome.outputs) == ("output 'b' holds the secret TOKEN, and was not kept", ())
+
+
+async def test_attempt_that_uses_too_much_memory_is_killed_and_says_so(world: World) -> None:
+    outcome = await world.run("hog", limits=Limits(memory_bytes=32 << 20))
+
+    if world.executor.gaps:  # rlimits only refuse memory: what a program makes of that is its own affair
+        assert outcome.error
+    else:
+        assert outcome.exit_code == 137
+        assert outcome.error == "killed by SIGKILL: it used more than 32 MiB of memory"
+
+
+async def test_attempt_that_writes_too_much_is_ended_and_says_so(world: World) -> None:
+    outcome = await world.run("flood", limits=Limits(output_bytes=1 << 20))
+
+    assert outcome.error == "ended: its output and files grew beyond 1 MiB"
+
+
 SHELL = {
     "say": 'printf %s "$1"; printf %s "$2" >&2',
     "exit": 'exit "$1"',
     "crash": "kill -SEGV $$",
     "wait": "printf waiting; exec sleep 600",
+    "hog": "exec tail /dev/zero",
+    "flood": "for i in 1 2 3 4 5; do head -c 400000 /dev/zero > f$i; done; printf done; exec sleep 600",
     "show": 'cat "$@"',
     "variable": 'printf %s "$GREETING"',
     "write": 'while [ $# -gt 0 ]; do mkdir -p "$(dirname "$1")"; printf %s "$2" > "$1"; shift 2; done',
@@ -297,6 +345,15 @@ async def _wait(process: MemoryProcess) -> int:
     return 0
 
 
+async def _hog(process: MemoryProcess) -> int:
+    raise HungForMemory
+
+
+async def _flood(process: MemoryProcess) -> int:
+    process.files.update({f"f{number}": bytes(400_000) for number in range(5)})
+    return 0
+
+
 async def _show(process: MemoryProcess) -> int:
     for name in process.argv[1:]:
         process.stdout += process.files[process.path(name)]
@@ -319,6 +376,8 @@ MEMORY: dict[str, Program] = {
     "exit": _exit,
     "crash": _crash,
     "wait": _wait,
+    "hog": _hog,
+    "flood": _flood,
     "show": _show,
     "variable": _variable,
     "write": _write,

@@ -47,7 +47,7 @@ ENV_NAMES = TEXTS.map(lambda text: b"N" + text.replace(b"=", b""))
 
 @given(folder=TEXTS, argv=st.lists(TEXTS, min_size=1), env=st.dictionaries(ENV_NAMES, TEXTS))
 def test_task_reaches_the_helper_unchanged(folder: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
-    assert unpack_task(pack_task(folder, argv, env)) == (folder, argv, env)
+    assert unpack_task(pack_task(folder, argv, env, (1, 0, 2**40))) == (folder, argv, env, [1, 0, 2**40])
 
 
 def make_file(path: Path) -> bool:

@@ -167,7 +167,7 @@ async def test_fork_bomb_is_bounded_and_ends(open_processes: OpenExecutor, plans
         )
         again = await executor.run(plans("true"))
 
-        assert outcome.error == "timed out after 0.5 s"
+        assert outcome.error.startswith("timed out after 0.5 s")
         assert again.error == ""
         assert len(list(processes_of(uids))) == 1  # the helper
 

@@ -42,6 +42,7 @@ async def test_a_blob_cant_be_changed_or_read_by_others(tmp_path: Path) -> None:
     place = blobs.place(ref.digest)
     assert stat.S_IMODE(place.stat().st_mode) == 0o400
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(place.parent.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("way", ["bytes", "file", "receive"])

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from meshpeer.core.jobs import spec
+from meshpeer.core.jobs.confinement import LIMIT_FIELDS
 from meshpeer.core.jobs.schema import Json, job_schema
 
 SCHEMA = job_schema()
@@ -15,6 +16,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "task": (spec.TASK_FIELDS, spec.TASK_FIELDS_LATER),
     "need": (spec.NEED_FIELDS, ()),
     "resources": (spec.RESOURCE_FIELDS, spec.RESOURCE_FIELDS_LATER),
+    "limits": (LIMIT_FIELDS, ()),
 }
 
 

@@ -298,6 +298,42 @@ def test_a_malformed_job_is_answered_by_field(document: object, errors: list[str
             {"resources": {"cpu": 0.5}},
             [".resources.cpu: it is a fraction, and must be a whole number (1 to 4,096)"],
         ),
+        (
+            {"resources": {"memory": 512}},
+            [".resources.memory: 512 has no unit (write 512MiB, or another of KiB and GiB)"],
+        ),
+        (
+            {"resources": {"memory": "512MB"}},
+            [".resources.memory: '512MB' is no size (write a number and KiB, MiB or GiB, such as 512MiB)"],
+        ),
+        (
+            {"resources": {"memory": "1MiB"}},
+            [".resources.memory: 1,048,576 bytes are too few (give it 16MiB or more)"],
+        ),
+        (
+            {"limits": {"processes": 513, "output": "1B", "files": 3}},
+            [
+                ".limits.files: unknown field 'files' (known are output, processes)",
+                ".limits.output: 1 bytes are too few (give it 4KiB or more)",
+                ".limits.processes: 513 is out of range (1 to 512)",
+            ],
+        ),
+        (
+            {"network": "off"},
+            [".network: 'off' is no network (write none, or host (the node's own, which is the default))"],
+        ),
+        ({"network": False}, [".network: false is no network (write none, or host)"]),
+        ({"secrets": "A"}, [".secrets: it is text, and must be a list (write the names in [ ])"]),
+        (
+            {"secrets": ["A", "A", "B C", "task", "D"], "env": {"D": "x"}},
+            [
+                ".secrets[1]: 'A' is given twice (remove one)",
+                ".secrets[2]: 'B C' is no variable name (letters, digits and '_', no digit first)",
+                ".secrets[3]: 'task' is set by meshpeer itself (take another name)",
+                ".secrets[4]: 'D' is a variable or field of the task as well "
+                "(a secret becomes a variable of its name: rename one)",
+            ],
+        ),
         ({"needs": "u"}, [".needs: it is text, and must be a list (write [u])"]),
         ({"needs": ["v"]}, [".needs[0]: unknown task 'v' (name a task of this job)"]),
         ({"needs": ["user"]}, [".needs[0]: unknown task 'user' (name a task of this job)"]),
@@ -506,3 +542,30 @@ def scalar(value: object) -> Scalar:
 
 def entry(key: str, place: Place, value: Located) -> Entry:
     return Entry(key=Scalar(value=key, written=key, place=place), value=value)
+
+
+def test_what_confines_a_task_is_read_and_defaults_give_way() -> None:
+    document = {
+        "name": "x",
+        "defaults": {
+            "resources": {"memory": "1GiB"},
+            "limits": {"processes": 64, "output": "2GiB"},
+            "network": "none",
+            "secrets": ["TOKEN"],
+        },
+        "tasks": {
+            "a": {"run": "x"},
+            "b": {
+                "run": "x",
+                "resources": {"memory": "none"},
+                "limits": {"output": "512KiB"},
+                "network": "host",
+                "secrets": [],
+            },
+        },
+    }
+    first, second = spec_of(document).tasks
+    assert (first.memory_bytes, first.processes, first.output_bytes) == (2**30, 64, 2**31)
+    assert (first.network, first.secrets) == ("none", ("TOKEN",))
+    assert (second.memory_bytes, second.processes, second.output_bytes) == (0, 64, 2**19)
+    assert (second.network, second.secrets) == ("host", ())
