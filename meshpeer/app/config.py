@@ -102,6 +102,8 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Of one attempt: stdout, stderr and scratch folder together. A job may ask for less."""
     secrets_file: str = "/etc/meshpeer/secrets.toml"
     """What tasks of this node get under the names that their jobs give; mode 0600."""
+    namespaces: bool = False
+    """The unit of ``meshpeer service install`` lets tasks have a network namespace, for ``network: none``."""
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,6 +61,8 @@ class ServicePlan:
     """It may be a hub or lead to a LAN, and sets forwarding on its interface."""
     keeps_hosts: bool
     jobs: bool
+    namespaces: bool
+    """Tasks may have a network namespace of their own."""
     tasks_max: int
     """Processes and threads of agent and tasks together; 0 for no bound of our own."""
     runtime_folders: tuple[str, ...]
@@ -103,6 +105,7 @@ def plan_service(
         forwards=root and tunnels and (file.node.hub != "never" or bool(file.node.advertise)),
         keeps_hosts=root and tunnels and file.mesh.hosts_file,
         jobs=jobs,
+        namespaces=jobs and file.jobs.namespaces,
         tasks_max=settings.slots * PROCESSES_MAX + AGENT_PROCESSES_MAX if users else 0,
         runtime_folders=(
             *((str(settings.run_dir.relative_to(RUN)),) if in_run else ()),

@@ -68,7 +68,7 @@ def _agent(plan: ServicePlan, systemd: int) -> Iterator[str]:
         yield "# Tasks stand within the same walls."
     yield "PrivateDevices=yes"
     yield "DevicePolicy=closed"
-    yield from _walls(jobs=plan.jobs)
+    yield from _walls(jobs=plan.jobs, namespaces=plan.namespaces)
     yield ""
     yield "[Install]"
     yield "WantedBy=multi-user.target"
@@ -167,12 +167,14 @@ def _folders(plan: ServicePlan) -> Iterator[str]:
     yield "InaccessiblePaths=-/run/dbus -/run/systemd/private -/run/docker.sock -/run/containerd"
 
 
-def _walls(*, jobs: bool) -> Iterator[str]:
+def _walls(*, jobs: bool, namespaces: bool = False) -> Iterator[str]:
     """Yields what neither an agent nor a task has any business with."""
     yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"
-    if jobs:
+    if namespaces:
         yield "# A task that says network: none gets a network namespace, by way of a user namespace."
-    yield f"RestrictNamespaces={'user net' if jobs else 'yes'}"
+    elif jobs:
+        yield "# Tasks that say network: none do not run here: [jobs] namespaces is off."
+    yield f"RestrictNamespaces={'user net' if namespaces else 'yes'}"
     for name in (
         "ProtectClock",
         *(() if jobs else ("ProtectControlGroups",)),
@@ -191,6 +193,8 @@ def _walls(*, jobs: bool) -> Iterator[str]:
     yield "SystemCallErrorNumber=EPERM"
     yield "SystemCallFilter=@system-service"
     if jobs:
+        yield "# Tasks take no priority and no processor for their own: neither taskset nor nice."
+        yield "SystemCallFilter=~@resources"
         yield "# No MemoryDenyWriteExecute: tasks may be programs that compile as they run (Java, Node.js)."
     else:
         yield "SystemCallFilter=~@privileged @resources"

@@ -54,7 +54,10 @@ class Slot:
         try:
             self._helper = await SpawnHelper.start(self.uid, self.group, network=self._network)
         except NetworkKept as kept:
-            raise BadPlan(f"this node can't run tasks without a network: {kept}") from kept
+            raise BadPlan(
+                f"this node can't run tasks without a network: {kept} (under systemd: [jobs] namespaces, then "
+                "`meshpeer service install` again)"
+            ) from kept
 
     async def limit(self, memory_bytes: int, processes: int, output_bytes: int) -> Rlimits:
         """Bounds the next attempt by the control group, and returns by which rlimits, too; raises
