@@ -55,8 +55,8 @@ class Slot:
             self._helper = await SpawnHelper.start(self.uid, self.group, network=self._network)
         except NetworkKept as kept:
             raise BadPlan(
-                f"this node can't run tasks without a network: {kept} (under systemd: [jobs] namespaces, then "
-                "`meshpeer service install` again)"
+                f"this node can't run tasks without a network: {kept} (under systemd: [jobs] namespaces, "
+                "then `meshpeer service install` again)"
             ) from kept
 
     async def limit(self, memory_bytes: int, processes: int, output_bytes: int) -> Rlimits:
