@@ -69,11 +69,11 @@ class Upgrade:
         self.way = look.proved[0][0] if look.proved else ""
         return bool(self.way) and now.mono_s >= self._ready_at_s
 
-    def leave(self, in_s: float, now: Instant) -> bool:
+    def leave(self, at_s: float, now: Instant) -> bool:
         """The relay told when nothing crosses any more; says whether this end goes along."""
         if not self.way:
             return False
-        self._move_to(self.way, now.mono_s + in_s, now)
+        self._move_to(self.way, at_s, now)
         return True
 
     def is_lost(self, look: PairLook, now: Instant) -> bool:
