@@ -273,7 +273,7 @@ class RelayedPath:
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
-        if self.phase is Phase.HELD and self.upgrade.is_lost(look, now):
+        if self.upgrade.is_lost(look, now) if self.phase is Phase.HELD else look.mute:
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)

@@ -92,6 +92,35 @@ def test_a_way_that_is_lost_while_the_relay_is_kept_leads_back_to_it() -> None:
     assert [end.resets for end in pair.ends.values()] == [1, 1]
 
 
+def test_a_tunnel_that_is_mute_goes_back_to_the_kept_relay_at_once_and_to_a_new_one_later() -> None:
+    pair = relayed()
+    for end in pair.ends.values():
+        end.mutes = True
+    held(pair)
+    pair.direct = False
+    pair.run(6)
+    assert pair.works()
+    pair.direct = True
+    pair.run(60)
+    assert pair.used[-1] == (None, None)
+    pair.direct = False
+    pair.run(8)
+    assert pair.works()
+    assert pair.relay() is not None
+
+
+def test_a_relay_that_answers_and_passes_nothing_on_is_replaced() -> None:
+    pair = relayed(Outlook.HOPELESS)
+    first = pair.relay()
+    assert first is not None
+    for end in pair.ends.values():
+        end.mutes = True
+    pair.frozen[first, pair.desks[first].reservations[0].ports] = 0.0
+    pair.run(8)
+    assert pair.works()
+    assert pair.relay() not in (None, first)
+
+
 def test_a_relay_that_goes_while_the_way_works_is_not_missed() -> None:
     pair = relayed()
     relay = pair.relay()
