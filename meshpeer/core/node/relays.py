@@ -203,7 +203,8 @@ class Relays:
     def _is_well(self, peer: PlannedPeer, now: Instant) -> bool:
         """Says whether a tunnel works, and its endpoint is one of the peer's own for all that is known."""
         held = self._tunnels.observed_peer(peer.public_key)
-        return tunnel_works(held, now.unix_s) and self._through(held.endpoint if held else None) is None
+        answers = tunnel_works(held, now.unix_s) and peer.node not in self._tunnels.mute
+        return answers and self._through(held.endpoint if held else None) is None
 
     def _look(
         self,
@@ -230,6 +231,7 @@ class Relays:
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
             tries=self._tunnels.tries(peer.node),
+            mute=peer.node in self._tunnels.mute,
             probes=self._probes.able,
             proved=self._proved(peer.node, now),
             through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,

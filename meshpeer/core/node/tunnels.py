@@ -239,6 +239,8 @@ class Tunnels:
         routed = (*self._routed, *(one for one in self.plan.routes if one not in left_out))
         inside = self.inside = tuple(dict.fromkeys((*overlay, *routed)))
         absent: set[WireGuardKey] = set()
+        # Where a relay is in use its pair looks after the endpoint.
+        mute = [node for node in self.mute if self._tries_itself(node)]
         for planned in self.plan.peers:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             observed = self._held.get(planned.public_key)
@@ -257,8 +259,9 @@ class Tunnels:
             candidates = tuple(one.endpoint for one in ranked)
             tunnel.choice.hurried = planned.node in hurried
             if self._is_ready(tunnel, ranked, now):
-                mute = planned.node in self.mute
-                endpoints[planned.node] = self._endpoint(tunnel, candidates, observed, now, mute=mute)
+                endpoints[planned.node] = self._endpoint(
+                    tunnel, candidates, observed, now, mute=planned.node in mute
+                )
         keys = {planned.public_key for planned in self.plan.peers}
         for key in [key for key in self._tunnels if key not in keys]:
             del self._tunnels[key]
@@ -272,7 +275,7 @@ class Tunnels:
             left_out=left_out,
         )
         return device_from_plan(
-            self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent, self.mute
+            self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent, mute
         )
 
     @property
@@ -319,6 +322,11 @@ class Tunnels:
     def _tunnel_to(self, node: NodeId) -> ObservedPeer | None:
         key = self._keys.get(node)
         return self._held.get(key) if key else None
+
+    def _tries_itself(self, node: NodeId) -> bool:
+        """Says whether a member's endpoints are tried, and no relay is in use."""
+        relayed = self.relayed.get(node)
+        return relayed is None or relayed.phase is Phase.DIRECT
 
     def goes_through_relay(self, node: NodeId) -> bool:
         """Says whether the tunnel to a member leads to a relay."""

@@ -16,6 +16,7 @@ from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
     Pair,
     RelayFreed,
+    RelayFrozen,
     RelayGranted,
     RelayRefusal,
     RelayRefused,
@@ -34,6 +35,8 @@ FOLLOW_S = 10.0
 AGAIN_S = 2.0
 """For how long a relay is passed over that may take the pair when it is asked anew."""
 ENDS_REMEMBERED = 8
+CLOCK_WORDS = 16
+"""Of so many words of a relay the one that was on its way for the shortest time tells its clock."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,8 @@ class _Grant:
     heard_s: float
     both: bool = False
     frozen_since_s: float | None = None
+    ahead_s: tuple[float, ...] = ()
+    """How far this node's clock is ahead of the relay's, by its last words, each with its time on the way."""
 
 
 @dataclass(slots=True)
@@ -80,6 +85,15 @@ class Lent:
         grant = self._grants.get(relay)
         since_s = grant.frozen_since_s if grant else None
         return since_s is not None and now.mono_s >= since_s + for_s
+
+    def instant_of(self, relay: NodeId, message: RelayFrozen, now: Instant) -> float:
+        """Returns when it is, by this node's clock, what a relay's is to show. A word that was long on its
+        way, or that a busy agent read late, does not put it off."""
+        grant = self._grants.get(relay)
+        latest_s = now.mono_s + message.in_ms / 1000
+        if grant is None or not grant.ahead_s:
+            return latest_s
+        return min(latest_s, message.clock_ms / 1000 + min(grant.ahead_s))
 
     def end_at(self, relay: NodeId) -> str:
         """Returns the endpoint that a relay lends; empty where it lends none."""
@@ -137,13 +151,14 @@ class Lent:
         if relay not in self.hosts:
             return
         match message:
-            case RelayGranted(port=port, both=both, frozen=frozen):
+            case RelayGranted(port=port, both=both, frozen=frozen, clock_ms=clock_ms):
                 if not 0 < port <= 65_535:
                     return
                 held = self._grants.get(relay)
                 if held is None or held.port != port:
                     held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
                 held.heard_s, held.both = now.mono_s, both
+                held.ahead_s = (*held.ahead_s, now.mono_s - clock_ms / 1000)[-CLOCK_WORDS:]
                 since_s = held.frozen_since_s
                 held.frozen_since_s = (now.mono_s if since_s is None else since_s) if frozen else None
             case RelayRefused(reason=reason):

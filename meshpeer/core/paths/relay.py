@@ -186,7 +186,7 @@ class RelayDesk:
             held.asked = tuple(sorted({*held.asked, peer}))
             held.expires_s = now.mono_s + LEASE_S
             # Who begins asks, the other end follows: both hear of it each time.
-            return [] if held.state is RelayState.OPENING else [_grant(held, end) for end in held.pair]
+            return [] if held.state is RelayState.OPENING else [_grant(held, end, now) for end in held.pair]
         refusal = self._refusal(peer, pair, now)
         if refusal is not None:
             return self._refuse(peer, pair, refusal)
@@ -225,7 +225,7 @@ class RelayDesk:
     def _renew(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
         held.expires_s = now.mono_s + LEASE_S
         # Both ends are told once the ports are open.
-        return [] if held.state is RelayState.OPENING else [_grant(held, peer)]
+        return [] if held.state is RelayState.OPENING else [_grant(held, peer, now)]
 
     def _on_freeze_asked(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
         if held.state is RelayState.FROZEN:
@@ -271,7 +271,7 @@ class RelayDesk:
         held.move_to(RelayState.OPEN)
         held.used_s = now.mono_s
         self._counters.add(Counter.RELAYS_GRANTED)
-        return [_grant(held, end) for end in held.pair]
+        return [_grant(held, end, now) for end in held.pair]
 
     def _on_lost(self, ports: tuple[int, int]) -> list[RelayEffect]:
         held = self._by_ports(ports)
@@ -323,17 +323,25 @@ class RelayDesk:
         return next((one for one in self._held.values() if one.ports == ports), None)
 
 
-def _grant(held: Reservation, end: NodeId) -> Send:
+def _grant(held: Reservation, end: NodeId, now: Instant) -> Send:
     port = held.ports[held.pair.index(end)]
     both = len(held.asked) == len(held.pair)
     frozen = held.state is RelayState.FROZEN
-    granted = RelayGranted(pair=held.pair, port=port, lasts_s=LEASE_S, both=both, frozen=frozen)
+    granted = RelayGranted(
+        pair=held.pair,
+        port=port,
+        lasts_s=LEASE_S,
+        both=both,
+        frozen=frozen,
+        clock_ms=round(now.mono_s * 1000),
+    )
     return Send(peer=end, message=granted)
 
 
 def _frozen(held: Reservation, end: NodeId, now: Instant) -> Send:
     in_ms = max(0, round((held.frozen_at_s - now.mono_s) * 1000))
-    return Send(peer=end, message=RelayFrozen(pair=held.pair, in_ms=in_ms))
+    clock_ms = round(held.frozen_at_s * 1000)
+    return Send(peer=end, message=RelayFrozen(pair=held.pair, in_ms=in_ms, clock_ms=clock_ms))
 
 
 def _ends_s(held: Reservation) -> float:

@@ -47,4 +47,5 @@ class RelayHealth:
             self._down_since_s = now.mono_s
         if self._down_since_s is not None:
             return now.mono_s >= self._down_since_s + LINK_DOWN_S
-        return now.mono_s >= heard_s + SILENT_S and self.nothing_came_for(SILENT_S, now)
+        silent = look.mute or now.mono_s >= heard_s + SILENT_S
+        return silent and self.nothing_came_for(SILENT_S, now)

@@ -85,6 +85,8 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Both ends asked for it: each may send its first packet now."""
     frozen: bool = False
     """Nothing crosses, since both ends left for a way of their own."""
+    clock_ms: int = 0
+    """The relay's own clock as it says so, from whenever: only differences mean something."""
 
 
 class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
@@ -98,7 +100,9 @@ class RelayFrozen(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=
 
     pair: Pair
     in_ms: int
-    """From when this is read on; the relay's own clock runs alike."""
+    """From when this is said on."""
+    clock_ms: int = 0
+    """The instant by the relay's own clock."""
 
 
 class RelayWoken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-woken"):

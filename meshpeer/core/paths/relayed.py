@@ -147,7 +147,7 @@ class RelayedPath:
         match message:
             case RelayFrozen(in_ms=in_ms):
                 if relay == self.used and self.phase is Phase.RELAYED and 0 <= in_ms <= LEAVE_MS_MAX:
-                    self._leave(in_ms / 1000, now)
+                    self._leave(self.lent.instant_of(relay, message, now), now)
             case RelayWoken():
                 if relay == self.used and self.phase in (Phase.HELD, Phase.RELAYED):
                     self._turn_back(now)
@@ -234,9 +234,9 @@ class RelayedPath:
             return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
         return []
 
-    def _leave(self, in_s: float, now: Instant) -> None:
+    def _leave(self, at_s: float, now: Instant) -> None:
         """Both ends are ready: the endpoint moves at the instant that the relay named."""
-        if self.upgrade.leave(in_s, now):
+        if self.upgrade.leave(at_s, now):
             self._move_to(Phase.HELD, now)
 
     def _hold(self, look: PairLook, now: Instant) -> list[Said]:
@@ -273,7 +273,7 @@ class RelayedPath:
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
-        if self.phase is Phase.HELD and self.upgrade.is_lost(look, now):
+        if self.upgrade.is_lost(look, now) if self.phase is Phase.HELD else look.mute:
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)

@@ -49,6 +49,8 @@ class PairLook:
     """There is a link to the other end."""
     tries: bool = False
     """WireGuard has an endpoint of the peer's own to try."""
+    mute: bool = False
+    """The tunnel shook hands lately, and answers nothing (``tunnel_checks``)."""
     probes: bool = False
     """This machine can probe ways from WireGuard's own port."""
     proved: tuple[tuple[str, float], ...] = ()

@@ -21,6 +21,8 @@ SETTLED_S = 1.0
 """How long a relay carries the pair before the pair leaves it."""
 LATE_S = 9.0
 """A way that answers no probe for so long is lost: two in a row were."""
+MUTE_S = 3.0
+"""A tunnel that answers nothing counts from so long after its move on: what was asked before says nothing."""
 AGAIN_S = (10.0, 30.0, 300.0, 1_500.0)
 """After how long what failed is tried again. The first two follow the first try closely."""
 FORGIVEN_S = 600.0
@@ -69,15 +71,17 @@ class Upgrade:
         self.way = look.proved[0][0] if look.proved else ""
         return bool(self.way) and now.mono_s >= self._ready_at_s
 
-    def leave(self, in_s: float, now: Instant) -> bool:
+    def leave(self, at_s: float, now: Instant) -> bool:
         """The relay told when nothing crosses any more; says whether this end goes along."""
         if not self.way:
             return False
-        self._move_to(self.way, now.mono_s + in_s, now)
+        self._move_to(self.way, at_s, now)
         return True
 
     def is_lost(self, look: PairLook, now: Instant) -> bool:
         """Says whether the way that this end moved to is not proved any more."""
+        if look.mute and now.mono_s >= self._moved_s + MUTE_S:
+            return True
         answered_s = dict(look.proved).get(self.way, 0.0)
         return now.mono_s >= max(answered_s, self._moved_s) + LATE_S
 

@@ -36,6 +36,7 @@ LOW, HIGH = NodeId(b"\1" * 32), NodeId(b"\2" * 32)
 RELAYS = tuple(NodeId(bytes([0x60 + number]) * 32) for number in range(3))
 STEP_S = 0.25
 OWN = "203.0.113.1:51820"
+MUTE_AFTER_S = 4.0
 PROBE_S, PROOF_S = 4.0, 15.0
 """As ``probes.AGAIN_S`` and ``probes.LASTS_S``."""
 
@@ -64,6 +65,8 @@ class End:
     """Its machine can probe."""
     answered_s: float = float("-inf")
     """When a direct probe was answered last."""
+    mutes: bool = False
+    """It notices a tunnel that answers nothing, although its handshake is fresh."""
     moving: EndpointMove | None = None
     heard_s: float = 0.0
     """When it heard from the other end last."""
@@ -195,6 +198,7 @@ class Pair:
             held=held if end.present else None,
             tells=True,
             tries=True,
+            mute=end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S,
             probes=end.probes,
             proved=((OWN, end.answered_s),) if self.now_s < end.answered_s + PROOF_S else (),
         )

@@ -81,8 +81,10 @@ def refused(peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]
     return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
 
 
-def granted(peer: NodeId, pair: Pair, port: int, *, both: bool = False) -> Send:
-    return Send(peer=peer, message=RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both))
+def granted(peer: NodeId, pair: Pair, port: int, *, both: bool = False, at_s: float = 0.0) -> Send:
+    clock_ms = round(at_s * 1000)
+    message = RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both, clock_ms=clock_ms)
+    return Send(peer=peer, message=message)
 
 
 def freed(peer: NodeId, pair: Pair, reason: RelayEnd) -> Send:
@@ -234,7 +236,7 @@ def test_it_lasts_as_long_as_one_end_renews_it_and_something_crosses() -> None:
         now_s = step * LEASE_S * 0.9
         assert one.handle(Tick(), at(now_s)) == []
         one.handle(RelayCarried(ports=PORTS, packets=step), at(now_s))
-        assert asks(one, A, RelayRenewed(pair=AB), now_s) == [granted(A, AB, 51830)]
+        assert asks(one, A, RelayRenewed(pair=AB), now_s) == [granted(A, AB, 51830, at_s=now_s)]
     end_s = 5 * LEASE_S * 0.9 + LEASE_S
     deadline = one.next_deadline()
     assert deadline is not None
@@ -281,8 +283,9 @@ def leaves(one: RelayDesk, now_s: float) -> list[RelayEffect]:
     return asks(one, B, RelayFreezeAsked(pair=AB), now_s)
 
 
-def frozen(end: NodeId, in_s: float) -> Send:
-    return Send(peer=end, message=RelayFrozen(pair=AB, in_ms=round(in_s * 1000)))
+def frozen(end: NodeId, in_s: float, at_s: float) -> Send:
+    message = RelayFrozen(pair=AB, in_ms=round(in_s * 1000), clock_ms=round(at_s * 1000))
+    return Send(peer=end, message=message)
 
 
 def test_once_both_ends_are_ready_the_pair_freezes_and_both_hear_when() -> None:
@@ -291,13 +294,13 @@ def test_once_both_ends_are_ready_the_pair_freezes_and_both_hear_when() -> None:
     assert asks(one, B, RelayFreezeAsked(pair=AB), 10.5) == []
     assert asks(one, A, RelayFreezeAsked(pair=AB), 11) == [
         FreezeRelay(ports=PORTS, at_s=11 + FREEZE_AHEAD_S),
-        frozen(A, FREEZE_AHEAD_S),
-        frozen(B, FREEZE_AHEAD_S),
+        frozen(A, FREEZE_AHEAD_S, 11 + FREEZE_AHEAD_S),
+        frozen(B, FREEZE_AHEAD_S, 11 + FREEZE_AHEAD_S),
     ]
     assert [held.state for held in one.reservations] == [RelayState.FROZEN]
     # Who missed it asks again.
-    assert asks(one, B, RelayFreezeAsked(pair=AB), 12) == [frozen(B, 0)]
-    grant = RelayGranted(pair=AB, port=PORTS[1], lasts_s=LEASE_S, frozen=True)
+    assert asks(one, B, RelayFreezeAsked(pair=AB), 12) == [frozen(B, 0, 11 + FREEZE_AHEAD_S)]
+    grant = RelayGranted(pair=AB, port=PORTS[1], lasts_s=LEASE_S, frozen=True, clock_ms=12_000)
     assert asks(one, B, RelayRenewed(pair=AB), 12) == [Send(peer=B, message=grant)]
 
 

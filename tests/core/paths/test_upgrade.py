@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from relayed_kit import HIGH, LOW, OWN, PROOF_S, RELAYS, STEP_S, Pair
 
+from meshpeer.core.deadline import Instant
+from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
-from meshpeer.core.paths.relay_messages import RelayFrozen
+from meshpeer.core.paths.relay_messages import RelayFrozen, RelayGranted
 from meshpeer.core.paths.relayed import DIRECT_HOLDS_S, FROZEN_S_MAX
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.paths.upgrade import AGAIN_S, FORGIVEN_S, LATE_S
@@ -88,6 +90,35 @@ def test_a_way_that_is_lost_while_the_relay_is_kept_leads_back_to_it() -> None:
     assert pair.relay() == relay
     assert phases(pair) == [Phase.RELAYED] * 2
     assert [end.resets for end in pair.ends.values()] == [1, 1]
+
+
+def test_a_tunnel_that_is_mute_goes_back_to_the_kept_relay_at_once_and_to_a_new_one_later() -> None:
+    pair = relayed()
+    for end in pair.ends.values():
+        end.mutes = True
+    held(pair)
+    pair.direct = False
+    pair.run(6)
+    assert pair.works()
+    pair.direct = True
+    pair.run(60)
+    assert pair.used[-1] == (None, None)
+    pair.direct = False
+    pair.run(8)
+    assert pair.works()
+    assert pair.relay() is not None
+
+
+def test_a_relay_that_answers_and_passes_nothing_on_is_replaced() -> None:
+    pair = relayed(Outlook.HOPELESS)
+    first = pair.relay()
+    assert first is not None
+    for end in pair.ends.values():
+        end.mutes = True
+    pair.frozen[first, pair.desks[first].reservations[0].ports] = 0.0
+    pair.run(8)
+    assert pair.works()
+    assert pair.relay() not in (None, first)
 
 
 def test_a_relay_that_goes_while_the_way_works_is_not_missed() -> None:
@@ -271,3 +302,29 @@ def happen(pair: Pair, what: str, number: int) -> None:
         case _:
             for end in pair.ends.values():
                 end.cut.clear()
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.05, 0.4])
+def test_a_word_that_is_read_late_does_not_put_off_the_instant(late_s: float) -> None:
+    lent, relay = Lent((LOW, HIGH)), RELAYS[0]
+    lent.follow(((relay, "198.51.100.1"),))
+    # The relay's clock shows another time, and its words take 20 ms, or longer.
+    for at_s, way_s in ((10.0, 0.3), (11.0, 0.02), (12.0, 0.09)):
+        granted = RelayGranted(pair=lent.pair, port=51830, lasts_s=120, clock_ms=round(at_s * 1000))
+        lent.on_message(relay, granted, here(at_s + way_s))
+    word = RelayFrozen(pair=lent.pair, in_ms=500, clock_ms=13_500)
+    assert lent.instant_of(relay, word, here(13.02 + late_s)) == pytest.approx(here(13.52).mono_s)
+
+
+def test_an_instant_is_never_later_than_the_word_itself_says() -> None:
+    lent, relay = Lent((LOW, HIGH)), RELAYS[0]
+    word = RelayFrozen(pair=lent.pair, in_ms=500, clock_ms=99_000_000)
+    assert lent.instant_of(relay, word, here(1.0)) == here(1.5).mono_s
+    lent.follow(((relay, "198.51.100.1"),))
+    lent.on_message(relay, RelayGranted(pair=lent.pair, port=51830, lasts_s=120, clock_ms=1_000), here(1.0))
+    assert lent.instant_of(relay, word, here(1.0)) == here(1.5).mono_s
+
+
+def here(relay_s: float) -> Instant:
+    """Returns this node's time where the relay's clock shows that."""
+    return Instant(relay_s + 7_000.0, 1_900_000_000.0)
