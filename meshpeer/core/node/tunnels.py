@@ -245,6 +245,8 @@ class Tunnels:
             tunnel = self._tunnel(planned.node, planned.public_key, now)
             observed = self._held.get(planned.public_key)
             relayed = self.relayed.get(planned.node)
+            ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), inside)
+            candidates = tuple(one.endpoint for one in ranked)
             direct = relayed is None or relayed.phase in (Phase.DIRECT, Phase.HELD)
             if relayed is not None and relayed.phase is Phase.TRIAL:
                 direct = not relayed.waits(now)
@@ -253,10 +255,8 @@ class Tunnels:
                 if relayed.absent:
                     absent.add(planned.public_key)
                 elif end is not None:
-                    endpoints[planned.node] = self._endpoint(tunnel, (end,), observed, now)
+                    endpoints[planned.node] = self._endpoint(tunnel, (end,), observed, now, idle=candidates)
                 continue
-            ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), inside)
-            candidates = tuple(one.endpoint for one in ranked)
             tunnel.choice.hurried = planned.node in hurried
             if self._is_ready(tunnel, ranked, now):
                 endpoints[planned.node] = self._endpoint(
@@ -445,11 +445,12 @@ class Tunnels:
         now: Instant,
         *,
         mute: bool = False,
+        idle: tuple[str, ...] = (),
     ) -> str | None:
         if observed is None:
-            return tunnel.choice.update(candidates, 0, now)
+            return tunnel.choice.update(candidates, 0, now, idle=idle)
         shaken_s = observed.latest_handshake_unix_s
-        return tunnel.choice.update(candidates, shaken_s, now, observed.endpoint, mute=mute)
+        return tunnel.choice.update(candidates, shaken_s, now, observed.endpoint, mute=mute, idle=idle)
 
     def _local(self, charter: CharterRecord, mine: Listed) -> LocalInterface:
         subnet, prefix = ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh)

@@ -170,15 +170,17 @@ class EndpointChoice:
         working: str | None = None,
         *,
         mute: bool = False,
+        idle: tuple[str, ...] = (),
     ) -> str | None:
         """Returns the endpoint to set, given the candidates and the last handshake (Unix seconds, 0 for
         never).
 
         ``working`` is the endpoint that the interface has now; under a fresh handshake it is the choice,
-        unless the tunnel is found ``mute``.
+        unless the tunnel is found ``mute``. ``idle`` are known, and not to be tried now.
         """
-        if tuple(self.known) != candidates:
-            self.known = {one: self.known.get(one, now.unix_s) for one in candidates}
+        known = dict.fromkeys((*candidates, *idle))
+        if known.keys() != self.known.keys():
+            self.known = {one: self.known.get(one, now.unix_s) for one in known}
         shaken = handshake_is_fresh(handshake_unix_s, now.unix_s)
         falls_silent = shaken and mute and not self.mute
         self.fresh, self.mute = shaken and not mute, shaken and mute

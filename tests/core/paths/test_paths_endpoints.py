@@ -200,6 +200,14 @@ def test_a_mute_tunnel_goes_back_to_the_name_that_its_address_came_from() -> Non
     assert choice.update((name,), UNIX + 1, at(3), resolved, mute=True) == name
 
 
+def test_what_is_not_to_be_tried_now_keeps_the_time_since_when_it_is_known() -> None:
+    choice = EndpointChoice()
+    choice.update((LAN,), 0, at(0))
+    choice.update((PUBLIC,), 0, at(9), idle=(LAN,))
+    assert choice.chosen == PUBLIC
+    assert choice.known == {PUBLIC: UNIX + 9, LAN: UNIX}
+
+
 def test_how_long_a_candidate_is_known_counts_from_when_it_came_and_ends_when_it_goes() -> None:
     choice = EndpointChoice()
     choice.update((LAN,), 0, at(0))
