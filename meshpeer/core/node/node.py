@@ -243,8 +243,14 @@ class Node:
         due."""
         if self._stale:
             return Deadline(self._step_at_s, "facts changed")
-        due = earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
+        due = self._due()
         return Deadline(max(due.at_s, self._step_at_s), due.reason) if due else None
+
+    def _due(self) -> Deadline | None:
+        """Returns when a step is due without news; never for a node that derives no interface any more."""
+        if self.presence.is_silent:
+            return None
+        return earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
 
     # --- the one door ---------------------------------------------------------------------------------------
 
@@ -328,9 +334,7 @@ class Node:
                 return self._from_scheduler(self.scheduler.handle(event, now), now)
 
     def _on_tick(self, event: Tick, now: Instant) -> list[NodeEffect]:
-        self._stale = self._stale or self._is_due(self.derived.deadline, now)
-        self._stale = self._stale or self._is_due(self.presence.next_deadline(), now)
-        self._stale = self._stale or self._is_due(self.relays.next_deadline(), now)
+        self._stale = self._stale or self._is_due(self._due(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
         for node, word in self.channels.words() if self.channels else ():

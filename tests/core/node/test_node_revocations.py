@@ -45,6 +45,20 @@ def test_the_revoked_node_knows_by_whom_and_why_from_the_proof_itself() -> None:
     assert node_of(hosts[3]).ledger.get(hosts[3].id) is None
 
 
+def test_a_revoked_node_comes_to_rest() -> None:
+    """It derives no interface any more; what was due for one must not call it back for ever."""
+    world, hosts = mesh_of(2, 4)
+    founder, *_, gone = hosts
+    revoke(world, founder, "node", gone.id)
+    world.run(5)
+    due = node_of(gone).derived.deadline
+    assert due is not None
+    world.run(max(0.0, due.at_s - world.instant(gone).mono_s) + 1)
+    before = world.steps
+    world.run(2)
+    assert world.steps - before < 200
+
+
 def test_it_can_not_come_back_after_a_restart_of_either_side() -> None:
     world, hosts = mesh_of(3, 5)
     founder, *others, gone = hosts
