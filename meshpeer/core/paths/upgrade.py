@@ -47,6 +47,8 @@ class Upgrade:
     way: str = ""
     """Where this end moves, or moved; empty while no way is proved."""
     failures: int = 0
+    _relayed_s: float = float("-inf")
+    """When the pair went to a relay last: what was proved before may be why it did."""
     _ready_at_s: float = 0.0
     _facts: object = None
     _move: EndpointMove | None = None
@@ -56,6 +58,7 @@ class Upgrade:
 
     def on_relayed(self, look: PairLook, now: Instant) -> None:
         """A relay was taken into use."""
+        self._relayed_s = now.mono_s
         if self._held_since_s is not None and now.mono_s < self._held_since_s + FORGIVEN_S:
             self._held_since_s = None
             self.fail(now)
@@ -68,7 +71,7 @@ class Upgrade:
             # What is new may be tried soon, once.
             self._ready_at_s = min(self._ready_at_s, now.mono_s + AGAIN_S[0])
         self._facts = look.facts
-        self.way = look.proved[0][0] if look.proved else ""
+        self.way = next((way for way, answered_s in look.proved if answered_s >= self._relayed_s), "")
         return bool(self.way) and now.mono_s >= self._ready_at_s
 
     def leave(self, at_s: float, now: Instant) -> bool:
@@ -92,6 +95,7 @@ class Upgrade:
 
     def turn_back(self, end: str, now: Instant) -> None:
         """The relay was woken: this end goes back there."""
+        self._relayed_s = now.mono_s
         self._move_to(end, now.mono_s, now)
         self.fail(now)
 
