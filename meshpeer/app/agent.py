@@ -262,10 +262,7 @@ class Agent:
 
     def _carries_links(self) -> bool:
         """Says whether this node passes on links of others: settings and certificate must both allow it."""
-        member = self.node.ledger.get(self.node.me)
-        best = member.best if member else None
-        allowed = best is not None and Capability.RELAY in best.identity.capabilities
-        return allowed and self.settings.file.relay.accept
+        return self.settings.file.relay.accept and self.node.ledger.may(self.node.me, Capability.RELAY)
 
     def _owns_a_real_interface(self) -> bool:
         return os.geteuid() == 0 and self.wireguard.backend in ("kernel", "userspace")

@@ -34,8 +34,7 @@ class CharterAnswers:
 
         Raises ``Refused`` on a node that may not, ``LocalFault`` for what no mesh can be."""
         agent, old = self._agent, self._charter()
-        member = agent.node.ledger.get(agent.node.me)
-        if member is None or member.best is None or Capability.ADMIN not in member.best.identity.capabilities:
+        if not agent.node.ledger.may(agent.node.me, Capability.ADMIN):
             raise Refused(
                 "this node may not change the charter: its certificate does not allow `admin`",
                 "change it on a node that may (the founder, or one that was invited with `--allow admin`)",

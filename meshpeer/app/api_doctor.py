@@ -118,14 +118,12 @@ class DoctorAnswers:
                 heard = self._dial_back_heard = self._dial_back_heard or trio.Event()
                 await heard.wait()
         endpoint = agent.state.node.endpoint
-        member = node.ledger.get(node.me)
-        best = member.best if member else None
         found += judge_reached(
             [name_of(node, one) for one in asked],
             {name_of(node, one): tries for one, tries in node.dialbacks.heard.items()},
             agent.transport.port,
             endpoint=f"{endpoint.rpartition(':')[0]}:{agent.transport.port}" if endpoint else "",
-            is_seed=best is not None and Capability.ISSUER in best.identity.capabilities,
+            is_seed=node.ledger.may(node.me, Capability.ISSUER),
         )
 
 

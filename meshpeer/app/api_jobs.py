@@ -208,12 +208,7 @@ class JobAnswers:
     # --- helpers --------------------------------------------------------------------------------------------
 
     def _check_may_submit(self) -> None:
-        member = self._agent.node.ledger.get(self._agent.node.me)
-        if (
-            member is None
-            or member.best is None
-            or Capability.SUBMIT not in member.best.identity.capabilities
-        ):
+        if not self._agent.node.ledger.may(self._agent.node.me, Capability.SUBMIT):
             raise Refused(
                 "this node may not submit jobs",
                 "its invite was made with --deny submit; submit at another node",

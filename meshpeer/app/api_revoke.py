@@ -203,8 +203,7 @@ class RevokeAnswers:
         charter = node.ledger.charter
         if charter is None or node.ledger.get(charter.author) is not None:
             return
-        member = node.ledger.get(node.me)
-        if member is None or member.best is None or Capability.ADMIN not in member.best.identity.capabilities:
+        if not node.ledger.may(node.me, Capability.ADMIN):
             return
         new = msgspec.structs.replace(
             charter,

@@ -60,10 +60,13 @@ def signed(spec: JobSpec) -> bytes:
 
 def agent() -> Agent:
     """What judging a job asks of its agent: a ledger with one member who may submit."""
-    best = SimpleNamespace(identity=SimpleNamespace(capabilities=frozenset({Capability.SUBMIT})))
+    allowed = frozenset({Capability.SUBMIT})
+    best = SimpleNamespace(identity=SimpleNamespace(capabilities=allowed))
     node = SimpleNamespace(
         me=KEY.public,
-        ledger=SimpleNamespace(get=lambda _: SimpleNamespace(best=best)),
+        ledger=SimpleNamespace(
+            get=lambda _: SimpleNamespace(best=best), may=lambda _, capability: capability in allowed
+        ),
         roster=SimpleNamespace(get=lambda _: None),
         scheduler=SimpleNamespace(owned={}),
     )

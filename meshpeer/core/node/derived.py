@@ -159,16 +159,11 @@ class Derived:
             self.ledger.me or target,
             target,
             linked=[one for one in self.links.peers if self.links.carrier_of(one) is None],
-            may_carry=self._may_carry,
+            may_carry=lambda node: self.ledger.may(node, Capability.RELAY),
             voucher=opinion.voucher,
             neighbours=self.overlay.observers(target),
         )
         return tuple(address_over(one, target) for one in chosen)
-
-    def _may_carry(self, node: NodeId) -> bool:
-        member = self.ledger.get(node)
-        best = member.best if member else None
-        return best is not None and Capability.RELAY in best.identity.capabilities
 
     def is_reached(self, node: NodeId) -> bool:
         """Says whether the mesh reaches a member: this node is linked to somebody, and nobody reports the

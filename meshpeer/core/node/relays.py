@@ -73,9 +73,7 @@ class Relays:
     @property
     def lends(self) -> bool:
         """Says whether this node lends ports: its settings, its certificate and its machine allow it."""
-        mine = self._derived.ledger.get(self._me)
-        best = mine.best if mine else None
-        allowed = best is not None and Capability.RELAY in best.identity.capabilities
+        allowed = self._derived.ledger.may(self._me, Capability.RELAY)
         return bool(self._limits.ports) and allowed and not self.unable
 
     def via(self, node: NodeId) -> NodeId | None:

@@ -115,6 +115,12 @@ class Ledger:
     def get(self, node: NodeId) -> Member | None:
         return self._members.get(node)
 
+    def may(self, node: NodeId, capability: Capability) -> bool:
+        """Says whether the certificate that counts allows a node something; it allows a stranger nothing."""
+        member = self._members.get(node)
+        best = member.best if member else None
+        return best is not None and capability in best.identity.capabilities
+
     def item_of(self, node: NodeId) -> bytes | None:
         """Returns the hash of all that is held of a node, or of the charter."""
         if node == CHARTER_ID:
