@@ -150,6 +150,34 @@ def lan(*names: str) -> str:
     return f'name = "mesh"\n[lans.lan0]\nipv4 = "192.168.77.0/24"\nipv6 = "fd77:77::/64"\n{nodes}'
 
 
+def two_homes(left: str, right: str, *public: str) -> str:
+    """Returns the text of a lab of alpha and bravo, each behind a router with such a NAT, and of machines
+    that everybody reaches."""
+    nodes = "".join(f'[nodes.{name}]\nlans = ["net"]\n' for name in public)
+    return f"""
+name = "mesh"
+[lans.net]
+ipv4 = "203.0.113.0/24"
+[lans.home]
+ipv4 = "192.168.1.0/24"
+[lans.office]
+ipv4 = "192.168.2.0/24"
+[nodes.alpha]
+lans = ["home"]
+[nodes.bravo]
+lans = ["office"]
+{nodes}
+[routers.r1]
+outside = "net"
+inside = ["home"]
+nat = "{left}"
+[routers.r2]
+outside = "net"
+inside = ["office"]
+nat = "{right}"
+"""
+
+
 # --- looks ------------------------------------------------------------
 
 

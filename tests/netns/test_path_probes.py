@@ -22,27 +22,6 @@ pytestmark = pytest.mark.netns
 _DRIVER = str(Path(__file__).parent / "probe_driver.py")
 _PORT = 51820
 _OVERLAY = ("10.99.0.1", "10.99.0.2")
-_HOMES = """
-name = "mesh"
-[lans.net]
-ipv4 = "203.0.113.0/24"
-[lans.home]
-ipv4 = "192.168.1.0/24"
-[lans.office]
-ipv4 = "192.168.2.0/24"
-[nodes.alpha]
-lans = ["home"]
-[nodes.bravo]
-lans = ["office"]
-[routers.r1]
-outside = "net"
-inside = ["home"]
-nat = "{left}"
-[routers.r2]
-outside = "net"
-inside = ["office"]
-nat = "{right}"
-"""
 Say = Callable[[str], dict[str, Any]]
 
 
@@ -68,7 +47,7 @@ def test_two_on_one_lan_confirm_each_other_and_wireguard_keeps_its_port(
 def test_probes_open_the_way_between_two_homes_and_wireguard_takes_it(
     make_lab: MakeLab, eventually: Eventually
 ) -> None:
-    lab = make_lab(_HOMES.format(left="masquerade", right="masquerade"))
+    lab = make_lab(meshkit.two_homes("masquerade", "masquerade"))
     with probing(lab, eventually) as says:
         ends = outside_ends(lab)
         aim(says, [home(lab, "bravo"), ends[1]], [home(lab, "alpha"), ends[0]])
@@ -83,7 +62,7 @@ def test_probes_open_the_way_between_two_homes_and_wireguard_takes_it(
 def test_homes_whose_routers_make_a_mapping_for_each_do_not_confirm(
     make_lab: MakeLab, eventually: Eventually, left: str, right: str
 ) -> None:
-    lab = make_lab(_HOMES.format(left=left, right=right))
+    lab = make_lab(meshkit.two_homes(left, right))
     with probing(lab, eventually) as says:
         ends = outside_ends(lab)
         aim(says, [home(lab, "bravo"), ends[1]], [home(lab, "alpha"), ends[0]])

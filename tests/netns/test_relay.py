@@ -27,31 +27,7 @@ _OVERLAY = ("10.99.0.1", "10.99.0.2")
 _MARK = "6d657368706565722d706c61696e"
 """Every ping carries it in the clear."""
 _PORTS = (51830, 51831)
-_NATS = """
-name = "mesh"
-[lans.net]
-ipv4 = "203.0.113.0/24"
-[lans.home]
-ipv4 = "192.168.1.0/24"
-[lans.office]
-ipv4 = "192.168.2.0/24"
-[nodes.alpha]
-lans = ["home"]
-[nodes.bravo]
-lans = ["office"]
-[nodes.relay]
-lans = ["net"]
-[nodes.mallory]
-lans = ["net"]
-[routers.r1]
-outside = "net"
-inside = ["home"]
-nat = "symmetric"
-[routers.r2]
-outside = "net"
-inside = ["office"]
-nat = "symmetric"
-"""
+_NATS = meshkit.two_homes("symmetric", "symmetric", "relay", "mallory")
 _FIREWALL = """
 table inet fw {
   chain input { type filter hook input priority filter; policy drop
