@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpeer.app.views import name_of
+from meshpeer.app.views import former_peer, name_of
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.node.node import Node
 from meshpeer.core.records.revocation import Revocation
@@ -78,23 +78,10 @@ def revoked_named(node: Node, text: str) -> Revocation | None:
 
 
 def _peer(node: Node, one: Revocation) -> Peer:
-    who = NodeId(one.record.subject)
-    return Peer(
-        id=key_text(who),
-        name=one.record.name or key_text(who)[:10],
-        region="",
-        roles=(),
-        ipv4="",
-        ipv6="",
+    return former_peer(
+        NodeId(one.record.subject),
+        one.record.name,
         state="revoked",
-        since=rfc3339(one.record.issued_at),
+        since_unix_s=one.record.issued_at,
         because=f"revoked {said_by(node, one)}",
-        link="down",
-        path="none",
-        via="",
-        endpoint="",
-        last_handshake_s=None,
-        rtt_ms=None,
-        rx_bytes=0,
-        tx_bytes=0,
     )

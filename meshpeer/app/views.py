@@ -147,16 +147,23 @@ def lans_of(node: Node, who: NodeId) -> tuple[str, ...]:
 
 def left_view(leave: LeaveRecord) -> Peer:
     """A member that left for good, as long as its tombstone is held."""
+    return former_peer(
+        leave.node, leave.name, state="left", since_unix_s=leave.issued_at, because="it said so itself"
+    )
+
+
+def former_peer(who: NodeId, name: str, *, state: str, since_unix_s: int, because: str) -> Peer:
+    """Who is in no more; ``name`` is what it was called, empty where nobody knows."""
     return Peer(
-        id=key_text(leave.node),
-        name=leave.name or key_text(leave.node)[:10],
+        id=key_text(who),
+        name=name or key_text(who)[:10],
         region="",
         roles=(),
         ipv4="",
         ipv6="",
-        state="left",
-        since=rfc3339(leave.issued_at),
-        because="it said so itself",
+        state=state,
+        since=rfc3339(since_unix_s),
+        because=because,
         link="down",
         path="none",
         via="",

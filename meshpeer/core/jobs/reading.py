@@ -6,7 +6,7 @@ file with five mistakes is answered with five lines.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence, kind_of
@@ -101,25 +101,11 @@ class Reader:
 
     def duration(self, node: Located, path: FieldPath) -> int | None:
         """Reads a duration such as ``90s``, in milliseconds; ``none`` is 0, no limit."""
-        value = node.value if isinstance(node, Scalar) else None
-        if type(value) is int:
-            self.reject(path, node, f"{value} has no unit", f"write {value}s, or another of ms, s, m and h")
-            return None
-        text = self.text(node, path)
-        if text is None or text == "none":
-            return None if text is None else 0
-        return self.sound(duration_ms(text), node, path)
+        return self._limit(node, path, duration_ms, "s, or another of ms, s, m and h")
 
     def size(self, node: Located, path: FieldPath) -> int | None:
         """Reads a size such as ``512MiB``, in bytes; ``none`` is 0, no limit."""
-        value = node.value if isinstance(node, Scalar) else None
-        if type(value) is int:
-            self.reject(path, node, f"{value} has no unit", f"write {value}MiB, or another of KiB and GiB")
-            return None
-        text = self.text(node, path)
-        if text is None or text == "none":
-            return None if text is None else 0
-        return self.sound(size_bytes(text), node, path)
+        return self._limit(node, path, size_bytes, "MiB, or another of KiB and GiB")
 
     def items(self, node: Located, path: FieldPath, hint: str) -> tuple[Located, ...]:
         """Reads a list; returns no items for anything else."""
@@ -134,6 +120,18 @@ class Reader:
             self.reject(path, node, value.what, value.hint)
             return None
         return value
+
+    def _limit(
+        self, node: Located, path: FieldPath, rule: Callable[[str], int | Fault], units: str
+    ) -> int | None:
+        value = node.value if isinstance(node, Scalar) else None
+        if type(value) is int:
+            self.reject(path, node, f"{value} has no unit", f"write {value}{units}")
+            return None
+        text = self.text(node, path)
+        if text is None or text == "none":
+            return None if text is None else 0
+        return self.sound(rule(text), node, path)
 
     def _reject_field(
         self,

@@ -8,7 +8,7 @@ it, and nobody waits for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -86,7 +86,7 @@ class Channels:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def follow(self, plan: MeshPlan, members: dict[NodeId, MemberView], now: Instant) -> None:
+    def follow(self, plan: MeshPlan, members: Mapping[NodeId, MemberView], now: Instant) -> None:
         """Takes the plan as it is now."""
         self._news = False
         before, self._watched = self._watched, {}

@@ -22,8 +22,6 @@ from meshpeer.core.topology.shape import Shape
 from meshpeer.core.topology.view import MemberView, MeshView
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
-NO_LANS: Mapping[NodeId, tuple[str, ...]] = {}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
@@ -54,7 +52,7 @@ def mesh_view(
     members: Iterable[Listed],
     charter: CharterRecord,
     doubted: Collection[NodeId],
-    lans: Mapping[NodeId, tuple[str, ...]] = NO_LANS,
+    lans: Mapping[NodeId, tuple[str, ...]],
 ) -> MeshView:
     """Returns what the plan is made from.
 

@@ -107,8 +107,7 @@ class Watch:
         for node in self._tunnels.take_moved():
             self.checks.suspect(node, now)
         if self._channels is not None:
-            members = {one.node: one for one in routes.members}
-            self._channels.follow(self._tunnels.plan, members, now)
+            self._channels.follow(self._tunnels.plan, routes.shape.by_node, now)
         mine = routes.mine if keys else None
         addresses = tuple(one for one in (mine.ipv4, mine.ipv6) if one) if mine else ()
         if addresses == self._answering:
@@ -124,7 +123,7 @@ class Watch:
 
     def _seen(self, routes: Routes, now: Instant) -> dict[NodeId, TunnelSeen]:
         """Returns the tunnels that lead to their peer's own addresses, as they were seen last."""
-        members = {one.node: one for one in routes.members}
+        members = routes.shape.by_node
         seen: dict[NodeId, TunnelSeen] = {}
         for planned in self._tunnels.plan.peers:
             peer, member = self._tunnels.observed_peer(planned.public_key), members.get(planned.node)

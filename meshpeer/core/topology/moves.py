@@ -165,12 +165,8 @@ class Moves:
             for node, one in self._alone.items()
             if node in members and node not in self._pairs and now.mono_s < one.until_s
         }
-        carriers = routes.carriers()
-        for node, member in members.items():
-            if self._carriers.get(node, node) != carriers[node] or node not in self._carriers:
-                self._place(member, routes, around, now)
-            else:
-                self._pairs.pop(node, None)
+        for member in members.values():
+            self._place(member, routes, around, now)
         held = self._held()
         for node, pair in self._pairs.items():
             pair.waits = self._waits_for(members[node], pair, members, routes, around, now)

@@ -181,7 +181,7 @@ class Routes:
         if not hubs:
             # One that stands by is reached by those that it would serve: so they notice where it is dead.
             hubs = [one for one in (mine, other) if one.node in self._hubs]
-            standing = len(hubs) == 1 and self._has_tunnel(other)
+            standing = len(hubs) == 1 and other.node in self.tunnels
             return PairRule.STANDBY if standing else PairRule.APART
         edge = other if mine in hubs else mine
         return PairRule.SERVED if self.home(edge) == hubs[0].node else PairRule.APART
@@ -274,10 +274,6 @@ class Routes:
         """Returns the hubs that a member depends on, or would."""
         cell = self._cells[member.region]
         return {hub.node for hub in cell.hubs if cell.serves(hub.node, member.node)} - {member.node}
-
-    def _has_tunnel(self, other: MemberView) -> bool:
-        """Says whether a pair has a tunnel; the same from either end."""
-        return other.node in self.tunnels
 
 
 def _peers(
