@@ -177,7 +177,9 @@ class Relays:
         for node in [node for node in held if node not in planned]:
             over = held.pop(node)
             self._probes.aim(node, (), now)
-            said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
+            said += _sends(
+                over.update(PairLook(wanted=False, relays=self._choose(over, now), linked=linked), now)
+            )
         for peer in planned.values():
             listed = roster.get(peer.node)
             if listed is None:
@@ -224,7 +226,7 @@ class Relays:
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
             outlook=self._outlook(mine, listed),
             ways=tuple(one.endpoint for one in own),
-            relays=self._choose(relayed),
+            relays=self._choose(relayed, now),
             linked=linked,
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
@@ -258,14 +260,17 @@ class Relays:
             linked=Source.LINK in sources,
         )
 
-    def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
+    def _choose(self, relayed: RelayedPath, now: Instant) -> tuple[tuple[NodeId, str], ...]:
         doubted = self._derived.detector.unusual
+        planned = {one.node for one in self._tunnels.plan.peers}
         candidates = [
             RelayCandidate(
                 node=one.node,
                 permitted=True,
                 accepts=True,
-                public=not _stand(one.record).behind,
+                public=not (stand := _stand(one.record)).behind,
+                seen=stand.open,
+                silent=one.node in planned and one.node != relayed.used and not self._works(one, now),
                 # Who is in use is changed by its pair, with care.
                 doubted=one.node in doubted and one.node != relayed.used,
             )
@@ -274,6 +279,10 @@ class Relays:
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
         hosts = {one.node: self._host_of(one) for one in self._lenders if one.node in chosen}
         return tuple((node, hosts[node]) for node in chosen if hosts[node])
+
+    def _works(self, one: Listed, now: Instant) -> bool:
+        held = self._tunnels.observed_peer(one.record.wireguard_key)
+        return tunnel_works(held, now.unix_s) and one.node not in self._tunnels.mute
 
     def _host_of(self, relay: Listed) -> str:
         """Returns where this node reaches a relay, as an address; empty where it knows none."""
