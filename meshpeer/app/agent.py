@@ -35,10 +35,12 @@ from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
 from meshpeer.app.interface import Interface, forwarding_of, open_interface
 from meshpeer.app.log import Log
+from meshpeer.app.next_key import load_next_key
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
+from meshpeer.app.rotating import key_names, rotate_by_age
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
 from meshpeer.core.counters import Counters
@@ -229,6 +231,7 @@ class Agent:
             key=state.key,
             chain=state.chain,
             wireguard_key=state.wireguard_key,
+            next_wireguard_key=load_next_key(self.settings.state_dir),
             wireguard_port=self._wireguard_port(),
             interface=self.settings.file.wireguard.interface,
             fwmark=self.settings.file.wireguard.fwmark,
@@ -340,6 +343,7 @@ class Agent:
         if self.wireguard.backend != "none":
             nursery.start_soon(self.reconciler.run)
             nursery.start_soon(self.probing.run, self.reconciler.applied_once)
+            nursery.start_soon(rotate_by_age, self)
         if self.wireguard.backend in ("kernel", "userspace"):
             fwmark = self.settings.file.wireguard.fwmark
             nursery.start_soon(self.tunnel_port.run, self._wireguard_port(), fwmark)
@@ -455,7 +459,7 @@ class Agent:
         self.nursery.start_soon(work)
 
     def _key_names(self) -> dict[WireGuardKey, str]:
-        return {one.record.wireguard_key: one.name for one in self.node.roster.members}
+        return key_names(self.node.roster)
 
     def _seeds(self) -> list[str]:
         stored = [address for address, _ in self.store.load(Table.SEEDS)]

@@ -8,8 +8,11 @@ from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 from meshpeer.app.api_revoke import RevokeAnswers
+from meshpeer.app.api_rotate import RotateAnswers
 from meshpeer.app.api_why import WhyAnswers
 
 
-class AgentApi(MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, JobAnswers):
+class AgentApi(
+    MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, RotateAnswers, JobAnswers
+):
     """Implements ``runtime.control.ControlApi``."""

@@ -84,7 +84,7 @@ class MeshAnswers:
                 roles=agent.state.node.roles,
                 ipv4=mine.ipv4 if mine else "",
                 ipv6=mine.ipv6 if mine and agent.wireguard.backend != "none" else "",
-                public_key=wireguard_key_text(agent.state.wireguard_key.public),
+                public_key=wireguard_key_text(node.rekeying.rotation.shown),
                 backend=agent.wireguard.backend,
                 interface=""
                 if agent.wireguard.backend == "none"

@@ -66,6 +66,9 @@ class WireGuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     fwmark: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0x6D70
     """Of WireGuard's own packets, for rules of this machine that send other traffic into a tunnel; 0 for
     none."""
+    rotate_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 0
+    """After how many days this node changes its WireGuard key by itself, as `meshpeer rotate-key` does; 0 for
+    never."""
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

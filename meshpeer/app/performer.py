@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshpeer.app.next_key import drop_next_key, keep_next_key
 from meshpeer.app.state import save_chain
 from meshpeer.core.effects import Note, Persist, Persisted
 from meshpeer.core.errors import EnvironmentFault
@@ -28,8 +29,16 @@ from meshpeer.core.node.messages import (
     SendFrame,
     ShowChain,
 )
+from meshpeer.core.node.rotation import DropKey, KeepKey
 from meshpeer.core.paths.probe_desk import SendProbe
-from meshpeer.core.paths.relay_messages import CloseRelay, FreezeRelay, MoveEndpoint, OpenRelay, WakeRelay
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    FreezeRelay,
+    MoveEndpoint,
+    OpenRelay,
+    RekeyRelay,
+    WakeRelay,
+)
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
@@ -93,10 +102,14 @@ class Performer:
                 agent.nursery.start_soon(dial_back, agent.transport, effect, agent.driver.post)
             case DialBackHeard():
                 self._agent.api.on_dial_back_heard()
-            case OpenRelay() | CloseRelay() | FreezeRelay() | WakeRelay():
+            case OpenRelay() | RekeyRelay() | CloseRelay() | FreezeRelay() | WakeRelay():
                 self._agent.relayer.order(effect)
             case MoveEndpoint():
                 self._agent.endpoint_moves.order(effect)
+            case KeepKey(public_key=key):
+                self._agent.driver.post(keep_next_key(self._agent.settings.state_dir, key))
+            case DropKey():
+                drop_next_key(self._agent.settings.state_dir)
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)

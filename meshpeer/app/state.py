@@ -179,10 +179,10 @@ def load_state(folder: Path) -> State:
             f"{folder} was written by a newer version of meshpeer",
             "upgrade meshpeer on this machine; nothing was touched",
         )
-    key = SigningKey(_key(folder, "node", "node"))
-    wireguard = WireGuardPrivateKey(_key(folder, "wireguard", "wireguard"))
+    key = SigningKey(read_key(folder, "node", "node"))
+    wireguard = WireGuardPrivateKey(read_key(folder, "wireguard", "wireguard"))
     issuer = (
-        Authority(_key(folder, "issuer", "issuer"), node.issuer_certificate)
+        Authority(read_key(folder, "issuer", "issuer"), node.issuer_certificate)
         if node.issuer_certificate
         else None
     )
@@ -191,10 +191,11 @@ def load_state(folder: Path) -> State:
 
 def load_root(folder: Path) -> SigningKey:
     """Reads the root's key; raises ``EnvironmentFault`` where it is not here, damaged, or open to others."""
-    return SigningKey(_key(folder, "root", "root"))
+    return SigningKey(read_key(folder, "root", "root"))
 
 
-def _key(folder: Path, name: str, kind: str) -> bytes:
+def read_key(folder: Path, name: str, kind: str) -> bytes:
+    """Returns a key's seed; raises ``EnvironmentFault`` where its file is damaged, or open to others."""
     path = folder / KEYS / f"{name}.key"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)

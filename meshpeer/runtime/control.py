@@ -472,6 +472,31 @@ class RevocationMade(Doc, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class KeyRotation(Doc, frozen=True, kw_only=True):
+    """How a change of this node's WireGuard key stands, or where it stands without one."""
+
+    state: str
+    """``steady``, or under way: ``announced``, ``keeping``, ``called``, ``turning``."""
+    public_key: str
+    """The one that this node's record shows."""
+    next_public_key: str
+    """The one that it changes to; empty for none."""
+    previous_public_key: str
+    """The one before the last change since the agent was started; empty for none."""
+    made_at: str
+    """When the present key was made."""
+    changed_at: str
+    """When the last change since the agent was started was over; empty for none."""
+    ready: int
+    """Peers that said that they let the next key in; of a change that is over, how many had."""
+    waiting_for: tuple[str, ...]
+    """Names of peers that have not said so yet."""
+    missed: tuple[str, ...]
+    """Names of peers that had not when this node changed over."""
+    held_up: str = ""
+    """What else is waited for, in words."""
+
+
 class Said(Doc, frozen=True, kw_only=True):
     """What stop and leave answer: what happens now, in words."""
 
@@ -516,6 +541,10 @@ class ControlApi(Protocol):
     async def revocations(self) -> list[RevocationInfo]: ...
 
     async def revoke(self, request: RevocationRequest) -> RevocationMade: ...
+
+    async def rotation(self) -> KeyRotation: ...
+
+    async def rotate_key(self) -> KeyRotation: ...
 
     async def ping(self, node: str, count: int) -> PingAnswer: ...
 

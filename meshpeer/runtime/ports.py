@@ -234,6 +234,13 @@ class Relaying(Protocol):
         then neither is open."""
         ...
 
+    async def rekey(
+        self, ports: tuple[int, int], keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]
+    ) -> None:
+        """Sets the keys, two at most, that handshakes for each end may be made for; raises
+        ``EnvironmentFault`` where the ports are not open."""
+        ...
+
     async def close(self, ports: tuple[int, int]) -> None:
         """Takes ports back; what is not open is no error. Nothing crosses once it returns."""
         ...

@@ -15,7 +15,8 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.node.messages import DeviceObserved
 from meshpeer.core.wgconf.diff import describe_drift, diff_device
-from meshpeer.core.wgconf.model import DesiredDevice
+from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
+from meshpeer.core.wgconf.succession import settle_peers
 from meshpeer.runtime.ports import Clock, WireGuard
 
 LOOK_INTERVAL_S = 2.0
@@ -40,7 +41,9 @@ class Reconciler:
         self._report = report
         self._names = names
         self._desired: DesiredDevice | None = None
-        self._applied: DesiredDevice | None = None
+        self._applied: tuple[DesiredDevice, tuple[DesiredPeer, ...]] | None = None
+        """What was applied last, and the peers that it came to: of those that change their keys, what the
+        interface shows decides."""
         self._wake = trio.Event()
         self.applied_once = trio.Event()
         self.fault: EnvironmentFault | None = None
@@ -81,12 +84,13 @@ class Reconciler:
     async def _step(self, desired: DesiredDevice) -> None:
         observed = await self._wireguard.observe()
         steps = diff_device(observed, desired, now_unix_s=self._clock.now().unix_s)
+        wanted = (desired, settle_peers(observed, desired))
         if steps:
-            if self._applied == desired:
+            if self._applied == wanted:
                 self._note_drift(describe_drift(observed, desired, self._names()))
             await self._wireguard.apply(steps)
             observed = await self._wireguard.observe()
-        self._applied = desired
+        self._applied = wanted
         self._post(DeviceObserved(device=observed))
         self.applied_once.set()
 

@@ -17,6 +17,7 @@ from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
     OpenRelay,
+    RekeyRelay,
     RelayAble,
     RelayCarried,
     RelayLost,
@@ -25,7 +26,7 @@ from meshpeer.core.paths.relay_messages import (
 )
 from meshpeer.runtime.ports import RelayedPair, Relaying
 
-Order = OpenRelay | CloseRelay | FreezeRelay | WakeRelay
+Order = OpenRelay | RekeyRelay | CloseRelay | FreezeRelay | WakeRelay
 ORDERS_MAX = 1_024
 """Orders that wait; the desk's own bounds keep it far below."""
 LOOK_INTERVAL_S = 5.0
@@ -127,6 +128,8 @@ class Relayer:
                 case OpenRelay(keys=keys):
                     await self._relaying.open(ports, keys)
                     self._post(RelayOpened(ports=ports))
+                case RekeyRelay(keys=keys_of):
+                    await self._relaying.rekey(ports, keys_of)
                 case CloseRelay():
                     self._open.pop(ports, None)
                     await self._relaying.close(ports)

@@ -61,6 +61,10 @@ class MemoryRelay:
                 raise EnvironmentFault(f"UDP port {port}: Address already in use")
         self._pairs[ports] = Crossing(keys, Bucket(self._rate, self._rate), self._total)
 
+    async def rekey(self, ports: Ports, keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]) -> None:
+        await self._ordered()
+        self._crossing(ports).rekey(keys)
+
     async def close(self, ports: Ports) -> None:
         await self._ordered()
         self._pairs.pop(ports, None)

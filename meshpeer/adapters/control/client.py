@@ -37,6 +37,7 @@ from meshpeer.runtime.control import (
     InviteMade,
     InviteRequest,
     Job,
+    KeyRotation,
     LogPiece,
     OutputFile,
     Peer,
@@ -113,6 +114,12 @@ class ControlClient:
 
     def revoke(self, request: RevocationRequest) -> RevocationMade:
         return self._post("/v1/revocations", RevocationMade, msgspec.json.encode(request))
+
+    def rotation(self) -> KeyRotation:
+        return self._get("/v1/rotation", KeyRotation)
+
+    def rotate_key(self) -> KeyRotation:
+        return self._post("/v1/rotation", KeyRotation)
 
     def ping(self, node: str, count: int) -> PingAnswer:
         query = urlencode({"node": node, "count": count})

@@ -199,6 +199,9 @@ def _routes(api: ControlApi) -> list[Route]:
             return _json(await api.revocations())
         return _json(await api.revoke(_read(await _body(request, REQUEST_BYTES_MAX), RevocationRequest)))
 
+    async def rotation(request: Request) -> Response:
+        return _json(await (api.rotation() if request.method == "GET" else api.rotate_key()))
+
     async def ping(request: Request) -> Response:
         return _json(await api.ping(request.query_params.get("node", ""), _count(request, "count", 3)))
 
@@ -274,6 +277,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("POST", "/v1/invites", invite),
         ("GET POST", "/v1/charter", charter),
         ("GET POST", "/v1/revocations", revocations),
+        ("GET POST", "/v1/rotation", rotation),
         ("POST", "/v1/ping", ping),
         ("POST", "/v1/stop", stop),
         ("POST", "/v1/leave", leave),

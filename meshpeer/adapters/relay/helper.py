@@ -146,6 +146,9 @@ class Helper:
         match order:
             case orders.Open(ports=ports, keys=keys):
                 error = self._open(ports, keys)
+            case orders.Rekey(ports=ports, keys=(first, second)) if ports in self._pairs:
+                later = [WireGuardKey(one) for one in first], [WireGuardKey(one) for one in second]
+                self._pairs[ports].crossing.rekey(later)
             case orders.Close(ports=ports):
                 self._close(ports)
             case orders.Freeze(ports=ports, at_s=at_s) if ports in self._pairs:

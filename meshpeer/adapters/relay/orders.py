@@ -17,6 +17,12 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
     keys: tuple[bytes, bytes]
 
 
+class Rekey(msgspec.Struct, frozen=True, kw_only=True, tag="rekey"):
+    number: int
+    ports: tuple[int, int]
+    keys: tuple[tuple[bytes, ...], tuple[bytes, ...]]
+
+
 class Close(msgspec.Struct, frozen=True, kw_only=True, tag="close"):
     number: int
     ports: tuple[int, int]
@@ -37,7 +43,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look"):
     number: int
 
 
-Order = Open | Close | Freeze | Wake | Look
+Order = Open | Rekey | Close | Freeze | Wake | Look
 """From the agent; each is answered by one ``Done``."""
 
 

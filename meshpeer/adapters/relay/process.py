@@ -85,6 +85,10 @@ class ProcessRelay:
     async def open(self, ports: Ports, keys: tuple[WireGuardKey, WireGuardKey]) -> None:
         await self._order(orders.Open(number=self._number(), ports=ports, keys=keys))
 
+    async def rekey(self, ports: Ports, keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]) -> None:
+        first, second = (tuple(bytes(key) for key in own) for own in keys)
+        await self._order(orders.Rekey(number=self._number(), ports=ports, keys=(first, second)))
+
     async def close(self, ports: Ports) -> None:
         await self._order(orders.Close(number=self._number(), ports=ports))
         await self._leave(ports)

@@ -22,6 +22,7 @@ from meshpeer.app.cli import (
     map_command,
     mesh,
     revoke,
+    rotate,
     service,
     sim,
     why,
@@ -43,7 +44,7 @@ Examples:
 def build() -> typer.Typer:
     """Returns the whole command line."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (mesh, invites, look, map_command, why, doctor, charter, revoke, jobs, service, sim):
+    for part in (mesh, invites, look, map_command, why, doctor, charter, revoke, rotate, jobs, service, sim):
         part.add_to(app)
     return app
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note
@@ -18,7 +19,7 @@ from meshpeer.core.paths.channel import Channel, TunnelSilent
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.topology.view import MemberView
-from meshpeer.core.wgconf.model import ObservedDevice
+from meshpeer.core.wgconf.model import ObservedPeer
 
 ASKED_MAX = 512
 """Probes on their way; the oldest are given up."""
@@ -86,8 +87,14 @@ class Channels:
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def follow(self, plan: MeshPlan, members: Mapping[NodeId, MemberView], now: Instant) -> None:
-        """Takes the plan as it is now."""
+    def follow(
+        self,
+        plan: MeshPlan,
+        members: Mapping[NodeId, MemberView],
+        now: Instant,
+        followed: Mapping[WireGuardKey, WireGuardKey] = MappingProxyType({}),
+    ) -> None:
+        """Takes the plan as it is now; ``followed`` has the keys before those of peers that changed over."""
         self._news = False
         before, self._watched = self._watched, {}
         for peer in plan.peers:
@@ -96,6 +103,8 @@ class Channels:
                 continue
             own = [one for one in (member.ipv6, member.ipv4) if one]
             reached = [one for one in own if f"{one}/{128 if ':' in one else 32}" in peer.allowed_ips]
+            if held is not None and held.key == followed.get(peer.public_key):
+                held.key = peer.public_key
             if held is None or held.key != peer.public_key:
                 held = _Watched(Channel(now.unix_s, lower=self.me < peer.node), peer.public_key, ())
                 # The first initiation is up to who sets the endpoint: two that cross lose both answers.
@@ -104,9 +113,8 @@ class Channels:
             self._watched[peer.node] = held
         self._settle()
 
-    def observe(self, device: ObservedDevice | None, keepalive_s: int, now: Instant) -> None:
+    def observe(self, held: Mapping[WireGuardKey, ObservedPeer], keepalive_s: int, now: Instant) -> None:
         """Takes what the interface shows."""
-        held = {peer.public_key: peer for peer in device.peers} if device else {}
         self._has_endpoint.clear()
         for node, watched in self._watched.items():
             seen = held.get(watched.key)

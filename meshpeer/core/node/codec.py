@@ -6,6 +6,7 @@ from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership import plumtree_messages as plumtree
 from meshpeer.core.node import messages as own_messages
+from meshpeer.core.node.rotation import KeyTurns
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.relay_messages import RELAY_FRAMES
 from meshpeer.core.scheduler import messages as jobs
@@ -20,6 +21,7 @@ CODEC = Codec(
         *own_messages.FRAMES,
         *RELAY_FRAMES,
         TrialMeant,
+        KeyTurns,
         *jobs.FRAMES,
     ),
 )

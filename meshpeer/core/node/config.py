@@ -17,6 +17,8 @@ class NodeConfig:
     key: SigningKey
     chain: Chain
     wireguard_key: WireGuardPrivateKey
+    next_wireguard_key: WireGuardPrivateKey | None = None
+    """What this node was about to change to when it ended; None for nothing."""
     wireguard_port: int
     """0 for a node without an interface."""
     interface: str

@@ -94,9 +94,11 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
+from meshpeer.core.node.rekeying import Rekeying, RekeyingEffect
 from meshpeer.core.node.relays import Relays, RelayWord
 from meshpeer.core.node.revoking import Revoking
 from meshpeer.core.node.roster import Roster
+from meshpeer.core.node.rotation import KeyKept, KeyTurns, RotationAsked
 from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.unions import NodeEffect, NodeEvent
@@ -123,7 +125,7 @@ NO_PLACE = "no certificate admits this node any more"
 
 _CHANGES_FACTS = (
     *(Started, EndpointsChanged, DeviceObserved, LeaveAsked, RenameAsked, ForwardingFailed),
-    ProbePortOpened,
+    *(ProbePortOpened, RotationAsked, KeyKept),
 )
 
 
@@ -196,6 +198,15 @@ class Node:
         self.derived = Derived(
             ledger, self.links, self.overlay, self.detector, self.tunnels, channels=self.channels
         )
+        self.rekeying = Rekeying(
+            self.derived,
+            self.presence,
+            self.underlay,
+            key=config.wireguard_key,
+            next_key=config.next_wireguard_key,
+            me=self.me,
+            linked=self._is_linked,
+        )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.relays = Relays(config, self.derived, self.underlay.probes, self.counters)
         self.gossip = Gossip(
@@ -235,6 +246,7 @@ class Node:
             self._next_step() if self._started else None,
             self.watch.next_deadline(),
             self.underlay.next_deadline(),
+            self.rekeying.next_deadline(self._now),
             self.scheduler.next_deadline(),
         )
 
@@ -250,7 +262,12 @@ class Node:
         """Returns when a step is due without news; never for a node that derives no interface any more."""
         if self.presence.is_silent:
             return None
-        return earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
+        return earliest(
+            self.derived.deadline,
+            self.presence.next_deadline(),
+            self.relays.next_deadline(),
+            self.rekeying.step_deadline(),
+        )
 
     # --- the one door ---------------------------------------------------------------------------------------
 
@@ -294,10 +311,13 @@ class Node:
                 self.underlay.on_network(event.wireguard, now)
                 return []
             case DeviceObserved(device=device):
-                self.tunnels.on_observed(device)
-                self.watch.on_observed(device, now)
+                self.tunnels.on_observed(device, now)
+                self.watch.on_observed(now)
                 words = (*self.tunnels.words(now), *self.tunnels.seen(self._is_linked, now))
-                return [effect for node, word in words for effect in self._send(node, word)]
+                said = [effect for node, word in words for effect in self._send(node, word)]
+                return said + self._from_rekeying(self.rekeying.on_observed(device, now))
+            case RotationAsked() | KeyKept():
+                return self._from_rekeying(self.rekeying.handle(event, now))
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
@@ -337,6 +357,7 @@ class Node:
         self._stale = self._stale or self._is_due(self._due(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
+        effects += self._from_rekeying(self.rekeying.tick(now))
         for node, word in self.channels.words() if self.channels else ():
             effects += self._send(node, word)
         self._stale = self._stale or self.watch.has_news or self.underlay.has_news
@@ -387,10 +408,9 @@ class Node:
                 return self._from_gossip(self.gossip.on_facts(peer, message, now), peer, now)
             case Compare() | Want() | Synced() | IHave() | Graft() | Prune():
                 return self._from_gossip(self.gossip.on_message(peer, message, now), peer, now)
-            case Applied():
-                self.tunnels.on_applied(message, now)
+            case Applied() | KeyTurns():
                 self._stale = True
-                return []
+                return self._from_rekeying(self.rekeying.on_message(peer, message, now))
             case SeenAt():
                 # Who sees this node by a relay sees the relay.
                 if not self.tunnels.goes_through_relay(peer):
@@ -593,6 +613,12 @@ class Node:
                 done.append(effect)
         return done
 
+    def _from_rekeying(self, effects: Iterable[RekeyingEffect]) -> list[NodeEffect]:
+        done: list[NodeEffect] = []
+        for effect in effects:
+            done += self._send(effect.peer, effect.message) if isinstance(effect, Send) else [effect]
+        return done
+
     def _from_relays(self, effects: Iterable[RelayEffect]) -> list[NodeEffect]:
         done: list[NodeEffect] = []
         for effect in effects:
@@ -654,6 +680,10 @@ class Node:
         if chain is not None:
             self.links.show_chain(chain)
             effects.append(ShowChain(chain=chain))
+        if self.config.wireguard_port:
+            effects += self._from_rekeying(self.rekeying.follow(now))
+            for node in self.rekeying.links_wanted():
+                self.overlay.need(node, now)
         # Before the first record, or it would be the first of two.
         self.presence.mode, self.presence.warm = self._shown()
         self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)

@@ -47,6 +47,7 @@ class Profile:
     routes: tuple[str, ...] = ()
     seen: Seen = NOTHING_SEEN
     relay: bool = False
+    next_wireguard_key: bytes = b""
 
 
 class OwnRecord:
@@ -108,6 +109,7 @@ class OwnRecord:
             answers=profile.seen.answers,
             distances=profile.seen.distances,
             relay=profile.relay,
+            next_wireguard_key=profile.next_wireguard_key,
         )
         if (record.incarnation, record.sequence) <= self._ahead_of:
             raise InvariantBroken(

@@ -48,6 +48,9 @@ class Presence:
         """What this node has seen of hubs and regions."""
         self.relay = False
         """It lends ports to pairs."""
+        self.wireguard_key = config.wireguard_key.public
+        self.next_wireguard_key = b""
+        """The one that it is about to change to; empty for none."""
         self.control: tuple[str, ...] = ()
         self.wireguard: tuple[str, ...] = ()
         self.chain: Chain = config.chain
@@ -121,7 +124,7 @@ class Presence:
             name=self.name,
             region=config.region,
             roles=config.roles,
-            wireguard_key=config.wireguard_key.public,
+            wireguard_key=self.wireguard_key,
             wireguard_port=config.wireguard_port,
             control_endpoints=self.control,
             wireguard_endpoints=self.wireguard if config.wireguard_port else (),
@@ -136,6 +139,7 @@ class Presence:
             routes=self.routes if config.wireguard_port else (),
             seen=self.seen,
             relay=self.relay,
+            next_wireguard_key=self.next_wireguard_key,
         )
 
     def _claim(self, roster: Roster, now: Instant) -> str:

@@ -19,6 +19,7 @@ from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
+from meshpeer.core.node.successors import next_keys
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, is_public
@@ -155,7 +156,8 @@ class Relays:
             members = tuple(
                 (one.node, one.record.wireguard_key) for one in roster.members if one.record.wireguard_port
             )
-            effects += self.desk.handle(RelayMembersShown(members=members), now)
+            coming = tuple(next_keys(roster.members, ()).items())
+            effects += self.desk.handle(RelayMembersShown(members=members, coming=coming), now)
         due = self.desk.next_deadline()
         if due is not None and now.mono_s >= due.at_s:
             effects += self.desk.handle(Tick(), now)

@@ -24,6 +24,7 @@ from meshpeer.core.node.layout import Layout
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
+from meshpeer.core.node.successors import Successors
 from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, Source, lacks_family, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.paths.relayed import RelayedPath
@@ -101,6 +102,8 @@ class Tunnels:
         self._routed: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
         self._held: dict[WireGuardKey, ObservedPeer] = {}
+        self.successors = Successors()
+        """The next keys of peers that change theirs."""
         self.plan = MeshPlan(mode="full", peers=())
         self.routes: Routes | None = None
         """What the plan was made from; None before the first."""
@@ -138,10 +141,17 @@ class Tunnels:
         elif len(self._early) < EARLY_WORDS_MAX:
             self._early.add(message.sender_key)
 
-    def on_observed(self, device: ObservedDevice | None) -> None:
+    def rekey(self, key: WireGuardPrivateKey) -> None:
+        """Sets this node's own key; peers are told of it, as if they had been let in just now."""
+        self._key = key
+        for tunnel in self._tunnels.values():
+            tunnel.told = False
+
+    def on_observed(self, device: ObservedDevice | None, now: Instant) -> None:
         self.observed = device
         self.looks += 1
-        self._held = {peer.public_key: peer for peer in device.peers} if device else {}
+        self.successors.on_observed(device, now)
+        self._held = self.successors.held(now)
         if device is None:
             for tunnel in self._tunnels.values():
                 tunnel.told = False
@@ -150,6 +160,7 @@ class Tunnels:
         """A new link: tell the peer again what this interface holds."""
         self.moves.on_link(node)
         self.reflections.on_link(node)
+        self.successors.on_link(node)
         for tunnel in self._tunnels.values():
             if tunnel.node == node:
                 tunnel.told = False
@@ -166,7 +177,7 @@ class Tunnels:
                 if tunnel.choice.chosen is None and self._me > tunnel.node:
                     tunnel.ready_at_s = max(tunnel.ready_at_s, now.mono_s + SECOND_WAITS_S)
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
-        return words
+        return words + self.successors.words(self._key.public)
 
     def seen(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, SeenAt]]:
         """Returns whom to tell where its packets come from."""
@@ -215,6 +226,7 @@ class Tunnels:
         was_hub = self._forwarded is not None and self._forwarded.hub
         self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
         self.routes = routes
+        self._follow_keys(roster, mine, now)
         gone = {*gone, *(one.node for one in routes.members if one.doubted)}
         works = [
             tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
@@ -275,7 +287,14 @@ class Tunnels:
             left_out=left_out,
         )
         return device_from_plan(
-            self.plan, self._local(charter, mine), endpoints, left_out, mtus, absent, mute
+            self.plan,
+            self._local(charter, mine),
+            endpoints,
+            left_out,
+            mtus,
+            absent,
+            mute,
+            successors=self.successors.of,
         )
 
     @property
@@ -382,6 +401,11 @@ class Tunnels:
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
 
+    @property
+    def held(self) -> Mapping[WireGuardKey, ObservedPeer]:
+        """The peers that the interface holds, by the keys that their records show."""
+        return self._held
+
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _tunnel(self, node: NodeId, key: WireGuardKey, now: Instant) -> _Tunnel:
@@ -391,6 +415,19 @@ class Tunnels:
             self._early.discard(key)
             tunnel = self._tunnels[key] = _Tunnel(node, now.mono_s + wait_s, False, EndpointChoice())
         return tunnel
+
+    def _follow_keys(self, roster: Roster, mine: Listed, now: Instant) -> None:
+        """Takes the keys of the plan, and the next ones of those that change theirs: a tunnel that went over
+        to another key is the same tunnel."""
+        own = {self._key.public, mine.record.wireguard_key, WireGuardKey(mine.record.next_wireguard_key)}
+        peers = {one.node: one.public_key for one in self.plan.peers}
+        for before, key in self.successors.follow(roster.members, peers, own, now):
+            tunnel = self._tunnels.pop(before, None)
+            if tunnel is not None:
+                tunnel.told = False
+                self._tunnels[key] = tunnel
+            self._early.discard(key)
+            self._held = self.successors.held(now)
 
     def _let_linger(self, wanted: Collection[NodeId], now: Instant) -> None:
         """Remembers whose tunnels the plan has no use for any more."""

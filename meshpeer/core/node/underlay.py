@@ -63,6 +63,10 @@ class Underlay:
             self.mtus.look_again(now)
         self._own = own
 
+    def rekey(self, key: WireGuardPrivateKey) -> None:
+        """Sets this node's own key, from which those of probes follow."""
+        self.probes.desk.rekey(key)
+
     def take(self) -> None:
         """Lets the tunnels have what is known of MTUs."""
         self._tunnels.mtus = self.mtus.found

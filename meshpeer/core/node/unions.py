@@ -37,12 +37,14 @@ from meshpeer.core.node.messages import (
     ShowChain,
     Started,
 )
+from meshpeer.core.node.rotation import DropKey, KeepKey, KeyKept, RotationAsked
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
     MoveEndpoint,
     OpenRelay,
+    RekeyRelay,
     RelayNews,
     WakeRelay,
 )
@@ -75,6 +77,8 @@ NodeEvent = (
     | DialBacksWanted
     | DialledBack
     | RelayNews
+    | RotationAsked
+    | KeyKept
     | jobs.SchedulerEvent
 )
 NodeEffect = (
@@ -98,9 +102,12 @@ NodeEffect = (
     | WeWereRefused
     | Note
     | OpenRelay
+    | RekeyRelay
     | CloseRelay
     | FreezeRelay
     | WakeRelay
     | MoveEndpoint
+    | KeepKey
+    | DropKey
     | jobs.SchedulerEffect
 )

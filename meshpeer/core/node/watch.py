@@ -21,7 +21,7 @@ from meshpeer.core.topology.distances import MEASURE_EVERY_S, Distances
 from meshpeer.core.topology.hub_aims import aims_of
 from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
 from meshpeer.core.topology.plan import Routes
-from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works
+from meshpeer.core.wgconf.model import tunnel_works
 
 LATE_S = 0.5
 """A delay that no answer's way explains; a busy machine is a tenth of a second late all the time."""
@@ -107,7 +107,9 @@ class Watch:
         for node in self._tunnels.take_moved():
             self.checks.suspect(node, now)
         if self._channels is not None:
-            self._channels.follow(self._tunnels.plan, routes.shape.by_node, now)
+            self._channels.follow(
+                self._tunnels.plan, routes.shape.by_node, now, self._tunnels.successors.followed
+            )
         mine = routes.mine if keys else None
         addresses = tuple(one for one in (mine.ipv4, mine.ipv6) if one) if mine else ()
         if addresses == self._answering:
@@ -115,11 +117,11 @@ class Watch:
         self._answering = addresses
         return [AnswerEchoes(addresses=addresses)]
 
-    def on_observed(self, device: ObservedDevice | None, now: Instant) -> None:
+    def on_observed(self, now: Instant) -> None:
         """Takes what the interface shows."""
         routes = self._tunnels.routes
         if self._channels is not None and routes is not None:
-            self._channels.observe(device, routes.shape.view.keepalive_s, now)
+            self._channels.observe(self._tunnels.held, routes.shape.view.keepalive_s, now)
 
     def _seen(self, routes: Routes, now: Instant) -> dict[NodeId, TunnelSeen]:
         """Returns the tunnels that lead to their peer's own addresses, as they were seen last."""

@@ -160,10 +160,16 @@ class ProbeDesk:
         if known == self._known:
             return
         self._known = known
-        self._by_tag = {probe_tag(self._mesh, key, self._key.public): node for node, key in known.items()}
+        self._tag()
         keys = set(known.values())
         self._keys = {key: made for key, made in self._keys.items() if key in keys}
         self._askers = {node: asker for node, asker in self._askers.items() if node in known}
+
+    def rekey(self, key: WireGuardPrivateKey) -> None:
+        """Sets this node's own key: whatever is sealed with the one before says nothing any more."""
+        self._key = key
+        self._keys.clear()
+        self._tag()
 
     def knows(self, peer: NodeId) -> bool:
         return peer in self._known
@@ -264,6 +270,10 @@ class ProbeDesk:
         return asker.bucket.take(1.0, now.mono_s)
 
     # --- keys -----------------------------------------------------------------------------------------------
+
+    def _tag(self) -> None:
+        mine = self._key.public
+        self._by_tag = {probe_tag(self._mesh, key, mine): node for node, key in self._known.items()}
 
     def _pair_key(self, peer: NodeId) -> bytes | None:
         theirs = self._known.get(peer)

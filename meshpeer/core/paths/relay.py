@@ -27,6 +27,7 @@ from meshpeer.core.paths.relay_messages import (
     FreezeRelay,
     OpenRelay,
     Pair,
+    RekeyRelay,
     RelayAsked,
     RelayCarried,
     RelayEffect,
@@ -82,6 +83,8 @@ class Reservation:
     expires_s: float
     used_s: float
     """When something crossed last, or could not because the ends wanted it so."""
+    coming: tuple[WireGuardKey | None, WireGuardKey | None] = (None, None)
+    """The keys that the ends change to."""
     asked: tuple[NodeId, ...] = ()
     """The ends that asked for it."""
     ready_s: dict[NodeId, float] = field(default_factory=dict)
@@ -90,6 +93,13 @@ class Reservation:
     packets: int = 0
     """Those that crossed, and those that did not, as last reported."""
     drops: int = 0
+
+    def rekey(self) -> RekeyRelay:
+        first, second = (
+            (key,) if later is None else (key, later)
+            for key, later in zip(self.keys, self.coming, strict=True)
+        )
+        return RekeyRelay(ports=self.ports, keys=(first, second))
 
     def move_to(self, state: RelayState) -> None:
         check_move(self.state, state, story=f"reservation of ports {self.ports}")
@@ -105,6 +115,7 @@ class RelayDesk:
         self._counters = counters
         self._free: deque[int] = deque(dict.fromkeys(limits.ports))
         self._members: dict[NodeId, WireGuardKey] = {}
+        self._coming: dict[NodeId, WireGuardKey] = {}
         self._held: dict[Pair, Reservation] = {}
         self._asking: dict[NodeId, Bucket] = {}
         """How many new reservations a member may still make; only of those that made some of late."""
@@ -118,8 +129,8 @@ class RelayDesk:
         match event:
             case RelayRequested(peer=peer, message=message):
                 return self._on_requested(peer, message, now)
-            case RelayMembersShown(members=members):
-                return self._on_members(members)
+            case RelayMembersShown(members=members, coming=coming):
+                return self._on_members(members, coming)
             case RelayOpened(ports=ports):
                 return self._on_opened(ports, now)
             case RelayLost(ports=ports):
@@ -192,16 +203,18 @@ class RelayDesk:
             return self._refuse(peer, pair, refusal)
         ports = (self._free.popleft(), self._free.popleft())
         keys = (self._members[pair[0]], self._members[pair[1]])
-        self._held[pair] = Reservation(
+        held = self._held[pair] = Reservation(
             pair=pair,
             keys=keys,
             ports=ports,
             state=RelayState.OPENING,
             expires_s=now.mono_s + LEASE_S,
             used_s=now.mono_s,
+            coming=self._coming_of(pair),
             asked=(peer,),
         )
-        return [OpenRelay(ports=ports, keys=keys)]
+        more = [held.rekey()] if held.coming != (None, None) else []
+        return [OpenRelay(ports=ports, keys=keys), *more]
 
     def _refusal(self, peer: NodeId, pair: Pair, now: Instant) -> RelayRefusal | None:
         limits = self._limits
@@ -252,17 +265,37 @@ class RelayDesk:
 
     # --- what else happens ----------------------------------------------------------------------------------
 
-    def _on_members(self, members: Iterable[tuple[NodeId, WireGuardKey]]) -> list[RelayEffect]:
+    def _on_members(
+        self,
+        members: Iterable[tuple[NodeId, WireGuardKey]],
+        coming: Iterable[tuple[NodeId, WireGuardKey]],
+    ) -> list[RelayEffect]:
         self._members = {node: key for node, key in members if node != self._me}
+        self._coming = dict(coming)
         effects: list[RelayEffect] = []
         for held in list(self._held.values()):
             left = [end for end in held.pair if end not in self._members]
             if left:
                 here = [end for end in held.pair if end not in left]
                 effects += self._end(held, RelayEnd.LEFT, tell=here)
-            elif held.keys != (self._members[held.pair[0]], self._members[held.pair[1]]):
-                effects += self._end(held, RelayEnd.KEY, tell=held.pair)
+            else:
+                effects += self._follow_keys(held)
         return effects
+
+    def _follow_keys(self, held: Reservation) -> list[RelayEffect]:
+        """Lets an end change over to the key that it announced; one that shows another key begins anew."""
+        keys = (self._members[held.pair[0]], self._members[held.pair[1]])
+        ends = zip(held.keys, keys, held.coming, strict=True)
+        if any(key not in (before, announced) for before, key, announced in ends):
+            return self._end(held, RelayEnd.KEY, tell=held.pair)
+        coming = self._coming_of(held.pair)
+        if (held.keys, held.coming) == (keys, coming):
+            return []
+        held.keys, held.coming = keys, coming
+        return [held.rekey()]
+
+    def _coming_of(self, pair: Pair) -> tuple[WireGuardKey | None, WireGuardKey | None]:
+        return (self._coming.get(pair[0]), self._coming.get(pair[1]))
 
     def _on_opened(self, ports: tuple[int, int], now: Instant) -> list[RelayEffect]:
         held = self._by_ports(ports)

@@ -35,6 +35,7 @@ from meshpeer.core.paths.relay_packets import Kind, Packet, has_mac1, mac1_key, 
 
 INDICES_MAX = 4
 """Indices remembered of an end: WireGuard holds a previous, a current and a next session."""
+END_KEYS_MAX = 2
 UNANSWERED_MAX = 16
 """Initiations remembered of an end that were not answered yet."""
 STRANGE_HANDSHAKES_BURST, STRANGE_HANDSHAKES_PER_S = 8, 4.0
@@ -81,8 +82,8 @@ class Drop(enum.StrEnum):
 class End:
     """What is known of one end."""
 
-    mac_key: bytes
-    """Of handshakes that are made for this end."""
+    mac_keys: tuple[bytes, ...]
+    """Of handshakes that are made for this end: for the key that it has, and one that it changes to."""
     way: Way | None = None
     proved: bool = False
     indices: tuple[int, ...] = ()
@@ -108,12 +109,17 @@ class Crossing:
     """The two ends of one pair, 0 and 1. ``rate``: of this pair; ``total``: of all pairs of the relay."""
 
     def __init__(self, keys: tuple[WireGuardKey, WireGuardKey], rate: Bucket, total: Bucket) -> None:
-        self.ends = (End(mac1_key(keys[0])), End(mac1_key(keys[1])))
+        self.ends = (End((mac1_key(keys[0]),)), End((mac1_key(keys[1]),)))
         self.drops: dict[Drop, int] = {}
         self.revision = 0
         """Raised when the way to an end changes, and with a freeze."""
         self._rate, self._total = rate, total
         self._frozen_at_s: float | None = None
+
+    def rekey(self, keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]) -> None:
+        """Sets the keys that handshakes may be made for, of each end. Where the ends are does not change."""
+        for end, own in zip(self.ends, keys, strict=True):
+            end.mac_keys = tuple(map(mac1_key, own[:END_KEYS_MAX]))
 
     @property
     def proved(self) -> bool:
@@ -172,7 +178,7 @@ class Crossing:
                 return Drop.FLOOD
         match packet.kind:
             case Kind.INITIATION:
-                if not has_mac1(data, other.mac_key):
+                if not any(has_mac1(data, key) for key in other.mac_keys):
                     return Drop.MAC
                 # Each has an index of its own: who brings one again does not get its answer.
                 end.unanswered.setdefault(packet.sender, way)
@@ -182,7 +188,7 @@ class Crossing:
                     self._settle(end, way, proved=known)
                 return other.way or Drop.NOWHERE
             case Kind.RESPONSE:
-                if not has_mac1(data, other.mac_key):
+                if not any(has_mac1(data, key) for key in other.mac_keys):
                     return Drop.MAC
                 # It was sent to where this end is, and is answered from there.
                 if packet.receiver not in other.unanswered or end.way is None or not end.way.is_from(way):

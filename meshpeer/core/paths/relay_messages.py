@@ -165,6 +165,8 @@ class RelayMembersShown:
     """The members that are in now and have a tunnel, with their keys as their records say."""
 
     members: tuple[tuple[NodeId, WireGuardKey], ...]
+    coming: tuple[tuple[NodeId, WireGuardKey], ...] = ()
+    """The next keys of those that change theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +216,15 @@ class OpenRelay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyRelay:
+    """Lets handshakes cross that are made for any of these keys, and for no others."""
+
+    ports: tuple[int, int]
+    keys: tuple[tuple[WireGuardKey, ...], tuple[WireGuardKey, ...]]
+    """Of each end, the one that it has and the one that it changes to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRelay:
     ports: tuple[int, int]
 
@@ -241,4 +252,4 @@ class MoveEndpoint:
     """CLOCK_BOOTTIME seconds; may be past."""
 
 
-RelayEffect = Send | OpenRelay | CloseRelay | FreezeRelay | WakeRelay | MoveEndpoint
+RelayEffect = Send | OpenRelay | RekeyRelay | CloseRelay | FreezeRelay | WakeRelay | MoveEndpoint

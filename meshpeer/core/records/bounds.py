@@ -88,6 +88,8 @@ def check_member(record: MemberRecord) -> None:
         raise PeerFault("record claims an address that is no IPv4 address")
     if len(record.wireguard_key) != 32:
         raise PeerFault("record has a WireGuard key that is not 32 bytes")
+    if len(record.next_wireguard_key) not in (0, 32):
+        raise PeerFault("record has a next WireGuard key that is not 32 bytes")
     if len(set(record.routes)) != len(record.routes) or len(record.routes) > ROUTES_MAX:
         raise PeerFault(f"record advertises one LAN twice, or more than {ROUTES_MAX}")
     if any(map(route_fault, record.routes)):

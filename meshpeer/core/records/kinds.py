@@ -91,6 +91,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag
     """How far other regions are, in the order of their names; a hub says so, or who has none near."""
     relay: bool = False
     """It lends ports to pairs that can't reach each other."""
+    next_wireguard_key: bytes = b""
+    """The WireGuard key that it changes to soon; empty for none. Peers let it in beside the one they have."""
 
 
 class LeaveRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", tag="leave"):

@@ -10,7 +10,7 @@ whitepaper, section 6.1).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.ids import NodeId, WireGuardKey
@@ -44,11 +44,12 @@ def device_from_plan(
     mtus: PlannedMtus | None = None,
     absent: Collection[WireGuardKey] = (),
     mute: Collection[NodeId] = (),
+    successors: Callable[[NodeId], WireGuardKey | None] = lambda node: None,
 ) -> DesiredDevice:
     """Returns what the interface shall hold. ``endpoints`` has the ready peers only; None: ready, but
     nowhere to go. ``left_out`` are LANs that this machine must not route: it takes nothing from them,
     either. ``absent`` are peers that the interface is to forget, sessions and all, until they come back;
-    ``mute`` are those whose tunnels answer nothing."""
+    ``mute`` are those whose tunnels answer nothing; ``successors`` returns the key that a peer changes to."""
     mtus = mtus or PlannedMtus(device=local.mtu)
     peers: list[DesiredPeer] = []
     for planned in plan.peers:
@@ -62,6 +63,7 @@ def device_from_plan(
                 endpoint=endpoint,
                 keepalive_s=planned.keepalive_s if endpoint else 0,
                 mute=bool(endpoint) and planned.node in mute,
+                successor=successors(planned.node),
             )
         )
     lans = [one for one in plan.routes if one not in left_out]

@@ -6,7 +6,8 @@ fresh, or the tunnel is mute: else the interface has roamed to where the peer re
 removed or reset in order to change it.
 
 What ``wg`` does comes first and in one piece, so an adapter can do it in one call, before the interface is
-up and traffic could leave by a half-made one.
+up and traffic could leave by a half-made one. A new private key comes first of all; what is said to each peer
+right after makes WireGuard shake hands anew with all of them at once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from meshpeer.core.wgconf.model import (
     SetUp,
     handshake_is_fresh,
 )
+from meshpeer.core.wgconf.succession import settle_peers, wake_peers
 
 
 def diff_device(
@@ -52,7 +54,10 @@ def diff_device(
         steps.append(SetListenPort(port=desired.listen_port))
     if (observed.fwmark if observed else 0) != desired.fwmark:
         steps.append(SetFwmark(mark=desired.fwmark))
-    steps += _peer_steps(observed.peers if observed else (), desired.peers, now_unix_s)
+    wanted_peers = settle_peers(observed, desired)
+    steps += _peer_steps(observed.peers if observed else (), wanted_peers, now_unix_s)
+    if observed is not None and observed.public_key != desired.public_key:
+        steps += wake_peers(observed, wanted_peers)
     changes: list[DeviceStep] = []
     if observed is None or observed.mtu != desired.mtu:
         changes.append(SetMtu(mtu=desired.mtu))
@@ -97,7 +102,7 @@ def describe_drift(
     if observed is None:
         return [f"interface {desired.interface} was gone"]
     held = {peer.public_key: peer for peer in observed.peers}
-    wanted = {peer.public_key: peer for peer in desired.peers}
+    wanted = {peer.public_key: peer for peer in settle_peers(observed, desired)}
     words: list[str] = []
     for key, peer in wanted.items():
         name = f"peer {names.get(key) or wireguard_key_text(key)}"

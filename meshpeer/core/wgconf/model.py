@@ -37,6 +37,9 @@ class DesiredPeer:
     """0 for off."""
     mute: bool = False
     """The tunnel answers nothing: its endpoint is written under a fresh handshake, too."""
+    successor: WireGuardKey | None = None
+    """The key that the peer changes to: a peer of its own that is only answered, until it has shaken hands
+    (``succession``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from meshpeer.core.paths.channel import TunnelSilent
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.plan import MeshPlan, plan_mesh
 from meshpeer.core.topology.view import MemberView
-from meshpeer.core.wgconf.model import ObservedDevice, ObservedPeer
+from meshpeer.core.wgconf.model import ObservedPeer
 
 UNIX = 1_900_000_000.0
 KEEPALIVE_S = 25
@@ -168,13 +168,4 @@ class Scene:
             )
             for one in self.plan.peers
         )
-        device = ObservedDevice(
-            interface="wg0",
-            public_key=self.plan.peers[0].public_key,
-            listen_port=51820,
-            mtu=1420,
-            up=True,
-            addresses=(),
-            peers=peers,
-        )
-        self.channels.observe(device, KEEPALIVE_S, self.now)
+        self.channels.observe({one.public_key: one for one in peers}, KEEPALIVE_S, self.now)
