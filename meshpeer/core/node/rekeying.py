@@ -148,7 +148,8 @@ class Rekeying:
         moving = [
             node
             for node, one in sorted(self._tunnels.relayed.items())
-            if one.phase not in (Phase.DIRECT, Phase.RELAYED)
+            # A pair that has just left its relay is watched for half a minute, and works meanwhile.
+            if one.phase not in (Phase.DIRECT, Phase.RELAYED, Phase.HELD)
         ]
         if not moving:
             return ""

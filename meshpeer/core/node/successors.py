@@ -33,6 +33,7 @@ TURN_AHEAD_S, TURN_LOOKS_FOR_S = 0.05, 3.0
 TURN_MS_MAX = 5_000
 TURN_EVERY_S = 10.0
 """A peer's word that it changes over counts at most so often."""
+TELL_EVERY_S = 2.0
 BRIDGE_S = 10.0
 """So long the last handshake of the key before vouches for one that has not shaken hands yet."""
 
@@ -43,7 +44,8 @@ class _Heir:
 
     key: WireGuardKey
     since_s: float
-    told: bool = False
+    told_s: float = float("-inf")
+    """When the peer was last told that it is let in."""
     turns_at_s: float = float("-inf")
     """When it said that it changes over."""
     heard_s: float = float("-inf")
@@ -116,7 +118,7 @@ class Successors:
         if device is None:
             self._bases.clear()
             for heir in self.heirs.values():
-                heir.told = False
+                heir.told_s = float("-inf")
 
     def held(self, now: Instant) -> dict[WireGuardKey, ObservedPeer]:
         """Returns the peers of the interface by the keys that records show, two that are one tunnel
@@ -137,7 +139,7 @@ class Successors:
     def on_link(self, node: NodeId) -> None:
         """A new link: tell the peer again that its next key is let in."""
         if node in self.heirs:
-            self.heirs[node].told = False
+            self.heirs[node].told_s = float("-inf")
 
     def on_turns(self, node: NodeId, message: KeyTurns, now: Instant) -> None:
         """A peer says that it is about to change over."""
@@ -147,12 +149,13 @@ class Successors:
         heir.heard_s = now.mono_s
         heir.turns_at_s = now.mono_s + min(max(message.in_ms, 0), TURN_MS_MAX) / 1000
 
-    def words(self, mine: WireGuardKey) -> list[tuple[NodeId, Applied]]:
-        """Returns whom to tell that the interface holds its next key."""
+    def words(self, mine: WireGuardKey, now: Instant) -> list[tuple[NodeId, Applied]]:
+        """Returns whom to tell that the interface holds its next key: again and again, since a link may
+        break under the word."""
         words: list[tuple[NodeId, Applied]] = []
         for node, heir in self.heirs.items():
-            if not heir.told and heir.key in (self._raw or {}):
-                heir.told = True
+            if now.mono_s >= heir.told_s + TELL_EVERY_S and heir.key in (self._raw or {}):
+                heir.told_s = now.mono_s
                 words.append((node, Applied(receiver_key=heir.key, sender_key=mine)))
         return words
 

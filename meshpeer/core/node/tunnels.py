@@ -177,7 +177,7 @@ class Tunnels:
                 if tunnel.choice.chosen is None and self._me > tunnel.node:
                     tunnel.ready_at_s = max(tunnel.ready_at_s, now.mono_s + SECOND_WAITS_S)
                 words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
-        return words + self.successors.words(self._key.public)
+        return words + self.successors.words(self._key.public, now)
 
     def seen(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, SeenAt]]:
         """Returns whom to tell where its packets come from."""
