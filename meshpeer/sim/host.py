@@ -83,10 +83,13 @@ class Host:
     address: str
     key: SigningKey
     wireguard: WireGuardPrivateKey
+    """The one on its disk; its interface may hold another for a moment."""
     chain: Chain
     roles: tuple[str, ...]
     issuer: Authority | None
     id: NodeId = field(init=False)
+    next_wireguard: WireGuardPrivateKey | None = None
+    """What it changes to, as its disk says."""
     region: int = 0
     """Where it stands, for delays."""
     place: str = ""

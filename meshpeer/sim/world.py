@@ -15,7 +15,7 @@ from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
 from meshpeer.core.identity.certificates import Authority
-from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
+from meshpeer.core.identity.keys import SEED_BYTES, SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.messages import CloseLink, Dial
 from meshpeer.core.node.config import NodeConfig
@@ -25,6 +25,7 @@ from meshpeer.core.node.messages import (
     DeliverToSelf,
     DeviceObserved,
     EndpointsChanged,
+    LookAtDevice,
     SeedFound,
     SelfMessage,
     SendFrame,
@@ -33,6 +34,7 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.revoking import Revoking
+from meshpeer.core.node.rotation import DropKey, KeepKey, KeyKept, RotationAsked
 from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, unpack_revocation
 from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.paths.relay_messages import OpenRelay, RelayOpened
@@ -53,6 +55,7 @@ from meshpeer.sim.judge import SharedJudge
 from meshpeer.sim.meter import Meter
 from meshpeer.sim.network import Network, Partition, Terrain, address_of
 from meshpeer.sim.overlay import Overlay
+from meshpeer.sim.rekeyed import Rekeyed
 from meshpeer.sim.wireguard import device_of
 
 EPOCH_S = 1_800_000_000.0
@@ -102,6 +105,7 @@ class World:
         self.wireguard_port = wireguard_port
         self.apart = Apart()
         """Pairs whose tunnels lead nowhere but by a relay."""
+        self.rekeyed = Rekeyed()
         self.office = Office(self.entropy, founded_unix_s=int(EPOCH_S))
         self.root, self.issuer, self.mesh = self.office.root, self.office.issuer, self.office.mesh
         self.invite = self.make_invite(uses=DEFAULT_USES)
@@ -244,6 +248,7 @@ class World:
             key=host.key,
             chain=host.chain,
             wireguard_key=host.wireguard,
+            next_wireguard_key=host.next_wireguard,
             wireguard_port=self.wireguard_port,
             interface="wg0",
             control_port=CONTROL_PORT,
@@ -321,6 +326,11 @@ class World:
         """Ends every partition."""
         self.network.partitions.clear()
 
+    def rotate(self, host: Host) -> None:
+        """Lets a host change its WireGuard key."""
+        host.next_wireguard = WireGuardPrivateKey(self.entropy(SEED_BYTES))
+        self.post(host, RotationAsked(key=host.next_wireguard))
+
     # --- time -----------------------------------------------------------------------------------------------
 
     @property
@@ -391,9 +401,16 @@ class World:
             case AskEcho():
                 self.overlay.ask(host, effect)
             case ApplyDevice(device=device):
+                self.rekeyed.follow(host.device, device)
                 host.device = device
                 self.overlay.place(host, device)
                 self.heap.after(APPLY_S, self._look, host, host.life, device)
+            case LookAtDevice() if host.device is not None:
+                self.heap.after(APPLY_S, self._show, host, host.life, host.device)
+            case KeepKey():
+                self.heap.after(PERSIST_S, self._keep_key, host, host.life, effect)
+            case DropKey():
+                host.next_wireguard = None
             case OpenRelay(ports=ports):
                 self.heap.after(APPLY_S, self._post_in, host, host.life, RelayOpened(ports=ports))
             case _:
@@ -403,9 +420,16 @@ class World:
         """Shows a host its interface, now and from time to time, as long as it is the one that it wants."""
         if host.life != life or host.device is not device:
             return
-        shown = device_of(device, self.unix_s(), self.apart.handshakes(host, device, self.unix_s()))
-        self._post_in(host, life, DeviceObserved(device=shown))
+        self._show(host, life, device)
         self.heap.after(self.apart.look_s(host, LOOK_S), self._look, host, life, device)
+
+    def _show(self, host: Host, life: int, device: DesiredDevice) -> None:
+        if host.device is not device:
+            return
+        unix_s = self.unix_s()
+        handshakes = self.apart.handshakes(host, device, unix_s) | self.rekeyed.gone
+        shown = device_of(device, unix_s, handshakes, self.rekeyed.taken)
+        self._post_in(host, life, DeviceObserved(device=shown))
 
     def _write(self, host: Host, life: int, ticket: Ticket, changes: tuple[Put | Delete, ...]) -> None:
         if host.life != life:
@@ -429,6 +453,11 @@ class World:
             action(*arguments)
         else:
             host.waiting.setdefault(ticket, []).append((action, arguments))
+
+    def _keep_key(self, host: Host, life: int, effect: KeepKey) -> None:
+        if host.life == life and (kept := host.next_wireguard) is not None:
+            host.wireguard, host.next_wireguard = kept, None
+            self._post_in(host, life, KeyKept(public_key=effect.public_key))
 
     # --- plumbing -------------------------------------------------------------------------------------------
 
