@@ -20,6 +20,7 @@ from meshpeer.core.records.ledger import Chain
 
 KEYS = "keys"
 NODE_FILE = "node.json"
+_RESTORE = "restore it from a backup; or revoke this node elsewhere, `meshpeer down`, and join anew"
 _OF_ONE_NODE = (KEYS, "chain.json", "chain.json.new", "state.db", "state.db-wal", "state.db-shm")
 """What belongs to one identity. Blobs belong to none: they are named by their content."""
 
@@ -63,8 +64,10 @@ def exists(folder: Path) -> bool:
 
 
 def refuse_existing(folder: Path, verb: str) -> None:
-    """Raises ``LocalFault`` where the folder belongs to a node already: keys are never overwritten."""
-    if exists(folder):
+    """Raises ``LocalFault`` where the folder belongs to a node already: keys are never overwritten.
+
+    A node whose own key is gone is none any more; what is left of it is put aside."""
+    if exists(folder) and (folder / KEYS / "node.key").exists():
         raise LocalFault(
             f"this machine is a node already ({folder / NODE_FILE} exists)",
             f"`meshpeer up` runs it; to {verb} anew, `meshpeer leave` first, or use another --state-dir",
@@ -189,6 +192,15 @@ def load_state(folder: Path) -> State:
     return State(folder=folder, node=node, key=key, wireguard_key=wireguard, chain=chain, issuer=issuer)
 
 
+def load_mesh(folder: Path) -> MeshId:
+    """Returns the mesh that the folder's node is of, whatever became of its keys; raises
+    ``EnvironmentFault``."""
+    try:
+        return MeshId(msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile).mesh)
+    except (OSError, msgspec.DecodeError) as error:
+        raise EnvironmentFault(f"{folder / NODE_FILE} can't be read: {error}", _RESTORE) from error
+
+
 def load_root(folder: Path) -> SigningKey:
     """Reads the root's key; raises ``EnvironmentFault`` where it is not here, damaged, or open to others."""
     return SigningKey(read_key(folder, "root", "root"))
@@ -203,6 +215,4 @@ def read_key(folder: Path, name: str, kind: str) -> bytes:
             raise EnvironmentFault(f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
         return decode_key_file(path.read_text("ascii"), kind, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentFault(
-            f"{path} can't be read: {error}", "restore it from a backup, or join anew with an invite"
-        ) from error
+        raise EnvironmentFault(f"{path} can't be read: {error}", _RESTORE) from error

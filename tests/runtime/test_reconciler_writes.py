@@ -13,7 +13,7 @@ import trio.testing
 
 from meshpeer.adapters.wireguard.calls import IpBatch, WgSet, plan_calls
 from meshpeer.core.deadline import Instant
-from meshpeer.core.ids import wireguard_key_text
+from meshpeer.core.ids import WireGuardKey, wireguard_key_text
 from meshpeer.core.records import envelope
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.runtime.reconciler import Reconciler
@@ -58,6 +58,27 @@ async def test_a_member_that_shows_another_key_is_one_wg_set_as_well(mesh: Mesh)
         (call,) = interface.written()
         assert isinstance(call, WgSet)
         assert [word for word in call.words if word in ("peer", "remove")] == ["peer", "remove", "peer"]
+
+
+async def test_a_peer_that_changes_over_is_followed_in_one_wg_set_and_is_no_drift(mesh: Mesh) -> None:
+    member, coming = mesh.others[3], WireGuardKey(b"k" * 32)
+    mesh.publish(member, next_wireguard_key=bytes(coming))
+    async with in_step(mesh.device()) as interface:
+        held = interface.wireguard.device
+        assert held is not None
+        interface.wireguard.device = dataclasses.replace(
+            held,
+            peers=tuple(
+                dataclasses.replace(one, latest_handshake_unix_s=10**9) if one.public_key == coming else one
+                for one in held.peers
+            ),
+        )
+        await interface.look(mesh.device())
+        (call,) = interface.written()
+        assert isinstance(call, WgSet)
+        assert call.words.count("peer") == 2
+        assert interface.reconciler.last_drift is None
+    mesh.publish(member, next_wireguard_key=b"")
 
 
 async def test_what_a_hand_took_away_is_put_back_in_one_call(mesh: Mesh) -> None:

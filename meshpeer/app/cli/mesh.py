@@ -292,10 +292,10 @@ def _take_down(settings: Settings) -> bool:
     import trio
 
     from meshpeer.app.interface import forwarding_of, open_interface
-    from meshpeer.app.state import load_state
+    from meshpeer.app.state import load_mesh
     from meshpeer.core.wgconf.forwarding import NOTHING
 
-    mesh = load_state(settings.state_dir).mesh
+    mesh = load_mesh(settings.state_dir)
 
     async def remove() -> bool:
         device = await open_interface(settings, mesh, lambda _: None)

@@ -23,6 +23,7 @@ from meshpeer.runtime.control import (
     InviteMade,
     InviteRequest,
     Job,
+    KeyRotation,
     LogPiece,
     MemberCounts,
     MeshInfo,
@@ -125,6 +126,23 @@ def make_charter(**changes: object) -> Charter:
     return msgspec.structs.replace(charter, **changes)
 
 
+def make_rotation(**changes: object) -> KeyRotation:
+    return msgspec.structs.replace(
+        KeyRotation(
+            state="steady",
+            public_key="b2xkIGtleQ==",
+            next_public_key="",
+            previous_public_key="",
+            made_at="2026-11-26T10:00:00.000000Z",
+            changed_at="",
+            ready=0,
+            waiting_for=(),
+            missed=(),
+        ),
+        **changes,
+    )
+
+
 def make_revocation(**changes: object) -> RevocationInfo:
     made = RevocationInfo(
         what="node", id="n" * 52, name="delta", by="alpha", at=AT, since=None, reason="stolen"
@@ -213,6 +231,8 @@ class FakeApi:
         self.now = make_status()
         self.held = make_charter()
         self.shut_out: list[RevocationInfo] = []
+        self.rotations: list[KeyRotation] = [make_rotation()]
+        """How a change of the key stands, one after the other as it is asked."""
         self.explained = make_why()
         self.examined = make_findings()
         self.members: list[Peer] = [make_peer()]
@@ -308,6 +328,14 @@ class FakeApi:
         self._answer("revoke", request)
         made = make_revocation(name=request.target, reason=request.reason)
         return RevocationMade(revocation=made, done_before=False, members=(request.target,), kept=0)
+
+    async def rotation(self) -> KeyRotation:
+        self._answer("rotation")
+        return self.rotations.pop(0) if len(self.rotations) > 1 else self.rotations[0]
+
+    async def rotate_key(self) -> KeyRotation:
+        self._answer("rotate-key")
+        return self.rotations[0]
 
     async def ping(self, node: str, count: int) -> PingAnswer:
         self._answer("ping", node, count)

@@ -325,3 +325,21 @@ def test_what_wireguard_never_sends_is_counted_and_dropped(packet: bytes) -> Non
     pair = working()
     assert pair.carry(0, A, packet, 1) is None
     assert pair.drops[Drop.MALFORMED] == 1
+
+
+# --- changed keys -------------------------------------------------------------------------------------------
+
+
+def test_an_end_that_changes_its_key_is_answered_under_the_next_one_and_stays_where_it_is() -> None:
+    pair = working()
+    later = OTHERS[0]
+    assert pair.carry(1, B, initiation(7, later), 1) is None
+    assert pair.drops[Drop.MAC] == 1
+    pair.rekey(((ALPHA, later), (BRAVO,)))
+    assert ways(pair) == (A, B)
+    assert pair.carry(0, A, initiation(5, BRAVO), 1) == B
+    assert pair.carry(1, B, response(6, 5, later), 1) == A
+    assert pair.carry(1, B, initiation(8, ALPHA), 1) == A
+    pair.rekey(((later,), (BRAVO,)))
+    assert pair.carry(1, B, initiation(9, ALPHA), 1) is None
+    assert pair.carry(1, B, initiation(10, later), 1) == A

@@ -26,6 +26,7 @@ from meshpeer.core.paths.relay_messages import (
     FreezeRelay,
     OpenRelay,
     Pair,
+    RekeyRelay,
     RelayAsked,
     RelayCarried,
     RelayEffect,
@@ -220,6 +221,34 @@ def test_a_reservation_is_for_exactly_two_keys() -> None:
         CloseRelay(ports=PORTS),
         freed(A, AB, RelayEnd.KEY),
         freed(B, AB, RelayEnd.KEY),
+    ]
+
+
+def test_an_end_that_announced_its_next_key_keeps_its_reservation() -> None:
+    one = opened()
+    following = WireGuardKey(b"n" * 32)
+    members, changed = ((A, key_of(A)), (B, key_of(B))), ((A, key_of(A)), (B, following))
+    announced = RelayMembersShown(members=members, coming=((B, following),))
+    assert one.handle(announced, at(1)) == [
+        RekeyRelay(ports=PORTS, keys=((key_of(A),), (key_of(B), following)))
+    ]
+    assert one.handle(announced, at(2)) == []
+    assert one.handle(RelayMembersShown(members=changed), at(3)) == [
+        RekeyRelay(ports=PORTS, keys=((key_of(A),), (following,)))
+    ]
+    one.check()
+
+
+def test_who_is_about_to_change_its_key_is_lent_ports_for_both() -> None:
+    one = opened()
+    following = WireGuardKey(b"n" * 32)
+    members = tuple((node, key_of(node)) for node in (A, B, C))
+    one.handle(RelayMembersShown(members=members, coming=((C, following),)), at(1))
+    pair = (A, C)
+    ports = (51832, 51833)
+    assert asks(one, A, RelayAsked(pair=pair), 2) == [
+        OpenRelay(ports=ports, keys=(key_of(A), key_of(C))),
+        RekeyRelay(ports=ports, keys=((key_of(A),), (key_of(C), following))),
     ]
 
 
