@@ -133,7 +133,7 @@ def test_an_agent_that_is_killed_between_disk_and_interface_goes_on_from_there(l
     with talking(lab, "alpha", "one", "bravo"):
         with alpha.popen(["meshpeer", "rotate-key", "--quiet"], stderr=subprocess.DEVNULL):
             meshkit.until(coming.exists, "the next key is on disk")
-            meshkit.until(lambda: current.read_text() != before, "it is the current one")
+            meshkit.until(lambda: current.read_text() != before, "it is the current one", 80)
             meshkit.kill_agent(alpha)
         meshkit.meshpeer(alpha, "up", "--detach")
         meshkit.until(lambda: interface_key(alpha) != old, "the interface has the new key", 40)

@@ -126,13 +126,16 @@ class Rekeying:
     def _around(self, now: Instant) -> Around:
         members, following = self._derived.roster.members, self.rotation.next
         others = [one for one in members if one.node != self._me]
-        taken = following is not None and any(
-            following.public in (one.record.wireguard_key, one.record.next_wireguard_key) for one in others
-        )
+        takers = [
+            one.name
+            for one in others
+            if following is not None
+            and following.public in (one.record.wireguard_key, one.record.next_wireguard_key)
+        ]
         return Around(
             peers=self._peers(now),
             held_up=self._held_up(),
-            taken=taken,
+            taken_by="".join(takers[:1]),
             idle=self._tunnels.observed is None and self._tunnels.looks > 0,
         )
 

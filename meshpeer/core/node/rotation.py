@@ -116,8 +116,8 @@ class Around:
     """Those with whom this node has a tunnel that works, in id order."""
     held_up: str = ""
     """What should be over first, in words; empty for nothing."""
-    taken: bool = False
-    """Another member shows this node's next key."""
+    taken_by: str = ""
+    """The name of another member that shows this node's next key."""
     idle: bool = False
     """There is no interface whose key could change: nobody has to be waited for."""
 
@@ -247,11 +247,11 @@ class Rotation:
         assert self.next is not None
         if self._since_s == float("-inf"):
             self._since_s = now.mono_s
-        if around.taken:
+        if around.taken_by:
             self.next, self.held_up = None, ""
             self._move(Stage.STEADY)
             fact = "another member shows the WireGuard key that this node was about to change to"
-            return [DropKey(), Note(level="warning", fact=fact)]
+            return [DropKey(), Note(level="warning", fact=fact, fields=(("member", around.taken_by),))]
         for_s = now.mono_s - self._since_s
         self._awaited = tuple(one for one in around.peers if one not in self._applied)
         self.held_up = around.held_up if for_s < DEFER_S else ""

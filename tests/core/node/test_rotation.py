@@ -90,7 +90,7 @@ def test_a_disk_that_fails_leaves_the_key_as_it_is_and_is_tried_again() -> None:
 
 
 def test_a_key_that_another_member_shows_is_dropped() -> None:
-    run = Running(taken=True)
+    run = Running(taken_by="mallory")
     assert run.ask()[0] == DropKey()
     assert (run.rotation.stage, run.rotation.announced) == (Stage.STEADY, b"")
 
@@ -148,7 +148,7 @@ class Running:
 
     peers: tuple[NodeId, ...] = PEERS
     held_up: str = ""
-    taken: bool = False
+    taken_by: str = ""
     rotation: Rotation = field(default_factory=lambda: Rotation(OLD))
     disk: tuple[WireGuardPrivateKey, WireGuardPrivateKey | None] = (OLD, None)
     interface: WireGuardPrivateKey = OLD
@@ -156,7 +156,7 @@ class Running:
     asked_to_keep: bool = False
 
     def __post_init__(self) -> None:
-        self.around = Around(peers=self.peers, held_up=self.held_up, taken=self.taken)
+        self.around = Around(peers=self.peers, held_up=self.held_up, taken_by=self.taken_by)
 
     def ask(self) -> list[RotationEffect]:
         self.disk = (OLD, NEW)
