@@ -315,9 +315,9 @@ class Node:
                 self.watch.on_observed(now)
                 words = (*self.tunnels.words(now), *self.tunnels.seen(self._is_linked, now))
                 said = [effect for node, word in words for effect in self._send(node, word)]
-                return said + self._from_rekeying(self.rekeying.on_observed(device, now))
+                return said + self._from_parts(self.rekeying.on_observed(device, now))
             case RotationAsked() | KeyKept():
-                return self._from_rekeying(self.rekeying.handle(event, now))
+                return self._from_parts(self.rekeying.handle(event, now))
             case SelfMessage(message=message):
                 return self._on_message(self.me, message, now)
             case LeaveAsked():
@@ -344,7 +344,7 @@ class Node:
                 return self._say(self.dialbacks.handle(event))
             case _ if isinstance(event, RelayNews):
                 self._stale = True
-                return self._from_relays(self.relays.on_event(event, now))
+                return self._from_parts(self.relays.on_event(event, now))
             case LagMeasured(lag_s=lag_s):
                 self.watch.on_lag(lag_s, now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
@@ -357,7 +357,7 @@ class Node:
         self._stale = self._stale or self._is_due(self._due(), now)
         self._stale = self.overlay.tick(now) or self._stale
         effects: list[NodeEffect] = [*self.watch.tick(now), *self.underlay.tick(now)]
-        effects += self._from_rekeying(self.rekeying.tick(now))
+        effects += self._from_parts(self.rekeying.tick(now))
         for node, word in self.channels.words() if self.channels else ():
             effects += self._send(node, word)
         self._stale = self._stale or self.watch.has_news or self.underlay.has_news
@@ -410,7 +410,7 @@ class Node:
                 return self._from_gossip(self.gossip.on_message(peer, message, now), peer, now)
             case Applied() | KeyTurns():
                 self._stale = True
-                return self._from_rekeying(self.rekeying.on_message(peer, message, now))
+                return self._from_parts(self.rekeying.on_message(peer, message, now))
             case SeenAt():
                 # Who sees this node by a relay sees the relay.
                 if not self.tunnels.goes_through_relay(peer):
@@ -426,7 +426,7 @@ class Node:
                 return self._say(self.dialbacks.on_message(peer, message, endpoints, overlay, now))
             case _ if isinstance(message, RelayWord):
                 self._stale = True
-                return self._from_relays(self.relays.on_message(peer, message, now))
+                return self._from_parts(self.relays.on_message(peer, message, now))
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True
@@ -613,13 +613,7 @@ class Node:
                 done.append(effect)
         return done
 
-    def _from_rekeying(self, effects: Iterable[RekeyingEffect]) -> list[NodeEffect]:
-        done: list[NodeEffect] = []
-        for effect in effects:
-            done += self._send(effect.peer, effect.message) if isinstance(effect, Send) else [effect]
-        return done
-
-    def _from_relays(self, effects: Iterable[RelayEffect]) -> list[NodeEffect]:
+    def _from_parts(self, effects: Iterable[RelayEffect | RekeyingEffect]) -> list[NodeEffect]:
         done: list[NodeEffect] = []
         for effect in effects:
             done += self._send(effect.peer, effect.message) if isinstance(effect, Send) else [effect]
@@ -681,7 +675,7 @@ class Node:
             self.links.show_chain(chain)
             effects.append(ShowChain(chain=chain))
         if self.config.wireguard_port:
-            effects += self._from_rekeying(self.rekeying.follow(now))
+            effects += self._from_parts(self.rekeying.follow(now))
             for node in self.rekeying.links_wanted():
                 self.overlay.need(node, now)
         # Before the first record, or it would be the first of two.
@@ -721,7 +715,7 @@ class Node:
         for node in self.relays.links_wanted():
             self.overlay.need(node, now)
         self._stale = self._stale or self.relays.has_news
-        return self._from_relays(effects)
+        return self._from_parts(effects)
 
     def _shown(self) -> tuple[str, bool]:
         """Returns what this node's record is to say of how it derives the mesh, and of itself as a hub."""

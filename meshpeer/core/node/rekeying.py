@@ -142,6 +142,8 @@ class Rekeying:
     def _held_up(self) -> str:
         """Says what should be over first: of two that change over at once, whose first handshakes might
         cross, the lower id goes first."""
+        if not self._tunnels.looks:
+            return "its interface was not looked at yet"
         gone = self._derived.detector.dead
         changing = [one for one in next_keys(self._derived.roster.members, ()) if one not in gone]
         first = min(changing, default=self._me)

@@ -11,7 +11,7 @@ While a peer changes over the interface is looked at often, in order to follow i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant
@@ -66,6 +66,10 @@ class Successors:
     heirs: dict[NodeId, _Heir] = field(default_factory=dict)
     followed: dict[WireGuardKey, WireGuardKey] = field(default_factory=dict)
     """The key before, by the present one, of peers that changed over."""
+    _members: tuple[Listed, ...] = ()
+    _own: Set[WireGuardKey] = frozenset()
+    _announced: dict[NodeId, WireGuardKey] = field(default_factory=dict)
+    """The next keys that count, of these members beside these keys of this node."""
     _keys: dict[NodeId, WireGuardKey] = field(default_factory=dict)
     _bases: dict[WireGuardKey, _Base] = field(default_factory=dict)
     _raw: dict[WireGuardKey, ObservedPeer] | None = None
@@ -83,14 +87,16 @@ class Successors:
 
     def follow(
         self,
-        members: Iterable[Listed],
+        members: tuple[Listed, ...],
         peers: Mapping[NodeId, WireGuardKey],
-        own: Collection[WireGuardKey],
+        own: Set[WireGuardKey],
         now: Instant,
     ) -> list[tuple[WireGuardKey, WireGuardKey]]:
         """Takes what members show; ``peers`` are those with a tunnel, with their keys, and ``own`` this
         node's keys. Returns who changed over, as the key before and the one now."""
-        members = tuple(members)
+        if members is not self._members or own != self._own:
+            self._members, self._own = members, frozenset(own)
+            self._announced = next_keys(members, own)
         moved: list[tuple[WireGuardKey, WireGuardKey]] = []
         for node, key in peers.items():
             before, heir = self._keys.get(node), self.heirs.get(node)
@@ -104,7 +110,7 @@ class Successors:
         self._bases = {key: base for key, base in self._bases.items() if key in present}
         self.followed = {key: before for key, before in self.followed.items() if key in present}
         heirs: dict[NodeId, _Heir] = {}
-        for node, key in next_keys(members, own).items():
+        for node, key in self._announced.items():
             if node in peers:
                 held = self.heirs.get(node)
                 heirs[node] = held if held is not None and held.key == key else _Heir(key, now.mono_s)

@@ -126,7 +126,7 @@ class Running:
 
     def follow(self, key: WireGuardKey, following: bytes) -> list[tuple[WireGuardKey, WireGuardKey]]:
         shown = announcing(self.peer, following, key=key)
-        return self.successors.follow([shown], {self.peer.node: key}, {ME}, self.now)
+        return self.successors.follow((shown,), {self.peer.node: key}, {ME}, self.now)
 
     def look(self, *keys: WireGuardKey, shaken: WireGuardKey = OLD) -> dict[WireGuardKey, ObservedPeer]:
         peers = [peer(one, 900 if one == shaken else 0) for one in keys]
