@@ -208,16 +208,16 @@ class Rotation:
         if event.fault:
             self._again_s = now.mono_s + KEEP_AGAIN_S
             self._move(Stage.ANNOUNCED)
-            said = Note(
+            failed = Note(
                 level="error",
                 fact="the next WireGuard key can't be kept, so this node stays with the one it has",
                 fields=(("reason", event.fault),),
             )
-            return [said]
+            return [failed]
         self._again_s = now.mono_s + CALL_AHEAD_S
         self._move(Stage.CALLED)
-        said_all = KeyTurns(key=event.public_key, in_ms=round(CALL_AHEAD_S * 1000))
-        return [Send(peer=one, message=said_all) for one in linked]
+        word = KeyTurns(key=event.public_key, in_ms=round(CALL_AHEAD_S * 1000))
+        return [Send(peer=one, message=word) for one in linked]
 
     def on_observed(self, public_key: WireGuardKey | None, now: Instant) -> list[RotationEffect]:
         """The interface was looked at; None: there is none."""

@@ -76,6 +76,21 @@ async def test_an_end_that_roams_is_followed(rig: Rig) -> None:
     assert await elsewhere.receive() == (rig.ports[0], data(A_INDEX))
 
 
+async def test_an_end_that_changes_its_key_is_let_through_under_both(rig: Rig) -> None:
+    alpha, bravo = await shake_hands(rig)
+    later = WireGuardKey(b"c" * 32)
+    await rig.relay.rekey(rig.ports, ((KEYS[0], later), (KEYS[1],)))
+    for number, key in enumerate((KEYS[0], later)):
+        await bravo.send(rig.ports[1], initiation(50 + number, key))
+        assert await alpha.receive() == (rig.ports[0], initiation(50 + number, key))
+    await rig.relay.rekey(rig.ports, ((later,), (KEYS[1],)))
+    await bravo.send(rig.ports[1], initiation(60, KEYS[0]))
+    pair = await dropped(rig, 2)
+    assert pair.drops == {Drop.NOWHERE: 1, Drop.MAC: 1}
+    with pytest.raises(EnvironmentFault):
+        await rig.relay.rekey((1, 2), ((later,), (KEYS[1],)))
+
+
 async def test_a_frozen_pair_carries_nothing_until_it_is_woken(rig: Rig) -> None:
     alpha, bravo = await shake_hands(rig)
     await rig.relay.freeze(rig.ports, rig.clock())
