@@ -18,6 +18,7 @@ from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
 from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members, relayed_by
+from meshpeer.app.webhooks import callback_hosts
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
@@ -168,16 +169,21 @@ class Chores:
         )
 
     async def open_pages(self) -> None:
-        """Starts to serve ``/metrics`` where a port is set for it. An agent whose port another holds goes on
-        without: several agents may share a machine.
+        """Starts to serve ``/metrics`` and call-backs where a port is set for it. An agent whose port another
+        holds goes on without: several agents may share a machine.
         """
         port = self._agent.settings.file.control.web_port
         if not port:
             return
-        from meshpeer.adapters.web.server import serve_pages
+        from meshpeer.adapters.web.server import Site, serve_pages
 
+        site = Site(
+            look=self.take_snapshot,
+            receive=self._agent.webhooks.receive,
+            callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
+        )
         try:
-            self.pages_port = await self._agent.nursery.start(serve_pages, self.take_snapshot, port)
+            self.pages_port = await self._agent.nursery.start(serve_pages, site, port)
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))

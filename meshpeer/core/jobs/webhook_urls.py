@@ -22,7 +22,6 @@ from meshpeer.core.jobs.rules import Fault, shown
 
 URL_BYTES_MAX = 2_048
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-DEFAULT_ALLOW = ("http://127.0.0.1:*", "http://[::1]:*", "http://localhost:*")
 ANY_PORT = "*"
 _PORTS = {"http": 80, "https": 443}
 _FORM = "write http://HOST:PORT/PATH, such as http://127.0.0.1:8000/run"

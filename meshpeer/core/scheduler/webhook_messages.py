@@ -62,13 +62,11 @@ WebhookEvent = WebhookReady | WebhookAnswered | CallbackReceived
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallWebhook:
-    """Send the request, report ``WebhookAnswered``."""
+    """Send the request, report ``WebhookAnswered``; ``EndWebhook`` or ``StopAttempt`` breaks it off."""
 
     job: JobId
     attempt: Attempt
     number: int
-    timeout_s: float | None
-    """What is left of its time; None for no bound."""
     after: Ticket | None
 
 

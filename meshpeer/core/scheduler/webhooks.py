@@ -164,7 +164,7 @@ class Webhooks:
         call.may_call_back = event.may_call_back
         self._file(call, self._open)
         persist = self._persist(put_webhook(call.row))
-        return [persist, self._call(call, now, persist.ticket)]
+        return [persist, self._call(call, persist.ticket)]
 
     def on_answered(self, event: WebhookAnswered, now: Instant) -> list[SchedulerEffect]:
         """Takes the answer to the latest call; any other is of no use any more."""
@@ -220,7 +220,7 @@ class Webhooks:
                 trouble = f": {call.trouble}" if call.trouble else ""
                 effects += self._fail(call, timed_out_error(round(limit_s, 3)) + trouble, now)
             elif call.call_at_s is not None and now.mono_s >= call.call_at_s:
-                effects.append(self._call(call, now, None))
+                effects.append(self._call(call, None))
         if self._sweep_at_s is not None and now.mono_s >= self._sweep_at_s:
             effects += self._sweep(now)
         return effects
@@ -257,16 +257,11 @@ class Webhooks:
 
     # --- rules --------------------------------------------------------------------------------------------
 
-    def _call(self, call: _Call, now: Instant, after: Ticket | None) -> CallWebhook:
+    def _call(self, call: _Call, after: Ticket | None) -> CallWebhook:
         call.number += 1
         call.call_at_s = None
-        left_s = None if call.ends_at_s is None else max(0.0, call.ends_at_s - now.mono_s)
         return CallWebhook(
-            job=call.row.job,
-            attempt=call.row.granted.attempt,
-            number=call.number,
-            timeout_s=left_s,
-            after=after,
+            job=call.row.job, attempt=call.row.granted.attempt, number=call.number, after=after
         )
 
     def _call_later(self, call: _Call, event: WebhookAnswered, now: Instant) -> list[SchedulerEffect]:

@@ -15,11 +15,10 @@ from meshpeer.core.jobs.check import check_job
 from meshpeer.core.jobs.located import Entry, Located, Mapping, Scalar, Sequence
 from meshpeer.core.jobs.model import Array, Element, JobSpec, TaskSpec, Webhook
 from meshpeer.core.jobs.problems import describe_errors
-from meshpeer.core.jobs.rules import Fault
+from meshpeer.core.jobs.rules import WEBHOOK_ALLOW, Fault
 from meshpeer.core.jobs.spec import parse_job
 from meshpeer.core.jobs.webhook import BODY_BYTES_MAX, BODY_DEPTH_MAX, EXPANDED_BYTES_MAX, body_of, parse_body
 from meshpeer.core.jobs.webhook_urls import (
-    DEFAULT_ALLOW,
     allow_fault,
     is_loopback,
     refusal,
@@ -252,7 +251,7 @@ def test_urls_that_can_be_read_in_two_ways_are_refused(url: str) -> None:
     ],
 )
 def test_by_default_a_node_lets_jobs_call_its_loopback_alone(url: str, allowed: bool) -> None:
-    assert (not refusal(url, DEFAULT_ALLOW, OWN_PORTS)) == allowed
+    assert (not refusal(url, WEBHOOK_ALLOW, OWN_PORTS)) == allowed
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_what_a_node_allows_is_an_origin_and_the_beginning_of_a_path(
 
 
 def test_refusal_names_the_origin_alone() -> None:
-    said = refusal("http://10.0.0.7:8000/secret?key=1", DEFAULT_ALLOW, OWN_PORTS)
+    said = refusal("http://10.0.0.7:8000/secret?key=1", WEBHOOK_ALLOW, OWN_PORTS)
     assert said == "this node lets no job call http://10.0.0.7:8000"
 
 

@@ -1,0 +1,457 @@
+"""Jobs whose tasks services do: a whole agent, real HTTP, the example's model server, and services that
+misbehave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from meshpeer.adapters.specfile.load import load_job, load_text
+from meshpeer.app.agent import Agent
+from meshpeer.app.config import (
+    ControlSettings,
+    File,
+    JobSettings,
+    LogSettings,
+    MeshSettings,
+    Settings,
+    WebhookSettings,
+    WireGuardSettings,
+)
+from meshpeer.app.founding import found
+from meshpeer.app.options import InitOptions
+from meshpeer.app.state import load_state
+from meshpeer.core.jobs.model import JobSpec
+from meshpeer.core.wire import cbor
+from meshpeer.core.wire.webhook_signatures import sign
+from meshpeer.runtime.control import Job, Submission
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
+KEY = b"k" * 32
+IDS = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+async def test_the_example_tells_languages_and_signs_what_it_says(folder: Path) -> None:
+    """Async and sync tasks of ``inference.yaml``, with a secret on both sides."""
+    secret = folder / "webhooks.secret"
+    secret.write_text(f"whsec_{base64.b64encode(KEY).decode()}\n")
+    secret.chmod(0o600)
+    with model_server("--secret-file", str(secret)) as url:
+        spec = aimed_at(load_job(str(EXAMPLES / "inference.yaml")).spec, url)
+        async with running(settings_of(folder, secret_file=str(secret))) as agent:
+            job = await run(agent, spec)
+            said = [json.loads(await log_of(agent, job, f"guess[{index}]")) for index in range(4)]
+            sure = json.loads(await log_of(agent, job, "sure"))
+    assert job.state == "succeeded"
+    assert [one["language"] for one in said] == ["english", "german", "french", "spanish"]
+    assert sure["language"] == "english"
+
+
+async def test_a_node_whose_secret_a_service_does_not_share_gets_nothing_done(folder: Path) -> None:
+    with model_server_secret(folder) as url:
+        spec = spec_of({"t": {"webhook": {"url": f"{url}/now", "body": {"text": "x"}}}})
+        async with running(settings_of(folder)) as agent:
+            job = await run(agent, spec)
+            (task,) = await agent.api.tasks(job.id)
+    assert (job.state, task.error) == (
+        "failed",
+        'the service answered 401: {"error": "not signed by a secret of mine"}',
+    )
+
+
+MANNERS = {
+    "sync": ("succeeded", ""),
+    "later": ("succeeded", ""),
+    "before the 202": ("succeeded", ""),
+    "twice": ("succeeded", ""),
+    "after two 503": ("succeeded", ""),
+    "after a cut": ("succeeded", ""),
+    "with a forgery first": ("succeeded", ""),
+    "fails": ("failed", "no such voice"),
+    "late": ("failed", "timed out after 1 s"),
+    "404": ("failed", "the service answered 404"),
+    "redirect": ("failed", "the service answered 307"),
+    "too large": ("failed", "the service's answer is larger than 1,048,576 bytes"),
+}
+
+
+async def test_whatever_a_service_does_each_task_ends_once_and_right(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manners = [{"manner": one} for one in MANNERS if one != "late"]
+    with odd_service() as service:
+        hook = {"url": f"{service.url}/do", "body": {"manner": "${manner}", "key": "${task}"}}
+        late = {"webhook": {"url": f"{service.url}/do", "body": {"manner": "late"}}, "timeout": "1s"}
+        spec = spec_of({"t": {"webhook": hook, "array": manners, "timeout": "20s"}, "late": late})
+        async with running(settings_of(folder, slots=16)) as agent:
+            job = await run(agent, spec)
+            tasks = {one.id: one for one in await agent.api.tasks(job.id)}
+            await service.settled()
+    table = []
+    elements = {one["manner"]: f"t[{place}]" for place, one in enumerate(manners)}
+    for manner in MANNERS:
+        task = tasks[elements.get(manner, "late")]
+        table.append((manner, task.state, task.error, service.answers.get(manner, [])))
+    with capsys.disabled():
+        print("\n" + "\n".join(f"  {one[0]:22} {one[1]:10} {one[3]!s:22} {one[2]}" for one in table))
+    for manner, state, error, _ in table:
+        assert (state, error) == MANNERS[manner], manner
+    assert service.answers == {
+        "later": [200],
+        "before the 202": [200],
+        "twice": [200, 200],
+        "after two 503": [200],
+        "after a cut": [200],
+        "with a forgery first": [404, 415, 400, 200],
+        "fails": [200],
+        "late": [404],
+    }
+    assert service.requests["after two 503"] == 3
+    assert service.requests["after a cut"] == 2
+    assert service.requests["redirect"] == 1
+    # All calls of an attempt are one message, with the key of its task.
+    assert len(service.messages["after two 503"]) == 1
+    assert all(key.startswith(job.id) for _, key in service.messages["after two 503"])
+
+
+async def test_work_that_a_service_has_outlives_the_agent(folder: Path) -> None:
+    with odd_service() as service:
+        spec = spec_of({"t": {"webhook": {"url": f"{service.url}/do", "body": {"manner": "held"}}}})
+        settings = settings_of(folder, web_port=free_port())
+        async with running(settings) as agent:
+            job = await agent.api.submit(submission(spec))
+            await until(lambda: "held" in service.requests)
+            await until(lambda: agent.node.scheduler.webhooks.waiting == 1)
+        held = threading.Thread(target=service.release)
+        held.start()
+        await until(lambda: service.refused > 0)
+        async with running(settings) as agent:
+            ended = await last(agent, job.id)
+            (task,) = await agent.api.tasks(job.id)
+            said = await log_of(agent, ended, "t")
+        held.join()
+    assert (ended.state, len(task.attempts)) == ("succeeded", 1)
+    assert json.loads(said) == {"held": True}
+    assert service.requests["held"] == 1
+    assert service.answers["held"] == [200]
+
+
+async def test_a_job_calls_what_the_node_allows_and_nothing_else(folder: Path) -> None:
+    with odd_service() as service:
+        port = free_port()
+        urls = [
+            f"{service.url}/do",
+            f"http://127.0.0.1:{port}/metrics",
+            f"http://localhost:{port}/v1/callbacks/x",
+            "http://169.254.169.254/latest/meta-data/",
+            f"http://127.0.0.2:{service.port}/do",
+        ]
+        body = {"manner": "sync"}
+        spec = spec_of(
+            {f"t{place}": {"webhook": {"url": url, "body": body}} for place, url in enumerate(urls)}
+        )
+        async with running(settings_of(folder, web_port=port)) as agent:
+            job = await run(agent, spec)
+            tasks = await agent.api.tasks(job.id)
+    assert [(one.state, one.error) for one in tasks] == [
+        ("succeeded", ""),
+        ("failed", f"port {port} is this node's own agent's"),
+        ("failed", f"port {port} is this node's own agent's"),
+        ("failed", "this node lets no job call http://169.254.169.254:80"),
+        ("failed", f"this node lets no job call http://127.0.0.2:{service.port}"),
+    ]
+    assert service.requests == {"sync": 1}
+
+
+async def test_service_that_is_down_is_waited_for(folder: Path) -> None:
+    port = free_port()
+    spec = spec_of({"t": {"webhook": {"url": f"http://127.0.0.1:{port}/do", "body": {"manner": "later"}}}})
+    async with running(settings_of(folder)) as agent:
+        job = await agent.api.submit(submission(spec))
+        await until(lambda: any(one.trouble for one in agent.node.scheduler.webhooks._open.values()))
+        with odd_service(port):
+            assert (await last(agent, job.id)).state == "succeeded"
+
+
+async def test_cancelled_job_hangs_up_and_its_call_back_is_unknown(folder: Path) -> None:
+    with odd_service() as service:
+        spec = spec_of({"t": {"webhook": {"url": f"{service.url}/do", "body": {"manner": "held"}}}})
+        async with running(settings_of(folder)) as agent:
+            job = await agent.api.submit(submission(spec))
+            await until(lambda: agent.node.scheduler.webhooks.waiting == 1 and "held" in service.requests)
+            assert (await agent.api.cancel(job.id)).state == "cancelled"
+            await trio.to_thread.run_sync(service.release)
+    assert service.answers["held"] == [404]
+
+
+# --- helpers ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class OddService:
+    """A service that does as each request says, and remembers what it was told."""
+
+    port: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, list[int]] = field(default_factory=dict)
+    messages: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
+    refused: int = 0
+    busy: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def call_back(
+        self,
+        manner: str,
+        callback: str,
+        result: object,
+        *,
+        kind: str = "application/json",
+        status: str = "succeeded",
+        **more: object,
+    ) -> None:
+        """Calls back until somebody answers."""
+        body = json.dumps({"status": status, "result": result, **more}).encode()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            request = urllib.request.Request(callback, body, {"content-type": kind, **sign([], "m", 1, body)})
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    code = answer.status
+            except urllib.error.HTTPError as error:
+                code = error.code
+                error.close()
+            except OSError:
+                self.refused += 1
+                time.sleep(0.1)
+                continue
+            with self.lock:
+                self.answers.setdefault(manner, []).append(code)
+            return
+
+    def release(self) -> None:
+        for callback in self.held:
+            self.call_back("held", callback, {"held": True})
+
+    async def settled(self) -> None:
+        await until(lambda: self.busy == 0)
+
+
+def handler_of(service: OddService) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            manner, callback = body["manner"], self.headers["meshpeer-callback"]
+            message = (self.headers["webhook-id"], self.headers["idempotency-key"])
+            with service.lock:
+                count = service.requests[manner] = service.requests.get(manner, 0) + 1
+                service.messages.setdefault(manner, set()).add(message)
+                service.busy += 1
+            try:
+                self.behave(manner, callback, count)
+            finally:
+                with service.lock:
+                    service.busy -= 1
+
+        def behave(self, manner: str, callback: str, count: int) -> None:
+            tell = service.call_back
+            match manner:
+                case "sync":
+                    self.say(200, b'{"done": true}')
+                case "later" | "fails":
+                    self.say(202)
+                    failed = {"status": "failed", "error": "no such voice"} if manner == "fails" else {}
+                    tell(manner, callback, 1, **failed)  # type: ignore[arg-type]
+                case "before the 202":
+                    tell(manner, callback, 1)
+                    self.say(202)
+                case "twice":
+                    self.say(202)
+                    tell(manner, callback, 1)
+                    tell(manner, callback, 2)
+                case "after two 503" if count < 3:
+                    self.say(503, retry_after="0")
+                case "after a cut" if count < 2:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                case "after two 503" | "after a cut":
+                    self.say(202)
+                    tell(manner, callback, 1)
+                case "with a forgery first":
+                    self.say(202)
+                    tell(manner, callback[:-4] + "AAAA", "forged")
+                    tell(manner, callback, "forged", kind="application/x-www-form-urlencoded")
+                    tell(manner, callback, "forged", status="won")
+                    tell(manner, callback, 1)
+                case "late":
+                    self.say(202)
+                    time.sleep(1.5)
+                    tell(manner, callback, 1)
+                case "held":
+                    service.held.append(callback)
+                    self.say(202)
+                case "redirect":
+                    self.say(307, location=f"{service.url}/do")
+                case "too large":
+                    self.say(200, b" " * 1_100_000)
+                case "404":
+                    self.say(404)
+
+        def say(self, status: int, body: bytes = b"", **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "content_length": str(len(body))}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            try:
+                self.wfile.write(body)
+            except OSError:
+                pass
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def odd_service(port: int = 0) -> Iterator[OddService]:
+    service = OddService()
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler_of(service))
+    service.port = server.server_address[1]
+    thread = threading.Thread(target=lambda: server.serve_forever(0.02))
+    thread.start()
+    try:
+        yield service
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def model_server(*arguments: str) -> Iterator[str]:
+    command = [sys.executable, str(EXAMPLES / "inference/server.py"), "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().rpartition(" ")[2].strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def model_server_secret(folder: Path) -> Iterator[str]:
+    (folder / "other.secret").write_text(f"whsec_{base64.b64encode(b'o' * 32).decode()}\n")
+    with model_server("--secret-file", str(folder / "other.secret")) as url:
+        yield url
+
+
+def aimed_at(spec: JobSpec, url: str) -> JobSpec:
+    """Returns the job with another server in its webhooks."""
+    tasks = []
+    for task in spec.tasks:
+        hook = task.webhook
+        if hook is not None:
+            moved = msgspec.structs.replace(hook, url=hook.url.replace("http://127.0.0.1:18789", url))
+            task = msgspec.structs.replace(task, webhook=moved)
+        tasks.append(task)
+    return msgspec.structs.replace(spec, tasks=tuple(tasks))
+
+
+def spec_of(tasks: dict[str, object]) -> JobSpec:
+    document = json.dumps({"name": "hooks", "tasks": tasks}).encode()
+    return load_text(document, source_name="job.json", folder=Path("/nonexistent")).spec
+
+
+def submission(spec: JobSpec) -> Submission:
+    job = "j" + "".join(IDS[one % 32] for one in os.urandom(19))
+    return Submission(job=job, spec=cbor.encode(spec))
+
+
+async def run(agent: Agent, spec: JobSpec) -> Job:
+    job = await agent.api.submit(submission(spec))
+    return await last(agent, job.id)
+
+
+async def last(agent: Agent, job: str) -> Job:
+    """Waits for the job's end."""
+    with trio.fail_after(60):
+        *_, ended = [one async for one in agent.api.watch(job)]
+    return ended
+
+
+async def log_of(agent: Agent, job: Job, task: str) -> bytes:
+    return (await agent.api.log(job.id, task, "stdout", 0, wait=False)).data
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a founded mesh that tasks' users may pass, as pytest's own may not be."""
+    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
+    os.chmod(path, 0o711)
+    try:
+        found(InitOptions(name="alone"), settings_of(path))
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def settings_of(folder: Path, *, web_port: int = 0, slots: int = 4, secret_file: str = "") -> Settings:
+    return Settings(
+        state_dir=folder / "state",
+        run_dir=folder / "run",
+        file=File(
+            mesh=MeshSettings(mdns=False, hosts_file=False),
+            wireguard=WireGuardSettings(backend="none"),
+            control=ControlSettings(listen_port=0, web_port=web_port or free_port()),
+            jobs=JobSettings(slots=slots),
+            webhooks=WebhookSettings(secret_file=secret_file),
+            log=LogSettings(level="error"),
+        ),
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Agent]:
+    """Yields an agent that is ready; stops it afterwards."""
+    ready = trio.Event()
+    agent = Agent(settings, load_state(settings.state_dir), lambda _: ready.set())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(agent.main)
+        with trio.fail_after(20):
+            await ready.wait()
+        yield agent
+        agent.stopping.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110 - a thread does not tell
+            await trio.sleep(0.01)
