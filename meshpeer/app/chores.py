@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +15,7 @@ from meshpeer import __version__
 from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
+from meshpeer.adapters.web.access import Access
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
 from meshpeer.app.relay import clear_relay
@@ -41,6 +43,7 @@ class Chores:
         self._agent = agent
         self._endpoints = EndpointsChanged(control=(), wireguard=())
         self._endpoints_changed = trio.Event()
+        self.access = Access(os.urandom, time.monotonic)
         self.pages_port = 0
         """Where this machine's pages are, once they are; 0 where there are none."""
         self.pages_fault: EnvironmentFault | None = None
@@ -169,17 +172,19 @@ class Chores:
         )
 
     async def open_pages(self) -> None:
-        """Starts to serve ``/metrics`` and call-backs where a port is set for it. An agent whose port another
-        holds goes on without: several agents may share a machine.
+        """Starts to serve ``/metrics``, call-backs and the dashboard where a port is set for it. An agent
+        whose port another holds goes on without: several agents may share a machine.
         """
         port = self._agent.settings.file.control.web_port
         if not port:
             return
+        from meshpeer.adapters.web.dashboard import Dashboard
         from meshpeer.adapters.web.server import Site, serve_pages
 
         site = Site(
             look=self.take_snapshot,
             receive=self._agent.webhooks.receive,
+            dashboard=Dashboard(access=self.access, views=self._agent.api),
             callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
         )
         try:

@@ -488,6 +488,11 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A ``JobSpec`` in canonical CBOR."""
 
 
+class DashboardLink(Doc, frozen=True, kw_only=True):
+    url: str
+    """With the token: whoever has it may look until the agent stops."""
+
+
 class ControlApi(Protocol):
     """What an agent answers. Every method raises ``MeshpeerError`` with what and hint."""
 
@@ -500,6 +505,8 @@ class ControlApi(Protocol):
     async def why(self, source: str, target: str) -> Why:
         """Explains the path between two members by name; an empty source is this node."""
         ...
+
+    async def dashboard(self) -> DashboardLink: ...
 
     async def doctor(self) -> AgentFindings:
         """Checks what the agent can tell; asks linked members, which takes up to 7 s."""

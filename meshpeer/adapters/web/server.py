@@ -1,5 +1,5 @@
 """Serves this machine's own pages on 127.0.0.1, with the server that the control socket has already loaded:
-figures, and where services call back.
+figures, where services call back, and the dashboard.
 
 Anybody on this machine may read the figures, so they hold nothing that is secret. A
 name other than loopback's in ``Host`` is refused: without that a page in a browser could read them under a
@@ -24,6 +24,7 @@ from starlette.routing import Route
 from trio import TaskStatus
 
 from meshpeer.adapters.web.callbacks import Receive, callback_route
+from meshpeer.adapters.web.dashboard import Dashboard, dashboard_routes
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.runtime.webhooks import CALLBACK_PATH
@@ -31,6 +32,11 @@ from meshpeer.runtime.webhooks import CALLBACK_PATH
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
 REQUEST_BYTES_MAX = 16 * 1024
+FIGURE_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
 HOSTS = (LOOPBACK, "localhost", "localhost.localdomain")
 
 
@@ -41,6 +47,7 @@ class Site:
     look: Callable[[], Snapshot]
     """Called once per request of the figures."""
     receive: Receive
+    dashboard: Dashboard
     callback_hosts: tuple[str, ...] = ()
     """Names, beside loopback's, under which a proxy of this machine passes call-backs on."""
 
@@ -91,7 +98,7 @@ def _application(site: Site) -> Starlette:
         from meshpeer.adapters.web.page import render
 
         page, kind = render(site.look(), request.headers.get("accept", ""))
-        return Response(page, headers={"content-type": kind, "cache-control": "no-store"})
+        return Response(page, headers={"content-type": kind, **FIGURE_HEADERS})
 
     return Starlette(
         routes=[
@@ -102,6 +109,7 @@ def _application(site: Site) -> Starlette:
                 methods=["POST"],
                 middleware=_under((*HOSTS, *site.callback_hosts)),
             ),
+            *dashboard_routes(site.dashboard),
         ]
     )
 

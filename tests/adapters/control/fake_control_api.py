@@ -20,6 +20,7 @@ from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import (
     Charter,
     CharterChange,
+    DashboardLink,
     InviteMade,
     InviteRequest,
     Job,
@@ -269,6 +270,9 @@ class FakeApi:
     async def doctor(self) -> AgentFindings:
         self._answer("doctor")
         return self.examined
+
+    async def dashboard(self) -> DashboardLink:
+        return DashboardLink(url="http://127.0.0.1:51822/dashboard/?token=t")
 
     async def export_wg_quick(self) -> str:
         self._answer("export")

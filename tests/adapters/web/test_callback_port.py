@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+from boards import closed_board
 
 from meshpeer.adapters.web.server import Site, serve_pages
 from meshpeer.adapters.web.snapshot import Snapshot
@@ -128,7 +129,7 @@ async def callback_port() -> AsyncIterator[CallbackPort]:
     def look() -> Snapshot:
         raise AssertionError("nobody asked for figures")
 
-    site = Site(look=look, receive=it.receive, callback_hosts=("proxy.example",))
+    site = Site(look=look, receive=it.receive, dashboard=closed_board(), callback_hosts=("proxy.example",))
     async with trio.open_nursery() as nursery:
         it.port = await nursery.start(serve_pages, site, 0)
         yield it

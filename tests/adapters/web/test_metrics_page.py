@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+from boards import closed_board
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
@@ -165,7 +166,7 @@ def site_of(look: Callable[[], Snapshot]) -> Site:
     async def receive(token: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         raise AssertionError("nobody calls back")
 
-    return Site(look=look, receive=receive)
+    return Site(look=look, receive=receive, dashboard=closed_board())
 
 
 @asynccontextmanager
