@@ -64,18 +64,23 @@ def _warnings(warnings: Iterable[str]) -> str:
 
 
 def _members(status: Status, peers: Sequence[Peer]) -> str:
-    rows = [
+    me = status.node
+    mine = (f"{escape(me.name)} <small>this node</small>", escape(me.region or "–"))
+    rows = [(*mine, _state("alive"), "–", "–", escape(me.ipv4 or me.ipv6))]
+    rows += [
         (
-            escape(one.name) + (" <small>this node</small>" if one.id == status.node.id else ""),
+            escape(one.name),
             escape(one.region or "–"),
             _state(one.state),
-            escape("–" if one.id == status.node.id else f"{one.path} by {one.via}" if one.via else one.path),
+            escape(f"{one.path} by {one.via}" if one.via else one.path),
             "–" if one.rtt_ms is None else f"{one.rtt_ms:.1f} ms",
             escape(one.ipv4 or one.ipv6),
         )
         for one in peers[:MEMBERS_MAX]
     ]
-    return _table("Members", ("Name", "Region", "State", "Path", "Round trip", "Address"), rows, len(peers))
+    return _table(
+        "Members", ("Name", "Region", "State", "Path", "Round trip", "Address"), rows, len(peers) + 1
+    )
 
 
 def _jobs(jobs: Sequence[Job]) -> str:

@@ -37,7 +37,7 @@ class BoardViews:
             mesh=MeshInfo(id="m", name="home", subnet="10.1.0.0/16", topology="auto", topology_mode="full"),
             node=NodeInfo(
                 id="id-0",
-                name="alpha",
+                name=self.names[0],
                 region="eu",
                 roles=("compute",),
                 ipv4="10.1.0.1",
@@ -83,6 +83,7 @@ class BoardViews:
                 tx_bytes=1,
             )
             for place, name in enumerate(self.names)
+            if place
         ]
 
     async def jobs(self) -> list[Job]:

@@ -115,7 +115,7 @@ async def test_what_others_wrote_is_never_markup() -> None:
     async with dashboard(BoardViews(names=[evil], job_names=[evil], warnings=(evil,), health=evil)) as it:
         answer = await it.get(it.path_with_token)
     assert "<script>alert" not in answer.body
-    assert answer.body.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;") == 4
+    assert answer.body.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;") == 5
 
 
 async def test_the_page_follows_what_happens() -> None:
