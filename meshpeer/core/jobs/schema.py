@@ -32,7 +32,9 @@ def job_schema() -> dict[str, Json]:
                 **_object(_COMMON),
             },
             "task": {
-                "description": "One task, or an array of tasks that differ in their fields.",
+                "description": (
+                    "One task, or an array of tasks that differ in their fields. It has run or webhook."
+                ),
                 **_object({**_TASK, **_COMMON}),
                 "oneOf": [{"required": ["run"]}, {"required": ["webhook"]}],
             },
@@ -273,6 +275,7 @@ _WEBHOOK: dict[str, Json] = {
         "pattern": "^https?://",
     },
     "body": {
+        "title": "any value",
         "description": (
             "What is sent, as JSON: any values, lists and mappings. In texts, ${index}, ${job}, ${task}, "
             "${attempt} and the array's own fields are expanded, and $$ is a dollar sign."
