@@ -70,6 +70,7 @@ from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
+from meshpeer.runtime.outbox import AT_ONCE_MAX, Deliveries
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
@@ -335,6 +336,7 @@ class Agent:
             nursery=nursery,
         )
         self.webhooks = webhooks_of(self, nursery)
+        self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)
         self.nursery = nursery
         for effect in restored:

@@ -31,7 +31,13 @@ from meshpeer.core.node.messages import (
 from meshpeer.core.paths.probe_desk import SendProbe
 from meshpeer.core.paths.relay_messages import CloseRelay, FreezeRelay, MoveEndpoint, OpenRelay, WakeRelay
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
-from meshpeer.core.scheduler.webhook_messages import AnswerCallback, CallWebhook, EndWebhook, ResumeWebhook
+from meshpeer.core.scheduler.webhook_messages import (
+    AnswerCallback,
+    CallWebhook,
+    DeliverMessage,
+    EndWebhook,
+    ResumeWebhook,
+)
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import CommitFailed
@@ -74,6 +80,8 @@ class Performer:
                 self.once_written(effect.after, lambda: self._agent.webhooks.call(effect))
             case EndWebhook():
                 self._agent.webhooks.end(effect)
+            case DeliverMessage():
+                self.once_written(effect.after, lambda: self._agent.deliveries.send(effect))
             case ResumeWebhook():
                 self._agent.webhooks.resume(effect)
             case AnswerCallback():

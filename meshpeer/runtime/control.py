@@ -232,6 +232,18 @@ class TaskCounts(Doc, frozen=True, kw_only=True):
     cancelled: int
 
 
+class JobMessage(Doc, frozen=True, kw_only=True):
+    """What the end of a job is told to."""
+
+    event: str
+    """``on_complete`` or ``on_failure``."""
+    url: str
+    state: str
+    """``waiting``, ``delivered`` or ``given_up``."""
+    trouble: str
+    """Why it is not delivered, as far as that is known."""
+
+
 class Job(Doc, frozen=True, kw_only=True):
     id: str
     name: str
@@ -246,6 +258,8 @@ class Job(Doc, frozen=True, kw_only=True):
     """Node name -> tasks that run there now."""
     done_on: dict[str, int] = {}
     """Node name -> results committed from there."""
+    webhooks: tuple[JobMessage, ...] = ()
+    """Once it has ended: what it is told to."""
 
 
 class TaskTry(Doc, frozen=True, kw_only=True):

@@ -96,7 +96,7 @@ def handler_of(service: OddService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            manner, callback = body["manner"], self.headers["meshpeer-callback"]
+            manner, callback = body.get("manner") or body["type"], self.headers["meshpeer-callback"]
             message = (self.headers["webhook-id"], self.headers["idempotency-key"])
             with service.lock:
                 count = service.requests[manner] = service.requests.get(manner, 0) + 1
@@ -113,6 +113,8 @@ def handler_of(service: OddService) -> type[BaseHTTPRequestHandler]:
             match manner:
                 case "sync":
                     self.say(200, b'{"done": true}')
+                case "job.completed":
+                    self.say(503 if count < 2 else 200)
                 case "later" | "fails":
                     self.say(202)
                     failed = {"status": "failed", "error": "no such voice"} if manner == "fails" else {}

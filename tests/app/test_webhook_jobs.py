@@ -20,10 +20,11 @@ import pytest
 import trio
 from agents import free_port, odd_service, running, settings_of, spec_of, submission, until
 
-from meshpeer.adapters.specfile.load import load_job
+from meshpeer.adapters.specfile.load import load_job, load_text
 from meshpeer.app.agent import Agent
 from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
+from meshpeer.core.ids import JobId
 from meshpeer.core.jobs.model import JobSpec
 from meshpeer.runtime.control import Job
 
@@ -121,8 +122,8 @@ async def test_work_that_a_service_has_outlives_the_agent(folder: Path) -> None:
         settings = settings_of(folder, web_port=free_port())
         async with running(settings) as agent:
             job = await agent.api.submit(submission(spec))
-            await until(lambda: "held" in service.requests)
-            await until(lambda: agent.node.scheduler.webhooks.waiting == 1)
+            # A call whose answer the agent has not read is made again, and rightly.
+            await until(lambda: agent.node.scheduler.webhooks.taken == 1)
         held = threading.Thread(target=service.release)
         held.start()
         await until(lambda: service.refused > 0)
@@ -183,6 +184,32 @@ async def test_cancelled_job_hangs_up_and_its_call_back_is_unknown(folder: Path)
             assert (await agent.api.cancel(job.id)).state == "cancelled"
             await trio.to_thread.run_sync(service.release)
     assert service.answers["held"] == [404]
+
+
+async def test_end_of_a_job_is_told_to_who_is_named_and_the_status_says_so(folder: Path) -> None:
+    with odd_service() as service:
+        document = {
+            "name": "told",
+            "on_complete": f"{service.url}/ended",
+            "on_failure": "http://10.255.255.1/page-me",
+            "tasks": {"t": {"run": ["false"]}},
+        }
+        loaded = load_text(json.dumps(document).encode(), source_name="job.json", folder=folder)
+        async with running(settings_of(folder)) as agent:
+            job = await run(agent, loaded.spec)
+
+            async def message() -> dict[str, tuple[str, str]]:
+                shown = await agent.api.job(job.id)
+                return {one.event: (one.state, one.trouble) for one in shown.webhooks}
+
+            outbox = agent.node.scheduler.outbox
+            await until(lambda: [one.state for one in outbox.of(JobId(job.id))] == ["delivered", "given_up"])
+            assert await message() == {
+                "on_complete": ("delivered", ""),
+                "on_failure": ("given_up", "this node lets no job call http://10.255.255.1:80"),
+            }
+    assert service.requests == {"job.completed": 2}
+    assert len(service.messages["job.completed"]) == 1
 
 
 # --- helpers ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.jobs.problems import InvalidJob, SpecError
 from meshpeer.core.jobs.rules import Fault, shown
 from meshpeer.core.jobs.template import names_in
-from meshpeer.core.jobs.webhook import check_webhook
+from meshpeer.core.jobs.webhook import check_job_webhooks, check_webhook
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, JOB_TASKS_MAX
 
 CYCLES_SHOWN_MAX = 10
@@ -36,6 +36,7 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
         *_located(("name",), rules.job_name_fault(spec.name)),
         *_check_count(spec),
         *check_files(spec.files),
+        *check_job_webhooks(spec),
         *(error for task in spec.tasks for error in _check_task(task, unread)),
         *_check_needs(spec, unread),
     )

@@ -92,6 +92,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskSpec, ...]
     files: tuple[FileRef, ...] = ()
     """Present in every task's scratch folder."""
+    on_complete: str = ""
+    """A URL that the owner tells the job's end; empty for none."""
+    on_failure: str = ""
+    """The same, where the job has failed."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

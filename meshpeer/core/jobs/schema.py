@@ -81,6 +81,7 @@ def job_schema() -> dict[str, Json]:
                 "pattern": "^[a-z][a-z0-9_]*$",
                 "not": {"enum": list(rules.OWN_FIELDS)},
             },
+            "url": {"type": "string", "maxLength": URL_BYTES_MAX, "pattern": "^https?://"},
             "relative_path": {"type": "string", "minLength": 1, "pattern": "^(?!/)(?!(.*/)?\\.\\.(/|$))"},
         },
     }
@@ -118,6 +119,18 @@ _JOB: dict[str, Json] = {
         "examples": [["render.py", "assets/"]],
     },
     "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
+    "on_complete": {
+        "description": (
+            "A URL that is sent a POST when the job has ended, however it did, by the node that it was "
+            "submitted at, and as far as that one's own settings let jobs call it ([webhooks] allow)."
+        ),
+        "$ref": "#/$defs/url",
+        "examples": ["http://127.0.0.1:9000/ended"],
+    },
+    "on_failure": {
+        "description": "The same, when the job has failed.",
+        "$ref": "#/$defs/url",
+    },
     "tasks": {
         "description": f"The tasks by name; up to {JOB_TASKS_MAX:,} after arrays are expanded.",
         "type": "object",
@@ -270,9 +283,7 @@ _WEBHOOK: dict[str, Json] = {
             "Where the worker sends a POST: http or https, a host and a port. Each node says which it lets "
             "jobs call ([webhooks] allow), its own loopback unless it says more."
         ),
-        "type": "string",
-        "maxLength": URL_BYTES_MAX,
-        "pattern": "^https?://",
+        "$ref": "#/$defs/url",
     },
     "body": {
         "title": "any value",

@@ -19,15 +19,15 @@ from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
 from meshpeer.core.jobs.problems import SpecError, sorted_errors
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
-from meshpeer.core.jobs.webhook import read_webhook
+from meshpeer.core.jobs.webhook import read_url, read_webhook
 
-JOB_FIELDS = ("name", "files", "defaults", "tasks")
+JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "tasks")
 DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources", "limits", "network", "secrets")
 TASK_FIELDS = ("run", "webhook", "needs", "array", *DEFAULTS_FIELDS, "outputs")
 NEED_FIELDS = ("task", "into")
 RESOURCE_FIELDS = ("cpu", "memory")
 
-JOB_FIELDS_LATER = ("webhooks", "on_complete", "on_failure", "priority", "group", "inputs")
+JOB_FIELDS_LATER = ("webhooks", "priority", "group", "inputs")
 TASK_FIELDS_LATER = (
     "python",
     "where",
@@ -98,7 +98,11 @@ def parse_job(document: Located) -> ParsedJob:
         tasks = tuple(_read_task(reader, task, node, defaults) for task, node in named.items())
     elif isinstance(document, Mapping):
         reader.reject(("tasks",), document, "the job has no tasks", "name at least one under tasks:")
-    spec = JobSpec(name=name or "", tasks=tasks)
+    on_complete, on_failure = (
+        (read_url(reader, fields[event], (event,)) or "") if event in fields else ""
+        for event in ("on_complete", "on_failure")
+    )
+    spec = JobSpec(name=name or "", tasks=tasks, on_complete=on_complete, on_failure=on_failure)
     judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
     errors = sorted_errors([*reader.errors, *judged], document)
     return ParsedJob(spec=None if errors else spec, files=files, errors=errors)

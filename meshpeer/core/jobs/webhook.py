@@ -21,7 +21,7 @@ from meshpeer.core.ids import JobId
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.expand import fields_of
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Scalar, Sequence
-from meshpeer.core.jobs.model import TaskSpec, Webhook
+from meshpeer.core.jobs.model import JobSpec, TaskSpec, Webhook
 from meshpeer.core.jobs.problems import SpecError
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import Fault
@@ -44,13 +44,25 @@ def read_webhook(reader: Reader, node: Located, path: FieldPath) -> Webhook | No
         if isinstance(node, Mapping):
             reader.reject(path, node, "it names no url", "write {url: http://127.0.0.1:8000/run}")
         return None
-    url = reader.text(fields["url"], (*path, "url"))
-    if url is not None:
-        url = reader.sound(url_fault(url) or url, fields["url"], (*path, "url"))
+    url = read_url(reader, fields["url"], (*path, "url"))
     body = ""
     if "body" in fields:
         body = _written(reader, fields["body"], (*path, "body"))
     return None if url is None else Webhook(url=url, body=body)
+
+
+def read_url(reader: Reader, node: Located, path: FieldPath) -> str | None:
+    """Reads a URL that a webhook may have; None for anything else."""
+    url = reader.text(node, path)
+    return None if url is None else reader.sound(url_fault(url) or url, node, path)
+
+
+def check_job_webhooks(spec: JobSpec) -> Iterator[SpecError]:
+    """Yields what is wrong with the URLs that a job's end is told to."""
+    for event, url in (("on_complete", spec.on_complete), ("on_failure", spec.on_failure)):
+        fault = url_fault(url) if url else None
+        if fault is not None:
+            yield SpecError(path=(event,), what=fault.what, hint=fault.hint)
 
 
 def check_webhook(

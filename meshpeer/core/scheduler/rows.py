@@ -4,7 +4,7 @@ JOBS holds a row per owned job, TASKS one per task with a history worth keeping 
 worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds what was handed to
 somebody: ``seat/`` names a worker that was given attempts of a job (whom a restarted owner waits for),
 ``given/`` an attempt that a victim handed over and that its thief has not confirmed, ``webhook/`` an attempt
-that a service works on.
+that a service works on, ``outbox/`` what the end of a job is told to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meshpeer.core.scheduler.messages import Attempt, Blob, Epoch, Granted, Offe
 from meshpeer.core.wire import cbor
 
 ROW_BYTES_MAX = 64 * 1024 * 1024
-_SEAT, _GIVEN, _WEBHOOK = "seat/", "given/", "webhook/"
+_SEAT, _GIVEN, _WEBHOOK, _OUTBOX = "seat/", "given/", "webhook/", "outbox/"
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +112,20 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
     settled_us: int = 0
 
 
+class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A message about the end of a job, and how far it is."""
+
+    job: JobId
+    event: str
+    """``on_complete`` or ``on_failure``."""
+    url: str
+    body: bytes
+    """Empty once nobody is to have it any more."""
+    made_us: int
+    state: str = "waiting"
+    trouble: str = ""
+
+
 def put_job(job: JobId, row: JobRow) -> Put:
     return Put(table=Table.JOBS, key=job, value=cbor.encode(row))
 
@@ -152,6 +166,19 @@ def put_webhook(row: WebhookRow) -> Put:
 
 def delete_webhook(row: WebhookRow) -> Delete:
     return Delete(table=Table.GRANTS, key=_webhook_key(row))
+
+
+def put_outbox(row: OutboxRow) -> Put:
+    return Put(table=Table.GRANTS, key=f"{_OUTBOX}{row.job}/{row.event}", value=cbor.encode(row))
+
+
+def read_outbox(rows: Iterable[tuple[str, bytes]]) -> list[OutboxRow]:
+    """Reads the outbox from the table GRANTS."""
+    return [
+        cbor.decode(value, OutboxRow, bytes_max=ROW_BYTES_MAX)
+        for key, value in rows
+        if key.startswith(_OUTBOX)
+    ]
 
 
 def read_webhooks(rows: Iterable[tuple[str, bytes]]) -> list[WebhookRow]:

@@ -55,7 +55,22 @@ class CallbackReceived:
     error: str
 
 
-WebhookEvent = WebhookReady | WebhookAnswered | CallbackReceived
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What came of sending a message of the outbox."""
+
+    job: JobId
+    event: str
+    number: int
+    status: int | None
+    """Of HTTP; None where no answer came."""
+    error: str = ""
+    forbidden: bool = False
+    """This node's rules let nobody call that address."""
+    retry_after_s: float | None = None
+
+
+WebhookEvent = WebhookReady | WebhookAnswered | CallbackReceived | Delivered
 
 # --- effects ------------------------------------------------------------------------------------------------
 
@@ -102,4 +117,16 @@ class AnswerCallback:
     after: Ticket | None
 
 
-WebhookEffect = CallWebhook | EndWebhook | ResumeWebhook | AnswerCallback
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverMessage:
+    """Send a message of the outbox, report ``Delivered``."""
+
+    job: JobId
+    event: str
+    number: int
+    url: str
+    body: bytes
+    after: Ticket | None
+
+
+WebhookEffect = CallWebhook | EndWebhook | ResumeWebhook | AnswerCallback | DeliverMessage

@@ -113,6 +113,11 @@ class Webhooks:
         """Attempts that a service was called for and has not ended."""
         return len(self._open)
 
+    @property
+    def taken(self) -> int:
+        """Attempts that a service has said that it has."""
+        return sum(1 for one in self._open.values() if one.state is WebhookState.ACCEPTED)
+
     # --- start --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Iterable[WebhookRow], now: Instant) -> list[SchedulerEffect]:
@@ -172,7 +177,7 @@ class Webhooks:
         if call is None or call.state is not WebhookState.DISPATCHED or event.number != call.number:
             return []
         status = event.status
-        if status is None or status in _PASSING or 500 <= status <= 599:
+        if status is None or may_pass(status):
             return self._call_later(call, event, now)
         if status == 202:
             if not call.may_call_back:
@@ -351,6 +356,11 @@ class Webhooks:
         filed = {*self._open, *self._answered, *self._settled}
         if any(call.key not in filed for call in self._by_token.values()):
             raise InvariantBroken("a token leads to what is not filed")
+
+
+def may_pass(status: int) -> bool:
+    """Says whether an answer means that the same call may succeed later."""
+    return status in _PASSING or 500 <= status <= 599
 
 
 def _ends_at_s(row: WebhookRow, now: Instant) -> float | None:
