@@ -119,6 +119,10 @@ def handler_of(service: OddService) -> type[BaseHTTPRequestHandler]:
                     self.say(202)
                     failed = {"status": "failed", "error": "no such voice"} if manner == "fails" else {}
                     tell(manner, callback, 1, **failed)  # type: ignore[arg-type]
+                case "slow":
+                    self.say(202)
+                    time.sleep(0.5)
+                    tell(manner, callback, 1)
                 case "before the 202":
                     tell(manner, callback, 1)
                     self.say(202)
