@@ -55,4 +55,5 @@ def webhooks_of(agent: Agent, nursery: trio.Nursery) -> Webhooks:
         record_of=agent.attempts.record_of,
         post=agent.driver.post,
         nursery=nursery,
+        tally=agent.counters,
     )

@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from meshpeer import __version__
+from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.callbacks import RESULT_BYTES_MAX, read_callback
@@ -108,6 +109,7 @@ class Webhooks:
     record_of: Callable[[JobId, Blob, tuple[NodeId, ...]], Awaitable[JobRecord]]
     post: Callable[[object], None]
     nursery: trio.Nursery
+    tally: Counters
     _requests: dict[_Key, _Request] = field(default_factory=dict)
     _scopes: dict[_Key, trio.CancelScope] = field(default_factory=dict)
     """What is under way for an attempt: making its request, or sending it."""
@@ -147,6 +149,12 @@ class Webhooks:
 
     async def receive(self, token: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         """Takes a call-back; returns the status to answer it with, and why where that is no success."""
+        status, why = await self._receive(token, headers, body)
+        if status < 500:
+            self.tally.add(Counter.CALLBACKS_KEPT if status == 200 else Counter.CALLBACKS_REFUSED)
+        return status, why
+
+    async def _receive(self, token: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
         try:
             keys = self.rules.keys()
         except LocalFault as fault:

@@ -142,7 +142,7 @@ class Webhooks:
                 effects.append(
                     ResumeWebhook(job=row.job, record=row.record, owner=row.owner, granted=row.granted)
                 )
-        self._sweep_at_s = now.mono_s + SWEEP_S if self._answered or self._settled else None
+        self._sweep_at_s = now.mono_s + SWEEP_S if self or self._settled else None
         return effects
 
     # --- events -------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from meshpeer.runtime.control import (
     InviteMade,
     InviteRequest,
     Job,
+    JobMessage,
     LogPiece,
     MemberCounts,
     MeshInfo,
@@ -227,6 +228,7 @@ class FakeApi:
         self.tasks_of: dict[str, list[Task]] = {}
         self.printed: dict[tuple[str, str], bytes] = {}
         self.made: dict[str, dict[str, bytes]] = {}
+        self.told: tuple[JobMessage, ...] = ()
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.lies: dict[str, str] = {}
@@ -445,6 +447,7 @@ class FakeApi:
             finished_at=None if running else LATER,
             running_on={"beta": len(tasks)} if running else {},
             done_on={} if running else {"beta": len(tasks)},
+            webhooks=() if running else self.told,
         )
 
 

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from meshpeer.adapters.webhooks import HttpCaller, read_keys
+from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.scheduler.webhook_messages import AnswerCallback, CallbackReceived
@@ -161,6 +162,7 @@ async def test_bad_body_is_said_and_counts_for_nothing() -> None:
     it = Receiver(())
     status, why = await it.receive({}, b'{"status": "done"}')
     assert (status, it.tokens) == (400, [])
+    assert dict(it.counters.counted) == {Counter.CALLBACKS_REFUSED: 1}
     assert "status" in why
 
 
@@ -172,6 +174,7 @@ class Receiver:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self.tokens: list[bytes] = []
+        self.counters = Counters()
 
         async def nobody(*_: object) -> str:
             raise AssertionError
@@ -185,6 +188,7 @@ class Receiver:
             record_of=nobody,  # type: ignore[arg-type]
             post=self.take,
             nursery=cast(trio.Nursery, None),
+            tally=self.counters,
         )
 
     def take(self, event: object) -> None:

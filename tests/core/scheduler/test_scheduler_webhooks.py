@@ -21,6 +21,7 @@ from meshpeer.core.scheduler.messages import (
     Attempt,
     AttemptFinished,
     AttemptRunning,
+    AttemptUnstageable,
     Epoch,
     JobLearned,
     Offer,
@@ -289,6 +290,16 @@ def test_result_that_awaits_its_owner_is_not_stored_twice() -> None:
     it.acknowledge()
     it.pass_time(SWEEP_S + 1)
     assert it.call_back()[-1].known  # type: ignore[union-attr]
+
+
+def test_attempt_whose_request_can_not_be_made_anew_is_let_go() -> None:
+    it = Bench()
+    it.ready()
+    it.restart()
+    it.do(AttemptUnstageable(job=JOB, attempt=ATTEMPT, reason="its record is gone"))
+    it.pass_time(SWEEP_S)
+    assert it.rows == {}
+    assert not it.call_back()[-1].known  # type: ignore[union-attr]
 
 
 def test_time_goes_on_while_the_agent_is_away() -> None:
