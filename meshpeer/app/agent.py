@@ -28,6 +28,7 @@ from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blo
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.adapters.transport import TlsIdentity, TlsTransport, open_transport
 from meshpeer.adapters.tunnelport import RawTunnelPort
+from meshpeer.adapters.webhooks import HttpCaller
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
@@ -43,6 +44,7 @@ from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.rotating import key_names, rotate_by_age
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
+from meshpeer.app.webhooks import calls_service, webhooks_of
 from meshpeer.core.counters import Counters
 from meshpeer.core.effects import Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
@@ -61,6 +63,7 @@ from meshpeer.core.node.node import Node
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.scheduler.messages import StartAttempt
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.bulk import Bulk
 from meshpeer.runtime.circuits import Circuits
@@ -69,11 +72,13 @@ from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
+from meshpeer.runtime.outbox import AT_ONCE_MAX, Deliveries
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
 from meshpeer.runtime.relaying import Relayer
 from meshpeer.runtime.tunnelport import TunnelPortKeeper
+from meshpeer.runtime.webhooks import Webhooks
 
 READY_WITHOUT_PEERS_S = 8.0
 """A node that reaches nobody reports ready after this long, with a warning."""
@@ -141,6 +146,8 @@ class Agent:
         self.synced = trio.Event()
         self.members_changed = trio.Event()
         self.farewell_over = trio.Event()
+        self.pages_opened = trio.Event()
+        """Set, too, where there are none."""
         self.refusals: dict[NodeId, str] = {}
         self.counters = Counters()
         self.performer = Performer(self)
@@ -161,6 +168,8 @@ class Agent:
             self.transport: TlsTransport = await stack.enter_async_context(
                 open_transport(self._tls(), self._control_port(), tally=self.counters)
             )
+            self.caller = HttpCaller()
+            stack.push_async_callback(self.caller.close)
             self.executor: Executor = await stack.enter_async_context(self._open_executor())
             self._mark("opening links and slots")
             restored = self._make_node()
@@ -329,6 +338,8 @@ class Agent:
             post=post,
             nursery=nursery,
         )
+        self.webhooks = webhooks_of(self, nursery)
+        self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)
         self.nursery = nursery
         for effect in restored:
@@ -357,11 +368,13 @@ class Agent:
         nursery.start_soon(self.chores.keep_hosts)
         nursery.start_soon(self.chores.discover)
         await self._serve_control(nursery)
+        # Services that were called before a restart call back now.
+        await self.chores.open_pages()
+        self.pages_opened.set()
         await self._until_ready()
         self._on_ready(self._report())
         self.ready = True
         await self.notifier.tell("READY=1", f"STATUS={self.chores.summary()}")
-        await self.chores.open_pages()
         await self.stopping.wait()
         await self.notifier.tell(
             "STOPPING=1", "STATUS=stopping; tunnels " + ("go down" if self.take_down else "stay up")
@@ -453,6 +466,10 @@ class Agent:
         """Returns what a node goes by in settings: its id, and its name here."""
         listed = self.node.roster.get(node)
         return {key_text(node), *((listed.name,) if listed else ())}
+
+    def doer_of(self, effect: StartAttempt) -> Attempts | Webhooks:
+        """Returns who does the work of an attempt."""
+        return self.webhooks if calls_service(effect) else self.attempts
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs a short task of an answer that outlives its request."""

@@ -4,6 +4,7 @@ where it promises."""
 from __future__ import annotations
 
 from meshpeer.app.api_charter import CharterAnswers
+from meshpeer.app.api_dashboard import DashboardAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
@@ -13,6 +14,13 @@ from meshpeer.app.api_why import WhyAnswers
 
 
 class AgentApi(
-    MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, RotateAnswers, JobAnswers
+    MeshAnswers,
+    WhyAnswers,
+    DoctorAnswers,
+    CharterAnswers,
+    RevokeAnswers,
+    RotateAnswers,
+    DashboardAnswers,
+    JobAnswers,
 ):
     """Implements ``runtime.control.ControlApi``."""

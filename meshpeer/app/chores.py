@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,10 +15,12 @@ from meshpeer import __version__
 from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
+from meshpeer.adapters.web.access import Access
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
 from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members, relayed_by
+from meshpeer.app.webhooks import callback_hosts
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
 from meshpeer.core.node.messages import EndpointsChanged, SeedFound
@@ -40,6 +43,7 @@ class Chores:
         self._agent = agent
         self._endpoints = EndpointsChanged(control=(), wireguard=())
         self._endpoints_changed = trio.Event()
+        self.access = Access(os.urandom, time.monotonic)
         self.pages_port = 0
         """Where this machine's pages are, once they are; 0 where there are none."""
         self.pages_fault: EnvironmentFault | None = None
@@ -168,16 +172,23 @@ class Chores:
         )
 
     async def open_pages(self) -> None:
-        """Starts to serve ``/metrics`` where a port is set for it. An agent whose port another holds goes on
-        without: several agents may share a machine.
+        """Starts to serve ``/metrics``, call-backs and the dashboard where a port is set for it. An agent
+        whose port another holds goes on without: several agents may share a machine.
         """
         port = self._agent.settings.file.control.web_port
         if not port:
             return
-        from meshpeer.adapters.web.server import serve_pages
+        from meshpeer.adapters.web.dashboard import Dashboard
+        from meshpeer.adapters.web.server import Site, serve_pages
 
+        site = Site(
+            look=self.take_snapshot,
+            receive=self._agent.webhooks.receive,
+            dashboard=Dashboard(access=self.access, views=self._agent.api),
+            callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
+        )
         try:
-            self.pages_port = await self._agent.nursery.start(serve_pages, self.take_snapshot, port)
+            self.pages_port = await self._agent.nursery.start(serve_pages, site, port)
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from meshpeer.core.errors import LocalFault
+from meshpeer.core.jobs.rules import WEBHOOK_ALLOW
 
 Backend = Literal["auto", "kernel", "userspace", "none", "dry-run"]
 PORT_MAX = 65_535
@@ -110,8 +111,13 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    allow: tuple[str, ...] = WEBHOOK_ALLOW
+    """What jobs may have this node call: ``http://HOST:PORT``, with ``*`` for any port, and the beginning of
+    a path."""
     callback_base: str = ""
+    """Where services call back, in place of ``http://127.0.0.1:WEB_PORT``; a proxy passes it on to there."""
     secret_file: str = ""
+    """One ``whsec_...`` a line, mode 0600: signs requests, and every call-back must be signed."""
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -307,6 +313,8 @@ def _check(file: File, where: Where) -> File:
         raise LocalFault(what, 'name the forwarded port: seeds = ["127.0.0.1:51900"] under [mesh]')
     _uids(file.jobs.uids, where("jobs", "uids"))
     _check_relay(file, where)
+    if file.webhooks != WebhookSettings():
+        _check_webhooks(file.webhooks, where)
     return _with_lans(file, where("node", "advertise")) if file.node.advertise else file
 
 
@@ -317,6 +325,23 @@ def _with_lans(file: File, at: str) -> File:
 
     node = msgspec.structs.replace(file.node, advertise=check_routes(file.node.advertise, at))
     return msgspec.structs.replace(file, node=node)
+
+
+def _check_webhooks(webhooks: WebhookSettings, where: Where) -> None:
+    # Every command reads the settings, and few machines have these.
+    from meshpeer.core.jobs.webhook_urls import allow_fault, url_fault
+
+    for entry in webhooks.allow:
+        fault = allow_fault(entry)
+        if fault is not None:
+            raise LocalFault(f"{where('webhooks', 'allow')}: {fault.what}", fault.hint)
+    base = webhooks.callback_base
+    if base and (url_fault(base) is not None or base.endswith("/") or "?" in base):
+        what = f"{where('webhooks', 'callback_base')}: {base!r} is nothing to put /v1/callbacks/ behind"
+        raise LocalFault(what, "write http://HOST:PORT, or with a path and no last slash")
+    if webhooks.secret_file and not Path(webhooks.secret_file).is_absolute():
+        what = f"{where('webhooks', 'secret_file')}: {webhooks.secret_file!r} is no absolute path"
+        raise LocalFault(what, "write it from / on, such as /etc/meshpeer/webhooks.secret")
 
 
 def _check_relay(file: File, where: Where) -> None:

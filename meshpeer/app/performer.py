@@ -40,6 +40,13 @@ from meshpeer.core.paths.relay_messages import (
     WakeRelay,
 )
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.core.scheduler.webhook_messages import (
+    AnswerCallback,
+    CallWebhook,
+    DeliverMessage,
+    EndWebhook,
+    ResumeWebhook,
+)
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import CommitFailed
@@ -74,9 +81,21 @@ class Performer:
             case Persist(ticket=ticket, changes=changes):
                 self._agent.store.commit_soon(ticket, changes)
             case StartAttempt():
-                self._agent.attempts.start(effect)
+                self._agent.doer_of(effect).start(effect)
             case StopAttempt():
                 self._agent.attempts.stop(effect)
+                self._agent.webhooks.stop(effect)
+            case CallWebhook():
+                self.once_written(effect.after, lambda: self._agent.webhooks.call(effect))
+            case EndWebhook():
+                self._agent.webhooks.end(effect)
+            case DeliverMessage():
+                self.once_written(effect.after, lambda: self._agent.deliveries.send(effect))
+            case ResumeWebhook():
+                self._agent.webhooks.resume(effect)
+            case AnswerCallback():
+                hooks = self._agent.webhooks
+                self.once_written(effect.after, lambda: hooks.answer(effect), lambda: hooks.give_up(effect))
             case FetchJob():
                 self._agent.attempts.fetch_job(effect)
             case JobChanged(job=job):

@@ -23,6 +23,7 @@ from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import HANDSHAKE_FRESH_S
 from meshpeer.runtime.control import (
     Job,
+    JobMessage,
     MemberCounts,
     Peer,
     Plan,
@@ -225,6 +226,10 @@ def job_view(node: Node, owner: JobOwner) -> Job:
         finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
         running_on=dict(sorted(running_on.items())),
         done_on={name_of(node, who): count for who, count in sorted(owner.done_on.items())},
+        webhooks=tuple(
+            JobMessage(event=one.event, url=one.url, state=one.state, trouble=one.trouble)
+            for one in node.scheduler.outbox.of(owner.job)
+        ),
     )
 
 

@@ -137,6 +137,13 @@ class Counter(enum.StrEnum):
     )
     RELAY_DROPS = "relay_drops", "Packets to lent ports that did not cross"
 
+    # Services
+    CALLBACKS_KEPT = "callbacks_kept", "Call-backs of services that were answered 200"
+    CALLBACKS_REFUSED = (
+        "callbacks_refused",
+        "Call-backs that nobody waited for, that were forged, or that could not be read",
+    )
+
 
 class Counters:
     """The counts of one node since it started; all zero where nothing happened."""

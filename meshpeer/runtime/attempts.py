@@ -98,13 +98,18 @@ class Attempts:
 
     # --- tasks ----------------------------------------------------------------------------------------------
 
+    async def record_of(self, job: JobId, blob: Blob, holders: tuple[NodeId, ...]) -> JobRecord:
+        """Returns a job's record, checked; raises ``EnvironmentFault`` or ``PeerFault`` where there is none
+        to be had, or it does not hold."""
+        await self._have(BlobRef(digest=blob.digest, size=blob.size), holders)
+        record = self.check_job(await self.blobs.read(blob.digest, 0, blob.size))
+        if record.job != job:
+            raise PeerFault("the record is of another job")
+        return record
+
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
-            await self._have(BlobRef(digest=effect.record.digest, size=effect.record.size), effect.holders)
-            signed = await self.blobs.read(effect.record.digest, 0, effect.record.size)
-            record = self.check_job(signed)
-            if record.job != effect.job:
-                raise PeerFault("the record is of another job")
+            record = await self.record_of(effect.job, effect.record, effect.holders)
         except MeshpeerError as fault:
             self.post(JobRefused(job=effect.job, reason=fault.what))
             return

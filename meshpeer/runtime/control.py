@@ -232,6 +232,18 @@ class TaskCounts(Doc, frozen=True, kw_only=True):
     cancelled: int
 
 
+class JobMessage(Doc, frozen=True, kw_only=True):
+    """What the end of a job is told to."""
+
+    event: str
+    """``on_complete`` or ``on_failure``."""
+    url: str
+    state: str
+    """``waiting``, ``delivered`` or ``given_up``."""
+    trouble: str
+    """Why it is not delivered, as far as that is known."""
+
+
 class Job(Doc, frozen=True, kw_only=True):
     id: str
     name: str
@@ -246,6 +258,8 @@ class Job(Doc, frozen=True, kw_only=True):
     """Node name -> tasks that run there now."""
     done_on: dict[str, int] = {}
     """Node name -> results committed from there."""
+    webhooks: tuple[JobMessage, ...] = ()
+    """Once it has ended: what it is told to."""
 
 
 class TaskTry(Doc, frozen=True, kw_only=True):
@@ -513,6 +527,11 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A ``JobSpec`` in canonical CBOR."""
 
 
+class DashboardLink(Doc, frozen=True, kw_only=True):
+    url: str
+    """With the token: whoever has it may look until the agent stops."""
+
+
 class ControlApi(Protocol):
     """What an agent answers. Every method raises ``MeshpeerError`` with what and hint."""
 
@@ -525,6 +544,8 @@ class ControlApi(Protocol):
     async def why(self, source: str, target: str) -> Why:
         """Explains the path between two members by name; an empty source is this node."""
         ...
+
+    async def dashboard(self) -> DashboardLink: ...
 
     async def doctor(self) -> AgentFindings:
         """Checks what the agent can tell; asks linked members, which takes up to 7 s."""

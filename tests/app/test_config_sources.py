@@ -10,6 +10,7 @@ import pytest
 
 from meshpeer.app.config import FLAGS, File, Settings, load_settings
 from meshpeer.core.errors import LocalFault
+from meshpeer.core.jobs.rules import WEBHOOK_ALLOW
 
 Write = Callable[[str], dict[str, object]]
 
@@ -274,6 +275,34 @@ secret_file = ""
 level = "info"
 format = "auto"
 """
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('allow = ["*"]', "allow under [webhooks]: '*' is no URL of a webhook"),
+        ('allow = ["http://a:1/?x"]', "allow under [webhooks]: 'http://a:1/?x' has a query"),
+        (
+            'callback_base = "proxy"',
+            "callback_base under [webhooks]: 'proxy' is nothing to put",
+        ),
+        (
+            'callback_base = "http://a/"',
+            "callback_base under [webhooks]: 'http://a/' is nothing",
+        ),
+        ('secret_file = "s"', "secret_file under [webhooks]: 's' is no absolute path"),
+    ],
+)
+def test_what_webhooks_can_not_have_is_said_at_its_line(write: Write, text: str, what: str) -> None:
+    with pytest.raises(LocalFault) as caught:
+        load_settings(write(f"[webhooks]\n{text}\n"), {})
+    assert f"meshpeer.toml:2: {what}" in caught.value.what
+    assert caught.value.hint
+
+
+def test_webhooks_are_loopbacks_where_nothing_is_said(write: Write) -> None:
+    assert load_settings(write(""), {}).file.webhooks.allow == WEBHOOK_ALLOW
+    assert load_settings(write("[webhooks]\nallow = []\n"), {}).file.webhooks.allow == ()
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from meshpeer.core.errors import (
 from meshpeer.runtime.control import (
     Charter,
     CharterChange,
+    DashboardLink,
     InviteMade,
     InviteRequest,
     Job,
@@ -95,6 +96,9 @@ class ControlClient:
 
     def doctor(self) -> AgentFindings:
         return self._get("/v1/doctor", AgentFindings)
+
+    def dashboard(self) -> DashboardLink:
+        return self._get("/v1/dashboard", DashboardLink)
 
     def export_wg_quick(self) -> str:
         with self._ask("GET", "/v1/export/wg-quick") as response:

@@ -182,6 +182,9 @@ def _routes(api: ControlApi) -> list[Route]:
     async def doctor(_: Request) -> Response:
         return _json(await api.doctor())
 
+    async def dashboard(_: Request) -> Response:
+        return _json(await api.dashboard())
+
     async def export_wg_quick(_: Request) -> Response:
         return PlainTextResponse(await api.export_wg_quick())
 
@@ -273,6 +276,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/plan", plan),
         ("GET", "/v1/why", why),
         ("GET", "/v1/doctor", doctor),
+        ("GET", "/v1/dashboard", dashboard),
         ("GET", "/v1/export/wg-quick", export_wg_quick),
         ("POST", "/v1/invites", invite),
         ("GET POST", "/v1/charter", charter),

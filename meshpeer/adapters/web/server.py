@@ -1,6 +1,7 @@
-"""Serves this machine's own pages on 127.0.0.1, with the server that the control socket has already loaded.
+"""Serves this machine's own pages on 127.0.0.1, with the server that the control socket has already loaded:
+figures, where services call back, and the dashboard.
 
-Anybody on this machine may read them, so they say figures and nothing that is secret, and take no orders. A
+Anybody on this machine may read the figures, so they hold nothing that is secret. A
 name other than loopback's in ``Host`` is refused: without that a page in a browser could read them under a
 name of its own that resolves to 127.0.0.1 (DNS rebinding).
 """
@@ -8,7 +9,8 @@ name of its own that resolves to 127.0.0.1 (DNS rebinding).
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import hypercorn.config
 import hypercorn.trio
@@ -21,20 +23,40 @@ from starlette.responses import Response
 from starlette.routing import Route
 from trio import TaskStatus
 
+from meshpeer.adapters.web.callbacks import Receive, callback_route
+from meshpeer.adapters.web.dashboard import Dashboard, dashboard_routes
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.core.errors import EnvironmentFault
+from meshpeer.runtime.webhooks import CALLBACK_PATH
 
 LOOPBACK = "127.0.0.1"
-BACKLOG = 16
+BACKLOG = 128
 REQUEST_BYTES_MAX = 16 * 1024
+FIGURE_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
 HOSTS = (LOOPBACK, "localhost", "localhost.localdomain")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What is served."""
+
+    look: Callable[[], Snapshot]
+    """Called once per request of the figures."""
+    receive: Receive
+    dashboard: Dashboard
+    callback_hosts: tuple[str, ...] = ()
+    """Names, beside loopback's, under which a proxy of this machine passes call-backs on."""
+
+
 async def serve_pages(
-    look: Callable[[], Snapshot], port: int, *, task_status: TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    site: Site, port: int, *, task_status: TaskStatus[int] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serves until cancelled, and reports its port (0 picks one); raises ``EnvironmentFault`` where the
-    port can't be had, with nothing started. ``look`` is called once per request.
+    port can't be had, with nothing started.
     """
     listener = _listen(port)
     got = int(listener.getsockname()[1])
@@ -45,7 +67,7 @@ async def serve_pages(
     config.graceful_timeout = 1
     config.h11_max_incomplete_size = REQUEST_BYTES_MAX
     async with trio.open_nursery() as nursery:
-        await nursery.start(_serve, _application(look), config)
+        await nursery.start(_serve, _application(site), config)
         task_status.started(got)
 
 
@@ -58,7 +80,7 @@ def _listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise EnvironmentFault(
-            f"no /metrics: port {port} of {LOOPBACK} can't be had: {error.strerror}",
+            f"no /metrics and no call-backs: port {port} of {LOOPBACK} can't be had: {error.strerror}",
             "give another web_port under [control], or 0 for none",
         ) from error
     return listener
@@ -70,15 +92,27 @@ async def _serve(
     await hypercorn.trio.serve(application, config, task_status=task_status)  # type: ignore[arg-type]
 
 
-def _application(look: Callable[[], Snapshot]) -> Starlette:
+def _application(site: Site) -> Starlette:
     async def metrics(request: Request) -> Response:
         # A megabyte that an agent without a scraper need not hold.
         from meshpeer.adapters.web.page import render
 
-        page, kind = render(look(), request.headers.get("accept", ""))
-        return Response(page, headers={"content-type": kind, "cache-control": "no-store"})
+        page, kind = render(site.look(), request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": kind, **FIGURE_HEADERS})
 
     return Starlette(
-        routes=[Route("/metrics", metrics, methods=["GET"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)],
+        routes=[
+            Route("/metrics", metrics, methods=["GET"], middleware=_under(HOSTS)),
+            Route(
+                f"{CALLBACK_PATH}{{token}}",
+                callback_route(site.receive),
+                methods=["POST"],
+                middleware=_under((*HOSTS, *site.callback_hosts)),
+            ),
+            *dashboard_routes(site.dashboard),
+        ]
     )
+
+
+def _under(hosts: Sequence[str]) -> list[Middleware]:
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)]

@@ -18,7 +18,7 @@ from meshpeer.core.errors import MeshpeerError, NotRunning
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
     from meshpeer.adapters.specfile import LoadedJob
-    from meshpeer.runtime.control import Job, Task
+    from meshpeer.runtime.control import Job, JobMessage, Task
 
 STATE_COLOURS = {
     "succeeded": "green",
@@ -343,8 +343,14 @@ def print_job(job: Job) -> None:
             ("submitted", show.moment(job.submitted_at) + " UTC"),
             ("took", _took(job)),
             ("durability", job.durability),
+            *((one.event, _told(one)) for one in job.webhooks),
         ]
     )
+
+
+def _told(message: JobMessage) -> str:
+    trouble = f" ({message.trouble})" if message.trouble else ""
+    return f"{message.state.replace('_', ' ')}: {message.url}{trouble}"
 
 
 def _took(job: Job) -> str:

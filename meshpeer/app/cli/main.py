@@ -14,6 +14,7 @@ import typer
 
 from meshpeer.app.cli import (
     charter,
+    dashboard,
     doctor,
     faults,
     invites,
@@ -44,7 +45,21 @@ Examples:
 def build() -> typer.Typer:
     """Returns the whole command line."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (mesh, invites, look, map_command, why, doctor, charter, revoke, rotate, jobs, service, sim):
+    for part in (
+        mesh,
+        invites,
+        look,
+        map_command,
+        dashboard,
+        why,
+        doctor,
+        charter,
+        revoke,
+        rotate,
+        jobs,
+        service,
+        sim,
+    ):
         part.add_to(app)
     return app
 

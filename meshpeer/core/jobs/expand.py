@@ -22,7 +22,7 @@ def argv_of(spec: TaskSpec, element: int | None, job: JobId, task: str, attempt:
     """
     if spec.shell:
         return (SHELL, "-c", spec.shell)
-    fields = {**_own_fields(element, job, task, attempt), **_array_fields(spec, element)}
+    fields = fields_of(spec, element, job, task, attempt)
     return tuple(expand(argument, fields) for argument in spec.argv)
 
 
@@ -39,12 +39,22 @@ def env_of(
     The job's own ``env`` may replace existing variables (PATH, say); the task's fields never do. What every
     attempt gets: ``MESHPEER_IDEMPOTENCY_KEY``, the same for all attempts of a task, and ``MESHPEER_ATTEMPT``.
     """
-    fields = {**_own_fields(element, job, task, attempt), **_array_fields(spec, element)}
+    fields = fields_of(spec, element, job, task, attempt)
     variables = {name: value for name, value in fields.items() if name not in existing}
     variables.update(spec.env)
-    variables["MESHPEER_IDEMPOTENCY_KEY"] = f"{job}:{task}"
+    variables["MESHPEER_IDEMPOTENCY_KEY"] = idempotency_key(job, task)
     variables["MESHPEER_ATTEMPT"] = str(attempt)
     return tuple(sorted(variables.items()))
+
+
+def idempotency_key(job: JobId, task: str) -> str:
+    """Returns what is the same for all attempts of a task, and of no other task."""
+    return f"{job}:{task}"
+
+
+def fields_of(spec: TaskSpec, element: int | None, job: JobId, task: str, attempt: int) -> dict[str, str]:
+    """Returns what ``${...}`` may name in an attempt, with its values."""
+    return {**_own_fields(element, job, task, attempt), **_array_fields(spec, element)}
 
 
 def _own_fields(element: int | None, job: JobId, task: str, attempt: int) -> dict[str, str]:

@@ -46,9 +46,17 @@ class Array(msgspec.Struct, frozen=True, kw_only=True):
     elements: tuple[Element, ...] = ()
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """A service that does a task's work, beside the worker."""
+
+    url: str
+    body: str = ""
+    """JSON text whose strings are expanded; empty for an empty object."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One task of the file, before arrays are expanded. Exactly one of ``argv`` and ``shell`` is not
-    empty."""
+    """One task of the file, before arrays are expanded. Exactly one of ``argv``, ``shell`` and ``webhook`` is
+    there."""
 
     name: str
     argv: tuple[str, ...] = ()
@@ -74,6 +82,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One of ``rules.NETWORKS``; ``none`` is a network namespace with nothing but a loopback."""
     secrets: tuple[str, ...] = ()
     """Names alone: each worker has values of its own, in its own file."""
+    webhook: Webhook | None = None
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +92,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskSpec, ...]
     files: tuple[FileRef, ...] = ()
     """Present in every task's scratch folder."""
+    on_complete: str = ""
+    """A URL that the owner tells the job's end; empty for none."""
+    on_failure: str = ""
+    """The same, where the job has failed."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

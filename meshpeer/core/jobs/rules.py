@@ -40,6 +40,8 @@ PROCESSES_MAX = 512
 SECRETS_MAX = 64
 NO_NETWORK = "none"
 NETWORKS = ("host", NO_NETWORK)
+WEBHOOK_ALLOW = ("http://127.0.0.1:*", "http://[::1]:*", "http://localhost:*")
+"""What a node lets jobs call that does not say more: services of its own loopback."""
 
 OWN_FIELDS = ("index", "job", "task", "attempt")
 """What every task knows of itself, in ``${...}`` and as environment variables."""

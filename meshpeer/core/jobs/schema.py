@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshpeer.core.jobs import rules
+from meshpeer.core.jobs.webhook_urls import URL_BYTES_MAX
 from meshpeer.core.wire.limits import JOB_TASKS_MAX
 
 Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
@@ -31,8 +32,15 @@ def job_schema() -> dict[str, Json]:
                 **_object(_COMMON),
             },
             "task": {
-                "description": "One task, or an array of tasks that differ in their fields.",
-                **_object({**_TASK, **_COMMON}, required=["run"]),
+                "description": (
+                    "One task, or an array of tasks that differ in their fields. It has run or webhook."
+                ),
+                **_object({**_TASK, **_COMMON}),
+                "oneOf": [{"required": ["run"]}, {"required": ["webhook"]}],
+            },
+            "webhook": {
+                "description": "A call of a service on the worker, instead of a program.",
+                **_object(_WEBHOOK, required=["url"]),
             },
             "need": {
                 "description": "A need whose outputs are staged under a folder of their own.",
@@ -73,6 +81,7 @@ def job_schema() -> dict[str, Json]:
                 "pattern": "^[a-z][a-z0-9_]*$",
                 "not": {"enum": list(rules.OWN_FIELDS)},
             },
+            "url": {"type": "string", "maxLength": URL_BYTES_MAX, "pattern": "^https?://"},
             "relative_path": {"type": "string", "minLength": 1, "pattern": "^(?!/)(?!(.*/)?\\.\\.(/|$))"},
         },
     }
@@ -110,6 +119,18 @@ _JOB: dict[str, Json] = {
         "examples": [["render.py", "assets/"]],
     },
     "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
+    "on_complete": {
+        "description": (
+            "A URL that is sent a POST when the job has ended, however it did, by the node that it was "
+            "submitted at, and as far as that one's own settings let jobs call it ([webhooks] allow)."
+        ),
+        "$ref": "#/$defs/url",
+        "examples": ["http://127.0.0.1:9000/ended"],
+    },
+    "on_failure": {
+        "description": "The same, when the job has failed.",
+        "$ref": "#/$defs/url",
+    },
     "tasks": {
         "description": f"The tasks by name; up to {JOB_TASKS_MAX:,} after arrays are expanded.",
         "type": "object",
@@ -135,6 +156,10 @@ _TASK: dict[str, Json] = {
             {"type": "string", "pattern": "\\S"},
         ],
         "examples": [["python3", "render.py", "${index}"], "python3 render.py > frame-$index.ppm"],
+    },
+    "webhook": {
+        "$ref": "#/$defs/webhook",
+        "examples": [{"url": "http://127.0.0.1:18789/judge", "body": {"frames": 24}}],
     },
     "needs": {
         "description": (
@@ -212,7 +237,10 @@ _COMMON: dict[str, Json] = {
         "default": 0,
     },
     "timeout": {
-        "description": "How long one attempt may run: a number and ms, s, m or h; none lifts a default.",
+        "description": (
+            "How long one attempt may run: a number and ms, s, m or h; none lifts a default. Of a webhook: "
+            "from the first call to the answer or the call-back."
+        ),
         "$ref": "#/$defs/duration",
         "default": "none",
         "examples": ["90s", "10m", "2h"],
@@ -247,6 +275,24 @@ _NEED: dict[str, Json] = {
     "into": {
         "description": "The folder that its outputs are staged under.",
         "$ref": "#/$defs/relative_path",
+    },
+}
+_WEBHOOK: dict[str, Json] = {
+    "url": {
+        "description": (
+            "Where the worker sends a POST: http or https, a host and a port. Each node says which it lets "
+            "jobs call ([webhooks] allow), its own loopback unless it says more."
+        ),
+        "$ref": "#/$defs/url",
+    },
+    "body": {
+        "title": "any value",
+        "description": (
+            "What is sent, as JSON: any values, lists and mappings. In texts, ${index}, ${job}, ${task}, "
+            "${attempt} and the array's own fields are expanded, and $$ is a dollar sign."
+        ),
+        "default": {},
+        "examples": [{"frame": "${index}"}],
     },
 }
 _RESOURCES: dict[str, Json] = {

@@ -7,7 +7,7 @@ their bytes are the adapter's business, which adds the digests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from meshpeer.core.jobs import rules
@@ -19,16 +19,16 @@ from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
 from meshpeer.core.jobs.problems import SpecError, sorted_errors
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
+from meshpeer.core.jobs.webhook import read_url, read_webhook
 
-JOB_FIELDS = ("name", "files", "defaults", "tasks")
+JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "tasks")
 DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources", "limits", "network", "secrets")
-TASK_FIELDS = ("run", "needs", "array", *DEFAULTS_FIELDS, "outputs")
+TASK_FIELDS = ("run", "webhook", "needs", "array", *DEFAULTS_FIELDS, "outputs")
 NEED_FIELDS = ("task", "into")
 RESOURCE_FIELDS = ("cpu", "memory")
 
-JOB_FIELDS_LATER = ("webhooks", "on_complete", "on_failure", "priority", "group", "inputs")
+JOB_FIELDS_LATER = ("webhooks", "priority", "group", "inputs")
 TASK_FIELDS_LATER = (
-    "webhook",
     "python",
     "where",
     "priority",
@@ -98,7 +98,11 @@ def parse_job(document: Located) -> ParsedJob:
         tasks = tuple(_read_task(reader, task, node, defaults) for task, node in named.items())
     elif isinstance(document, Mapping):
         reader.reject(("tasks",), document, "the job has no tasks", "name at least one under tasks:")
-    spec = JobSpec(name=name or "", tasks=tasks)
+    on_complete, on_failure = (
+        (read_url(reader, fields[event], (event,)) or "") if event in fields else ""
+        for event in ("on_complete", "on_failure")
+    )
+    spec = JobSpec(name=name or "", tasks=tasks, on_complete=on_complete, on_failure=on_failure)
     judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
     errors = sorted_errors([*reader.errors, *judged], document)
     return ParsedJob(spec=None if errors else spec, files=files, errors=errors)
@@ -114,8 +118,16 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
     fields = reader.fields(node, at, TASK_FIELDS, TASK_FIELDS_LATER, "write {run: [program, argument]}")
     argv: tuple[str, ...] = ()
     shell = ""
+    webhook = None
+    if "webhook" in fields:
+        webhook = read_webhook(reader, fields["webhook"], (*at, "webhook"))
+        reader.rejected.update({(*at, "run")} if webhook is None else ())
+        # What a task's own process would get is no business of a service.
+        defaults = replace(defaults, env=(), cwd=None, memory_bytes=None, confinement=UNSAID)
     if "run" in fields:
         argv, shell = _read_run(reader, fields["run"], (*at, "run"))
+    elif "webhook" in fields:
+        pass
     elif isinstance(node, Mapping) and not any(
         (*at, later) in reader.rejected for later in TASK_FIELDS_LATER
     ):
@@ -142,6 +154,7 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         output_bytes=confinement.output_bytes or 0,
         network=confinement.network or rules.NETWORKS[0],
         secrets=confinement.secrets or (),
+        webhook=webhook,
     )
 
 

@@ -6,7 +6,7 @@ heard before, and none from a node that the job's record does not name as submit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshpeer.core.effects import Send
@@ -25,7 +25,8 @@ from meshpeer.core.scheduler.messages import (
     Stolen,
 )
 from meshpeer.core.scheduler.offers import Key, Offering
-from meshpeer.core.scheduler.tables import AttemptState, check_attempt_move
+from meshpeer.core.scheduler.rows import WebhookRow
+from meshpeer.core.scheduler.tables import AttemptState, WebhookState, check_attempt_move
 
 _JOB_BYTES, _ATTEMPT_BYTES, _STOLEN_BYTES = 96, 22, 68
 """What a renewal takes per job, per attempt (named once more where it runs), per attempt that was stolen."""
@@ -125,13 +126,30 @@ def renewals(
         size += cost
     effects: list[SchedulerEffect] = []
     for part in frames:
-        held = tuple(_held(job, jobs[job], ones) for job, ones in part.items())
+        held = tuple(held_of(job, jobs[job], ones) for job, ones in part.items())
         renew = Renew(jobs=held, boot=boot, whole=whole and len(frames) == 1)
         effects.append(Send(peer=owner, message=renew))
     return effects
 
 
-def _held(job: JobId, known: Known, part: list[Holding | Offering]) -> Held:
+def webhook_row(holding: Holding, known: Known, started_us: int) -> WebhookRow:
+    """Returns a row for an attempt that is about to be sent to a service."""
+    assert known.blob is not None
+    return WebhookRow(
+        job=holding.job,
+        generation=known.generation,
+        epoch=known.epoch,
+        record=known.blob,
+        owner=holding.owner,
+        granted=holding.granted,
+        cpu=holding.cpu,
+        state=WebhookState.DISPATCHED,
+        started_us=started_us,
+    )
+
+
+def held_of(job: JobId, known: Known, part: Sequence[Holding | Offering]) -> Held:
+    """Returns what a worker has of one job, as it tells its owner."""
     mine = [one for one in part if isinstance(one, Holding)]
     for one in mine:
         one.told = one.told or one.state is AttemptState.RUNNING

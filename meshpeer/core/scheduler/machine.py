@@ -47,10 +47,18 @@ from meshpeer.core.scheduler.messages import (
     Unknown,
 )
 from meshpeer.core.scheduler.offers import Dice
+from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
-from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants
+from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants, read_outbox, read_webhooks
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
+from meshpeer.core.scheduler.webhook_messages import (
+    CallbackReceived,
+    Delivered,
+    WebhookAnswered,
+    WebhookReady,
+)
+from meshpeer.core.scheduler.webhooks import Webhooks
 from meshpeer.core.scheduler.worker import JobWorker
 
 SLEPT_S = 5.0
@@ -81,6 +89,8 @@ class Scheduler:
             me=me, slots=slots, accepting=accepting, boot=boot, tickets=tickets, dice=dice
         )
         self.stealing = Stealing(worker=self.worker, region=region, tickets=tickets, dice=dice)
+        self.outbox = Outbox(tickets=tickets, dice=dice)
+        self.webhooks = Webhooks(worker=self.worker, tickets=tickets, dice=dice)
         self.seats = Seats(me, slots if self.worker.accepting else 0)
         self._boot = boot
         self._tickets = tickets
@@ -111,18 +121,24 @@ class Scheduler:
 
         ``grants`` are the rows of the table GRANTS as they were read.
         """
+        grants = tuple(grants)
         self.seats.started_at_s = now.mono_s
         seats, given = read_grants(grants)
         effects: list[SchedulerEffect] = []
         self.worker.restore(results, now)
         self.stealing.restore(given, now)
+        effects += self.webhooks.restore(read_webhooks(grants), now)
+        self.outbox.restore(read_outbox(grants), now)
         for record, digest, row in jobs:
             owner = self._own(record, row.signed, digest, row.epoch, row.accepted_at_us)
             rows = [(TaskIndex(task), one) for task, one in tasks.get(record.job, {}).items()]
             effects += owner.restore(rows, row, seats.get(record.job, ()), now)
+            held = self.worker.held_of(record.job)
+            if held is not None and not owner.finished:
+                effects += owner.on_held(self.me, held, now)
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
-        return effects
+        return [*effects, *self.outbox.take_news(now)]
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -135,6 +151,10 @@ class Scheduler:
                 owner.spare(now)
         self._asked_for_s = None
         effects = self._dispatch(event, now)
+        if self.webhooks:
+            effects += self.webhooks.follow(effects, now)
+        if self.outbox.has_news:
+            effects += self.outbox.take_news(now)
         if self.worker.queued:
             effects += self.stealing.feed(now)
         if self.worker.idle_slots:
@@ -145,6 +165,8 @@ class Scheduler:
         deadline = earliest(
             self.worker.next_deadline(),
             self.stealing.next_deadline(),
+            self.webhooks.next_deadline(),
+            self.outbox.next_deadline(),
             *(owner.next_deadline() for owner in self._open.values()),
         )
         self._asked_for_s = deadline.at_s if deadline else None
@@ -153,6 +175,7 @@ class Scheduler:
     def check(self) -> None:
         """Raises ``InvariantBroken`` where tables disagree; for tests and ``debug``: it reads everything."""
         self.worker.check()
+        self.webhooks.check()
         for owner in self.owned.values():
             owner.check()
             if owner.finished == (owner.job in self._open):
@@ -182,6 +205,14 @@ class Scheduler:
                 return self.worker.on_finished(offer, now)
             case AttemptUnstageable():
                 return self.worker.on_unstageable(event)
+            case WebhookReady():
+                return self.webhooks.on_ready(event, now)
+            case WebhookAnswered():
+                return self.webhooks.on_answered(event, now)
+            case Delivered():
+                return self.outbox.on_delivered(event, now)
+            case CallbackReceived():
+                return self.webhooks.on_callback(event, now)
             case JobSubmitted():
                 return self._on_submitted(event, now)
             case JobLearned(job=job, record=record):
@@ -250,7 +281,12 @@ class Scheduler:
         return [*held, Send(peer=peer, message=capacity)]
 
     def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
-        effects = [*self.worker.tick(now), *self.stealing.tick(now)]
+        effects = [
+            *self.worker.tick(now),
+            *self.stealing.tick(now),
+            *self.webhooks.tick(now),
+            *self.outbox.tick(now),
+        ]
         for owner in list(self._open.values()):
             effects += owner.tick(now)
             self._close_if_finished(owner)
@@ -395,8 +431,8 @@ class Scheduler:
         return owner
 
     def _close_if_finished(self, owner: JobOwner) -> None:
-        if owner.finished:
-            self._open.pop(owner.job, None)
+        if owner.finished and self._open.pop(owner.job, None) is not None:
+            self.outbox.note_end(owner)
 
     def _dispatch_all(self, now: Instant) -> list[SchedulerEffect]:
         return [effect for owner in self._open.values() for effect in owner.dispatch(now)]

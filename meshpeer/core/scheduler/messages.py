@@ -25,6 +25,7 @@ from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
 from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.webhook_messages import WebhookEffect, WebhookEvent
 
 INPUTS_INLINE_MAX = 64
 """Inputs of one task that a grant lists itself."""
@@ -347,6 +348,7 @@ SchedulerEvent = (
     | AttemptRunning
     | AttemptFinished
     | AttemptUnstageable
+    | WebhookEvent
 )
 
 # --- effects ----------------------------------------------------------------------------------------------
@@ -396,7 +398,9 @@ class JobChanged:
     job: JobId
 
 
-SchedulerEffect = Send | Persist | Note | FetchJob | StartAttempt | StopAttempt | StoreBlob | JobChanged
+SchedulerEffect = (
+    Send | Persist | Note | FetchJob | StartAttempt | StopAttempt | StoreBlob | JobChanged | WebhookEffect
+)
 
 
 def batches(tasks: Iterable[Granted]) -> Iterator[tuple[Granted, ...]]:

@@ -1,9 +1,10 @@
 """What the scheduler keeps in the journal, as shapes and keys. Fields are only ever added, with defaults.
 
 JOBS holds a row per owned job, TASKS one per task with a history worth keeping (a commit, a failure, a lost
-worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds two kinds: ``seat/``
-names a worker that was given attempts of a job (whom a restarted owner waits for), ``given/`` an attempt that
-a victim handed over and that its thief has not confirmed.
+worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds what was handed to
+somebody: ``seat/`` names a worker that was given attempts of a job (whom a restarted owner waits for),
+``given/`` an attempt that a victim handed over and that its thief has not confirmed, ``webhook/`` an attempt
+that a service works on, ``outbox/`` what the end of a job is told to.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Iterable
 import msgspec
 
 from meshpeer.core.effects import Delete, Put, Table
-from meshpeer.core.ids import JobId, NodeId, TaskIndex, key_text
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.scheduler.messages import Attempt, Blob, Epoch, Granted, Offer
 from meshpeer.core.wire import cbor
 
 ROW_BYTES_MAX = 64 * 1024 * 1024
-_SEAT, _GIVEN = "seat/", "given/"
+_SEAT, _GIVEN, _WEBHOOK, _OUTBOX = "seat/", "given/", "webhook/", "outbox/"
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,43 @@ class GivenRow(msgspec.Struct, frozen=True, kw_only=True):
     thief: NodeId
 
 
+class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that a service works on, or worked on within the last day."""
+
+    job: JobId
+    generation: int
+    epoch: Epoch
+    record: Blob
+    owner: NodeId
+    granted: Granted
+    cpu: int
+    state: str
+    """A ``WebhookState``."""
+    started_us: int
+    ends_us: int = 0
+    """When its time is up, by the wall clock; 0 for never."""
+    tokens: tuple[Digest, ...] = ()
+    """SHA-256 of each token that its call-back may name."""
+    succeeded: bool = False
+    error: str = ""
+    result: bytes = b""
+    settled_us: int = 0
+
+
+class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A message about the end of a job, and how far it is."""
+
+    job: JobId
+    event: str
+    """``on_complete`` or ``on_failure``."""
+    url: str
+    body: bytes
+    """Empty once nobody is to have it any more."""
+    made_us: int
+    state: str = "waiting"
+    trouble: str = ""
+
+
 def put_job(job: JobId, row: JobRow) -> Put:
     return Put(table=Table.JOBS, key=job, value=cbor.encode(row))
 
@@ -122,6 +160,36 @@ def delete_given(job: JobId, attempt: Attempt) -> Delete:
     return Delete(table=Table.GRANTS, key=_GIVEN + _attempt_key(job, attempt))
 
 
+def put_webhook(row: WebhookRow) -> Put:
+    return Put(table=Table.GRANTS, key=_webhook_key(row), value=cbor.encode(row))
+
+
+def delete_webhook(row: WebhookRow) -> Delete:
+    return Delete(table=Table.GRANTS, key=_webhook_key(row))
+
+
+def put_outbox(row: OutboxRow) -> Put:
+    return Put(table=Table.GRANTS, key=f"{_OUTBOX}{row.job}/{row.event}", value=cbor.encode(row))
+
+
+def read_outbox(rows: Iterable[tuple[str, bytes]]) -> list[OutboxRow]:
+    """Reads the outbox from the table GRANTS."""
+    return [
+        cbor.decode(value, OutboxRow, bytes_max=ROW_BYTES_MAX)
+        for key, value in rows
+        if key.startswith(_OUTBOX)
+    ]
+
+
+def read_webhooks(rows: Iterable[tuple[str, bytes]]) -> list[WebhookRow]:
+    """Reads what services work on from the table GRANTS."""
+    return [
+        cbor.decode(value, WebhookRow, bytes_max=ROW_BYTES_MAX)
+        for key, value in rows
+        if key.startswith(_WEBHOOK)
+    ]
+
+
 def read_grants(rows: Iterable[tuple[str, bytes]]) -> tuple[dict[JobId, list[NodeId]], list[GivenRow]]:
     """Reads the table GRANTS: the workers of each job, and what was handed over unconfirmed."""
     seats: dict[JobId, list[NodeId]] = {}
@@ -137,6 +205,10 @@ def read_grants(rows: Iterable[tuple[str, bytes]]) -> tuple[dict[JobId, list[Nod
 
 def _seat_key(job: JobId, node: NodeId) -> str:
     return f"{_SEAT}{job}/{key_text(node)}"
+
+
+def _webhook_key(row: WebhookRow) -> str:
+    return _WEBHOOK + _attempt_key(row.job, row.granted.attempt)
 
 
 def _attempt_key(job: JobId, attempt: Attempt) -> str:

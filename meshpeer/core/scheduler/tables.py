@@ -1,4 +1,7 @@
-"""The two lives: of a task at its owner, and of an attempt at its worker, as tables of allowed moves."""
+"""The two lives: of a task at its owner, and of an attempt at its worker, as tables of allowed moves.
+
+An attempt whose work a service does goes through more while it is RUNNING: the third table.
+"""
 
 from __future__ import annotations
 
@@ -83,3 +86,31 @@ def check_attempt_move(story: str, before: AttemptState, after: AttemptState) ->
     """Raises ``InvariantBroken`` with the attempt's story where the table has no such move."""
     if after not in ATTEMPT_MOVES[before]:
         raise InvariantBroken(f"{story}: an attempt can't go from {before.value} to {after.value}")
+
+
+class WebhookState(enum.StrEnum):
+    """An attempt that is RUNNING, and that a service works on."""
+
+    DISPATCHED = "dispatched"
+    """It is being sent; the service may have it, or not."""
+    ACCEPTED = "accepted"
+    """The service has it (202), and will call back."""
+    ANSWERED = "answered"
+    """How it ended is in the journal."""
+    SETTLED = "settled"
+    """Nobody needs the result from here any more; its tokens are remembered."""
+
+
+WEBHOOK_MOVES: dict[WebhookState, frozenset[WebhookState]] = {
+    # Straight to ANSWERED: answered at once, called back before the 202, refused, or timed out.
+    WebhookState.DISPATCHED: frozenset({WebhookState.ACCEPTED, WebhookState.ANSWERED}),
+    WebhookState.ACCEPTED: frozenset({WebhookState.ANSWERED}),
+    WebhookState.ANSWERED: frozenset({WebhookState.SETTLED}),
+    WebhookState.SETTLED: frozenset(),
+}
+
+
+def check_webhook_move(story: str, before: WebhookState, after: WebhookState) -> None:
+    """Raises ``InvariantBroken`` with the attempt's story where the table has no such move."""
+    if after not in WEBHOOK_MOVES[before]:
+        raise InvariantBroken(f"{story}: a webhook can't go from {before.value} to {after.value}")

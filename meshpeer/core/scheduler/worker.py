@@ -24,7 +24,7 @@ from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.holdings import Holding, Known, renewals
+from meshpeer.core.scheduler.holdings import Holding, Known, held_of, renewals, webhook_row
 from meshpeer.core.scheduler.messages import (
     ATTEMPTS_MAX,
     REASON_LENGTH_MAX,
@@ -34,6 +34,7 @@ from meshpeer.core.scheduler.messages import (
     Epoch,
     FetchJob,
     Grant,
+    Held,
     Lost,
     Offer,
     SchedulerEffect,
@@ -42,7 +43,7 @@ from meshpeer.core.scheduler.messages import (
     StopAttempt,
 )
 from meshpeer.core.scheduler.offers import Dice, Key, Offering, Offers
-from meshpeer.core.scheduler.rows import ResultRow, delete_result, put_result
+from meshpeer.core.scheduler.rows import ResultRow, WebhookRow, delete_result, put_result
 from meshpeer.core.scheduler.tables import AttemptState
 
 RENEW_S = 5.0
@@ -344,6 +345,31 @@ class JobWorker:
                 self._held[holding.key] = holding
                 known.held += 1
         self._renew_at_s = now.mono_s + RENEW_S
+
+    def describe(self, job: JobId, attempt: Attempt, now: Instant) -> WebhookRow | None:
+        """Returns a running attempt as a row that says all it takes to have it again after a restart."""
+        holding, known = self._held.get((job, attempt)), self._jobs.get(job)
+        if holding is None or holding.state is not AttemptState.RUNNING or known is None or not known.blob:
+            return None
+        return webhook_row(holding, known, int(now.unix_s * 1e6))
+
+    def restore_running(self, row: WebhookRow, now: Instant) -> bool:
+        """Takes up an attempt that goes on without this agent; False where there is no slot for it."""
+        if not self.accepting or self._busy + row.cpu > self.slots:
+            return False
+        known = self._jobs.setdefault(row.job, Known(row.generation, row.epoch, row.record))
+        known.blob = known.blob or row.record
+        holding = Holding(row.job, row.owner, row.granted, cpu=row.cpu, state=AttemptState.RUNNING)
+        self._held[holding.key] = holding
+        known.held += 1
+        self._busy += row.cpu
+        self._renew_at_s = now.mono_s + RENEW_S
+        return True
+
+    def held_of(self, job: JobId) -> Held | None:
+        """Returns what this node has of one of its own jobs; None for nothing."""
+        mine = [one for one in self._held.values() if one.job == job and one.owner == self.me]
+        return held_of(job, self._jobs[job], mine) if mine else None
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Offers first, then says all that is held: the peer commits results before it judges leases."""

@@ -20,10 +20,12 @@ from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import (
     Charter,
     CharterChange,
+    DashboardLink,
     InviteMade,
     InviteRequest,
     Job,
     KeyRotation,
+    JobMessage,
     LogPiece,
     MemberCounts,
     MeshInfo,
@@ -246,6 +248,7 @@ class FakeApi:
         self.tasks_of: dict[str, list[Task]] = {}
         self.printed: dict[tuple[str, str], bytes] = {}
         self.made: dict[str, dict[str, bytes]] = {}
+        self.told: tuple[JobMessage, ...] = ()
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.lies: dict[str, str] = {}
@@ -289,6 +292,9 @@ class FakeApi:
     async def doctor(self) -> AgentFindings:
         self._answer("doctor")
         return self.examined
+
+    async def dashboard(self) -> DashboardLink:
+        return DashboardLink(url="http://127.0.0.1:51822/dashboard/?token=t")
 
     async def export_wg_quick(self) -> str:
         self._answer("export")
@@ -469,6 +475,7 @@ class FakeApi:
             finished_at=None if running else LATER,
             running_on={"beta": len(tasks)} if running else {},
             done_on={} if running else {"beta": len(tasks)},
+            webhooks=() if running else self.told,
         )
 
 

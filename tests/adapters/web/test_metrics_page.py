@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 import trio
+from boards import closed_board
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from meshpeer.adapters.web.server import LOOPBACK, serve_pages
+from meshpeer.adapters.web.server import LOOPBACK, Site, serve_pages
 from meshpeer.adapters.web.snapshot import AgreementFigures, Snapshot
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.errors import EnvironmentFault
@@ -128,9 +129,12 @@ async def test_a_port_in_use_is_said_and_starts_nothing() -> None:
         port = holder.getsockname()[1]
 
         with pytest.raises(EnvironmentFault) as caught:
-            await serve_pages(make_snapshot, port)
+            await serve_pages(site_of(make_snapshot), port)
 
-    assert caught.value.what == f"no /metrics: port {port} of 127.0.0.1 can't be had: Address already in use"
+    assert (
+        caught.value.what
+        == f"no /metrics and no call-backs: port {port} of 127.0.0.1 can't be had: Address already in use"
+    )
     assert "web_port" in caught.value.hint
 
 
@@ -158,11 +162,18 @@ def make_snapshot(counters: Counters | None = None) -> Snapshot:
     )
 
 
+def site_of(look: Callable[[], Snapshot]) -> Site:
+    async def receive(token: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        raise AssertionError("nobody calls back")
+
+    return Site(look=look, receive=receive, dashboard=closed_board())
+
+
 @asynccontextmanager
 async def pages(snapshot: Snapshot) -> AsyncIterator[int]:
     """Serves on a free port, which it yields."""
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(serve_pages, lambda: snapshot, 0)
+        yield await nursery.start(serve_pages, site_of(lambda: snapshot), 0)
         nursery.cancel_scope.cancel()
 
 

@@ -11,6 +11,7 @@ from cli_calls import Call, Ran
 from fake_control_api import FakeApi, make_task
 
 from meshpeer.core.errors import StoreFailed
+from meshpeer.runtime.control import JobMessage
 
 FILM = """
 name: film
@@ -190,6 +191,18 @@ def test_a_job_may_be_named_by_its_name(agent: FakeApi, call: Call, film: Path) 
         assert call("jobs", "status", name).out.startswith(f"{job} (film): succeeded\n")
     assert call("jobs", "status", "film", "--quiet").out == "succeeded\n"
     assert set(call("jobs", "status", "film", "--json").json()) >= JOB_KEYS  # type: ignore[call-overload]
+
+
+def test_status_says_how_its_end_was_told(agent: FakeApi, call: Call, film: Path) -> None:
+    url = "http://127.0.0.1:9000/ended"
+    agent.told = (
+        JobMessage(event="on_complete", url=url, state="delivered", trouble=""),
+        JobMessage(event="on_failure", url=url, state="given_up", trouble="it answered 404"),
+    )
+    _submit(agent, call)
+    said = [" ".join(line.split()) for line in call("jobs", "status", "film").out.splitlines()]
+    assert f"on_complete delivered: {url}" in said
+    assert f"on_failure given up: {url} (it answered 404)" in said
 
 
 def test_a_job_that_is_not_there_is_wrong_usage(agent: FakeApi, call: Call) -> None:

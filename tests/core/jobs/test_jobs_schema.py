@@ -8,6 +8,7 @@ import pytest
 from meshpeer.core.jobs import spec
 from meshpeer.core.jobs.confinement import LIMIT_FIELDS
 from meshpeer.core.jobs.schema import Json, job_schema
+from meshpeer.core.jobs.webhook import WEBHOOK_FIELDS
 
 SCHEMA = job_schema()
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -17,6 +18,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "need": (spec.NEED_FIELDS, ()),
     "resources": (spec.RESOURCE_FIELDS, spec.RESOURCE_FIELDS_LATER),
     "limits": (LIMIT_FIELDS, ()),
+    "webhook": (WEBHOOK_FIELDS, ()),
 }
 
 
@@ -61,6 +63,9 @@ def test_every_example_fits_its_field(part: str) -> None:
         ({"name": "x", "tasks": {"t": {"run": "x", "array": [{"a": 1}, 2]}}}, True),
         ({"name": "x", "tasks": {"t": {"run": "x", "needs": ["a[0]"]}}}, False),
         ({"name": "x", "tasks": {"t": {"run": "x", "webhook": {}}}}, False),
+        ({"name": "x", "tasks": {"t": {"webhook": {}}}}, False),
+        ({"name": "x", "tasks": {"t": {"webhook": {"url": "http://127.0.0.1:1/x", "body": [1]}}}}, True),
+        ({"name": "x", "tasks": {"t": {"needs": []}}}, False),
     ],
 )
 def test_the_schema_tells_jobs_from_others(job: Json, fits: bool) -> None:
