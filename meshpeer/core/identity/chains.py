@@ -200,6 +200,14 @@ def verify_invite(
     return _judge(chain, roots, mesh, Kind.INVITE, now_unix_s)[1]
 
 
+def kind_of(certificate: bytes, mesh: MeshId) -> Kind | None:
+    """Returns what a certificate of this mesh says that it is, whoever signed it; None for anything else."""
+    try:
+        return _read_sized(certificate, mesh).kind
+    except ChainFault:
+        return None
+
+
 def verify_issuer(certificate: bytes, roots: Sequence[bytes], mesh: MeshId) -> tuple[bytes, int]:
     """Judges an issuer's certificate whatever its dates; returns its public key and the place of its root
     among ``roots``. Raises ``ChainFault``."""

@@ -565,7 +565,8 @@ class Node:
         member = self.ledger.get(node)
         if member is None or not member.is_in:
             # Who left may still have something to say; whom no certificate admits any more has not.
-            shut = self.links.close(node, NO_PLACE, now) if member is None else []
+            admitted = member is not None and member.best is not None
+            shut = [] if admitted else self.links.close(node, NO_PLACE, now)
             return [*self._from_links(shut, now), *self._from_detector(self.detector.forget(node), now)]
         said = [
             SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at)

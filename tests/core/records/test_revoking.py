@@ -217,6 +217,7 @@ def test_what_a_revoked_node_said_of_others_is_void() -> None:
 
 def ledger_of(*keys: SigningKey) -> Ledger:
     ledger = Ledger(MESH, (ROOT.certificate,))
+    ledger.authorize((ISSUER.certificate, SECOND_ISSUER.certificate), NOW)
     for key in keys:
         ledger.admit(durable(key), NOW)
     return ledger
