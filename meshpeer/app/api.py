@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
+from meshpeer.app.api_issuers import IssuerAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 from meshpeer.app.api_revoke import RevokeAnswers
 from meshpeer.app.api_why import WhyAnswers
 
 
-class AgentApi(MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, JobAnswers):
+class AgentApi(
+    MeshAnswers, WhyAnswers, DoctorAnswers, CharterAnswers, RevokeAnswers, IssuerAnswers, JobAnswers
+):
     """Implements ``runtime.control.ControlApi``."""

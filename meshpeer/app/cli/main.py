@@ -17,11 +17,13 @@ from meshpeer.app.cli import (
     doctor,
     faults,
     invites,
+    issuer,
     jobs,
     look,
     map_command,
     mesh,
     revoke,
+    root,
     service,
     sim,
     why,
@@ -43,7 +45,21 @@ Examples:
 def build() -> typer.Typer:
     """Returns the whole command line."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (mesh, invites, look, map_command, why, doctor, charter, revoke, jobs, service, sim):
+    for part in (
+        mesh,
+        invites,
+        look,
+        map_command,
+        why,
+        doctor,
+        charter,
+        revoke,
+        issuer,
+        root,
+        jobs,
+        service,
+        sim,
+    ):
         part.add_to(app)
     return app
 
@@ -52,6 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits; errors come out as two lines on standard error."""
     _open_streams()
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run_lent(arguments: Sequence[str]) -> int:
+    """Runs one more command in this process; returns its exit code, its errors told."""
+    return _run(list(arguments))
 
 
 def _open_streams() -> None:

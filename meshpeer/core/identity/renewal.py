@@ -30,8 +30,14 @@ GAIN_MIN_S = DAY_S
 
 def renewal_at(held: VerifiedIdentity, issuer: bytes, issuers: Collection[bytes]) -> int:
     """Returns the Unix second from which one of the issuers (by key id) renews a durable leaf."""
-    order = sorted({issuer, *issuers}, key=lambda one: hashlib.sha256(one + held.node).digest())
-    return held.signed_from + BACKDATED_S + RENEW_AFTER_S + _spread(held.node) + order.index(issuer) * TURN_S
+    turn = turn_of(held.node, issuer, issuers)
+    return held.signed_from + BACKDATED_S + RENEW_AFTER_S + _spread(held.node) + turn * TURN_S
+
+
+def turn_of(node: NodeId, issuer: bytes, issuers: Collection[bytes]) -> int:
+    """Returns the place of an issuer in a node's own order of all of them, from 0."""
+    order = sorted({issuer, *issuers}, key=lambda one: hashlib.sha256(one + node).digest())
+    return order.index(issuer)
 
 
 def can_renew(issuer: Authority, held: VerifiedIdentity, now_unix_s: int) -> bool:

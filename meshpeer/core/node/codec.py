@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership import plumtree_messages as plumtree
+from meshpeer.core.node import handover
 from meshpeer.core.node import messages as own_messages
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.relay_messages import RELAY_FRAMES
@@ -18,6 +19,7 @@ CODEC = Codec(
         *plumtree.FRAMES,
         *antientropy.FRAMES,
         *own_messages.FRAMES,
+        *handover.FRAMES,
         *RELAY_FRAMES,
         TrialMeant,
         *jobs.FRAMES,

@@ -12,6 +12,7 @@ from meshpeer.core.membership.messages import (
     LinkOpened,
     WeWereRefused,
 )
+from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyShown, IssuerKeyWanted, KeepIssuerKey
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
@@ -35,7 +36,9 @@ from meshpeer.core.node.messages import (
     SelfMessage,
     SendFrame,
     ShowChain,
+    SignersMade,
     Started,
+    TrustRoots,
 )
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.relay_messages import (
@@ -66,6 +69,9 @@ NodeEvent = (
     | ForwardingFailed
     | CharterSigned
     | RevocationSigned
+    | SignersMade
+    | IssuerKeyWanted
+    | IssuerKeyKept
     | RenameAsked
     | EchoAsked
     | EchoHeard
@@ -92,6 +98,9 @@ NodeEffect = (
     | DialBack
     | DialBackHeard
     | ShowChain
+    | TrustRoots
+    | KeepIssuerKey
+    | IssuerKeyShown
     | MembersChanged
     | FirstSyncDone
     | FarewellOver

@@ -131,9 +131,12 @@ class Revocations:
         """Says whether exactly this is held; costs two hashes."""
         return digest_of(data, chain) in self._digests
 
-    def read(self, data: bytes, chain: Chain) -> Revocation:
-        """Judges a revocation and changes nothing; raises ``PeerFault``."""
-        return read_revocation(data, chain, mesh=self._mesh, roots=self.roots, judge=self._judge)
+    def read(self, data: bytes, chain: Chain, *, proven: bool = True) -> Revocation:
+        """Judges a revocation and changes nothing; raises ``PeerFault``. One that is only planned is not
+        ``proven``: nobody has signed it yet, and it must not be merged."""
+        return read_revocation(
+            data, chain, mesh=self._mesh, roots=self.roots, judge=self._judge, proven=proven
+        )
 
     def reread(self) -> list[Revocation]:
         """Judges all of them anew below other roots; returns those that went."""

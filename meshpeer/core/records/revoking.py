@@ -56,6 +56,8 @@ class Author:
     chain: Chain
     """Empty for a root."""
     sign: Callable[[RevocationRecord], bytes]
+    proven: bool = True
+    """Whether that is a signature; else it is made elsewhere, from what was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +210,7 @@ def _renewed(one: Revocation, author: Author, ledger: Ledger, now_unix_s: int) -
 
 
 def _read(ledger: Ledger, author: Author, record: RevocationRecord) -> Revocation:
-    return ledger.revocations.read(author.sign(record), author.chain)
+    return ledger.revocations.read(author.sign(record), author.chain, proven=author.proven)
 
 
 def _named(revocations: Iterable[Revocation], name_of: Callable[[NodeId], str]) -> str:
