@@ -428,9 +428,9 @@ class RevocationInfo(Doc, frozen=True, kw_only=True):
     """One revocation that counts."""
 
     what: str
-    """``node``, ``invite`` or ``issuer``."""
+    """``node``, ``invite`` or ``issuer``; ``root``: one that was retired."""
     id: str
-    """Of a node its key as text; of an invite or issuer 16 hexadecimal digits."""
+    """Of a node its key as text; of an invite, issuer or root 16 hexadecimal digits."""
     name: str
     """What it was called; empty where nobody said."""
     by: str

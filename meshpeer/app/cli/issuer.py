@@ -177,7 +177,7 @@ def issuer_line(one: IssuerInfo) -> str:
     who = (one.node or "nobody says who") + (" (this node)" if one.me else "")
     return (
         f"{who}: issuer {one.id} since {one.since[:10]} until {one.until[:10]}, "
-        f"{show.count(one.issued, 'certificate')} of its, {heard}"
+        f"signed {show.count(one.issued, 'member')}, {heard}"
     )
 
 

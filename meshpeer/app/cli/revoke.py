@@ -128,6 +128,8 @@ def revocation_line(one: RevocationInfo) -> str:
     what = one.name or f"{one.what} {one.id}"
     since = f", from {show.moment(one.since)} UTC on" if one.since else ""
     reason = f": {one.reason}" if one.reason else ""
+    if one.what == "root":
+        return f"{what} was retired by a root that followed it, at {show.moment(one.at)} UTC"
     return f"{what} was revoked by {one.by} at {show.moment(one.at)} UTC{since}{reason}"
 
 
