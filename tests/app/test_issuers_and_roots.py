@@ -6,7 +6,7 @@ later day. How long it takes is not asserted.
 
 from __future__ import annotations
 
-import json
+import datetime
 import os
 import shutil
 import socket
@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
+
+from meshpeer.adapters.control.client import ControlClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -80,8 +81,9 @@ class Machines:
             assert [one[:7] for one in lines] == ["error: ", " hint: "], done.stderr
         return done.stdout or done.stderr
 
-    def ask(self, name: str, *words: str, **secrets: str) -> Any:
-        return json.loads(self.run(name, *words, "--json", **secrets))
+    def agent(self, name: str) -> ControlClient:
+        """Returns a client of a node's agent: who only looks needs no process of its own."""
+        return ControlClient(self.folder / f"{name}-run" / "agent.sock")
 
     def start(self, name: str, *words: str, ahead_s: float = 0) -> None:
         verb = (*(words or ("up",)), "--detach", *(("--control-port", "0") if words else ()))
@@ -95,7 +97,7 @@ class Machines:
             self.run(name, "stop")
 
     def port(self, name: str) -> int:
-        return int(self.ask(name, "status")["node"]["control_port"])
+        return self.agent(name).status().node.control_port
 
     def log(self) -> str:
         logs = self.folder.glob("*/agent.log")
@@ -123,12 +125,13 @@ def test_a_second_issuer_and_a_root_in_a_file(mesh: Machines) -> None:
     until(lambda: is_durable(mesh, "bravo"), "bravo is admitted")
     refused = mesh.run("bravo", "issuer", "add", "charlie", code=4)
     assert "the root's key is not on this node" in refused
-    assert mesh.ask("alpha", "issuer", "add", "bravo")["node"] == "bravo"
+    assert mesh.run("alpha", "issuer", "add", "bravo").startswith("bravo is an issuer until ")
     assert oct((mesh.folder / "bravo/keys/issuer.key").stat().st_mode & 0o777) == "0o600"
-    until(lambda: len(mesh.ask("charlie", "issuer", "list")) == 2, "charlie has heard of it")
-    by_node = {one["node"]: one for one in mesh.ask("charlie", "issuer", "list")}
+    until(lambda: len(mesh.agent("charlie").issuers()) == 2, "charlie has heard of it")
+    by_node = {one.node: one for one in mesh.agent("charlie").issuers()}
     assert by_node.keys() == {"alpha", "bravo"}
-    assert by_node["bravo"]["alive"]
+    until(lambda: all(one.alive for one in mesh.agent("charlie").issuers()), "both are up")
+    assert len(mesh.run("charlie", "issuer", "list").splitlines()) == 2
 
     file = mesh.folder / "root.pem"
     mesh.run("alpha", "root", "export", str(file), "--remove", MESHPEER_ROOT_PASSPHRASE=PASSPHRASE)
@@ -151,7 +154,7 @@ def test_a_one_use_invite_that_two_issuers_took_admits_whom_came_first(mesh: Mac
     mesh.start("bravo")
     mesh.start("delta", "join", invite)
     until(lambda: is_durable(mesh, "delta"), "bravo admits delta, the founder being gone")
-    issued = {one["node"]: one["issued"] for one in mesh.ask("bravo", "issuer", "list")}
+    issued = {one.node: one.issued for one in mesh.agent("bravo").issuers()}
     assert issued["bravo"] >= 1
 
     mesh.start("alpha")
@@ -180,18 +183,18 @@ def test_roots_follow_each_other_and_who_was_away_meanwhile_comes_back(mesh: Mac
         MESHPEER_NEW_ROOT_PASSPHRASE=NEW_PASSPHRASE,
         **secret,
     )
-    until(lambda: len(mesh.ask("alpha", "root", "list")) == 2, "alpha has heard of it")
-    first, second = mesh.ask("alpha", "root", "list")
-    assert (first["members"], first["retired_at"]) == (0, None)
-    assert second["members"] >= 2
+    until(lambda: len(mesh.agent("alpha").roots().roots) == 2, "alpha has heard of it")
+    first, second = mesh.agent("alpha").roots().roots
+    assert (first.members, first.retired_at) == (0, None)
+    assert second.members >= 2
     refused = mesh.run("bravo", *lent, "root", "rotate", "--to", str(mesh.folder / "x.pem"), code=4, **secret)
     assert "another root follows this one" in refused
 
     mesh.run("bravo", "root", "use", str(new), "--", "root", "retire", **other)
-    until(lambda: mesh.ask("alpha", "root", "list")[0]["retired_at"], "alpha has heard of it")
+    until(lambda: mesh.agent("alpha").roots().roots[0].retired_at, "alpha has heard of it")
     mesh.start("charlie")
     until(lambda: alive(mesh, "charlie") >= {"alpha", "bravo"}, "charlie is back")
-    assert mesh.ask("charlie", "root", "list")[0]["retired_at"]
+    assert "retired at" in mesh.run("charlie", "root", "list")
     assert is_durable(mesh, "charlie")
     text = mesh.run("bravo", "invite", "--quiet").strip()
     mesh.start("foxtrot", "join", text)
@@ -205,7 +208,7 @@ def test_roots_follow_each_other_and_who_was_away_meanwhile_comes_back(mesh: Mac
         mesh.run("nobody", "root", "use", str(new), "--", "issuer", "sign", str(request), **other)
     )
     mesh.run("charlie", "issuer", "accept", str(signed))
-    assert {one["node"] for one in mesh.ask("charlie", "issuer", "list")} == {"alpha", "bravo", "charlie"}
+    assert {one.node for one in mesh.agent("charlie").issuers()} == {"alpha", "bravo", "charlie"}
 
 
 def test_certificates_are_renewed_and_a_node_that_no_issuer_hears_warns(mesh: Machines) -> None:
@@ -236,24 +239,24 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def is_durable(mesh: Machines, name: str) -> bool:
-    return bool(mesh.ask(name, "status")["node"]["admission"] == "durable")
+    return mesh.agent(name).status().node.admission == "durable"
 
 
 def warnings(mesh: Machines, name: str) -> list[str]:
-    return list(mesh.ask(name, "status")["warnings"])
+    return list(mesh.agent(name).status().warnings)
 
 
 def names(mesh: Machines, name: str) -> set[str]:
-    return {one["name"] for one in mesh.ask(name, "peers")}
+    return {one.name for one in mesh.agent(name).peers()}
 
 
 def alive(mesh: Machines, name: str) -> set[str]:
-    return {one["name"] for one in mesh.ask(name, "peers") if (one["state"], one["link"]) == ("alive", "up")}
+    return {one.name for one in mesh.agent(name).peers() if (one.state, one.link) == ("alive", "up")}
 
 
 def ends_at(mesh: Machines, name: str) -> float:
-    text = mesh.ask(name, "status")["node"]["certificate_ends"]
-    return time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+    text = mesh.agent(name).status().node.certificate_ends
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def shown_until(port: int) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ADD = """
 Examples:
   meshpeer issuer add delta                  where the root's key is: on the founder
-  meshpeer root use root.pem -- issuer add delta   with its file, on any admin's node
+  meshpeer root use root.pem -- issuer add delta   with its file, on the node of any admin
   meshpeer issuer add --request delta.txt    what `meshpeer issuer request` printed there
 """
 _SIGN = """

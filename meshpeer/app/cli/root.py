@@ -27,7 +27,7 @@ Examples:
 _USE = """
 Examples:
   meshpeer root use root.pem                           does it open, and what is it of?
-  meshpeer root use root.pem -- issuer add delta       on any admin's node
+  meshpeer root use root.pem -- issuer add delta       on the node of any admin
   meshpeer root use root.pem -- revoke alpha --root
   meshpeer root use root.pem -- root rotate --to new.pem
 """
