@@ -144,7 +144,7 @@ def test_a_second_issuer_and_a_root_in_a_file(mesh: Machines) -> None:
 
 
 def test_a_one_use_invite_that_two_issuers_took_admits_whom_came_first(mesh: Machines) -> None:
-    """While alpha and bravo do not hear each other, each admits one; and bravo does so without the founder."""
+    """While alpha and bravo do not hear each other each admits one; bravo does without the founder."""
     invite = mesh.run("bravo", "invite", "--quiet").strip()
     mesh.stop("bravo", "charlie")
     alpha = f"127.0.0.1:{mesh.port('alpha')}"

@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
     root = group("root", "The root key of the mesh, which signs its issuers.")
     command(root, "list")(list_roots)
     command(root, "export", examples=_EXPORT)(export)
-    command(root, "use", examples=_USE, takes_rest=True)(use)
+    command(root, "use", examples=_USE)(use)
     command(root, "rotate", examples=_ROTATE)(rotate)
     command(root, "retire")(retire)
     app.add_typer(root, name="root", rich_help_panel="Being in a mesh")
@@ -117,7 +117,7 @@ def use(
     from meshpeer.app.root_key import LENT, read_export
     from meshpeer.core.ids import key_text
 
-    words = [one for one in rest or [] if one != "--"]
+    words = rest or []
     path = Path(file).expanduser()
     key = read_export(path, passphrase(passphrase_file, what=str(path)))
     if words:
