@@ -49,6 +49,7 @@ from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger, ShutOut, Verdict
 from meshpeer.core.records.revocation import ROOT as A_ROOT
 from meshpeer.core.records.revocation import Chain, Revocation, read_revocation
+from meshpeer.core.records.revoking import Author, Wish, decide
 
 SECOND = make_root(b"2" * 32, now_unix_s=NOW, serial=SERIAL, above=ROOT)
 THIRD = make_root(b"3" * 32, now_unix_s=NOW, serial=SERIAL, above=SECOND)
@@ -219,6 +220,30 @@ def test_of_two_that_used_a_one_use_invite_the_earlier_stays_and_the_later_is_na
             assert ledger.take_dropped() == [JUNIOR.public]
         assert [one.node for one in ledger] == [PLAIN.public]
         assert list(ledger.places.excess[ONE_USE.id]) == [JUNIOR.public]
+
+
+def test_who_came_too_late_does_not_get_the_place_of_whoever_is_revoked() -> None:
+    """A thief that used a one-use invite twice, through two issuers, is out with both keys."""
+    ledger = ledger_of(durable(SENIOR))
+    ledger.admit(leaf_on(PLAIN, NOW + 5), NOW + 10)
+    late = leaf_on(JUNIOR, NOW + 7, SECOND_ISSUER)
+    with pytest.raises(PeerFault, match="was used 1 of 1"):
+        ledger.admit(late, NOW + 10)
+    decision = decide(
+        Wish(what="node", subject=PLAIN.public),
+        ledger,
+        Author(
+            node=SENIOR.public,
+            chain=durable(SENIOR),
+            sign=lambda body: envelope.sign(SENIOR, MESH, body),
+        ),
+        me=ledger.identify(durable(SENIOR), NOW),
+        name_of=lambda who: who.hex(),
+        now_unix_s=NOW + 10,
+    )
+    ledger.revoke(*(ledger.revocations.read(*one) for one in decision.signed))
+    with pytest.raises(ShutOut, match="its invite was revoked"):
+        ledger.admit(late, NOW + 10)
 
 
 def test_who_came_too_late_itself_still_holds_its_own_facts_and_knows() -> None:
