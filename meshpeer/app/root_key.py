@@ -76,7 +76,8 @@ def with_line(seed: bytes, roots: tuple[bytes, ...]) -> RootKey:
         if public_key_of(root) == public:
             return RootKey(seed, roots[: place + 1])
     raise Refused(
-        "this is the key of no root of this mesh", "is the file of this mesh? see `meshpeer root list`"
+        "this is the key of no root of this mesh",
+        "is it of this mesh? `meshpeer root list` tells, while the agent runs (`meshpeer up`)",
     )
 
 

@@ -123,6 +123,8 @@ def mesh() -> Iterator[Machines]:
 
 def test_a_second_issuer_and_a_root_in_a_file(mesh: Machines) -> None:
     until(lambda: is_durable(mesh, "bravo"), "bravo is admitted")
+    last = mesh.run("alpha", "leave", code=4)
+    assert "the mesh's last issuer" in last
     refused = mesh.run("bravo", "issuer", "add", "charlie", code=4)
     assert "the root's key is not on this node" in refused
     assert mesh.run("alpha", "issuer", "add", "bravo").startswith("bravo is an issuer until ")

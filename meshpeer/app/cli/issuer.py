@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _ADD = """
 Examples:
-  meshpeer issuer add delta                  where the root's key is: on the founder
+  meshpeer issuer add delta                  where the root key is: on the founder
   meshpeer root use root.pem -- issuer add delta   with its file, on the node of any admin
-  meshpeer issuer add --request delta.txt    what `meshpeer issuer request` printed there
+  meshpeer issuer add --request delta.txt    what "meshpeer issuer request" printed there
 """
 _SIGN = """
 Examples, of a root that is on a machine without a network:

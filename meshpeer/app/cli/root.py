@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.signing import NEW_ENVIRONMENT, PassphraseFile, passphrase, root_of
-from meshpeer.core.errors import LocalFault, Refused
+from meshpeer.core.errors import LocalFault, NotRunning, Refused
 
 if TYPE_CHECKING:
     from meshpeer.app.root_key import RootKey
@@ -78,7 +79,8 @@ def export(
 
     settings = asked.settings()
     roots = load_state(settings.state_dir).node.roots
-    if settings.socket.exists():
+    with contextlib.suppress(NotRunning):
+        # Roots that followed the founding one are in the journal, which the agent reads.
         roots = tuple(one.certificate for one in asked.client(settings).roots().roots)
     key = local_root(settings.state_dir, roots)
     path = Path(file).expanduser()
