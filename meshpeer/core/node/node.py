@@ -118,7 +118,8 @@ from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
-from meshpeer.core.records.ledger import Chain, Ledger, said_of
+from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import said_of
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.topology.moves import Moved, MoveOffered

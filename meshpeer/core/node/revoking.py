@@ -40,8 +40,8 @@ from meshpeer.core.node.rows import (
 )
 from meshpeer.core.records import envelope
 from meshpeer.core.records.authorities import ISSUERS_MAX
-from meshpeer.core.records.ledger import Chain, Ledger, ShutOut, said_of
-from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import Revocation, ShutOut, said_of
 from meshpeer.core.records.revocations import REVOCATIONS_MAX
 
 LINK_REVOCATIONS_PER_S = 20.0

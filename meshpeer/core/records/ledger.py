@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, VerifiedIdentity, utc_text
+from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, VerifiedIdentity
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, MeshId, NodeId
 from meshpeer.core.records import bounds
@@ -43,7 +43,7 @@ from meshpeer.core.records.member import (
     without_record,
 )
 from meshpeer.core.records.places import Places
-from meshpeer.core.records.revocation import ROOT, Revocation
+from meshpeer.core.records.revocation import ROOT, Revocation, ShutOut
 from meshpeer.core.records.revocations import FINGERPRINT_BYTES, Revocations
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, MEMBERS_MAX
 
@@ -62,24 +62,6 @@ CHARTER_ID = NodeId(bytes(32))
 """Stands for the charter among the ids of members: nobody can hold this key (a point of small order)."""
 REVOCATIONS_ID = NodeId(bytes((1, *bytes(31))))
 """Stands for the set of revocations, likewise."""
-
-
-class ShutOut(PeerFault):
-    """Somebody was revoked: what is shown or said stands on nothing any more."""
-
-    def __init__(self, revocation: Revocation) -> None:
-        super().__init__(said_of(revocation))
-        self.revocation = revocation
-
-
-def said_of(revocation: Revocation) -> str:
-    """Returns why somebody is not let in, for whoever tries."""
-    record = revocation.record
-    whom = "this node" if record.what == "node" else f"its {record.what}"
-    reason = f": {record.reason}" if record.reason else ""
-    if record.what == ROOT:
-        return f"its root was retired at {utc_text(record.issued_at)} UTC, and nobody signed its issuer anew"
-    return f"{whom} was revoked at {utc_text(record.issued_at)} UTC{reason}"
 
 
 class Ledger:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import BACKDATED_S, public_key_of
-from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.chains import VerifiedIdentity, utc_text
 from meshpeer.core.identity.constraints import INVITE_ID_BYTES, UNIX_S_MAX, Capability
 from meshpeer.core.identity.profile import key_id
 from meshpeer.core.ids import NODE_ID_BYTES, Digest, MeshId
@@ -95,6 +95,24 @@ class Revocation:
 def subjects_of(who: VerifiedIdentity) -> tuple[tuple[str, bytes], ...]:
     """Returns what shuts somebody out if it is revoked."""
     return ((NODE, who.node), (INVITE, who.invite), (ISSUER, who.issuer), (ROOT, who.root))
+
+
+class ShutOut(PeerFault):
+    """Somebody was revoked: what is shown or said stands on nothing any more."""
+
+    def __init__(self, revocation: Revocation) -> None:
+        super().__init__(said_of(revocation))
+        self.revocation = revocation
+
+
+def said_of(revocation: Revocation) -> str:
+    """Returns why somebody is not let in, for whoever tries."""
+    record = revocation.record
+    whom = "this node" if record.what == "node" else f"its {record.what}"
+    reason = f": {record.reason}" if record.reason else ""
+    if record.what == ROOT:
+        return f"its root was retired at {utc_text(record.issued_at)} UTC, and nobody signed its issuer anew"
+    return f"{whom} was revoked at {utc_text(record.issued_at)} UTC{reason}"
 
 
 def read_revocation(

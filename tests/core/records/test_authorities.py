@@ -46,9 +46,9 @@ from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 from meshpeer.core.records import envelope
 from meshpeer.core.records.authorities import ISSUERS_MAX, Authorities
 from meshpeer.core.records.kinds import MemberRecord
-from meshpeer.core.records.ledger import Ledger, ShutOut, Verdict
+from meshpeer.core.records.ledger import Ledger, Verdict
 from meshpeer.core.records.revocation import ROOT as A_ROOT
-from meshpeer.core.records.revocation import Chain, Revocation, read_revocation
+from meshpeer.core.records.revocation import Chain, Revocation, ShutOut, read_revocation
 from meshpeer.core.records.revoking import Author, Wish, decide
 
 SECOND = make_root(b"2" * 32, now_unix_s=NOW, serial=SERIAL, above=ROOT)
