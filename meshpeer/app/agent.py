@@ -252,6 +252,7 @@ class Agent:
             hub=self._hub(),
             configured_endpoint=bool(state.node.endpoint),
             issuer=state.issuer,
+            issuer_seed=state.issuer_seed,
             advertise=self.settings.file.node.advertise,
             masquerade=self.settings.file.node.advertise_nat,
             relay=relay_limits(self.settings),
@@ -269,6 +270,7 @@ class Agent:
             now=now,
             counters=self.counters,
         )
+        self.transport.trust(ledger.roots)
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
         return restored
 

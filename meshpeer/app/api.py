@@ -6,6 +6,7 @@ from __future__ import annotations
 from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_dashboard import DashboardAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
+from meshpeer.app.api_issuers import IssuerAnswers
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 from meshpeer.app.api_revoke import RevokeAnswers
@@ -19,6 +20,7 @@ class AgentApi(
     DoctorAnswers,
     CharterAnswers,
     RevokeAnswers,
+    IssuerAnswers,
     RotateAnswers,
     DashboardAnswers,
     JobAnswers,

@@ -26,6 +26,7 @@ from meshpeer.app.doctor.tunnels import (
     judge_widths,
 )
 from meshpeer.app.hub_words import own_troubles
+from meshpeer.app.issuer_words import other_issuers
 from meshpeer.app.reach import local_only
 from meshpeer.app.revocation_words import own_lines
 from meshpeer.app.views import name_of
@@ -211,7 +212,6 @@ def _standing(agent: Agent) -> Standing:
     member = node.ledger.get(node.me)
     best = member.best.identity if member and member.best else None
     used_up = best is not None and node.ledger.places.all_given(best)
-    issuers = [one for one in others if Capability.ISSUER in one.identity.capabilities]
     return Standing(
         linked=len(node.links.peers),
         others=len(others),
@@ -224,7 +224,7 @@ def _standing(agent: Agent) -> Standing:
         durable=best is not None and best.durable,
         ends_in_s=best.not_after - now.unix_s if best else None,
         why_provisional="its invite has admitted as many as it may" if used_up else "",
-        only_issuer=agent.state.issuer is not None and len(others) > 1 and not issuers,
+        only_issuer=node.issuing.authority is not None and len(others) > 1 and not other_issuers(node),
         differ=tuple(lasting_differences(node, now)),
         agree=node.agreement.report(now).agree,
         shut_out=tuple(name_of(node, one) for one in node.links.banned(now)),

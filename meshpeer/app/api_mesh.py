@@ -14,6 +14,7 @@ from meshpeer import __version__
 from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
+from meshpeer.app.issuer_words import other_issuers
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.revocation_words import newest, revoked_peers
 from meshpeer.app.spare import channel_view, link_via, silent_since
@@ -146,11 +147,11 @@ class MeshAnswers:
 
     async def invite(self, request: InviteRequest) -> InviteMade:
         agent = self._agent
-        issuer = agent.state.issuer
+        issuer = agent.node.issuing.authority
         if issuer is None:
             raise Refused(
                 "this node can't make invites: it is no issuer",
-                "make it on the founder, or on another issuer of the mesh",
+                "make it on one (`meshpeer issuer list`), or make this node one: `meshpeer issuer add`",
             )
         if not 60 <= request.expires_s <= 90 * 86_400 or not 1 <= request.uses <= 1_000:
             raise LocalFault(
@@ -177,7 +178,7 @@ class MeshAnswers:
         invite = Invite(
             authority=authority,
             issuer=issuer.certificate,
-            roots=agent.state.node.roots,
+            roots=agent.node.ledger.roots,
             seeds=seeds,
             mesh_name=charter.mesh_name if charter else "",
         )
@@ -248,11 +249,12 @@ class MeshAnswers:
     async def leave(self, *, force: bool) -> str:
         agent = self._agent
         others = [one for one in agent.node.roster.members if one.node != agent.node.me]
-        issuers = [one for one in others if Capability.ISSUER in one.identity.capabilities]
-        if agent.state.issuer is not None and others and not issuers and not force:
+        is_issuer = agent.node.issuing.authority is not None
+        if is_issuer and others and not other_issuers(agent.node) and not force:
             raise Refused(
                 "this node is the mesh's last issuer: without it nobody can be admitted or renewed",
-                "leave all the same with --force; members stay connected until their certificates end",
+                "make another one first (`meshpeer issuer add NODE`), or leave all the same with --force: "
+                "members stay connected until their certificates end",
             )
         if agent.node.presence.has_left:
             raise Refused("this node is leaving already", "it ends in a moment")

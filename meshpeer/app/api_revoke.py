@@ -13,6 +13,7 @@ from meshpeer.app.revocation_words import info_of
 from meshpeer.app.state import load_root
 from meshpeer.app.views import name_of
 from meshpeer.core.errors import EnvironmentFault, LocalFault, Refused
+from meshpeer.core.identity.certificates import public_key_of
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.invites import PREFIX, id_of_invite
 from meshpeer.core.ids import NodeId, key_text
@@ -20,6 +21,7 @@ from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.node.messages import CharterSigned, RevocationSigned
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.records import envelope
+from meshpeer.core.records.retiring import unsigned
 from meshpeer.core.records.revocation import INVITE, ISSUER, NODE, Revocation
 from meshpeer.core.records.revoking import KEEP, REVOKE, VOID, Author, Wish, decide
 from meshpeer.runtime.control import RevocationInfo, RevocationMade, RevocationRequest
@@ -62,6 +64,16 @@ class RevokeAnswers:
         )
         members = tuple(name_of(node, one) for one in decision.members)
         warnings = self._warnings(decision.revocation, decision.members)
+        if request.root_key:
+            return RevocationMade(
+                revocation=info_of(node, decision.revocation),
+                done_before=decision.done,
+                members=members,
+                kept=decision.kept,
+                invite=decision.invite.hex(),
+                warnings=warnings,
+                to_sign=tuple(envelope.body_of(signed) for signed, _ in decision.signed),
+            )
         for signed, chain in decision.signed:
             agent.driver.step_now(RevocationSigned(envelope=signed, chain=chain))
         record = decision.revocation.record
@@ -88,13 +100,18 @@ class RevokeAnswers:
     def _author(self, request: RevocationRequest) -> Author:
         agent, node = self._agent, self._agent.node
         mesh = node.ledger.mesh
+        if request.root_key:
+            if request.root_key not in map(public_key_of, node.ledger.roots):
+                raise Refused("this is the key of no root of this mesh", "see `meshpeer root list`")
+            return Author(node=NodeId(request.root_key), chain=(), sign=unsigned, proven=False)
         if request.root:
             try:
                 root = load_root(agent.settings.state_dir)
             except EnvironmentFault as fault:
                 raise Refused(
                     f"the root's key is not on this node: {fault.what}",
-                    "revoke on the node that has it, the founder as a rule",
+                    "revoke on the node that has it, or with its file: "
+                    "`meshpeer root use FILE -- revoke ... --root`",
                 ) from fault
             return Author(node=root.public, chain=(), sign=lambda body: envelope.sign(root, mesh, body))
         member = node.ledger.get(node.me)
@@ -151,10 +168,7 @@ class RevokeAnswers:
             return INVITE, id_of_invite(text), ""
         if _AUTHORITY_ID.fullmatch(text):
             subject = bytes.fromhex(text)
-            own = self._agent.state.issuer
-            issuers = {one.best.identity.issuer for one in node.ledger if one.best} | (
-                {own.id} if own else set()
-            )
+            issuers = {one.id for one in node.ledger.authorities.issuers}
             return (ISSUER if subject in issuers else INVITE), subject, ""
         for member in node.ledger:
             current = member.current
@@ -178,10 +192,11 @@ class RevokeAnswers:
         said: list[str] = []
         for who in members:
             listed = node.roster.get(who)
-            if listed is not None and Capability.ISSUER in listed.identity.capabilities:
+            issuer = node.ledger.authorities.held_by(who)
+            if issuer is not None and node.ledger.revocations.of(ISSUER, issuer.id) is None:
                 said.append(
-                    f"{listed.name} may hold an issuer's key, which is not revoked with it: it can admit new "
-                    "nodes until that is, too (`meshpeer revoke` with the issuer's 16 digits)"
+                    f"{name_of(node, who)} holds an issuer's key, which is not revoked with it: it can admit "
+                    f"new nodes until that is, too (`meshpeer revoke {issuer.id.hex()} --keep-members`)"
                 )
             if listed is not None and revocation.identity and self._is_senior(listed, revocation):
                 said.append(

@@ -233,7 +233,8 @@ async def _learn(invite: Invite, link: Link, chain: Chain, settings: Settings) -
     while True:
         message = CODEC.decode(await link.receive())
         match message:
-            case Hello(chain=theirs, observed=observed, revocations=word):
+            case Hello(chain=theirs, observed=observed, revocations=word, roots=roots):
+                revoking.hear_roots(roots, SystemClock().now())
                 ledger.admit(theirs, SystemClock().now().unix_s)
                 contact.observed_me = observed
                 revoking.hear(ONLY_LINK, word)

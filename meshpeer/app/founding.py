@@ -53,10 +53,16 @@ def found(options: InitOptions, settings: Settings) -> None:
     has_interface = trio.run(check_machine, settings, subnet)
     now = int(time.time())
     root = make_root(os.urandom(SEED_BYTES), now_unix_s=now, serial=os.urandom(SERIAL_BYTES))
-    issuer = make_issuer(root, os.urandom(SEED_BYTES), now_unix_s=now, serial=os.urandom(SERIAL_BYTES))
-    mesh = mesh_id_of(public_key_of(root.certificate))
     seed, wireguard_seed = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
     key = SigningKey(seed)
+    issuer = make_issuer(
+        root,
+        os.urandom(SEED_BYTES),
+        holder=key.public,
+        now_unix_s=now,
+        serial=os.urandom(SERIAL_BYTES),
+    )
+    mesh = mesh_id_of(public_key_of(root.certificate))
     leaf = make_durable_leaf(
         issuer, key.public, capabilities=ALL, admitted_at=now, now_unix_s=now, serial=os.urandom(SERIAL_BYTES)
     )

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshpeer.app.next_key import drop_next_key, keep_next_key
-from meshpeer.app.state import save_chain
+from meshpeer.app.state import keep_issuer_key, save_chain
 from meshpeer.core.effects import Note, Persist, Persisted
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
+from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyShown, KeepIssuerKey
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
@@ -28,6 +29,7 @@ from meshpeer.core.node.messages import (
     SelfMessage,
     SendFrame,
     ShowChain,
+    TrustRoots,
 )
 from meshpeer.core.node.rotation import DropKey, KeepKey
 from meshpeer.core.paths.probe_desk import SendProbe
@@ -132,6 +134,12 @@ class Performer:
             case ShowChain(chain=chain):
                 self._agent.transport.show(chain)
                 save_chain(self._agent.settings.state_dir, chain)
+            case TrustRoots(roots=roots):
+                self._agent.transport.trust(roots)
+            case KeepIssuerKey(seed=seed):
+                self._keep_issuer_key(seed)
+            case IssuerKeyShown():
+                self._agent.api.on_issuer_key(effect)
             case MembersChanged():
                 self._agent.members_changed.set()
             case FirstSyncDone():
@@ -172,6 +180,15 @@ class Performer:
             await self._agent.blobs.add_bytes(data)
         except EnvironmentFault as fault:
             self._agent.log.write("error", fault.what, (("hint", fault.hint),))
+
+    def _keep_issuer_key(self, seed: bytes) -> None:
+        """Keeps the key before anybody hears of it; where it can't be kept, nobody does."""
+        try:
+            keep_issuer_key(self._agent.settings.state_dir, seed)
+        except EnvironmentFault as fault:
+            self._agent.log.write("error", fault.what, (("hint", fault.hint),))
+        else:
+            self._agent.driver.post(IssuerKeyKept(seed=seed))
 
     def note(self, note: Note) -> None:
         self._agent.log.write(note.level, note.fact, note.fields)

@@ -13,7 +13,7 @@ from meshpeer.core.ids import Digest, JobId
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.node.gossip import Gossip
 from meshpeer.core.node.revoking import Revoking
-from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, unpack_revocation
+from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, SIGNER_PREFIX, unpack_revocation
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
@@ -24,12 +24,15 @@ from meshpeer.core.wire import cbor
 
 def restore_ledger(ledger: Ledger, store: SqliteStore, now: Instant) -> list[Note]:
     """Merges the stored facts into an empty ledger; what no longer holds is left out, with a note."""
+    meta = list(store.load(Table.META))
     # Before anything else is believed.
     notes = Revoking(ledger, list, Counters()).restore(
-        unpack_revocation(value) for key, value in store.load(Table.META) if key.startswith(REVOCATION_PREFIX)
+        (unpack_revocation(value) for key, value in meta if key.startswith(REVOCATION_PREFIX)),
+        [value for key, value in meta if key.startswith(SIGNER_PREFIX)],
+        now,
     )
     gossip = Gossip(ledger, linked=list, jitter=random.Random(), counters=Counters())
-    charter = next((value for key, value in store.load(Table.META) if key == CHARTER_KEY), None)
+    charter = next((value for key, value in meta if key == CHARTER_KEY), None)
     chains = [value for _, value in store.load(Table.CERTIFICATES)]
     records = [value for _, value in store.load(Table.RECORDS)]
     return notes + gossip.restore(chains, records, charter, now)

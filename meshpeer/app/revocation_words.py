@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshpeer.app.views import former_peer, name_of
 from meshpeer.core.ids import NodeId, key_text
 from meshpeer.core.node.node import Node
-from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.revocation import ROOT, Revocation
 from meshpeer.runtime.control import Peer, RevocationInfo, rfc3339
 
 SHOWN_MAX = 20
@@ -47,6 +47,13 @@ def own_lines(node: Node) -> list[str]:
     revoked = node.presence.revoked
     if revoked is None:
         return []
+    if revoked.record.what == "root":
+        return [
+            f"the root of this node was retired at {rfc3339(revoked.record.issued_at)[:19]}Z, and nobody has "
+            "signed its issuer anew",
+            "the root that followed signs it: `meshpeer issuer add` there; or join anew: `meshpeer leave`, "
+            "then `meshpeer join INVITE`",
+        ]
     what = "this node" if revoked.record.what == "node" else f"the {revoked.record.what} of this node"
     return [
         f"{what} was revoked {said_by(node, revoked)}",
@@ -61,7 +68,13 @@ def void_lines(node: Node) -> list[str]:
         f"{by_of(node, one)} revoked {one.record.name or one.record.subject.hex()[:16]}, which does not "
         "count: it was revoked itself by somebody senior"
         for one in node.ledger.revocations.void[:SHOWN_MAX]
+        # What stood on a retired root was signed anew, as far as it was to stay.
+        if not _is_retired(node, one)
     ]
+
+
+def _is_retired(node: Node, one: Revocation) -> bool:
+    return any(node.ledger.revocations.of(*on) for on in one.stands_on if on[0] == ROOT)
 
 
 def revoked_peers(node: Node) -> list[Peer]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -53,6 +53,8 @@ class State:
     wireguard_key: WireGuardPrivateKey
     chain: Chain
     issuer: Authority | None
+    issuer_seed: bytes = field(default=b"", repr=False)
+    """Of the issuer's key that is here, whether a root has signed it yet or not."""
 
     @property
     def mesh(self) -> MeshId:
@@ -161,6 +163,24 @@ def save_chain(folder: Path, chain: Chain) -> None:
     os.replace(draft, folder / "chain.json")
 
 
+def write_key(path: Path, kind: str, seed: bytes) -> None:
+    """Writes a key file beside those that are here; raises ``EnvironmentFault``, also where there is one."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(encode_key_file(kind, seed).encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path} can't be written: {error.strerror}", "is the disk full? (df -h)"
+        ) from error
+
+
+def keep_issuer_key(folder: Path, seed: bytes) -> None:
+    """Writes the issuer's key that this node made; raises ``EnvironmentFault``."""
+    write_key(folder / KEYS / "issuer.key", "issuer", seed)
+
+
 def load_state(folder: Path) -> State:
     """Reads the folder; raises ``LocalFault`` where there is no node, ``EnvironmentFault`` where a file is
     damaged or open to others."""
@@ -189,7 +209,16 @@ def load_state(folder: Path) -> State:
         if node.issuer_certificate
         else None
     )
-    return State(folder=folder, node=node, key=key, wireguard_key=wireguard, chain=chain, issuer=issuer)
+    kept = (folder / KEYS / "issuer.key").exists()
+    return State(
+        folder=folder,
+        node=node,
+        key=key,
+        wireguard_key=wireguard,
+        chain=chain,
+        issuer=issuer,
+        issuer_seed=_key(folder, "issuer", "issuer") if kept else b"",
+    )
 
 
 def load_mesh(folder: Path) -> MeshId:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.hub_words import lines_of, own_troubles, unwatched_hubs
+from meshpeer.app.issuer_words import notices_of_issuers, own_certificate_lines
 from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.revocation_words import own_lines, void_lines
 from meshpeer.app.spare import troubles_of_channel
 from meshpeer.app.views import name_of
-from meshpeer.core.identity.constraints import Capability
 from meshpeer.runtime.control import rfc3339
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def troubles_of(agent: Agent) -> list[str]:
         troubles.append(f"this node is provisional: {why} in {minutes} min")
     if node.presence.revoked is not None:
         return troubles
+    troubles += own_certificate_lines(node, agent.clock.now().unix_s)
     troubles += troubles_of_channel(node, agent.clock.now().unix_s)
     if len(node.roster.members) > 1 and not node.links.peers:
         troubles.append("no member can be reached: see `meshpeer peers`, and the network of this machine")
@@ -94,14 +95,7 @@ def notices_of(agent: Agent) -> list[str]:
     drift = agent.reconciler.last_drift
     if drift is not None and agent.clock.now().unix_s - drift[0] < DRIFT_SHOWN_S:
         notices.append(f"repaired at {rfc3339(drift[0])[11:19]} UTC: {'; '.join(drift[1])}")
-    others = [one for one in node.roster.members if one.node != node.me]
-    issuers = [one for one in others if Capability.ISSUER in one.identity.capabilities]
-    if agent.state.issuer is not None and len(others) > 1 and not issuers:
-        notices.append(
-            "this node is the only issuer: if it is lost, nobody can join any more "
-            "(keep a backup of its keys folder)"
-        )
-    return notices
+    return notices + notices_of_issuers(node, agent.clock.now().unix_s)
 
 
 def _about_lans(node: Node) -> list[str]:
@@ -121,10 +115,12 @@ def _about_lans(node: Node) -> list[str]:
 
 def next_steps_of(agent: Agent) -> tuple[str, ...]:
     """Returns what a person would type next."""
-    if agent.state.issuer is not None and len(agent.node.roster.members) == 1:
+    if agent.node.issuing.authority is not None and len(agent.node.roster.members) == 1:
         return (
             "meshpeer invite      make an invite, then type on the other machine: meshpeer join INVITE",
             "meshpeer status",
+            "meshpeer root export FILE    take the root's key away from this machine, under a passphrase",
+            "meshpeer issuer add NODE     once another member is in: so that losing this one loses nothing",
             *_for_those_elsewhere(agent),
         )
     return (

@@ -442,9 +442,9 @@ class RevocationInfo(Doc, frozen=True, kw_only=True):
     """One revocation that counts."""
 
     what: str
-    """``node``, ``invite`` or ``issuer``."""
+    """``node``, ``invite`` or ``issuer``; ``root``: one that was retired."""
     id: str
-    """Of a node its key as text; of an invite or issuer 16 hexadecimal digits."""
+    """Of a node its key as text; of an invite, issuer or root 16 hexadecimal digits."""
     name: str
     """What it was called; empty where nobody said."""
     by: str
@@ -471,6 +471,8 @@ class RevocationRequest(Doc, frozen=True, kw_only=True):
     """Leave the invite open that a node came with."""
     root: bool = False
     """Sign with the root's key, which must be on this node."""
+    root_key: bytes = b""
+    """The public key of a root that signs elsewhere: nothing is done, and ``to_sign`` says what to sign."""
 
 
 class RevocationMade(Doc, frozen=True, kw_only=True):
@@ -484,6 +486,84 @@ class RevocationMade(Doc, frozen=True, kw_only=True):
     invite: str = ""
     """The id of the invite that was closed along with a node; empty for none."""
     warnings: tuple[str, ...] = ()
+    to_sign: tuple[bytes, ...] = ()
+    """Where a root signs elsewhere: bodies of statements, in order, for POST /v1/signed. Nothing is done."""
+
+
+class IssuerInfo(Doc, frozen=True, kw_only=True):
+    """One issuer that was not revoked."""
+
+    id: str
+    """16 hexadecimal digits."""
+    node: str
+    """The name of the member that keeps its key, its id where it is in no more; empty where nobody says."""
+    me: bool
+    alive: bool
+    since: str
+    until: str
+    heard_at: str | None
+    """When its node was heard of last; null where nothing is known of it any more."""
+    issued: int
+    """Members whose certificates it signed."""
+    root: str
+    """The root that signed it, 16 hexadecimal digits."""
+
+
+class IssuerKey(Doc, frozen=True, kw_only=True):
+    """What a root is to sign so that a member is an issuer."""
+
+    node: str
+    request: bytes
+    """Signed by the member and by the key that it made for that."""
+    chain: tuple[bytes, ...]
+    """The member's own certificates, leaf first."""
+
+
+class RootInfo(Doc, frozen=True, kw_only=True):
+    """One root of the mesh."""
+
+    id: str
+    """16 hexadecimal digits."""
+    number: int
+    """Its place in the line, from 1 for the founding one."""
+    since: str
+    until: str
+    retired_at: str | None
+    members: int
+    """Whose certificates lead to it."""
+    certificate: bytes
+
+
+class Roots(Doc, frozen=True, kw_only=True):
+    """The roots of the mesh, and what they signed that counts."""
+
+    mesh: bytes
+    roots: tuple[RootInfo, ...]
+    issuers: tuple[bytes, ...]
+    """Certificates of the issuers that were not revoked."""
+
+
+class Signed(Doc, frozen=True, kw_only=True):
+    """What a root's key has signed: certificates of issuers and of roots that follow, and statements."""
+
+    certificates: tuple[bytes, ...] = ()
+    statements: tuple[bytes, ...] = ()
+
+
+class SignedAdded(Doc, frozen=True, kw_only=True):
+    certificates: int
+    statements: int
+
+
+class Retirement(Doc, frozen=True, kw_only=True):
+    """What is to be signed to retire a root, and what that comes to."""
+
+    root: str
+    to_sign: tuple[bytes, ...]
+    kept: int
+    """Revocations that are signed anew, or they would count no more."""
+    members: tuple[str, ...]
+    """Who stands on that root alone, and would be out."""
 
 
 class KeyRotation(Doc, frozen=True, kw_only=True):
@@ -566,6 +646,22 @@ class ControlApi(Protocol):
     async def rotation(self) -> KeyRotation: ...
 
     async def rotate_key(self) -> KeyRotation: ...
+
+    async def issuers(self) -> list[IssuerInfo]: ...
+
+    async def issuer_key(self, name: str) -> IssuerKey:
+        """Makes a member show the key of an issuer, by name; an empty one is this node."""
+        ...
+
+    async def roots(self) -> Roots: ...
+
+    async def add_signed(
+        self, certificates: tuple[bytes, ...], statements: tuple[bytes, ...]
+    ) -> SignedAdded: ...
+
+    async def retirement(self, root: str, key: bytes) -> Retirement:
+        """Says what the root with this public key is to sign to retire another (empty: the one before it)."""
+        ...
 
     async def ping(self, node: str, count: int) -> PingAnswer: ...
 

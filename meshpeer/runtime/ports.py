@@ -498,3 +498,7 @@ class Transport(Protocol):
     def show(self, chain: Sequence[bytes]) -> None:
         """Proves this node's identity with another chain from now on."""
         ...
+
+    def trust(self, roots: Sequence[bytes]) -> None:
+        """Takes these for the mesh's roots from now on, founding root first."""
+        ...

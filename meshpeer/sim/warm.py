@@ -20,6 +20,7 @@ from meshpeer.core.ids import Digest
 from meshpeer.core.node.messages import EndpointsChanged, Started
 from meshpeer.core.node.rows import CHARTER_KEY, rows_of
 from meshpeer.core.records import envelope
+from meshpeer.core.records.authorities import Authorities
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.records.places import Places
@@ -72,7 +73,7 @@ def copy_of(ledger: Ledger) -> Ledger:
     member is never changed, only replaced."""
     made = copy.copy(ledger)
     for name, value in vars(ledger).items():
-        if isinstance(value, dict | list | set | Places | Revocations):
+        if isinstance(value, dict | list | set | Authorities | Places | Revocations):
             setattr(made, name, value.copy())
     # Whoever watches the one does not watch the other.
     made._watchers = []

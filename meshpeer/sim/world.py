@@ -35,7 +35,7 @@ from meshpeer.core.node.messages import (
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.revoking import Revoking
 from meshpeer.core.node.rotation import DropKey, KeepKey, KeyKept, RotationAsked
-from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, unpack_revocation
+from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, SIGNER_PREFIX, unpack_revocation
 from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.paths.relay_messages import OpenRelay, RelayOpened
 from meshpeer.core.records import envelope
@@ -217,9 +217,13 @@ class World:
         ledger = Ledger(self.mesh, (self.root.certificate,), self.judge)
         rows = sorted(host.disk.items())
         Revoking(ledger, list, Counters()).restore(
-            unpack_revocation(value)
-            for (table, key), value in rows
-            if table is Table.META and key.startswith(REVOCATION_PREFIX)
+            (
+                unpack_revocation(value)
+                for (table, key), value in rows
+                if table is Table.META and key.startswith(REVOCATION_PREFIX)
+            ),
+            [value for (table, key), value in rows if table is Table.META and key.startswith(SIGNER_PREFIX)],
+            self.instant(host),
         )
         Gossip(ledger, linked=list, jitter=self.random, counters=Counters()).restore(
             [value for (table, _), value in rows if table is Table.CERTIFICATES],

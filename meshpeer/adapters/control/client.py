@@ -37,6 +37,8 @@ from meshpeer.runtime.control import (
     DashboardLink,
     InviteMade,
     InviteRequest,
+    IssuerInfo,
+    IssuerKey,
     Job,
     KeyRotation,
     LogPiece,
@@ -44,10 +46,14 @@ from meshpeer.runtime.control import (
     Peer,
     PingAnswer,
     Plan,
+    Retirement,
     RevocationInfo,
     RevocationMade,
     RevocationRequest,
+    Roots,
     Said,
+    Signed,
+    SignedAdded,
     Status,
     Submission,
     Task,
@@ -124,6 +130,25 @@ class ControlClient:
 
     def rotate_key(self) -> KeyRotation:
         return self._post("/v1/rotation", KeyRotation)
+
+    def issuers(self) -> list[IssuerInfo]:
+        return self._get("/v1/issuers", list[IssuerInfo])
+
+    def issuer_key(self, name: str) -> IssuerKey:
+        """Waits for the member to show its key."""
+        return self._post(f"/v1/issuers/key?{urlencode({'node': name})}", IssuerKey)
+
+    def roots(self) -> Roots:
+        return self._get("/v1/roots", Roots)
+
+    def retirement(self, root: str, key: bytes) -> Retirement:
+        return self._get(f"/v1/roots/retirement?{urlencode({'root': root, 'key': key.hex()})}", Retirement)
+
+    def add_signed(
+        self, certificates: tuple[bytes, ...] = (), statements: tuple[bytes, ...] = ()
+    ) -> SignedAdded:
+        body = msgspec.json.encode(Signed(certificates=certificates, statements=statements))
+        return self._post("/v1/signed", SignedAdded, body)
 
     def ping(self, node: str, count: int) -> PingAnswer:
         query = urlencode({"node": node, "count": count})

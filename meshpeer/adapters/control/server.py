@@ -48,10 +48,13 @@ from meshpeer.runtime.control import (
     InviteRequest,
     RevocationRequest,
     Said,
+    Signed,
     Submission,
 )
 
 SUBMISSION_BYTES_MAX = 64 * 1024 * 1024
+SIGNED_BYTES_MAX = 4 * 1024 * 1024
+"""As many revocations as one author may have, signed anew."""
 REQUEST_BYTES_MAX = 64 * 1024
 """Any other body."""
 _KINDS: tuple[tuple[type[MeshpeerError], int], ...] = (
@@ -205,6 +208,27 @@ def _routes(api: ControlApi) -> list[Route]:
     async def rotation(request: Request) -> Response:
         return _json(await (api.rotation() if request.method == "GET" else api.rotate_key()))
 
+    async def issuers(_: Request) -> Response:
+        return _json(await api.issuers())
+
+    async def issuer_key(request: Request) -> Response:
+        return _json(await api.issuer_key(request.query_params.get("node", "")))
+
+    async def roots(_: Request) -> Response:
+        return _json(await api.roots())
+
+    async def retirement(request: Request) -> Response:
+        query = request.query_params
+        try:
+            key = bytes.fromhex(query.get("key", ""))
+        except ValueError as error:
+            raise LocalFault("the key of the root is no hexadecimal number", "give its public key") from error
+        return _json(await api.retirement(query.get("root", ""), key))
+
+    async def signed(request: Request) -> Response:
+        made = _read(await _body(request, SIGNED_BYTES_MAX), Signed)
+        return _json(await api.add_signed(made.certificates, made.statements))
+
     async def ping(request: Request) -> Response:
         return _json(await api.ping(request.query_params.get("node", ""), _count(request, "count", 3)))
 
@@ -282,6 +306,11 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET POST", "/v1/charter", charter),
         ("GET POST", "/v1/revocations", revocations),
         ("GET POST", "/v1/rotation", rotation),
+        ("GET", "/v1/issuers", issuers),
+        ("POST", "/v1/issuers/key", issuer_key),
+        ("GET", "/v1/roots", roots),
+        ("GET", "/v1/roots/retirement", retirement),
+        ("POST", "/v1/signed", signed),
         ("POST", "/v1/ping", ping),
         ("POST", "/v1/stop", stop),
         ("POST", "/v1/leave", leave),

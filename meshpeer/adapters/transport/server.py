@@ -78,6 +78,9 @@ class TlsTransport:
     def show(self, chain: Sequence[bytes]) -> None:
         self._identity.show(chain)
 
+    def trust(self, roots: Sequence[bytes]) -> None:
+        self._identity.trust(roots)
+
     async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
         async def accept(stream: trio.SocketStream) -> None:
             await self._accept(stream, handler, _remote(stream).rpartition(":")[0], None)

@@ -33,13 +33,20 @@ class TlsIdentity:
         self._seed = seed
         self._roots = tuple(roots)
         self._shown: list[tuple[ssl.SSLContext, bytes]] = []
+        self._chain: Sequence[bytes] = ()
         self.show(chain)
 
     def show(self, chain: Sequence[bytes]) -> None:
         """Proves this node's identity with another chain in handshakes from now on."""
+        self._chain = chain
         self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, chain)
         self.server = self._context(ssl.PROTOCOL_TLS_SERVER, chain)
         self._shown = [(self.client, chain[0]), (self.server, chain[0]), *self._shown[:SHOWN_BEFORE_MAX]]
+
+    def trust(self, roots: Sequence[bytes]) -> None:
+        """Takes other roots for the mesh's in handshakes from now on, founding root first."""
+        self._roots = tuple(roots)
+        self.show(self._chain)
 
     def shown_by(self, context: ssl.SSLContext) -> bytes:
         """Returns the leaf that a handshake with this context showed: a handshake may outlast a change of
@@ -51,11 +58,13 @@ class TlsIdentity:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+        # A root that another one signed is an anchor, too: without this flag only self-signed ones are.
+        context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME) | ssl.VERIFY_X509_PARTIAL_CHAIN
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             context.num_tickets = 0
         context.load_verify_locations(cadata="".join(ssl.DER_cert_to_PEM_cert(root) for root in self._roots))
-        _load_chain(context, chain, self._seed)
+        # Who was away while a root followed another knows the ones before, and finds its way from there.
+        _load_chain(context, (*chain, *reversed(self._roots[1:])), self._seed)
         return context
 
 

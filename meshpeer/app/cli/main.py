@@ -18,11 +18,13 @@ from meshpeer.app.cli import (
     doctor,
     faults,
     invites,
+    issuer,
     jobs,
     look,
     map_command,
     mesh,
     revoke,
+    root,
     rotate,
     service,
     sim,
@@ -56,6 +58,8 @@ def build() -> typer.Typer:
         charter,
         revoke,
         rotate,
+        issuer,
+        root,
         jobs,
         service,
         sim,
@@ -68,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits; errors come out as two lines on standard error."""
     _open_streams()
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run_lent(arguments: Sequence[str]) -> int:
+    """Runs one more command in this process; returns its exit code, its errors told."""
+    return _run(list(arguments))
 
 
 def _open_streams() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.control import RevocationInfo, RevocationRequest
+from meshpeer.runtime.control import RevocationInfo, RevocationMade, RevocationRequest
+
+if TYPE_CHECKING:
+    from meshpeer.adapters.control.client import ControlClient
 
 _REVOKE = """
 Examples:
@@ -76,17 +80,16 @@ def revoke(
         raise LocalFault("--with-members and --keep-members exclude each other", "say one of them")
     if keep_revocations and void_revocations:
         raise LocalFault("--keep-revocations and --void-revocations exclude each other", "say one of them")
-    made = client.revoke(
-        RevocationRequest(
-            target=target,
-            reason=reason,
-            members="revoke" if with_members else "keep" if keep_members else "",
-            since=_moment(since) if since else None,
-            revocations="keep" if keep_revocations else "void" if void_revocations else "",
-            keep_invite=keep_invite,
-            root=root,
-        )
+    wanted = RevocationRequest(
+        target=target,
+        reason=reason,
+        members="revoke" if with_members else "keep" if keep_members else "",
+        since=_moment(since) if since else None,
+        revocations="keep" if keep_revocations else "void" if void_revocations else "",
+        keep_invite=keep_invite,
+        root=root,
     )
+    made = _by_lent_root(client, wanted) if root else client.revoke(wanted)
     if asked.json:
         show.document(made)
         return
@@ -105,11 +108,28 @@ def revoke(
         show.remark(f"warning: {show.clean(warning)}")
 
 
+def _by_lent_root(client: ControlClient, wanted: RevocationRequest) -> RevocationMade:
+    """Signs here where `meshpeer root use` lends the root's key; else the agent does, with its own."""
+    from meshpeer.app.root_key import LENT
+    from meshpeer.core.records.envelope import sign_body
+
+    lent = LENT.get()
+    if lent is None:
+        return client.revoke(wanted)
+    made = client.revoke(msgspec.structs.replace(wanted, root_key=lent.signing.public))
+    statements = tuple(sign_body(lent.signing, lent.mesh, one) for one in made.to_sign)
+    if statements:
+        client.add_signed(statements=statements)
+    return made
+
+
 def revocation_line(one: RevocationInfo) -> str:
     """Returns one line: who was shut out, by whom, when and why."""
     what = one.name or f"{one.what} {one.id}"
     since = f", from {show.moment(one.since)} UTC on" if one.since else ""
     reason = f": {one.reason}" if one.reason else ""
+    if one.what == "root":
+        return f"{what} was retired by a root that followed it, at {show.moment(one.at)} UTC"
     return f"{what} was revoked by {one.by} at {show.moment(one.at)} UTC{since}{reason}"
 
 

@@ -88,7 +88,7 @@ def judge_standing(seen: Standing) -> list[Finding]:
         found.append(_finding("agreement", OK, text))
     if seen.only_issuer:
         text = "this node is the only issuer: if it is lost, nobody can join any more"
-        found.append(_finding("issuer", WARNING, text, "keep a copy of the folder `keys` of its state"))
+        found.append(_finding("issuer", WARNING, text, "make another one: `meshpeer issuer add NODE`"))
     if seen.contradicting:
         text = f"{few(seen.contradicting)}: is a copy of the state folder in use on another machine?"
         found.append(_finding("copies", BAD, text, "stop one of the two, and let it join anew"))

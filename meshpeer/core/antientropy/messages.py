@@ -75,6 +75,8 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     """Of each which chain is its author's, counted from 1 (0: a root's, without one), and its envelope."""
     last: bool = False
     """No more of them follow: the sender has said all that it holds."""
+    signers: tuple[bytes, ...] = ()
+    """Certificates of roots that followed another and of issuers; they are read first."""
 
 
 class Synced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", tag="synced"):

@@ -13,9 +13,15 @@ _HEAD_BYTES = 6
 """The CBOR heads of one revocation, or of one certificate."""
 
 
-def told_in_frames(revocations: Iterable[Revocation], *, last: bool) -> Iterator[Revoked]:
-    """Yields the revocations in order, each author's chain once a frame. With ``last`` there is one frame at
-    least, and the last one says that no more follow."""
+def told_in_frames(
+    revocations: Iterable[Revocation], *, last: bool, signers: Iterable[bytes] = ()
+) -> Iterator[Revoked]:
+    """Yields the signers, then the revocations in order, each author's chain once a frame. With ``last``
+    there is one frame at least, and the last one says that no more follow."""
+    certificates = tuple(signers)
+    if certificates:
+        # Roots and issuers are few enough for one frame (``ROOTS_MAX``, ``ISSUERS_MAX``).
+        yield Revoked(signers=certificates)
     chains: dict[Chain, int] = {}
     said: list[tuple[int, bytes]] = []
     size = 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from meshpeer.core.identity.certificates import Authority, constraints_of, make_durable_leaf
 from meshpeer.core.identity.chains import VerifiedIdentity
-from meshpeer.core.identity.constraints import known
+from meshpeer.core.identity.constraints import Capability, known
 from meshpeer.core.ids import NodeId
 
 
@@ -59,18 +59,18 @@ def admitted_too_late(durable: Iterable[VerifiedIdentity]) -> tuple[tuple[NodeId
 
 
 def issue_durable(
-    issuer: Authority, asks: VerifiedIdentity, *, now_unix_s: int, serial: bytes
+    issuer: Authority, asks: VerifiedIdentity, *, now_unix_s: int, serial: bytes, holder: bool = False
 ) -> tuple[bytes, bytes]:
     """Returns the durable chain (leaf, issuer) for an identity, with what its invite allows.
 
     Serves renewal too: a durable identity keeps its time of admission. Capabilities that this issuer may
-    not hand on are left out.
+    not hand on are left out. ``holder``: the root named this node an issuer, so its leaf says that, too.
     """
     handed_on = known(constraints_of(issuer.certificate).capabilities)
     leaf = make_durable_leaf(
         issuer,
         asks.node,
-        capabilities=asks.capabilities & handed_on,
+        capabilities=(asks.capabilities | ({Capability.ISSUER} if holder else set())) & handed_on,
         roles=asks.roles,
         region=asks.region,
         routes=asks.routes,

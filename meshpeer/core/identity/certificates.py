@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -61,9 +62,13 @@ def mesh_id_of(root_public: bytes) -> MeshId:
     return MeshId(hashlib.sha256(root_public).digest()[:MESH_ID_BYTES])
 
 
-def make_root(seed: bytes, *, now_unix_s: int, serial: bytes) -> Authority:
-    """Makes the self-signed root of a new mesh."""
+def make_root(seed: bytes, *, now_unix_s: int, serial: bytes, above: Authority | None = None) -> Authority:
+    """Makes the self-signed root of a new mesh; with ``above``, the root that follows that one and is signed
+    by it."""
     public = _public_of_seed(seed)
+    if above is not None:
+        followed = msgspec.structs.replace(constraints_of(above.certificate), capabilities=_ordered(ALL))
+        return Authority(seed, _sign_below(above, public, followed, now_unix_s, now_unix_s + ROOT_S, serial))
     constraints = Constraints(kind=Kind.ROOT, mesh=mesh_id_of(public), capabilities=_ordered(ALL))
     name = profile.subject(Kind.ROOT, public)
     return Authority(
@@ -86,16 +91,37 @@ def make_issuer(
     seed: bytes,
     *,
     capabilities: Iterable[Capability] = ALL,
+    holder: bytes = b"",
     now_unix_s: int,
     serial: bytes,
 ) -> Authority:
     """Makes an issuer below the root; it may hand on ``capabilities``."""
-    above = constraints_of(root.certificate)
-    constraints = Constraints(kind=Kind.ISSUER, mesh=above.mesh, capabilities=_ordered(capabilities))
-    return Authority(
-        seed,
-        _sign_below(root, _public_of_seed(seed), constraints, now_unix_s, now_unix_s + ISSUER_S, serial),
+    certificate = certify_issuer(
+        root,
+        _public_of_seed(seed),
+        capabilities=capabilities,
+        holder=holder,
+        now_unix_s=now_unix_s,
+        serial=serial,
     )
+    return Authority(seed, certificate)
+
+
+def certify_issuer(
+    root: Authority,
+    public: bytes,
+    *,
+    capabilities: Iterable[Capability] = ALL,
+    holder: bytes,
+    now_unix_s: int,
+    serial: bytes,
+) -> bytes:
+    """Makes the certificate of an issuer whose key another node (its ``holder``) made and keeps."""
+    above = constraints_of(root.certificate)
+    constraints = Constraints(
+        kind=Kind.ISSUER, mesh=above.mesh, capabilities=_ordered(capabilities), holder=holder
+    )
+    return _sign_below(root, public, constraints, now_unix_s, now_unix_s + ISSUER_S, serial)
 
 
 def make_invite(
@@ -208,6 +234,11 @@ def public_key_of(certificate: bytes) -> bytes:
 def invite_id_of(certificate: bytes) -> bytes:
     """Returns the first 8 bytes of the SHA-256 of a certificate's public key."""
     return profile.key_id(public_key_of(certificate))
+
+
+def begin_of(certificate: bytes) -> int:
+    """Returns the first Unix second at which a certificate holds: an hour before it was made."""
+    return int(x509.load_der_x509_certificate(certificate).not_valid_before_utc.timestamp())
 
 
 def end_of(certificate: bytes) -> int:

@@ -135,6 +135,10 @@ class VerifiedIdentity:
     """How many nodes that invite admits; 0 for the founder."""
     issuer: bytes
     """The issuer's key id (first 8 bytes of the SHA-256 of its public key)."""
+    root: bytes = b""
+    """The root's key id."""
+    signed_from: int = 0
+    """The begin of the leaf itself, Unix seconds: whoever signed it did so an hour later, by its own word."""
     not_before: int
     """The begin of the chain, Unix seconds: the latest of its certificates' begins."""
     not_after: int
@@ -169,6 +173,8 @@ def verify_chain(
     issuer = above if durable else path[-3]
     _check_admission(leaf.constraints, above)
     begin = max(one.not_before for one in path)
+    # A root or an issuer may be signed anew later: that changes nothing about when somebody came.
+    came = max(leaf.not_before, above.not_before)
     return VerifiedIdentity(
         node=NodeId(leaf.public),
         durable=durable,
@@ -176,10 +182,12 @@ def verify_chain(
         roles=effective.roles,
         region=effective.region,
         routes=effective.routes,
-        admitted_at=leaf.constraints.admitted_at if durable else begin,
+        admitted_at=leaf.constraints.admitted_at if durable else came,
         invite=leaf.constraints.invite,
         invite_uses=leaf.constraints.uses,
         issuer=profile.key_id(issuer.public),
+        root=profile.key_id(path[0].public),
+        signed_from=leaf.not_before,
         not_before=begin,
         not_after=min(one.not_after for one in path),
     )
@@ -190,6 +198,58 @@ def verify_invite(
 ) -> Constraints:
     """Judges an invite's chain (invite, issuer) and returns what it gives; raises ``ChainFault``."""
     return _judge(chain, roots, mesh, Kind.INVITE, now_unix_s)[1]
+
+
+def kind_of(certificate: bytes, mesh: MeshId) -> Kind | None:
+    """Returns what a certificate of this mesh says that it is, whoever signed it; None for anything else."""
+    try:
+        return _read_sized(certificate, mesh).kind
+    except ChainFault:
+        return None
+
+
+def verify_issuer(certificate: bytes, roots: Sequence[bytes], mesh: MeshId) -> tuple[bytes, int]:
+    """Judges an issuer's certificate whatever its dates; returns its public key and the place of its root
+    among ``roots``. Raises ``ChainFault``."""
+    issuer = _read_sized(certificate, mesh)
+    root = _root_above(issuer, roots, mesh)
+    if issuer.kind is not Kind.ISSUER:
+        raise ChainFault(Rule.ORDER, f"a {issuer.kind.value} is no issuer")
+    _check_order(root, issuer)
+    _check_signed(issuer, root)
+    return issuer.public, list(roots).index(root.der)
+
+
+def verify_founding_root(certificate: bytes, mesh: MeshId) -> bytes:
+    """Judges a root that signed itself, whatever its dates; returns its public key. Raises ``ChainFault``."""
+    _read_sized(certificate, mesh)
+    root = _read_root(certificate, mesh)
+    if root.issuer != root.subject:
+        raise ChainFault(Rule.ROOT, "the founding root is signed by another one")
+    _check_anchored(root, (certificate,), mesh)
+    return root.public
+
+
+def verify_follower(certificate: bytes, line: Sequence[bytes], mesh: MeshId) -> int:
+    """Judges a root that another one signed, whatever its dates; returns the place of that one in ``line``.
+    Raises ``ChainFault``."""
+    _read_sized(certificate, mesh)
+    root = _read_root(certificate, mesh)
+    for place, der in enumerate(line):
+        above = _read_root(der, mesh)
+        if root.issuer == above.subject != root.subject:
+            _check_key_ids(root, above)
+            _verify_authority(root.der, above.der)
+            return place
+    raise ChainFault(Rule.ROOT, "a root is signed by none of this mesh")
+
+
+def _read_sized(certificate: bytes, mesh: MeshId) -> _Certificate:
+    if len(certificate) > CERTIFICATE_BYTES_MAX:
+        raise ChainFault(
+            Rule.SIZE, f"certificate of {len(certificate)} bytes exceeds {CERTIFICATE_BYTES_MAX}"
+        )
+    return _read_signer(certificate, mesh)
 
 
 def utc_text(unix_s: int) -> str:
@@ -289,6 +349,7 @@ def _root_above(top: _Certificate, roots: Collection[bytes], mesh: MeshId) -> _C
     for der in roots:
         root = _read_root(der, mesh)
         if root.subject == top.issuer:
+            _check_anchored(root, roots, mesh)
             return root
     raise ChainFault(Rule.ROOT, "chain does not lead to a root of this mesh")
 
@@ -298,9 +359,24 @@ def _read_root(der: bytes, mesh: MeshId) -> _Certificate:
     root = _read(der, mesh)
     if root.kind is not Kind.ROOT:
         raise ChainFault(Rule.ROOT, f"a {root.kind.value} certificate is no root")
-    _check_key_ids(root, root)
-    _verify(root.parsed, root.parsed)
     return root
+
+
+def _check_anchored(root: _Certificate, roots: Collection[bytes], mesh: MeshId) -> None:
+    """Checks that a root is signed by itself, or by another of the roots, which is in turn."""
+    for _ in roots:
+        if root.issuer == root.subject:
+            break
+        above = next((one for der in roots if (one := _read_root(der, mesh)).subject == root.issuer), None)
+        if above is None:
+            raise ChainFault(Rule.ROOT, "a root is signed by none of this mesh")
+        _check_key_ids(root, above)
+        _verify_authority(root.der, above.der)
+        root = above
+    if root.issuer != root.subject:
+        raise ChainFault(Rule.ROOT, "roots sign each other in a circle")
+    _check_key_ids(root, root)
+    _verify_authority(root.der, root.der)
 
 
 def _check_order(signer: _Certificate, certificate: _Certificate) -> None:

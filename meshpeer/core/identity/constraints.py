@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 from cryptography import x509
 
-from meshpeer.core.ids import MESH_ID_BYTES, MeshId
+from meshpeer.core.ids import MESH_ID_BYTES, NODE_ID_BYTES, MeshId
 from meshpeer.core.wire.limits import NAME_LENGTH_MAX, ROLES_MAX
 
 CONSTRAINTS_OID = x509.ObjectIdentifier("2.25.54219703138391871020821963145555801692")
@@ -80,6 +80,7 @@ _SHORT = {
     "uses": "u",
     "admitted_at": "a",
     "invite": "i",
+    "holder": "h",
 }
 
 
@@ -102,6 +103,8 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Of a durable leaf: the Unix second at which an issuer first admitted the node; kept through renewal."""
     invite: Annotated[bytes, msgspec.Meta(max_length=INVITE_ID_BYTES)] = b""
     """Of a leaf: its invite's id, so that revoking the invite finds its leaves; empty for a founder."""
+    holder: Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES)] = b""
+    """Of an issuer: the node that made its key and keeps it; empty where an earlier version made it."""
 
 
 def describe(capabilities: Iterable[Capability]) -> str:
@@ -130,6 +133,8 @@ def form_fault(constraints: Constraints) -> str:
         return f"a {kind.value} has {constraints.uses} uses"
     if constraints.admitted_at and kind is not Kind.LEAF:
         return f"a {kind.value} has a time of admission"
+    if constraints.holder and (kind is not Kind.ISSUER or len(constraints.holder) != NODE_ID_BYTES):
+        return f"a {kind.value} names a holder of {len(constraints.holder)} bytes"
     for route in constraints.routes:
         try:
             ipaddress.ip_network(route)

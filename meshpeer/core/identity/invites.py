@@ -25,6 +25,7 @@ from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, utc_tex
 from meshpeer.core.identity.constraints import Constraints, Kind
 from meshpeer.core.identity.invite_dictionary import DICTIONARY
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey
+from meshpeer.core.identity.line import ROOTS_MAX, check_line
 from meshpeer.core.ids import MeshId, key_text
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX
@@ -32,7 +33,6 @@ from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX
 PREFIX = "meshpeer1."
 TEXT_LENGTH_MAX = 4_096
 SEEDS_MAX = 8
-ROOTS_MAX = 4
 _INFLATED_BYTES_MAX = 8_192
 _LENGTH_BYTES = 2
 _CHECKSUM_BYTES = 4
@@ -140,6 +140,7 @@ def decode_invite(text: str, *, now_unix_s: int) -> Invite:
         mesh = invite.mesh
         if SigningKey(invite.authority.seed).public != public_key_of(invite.authority.certificate):
             raise ChainFault(Rule.KEY, "its key is not its certificate's")
+        check_line(invite.roots, mesh)
         verify_invite(invite.chain, invite.roots, mesh, now_unix_s)
     except NotValidNow as error:
         raise _out_of_time(error) from error

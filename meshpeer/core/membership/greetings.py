@@ -8,12 +8,22 @@ from typing import Protocol
 
 import msgspec
 
+from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId
 
 
 class Words(Protocol):
     """What greetings say beside who is there: which revocations either end holds."""
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The roots that followed the founding one, in line."""
+        ...
+
+    def hear_roots(self, roots: Sequence[bytes], now: Instant) -> None:
+        """Takes those that a peer shows, before its chain is judged; raises ``PeerFault`` for too many."""
+        ...
 
     def say(self, link: LinkId) -> bytes:
         """Returns what to say of this node's."""
@@ -34,6 +44,10 @@ class Words(Protocol):
 
 class NoWords:
     """Greetings that say nothing more."""
+
+    roots: tuple[bytes, ...] = ()
+
+    def hear_roots(self, roots: Sequence[bytes], now: Instant) -> None: ...
 
     def say(self, link: LinkId) -> bytes:
         return b""

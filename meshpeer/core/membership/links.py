@@ -290,6 +290,7 @@ class Links:
             control_port=self._control_port,
             forwarded=state.forwarded,
             revocations=self._words.say(event.link),
+            roots=self._words.roots,
         )
         return [SendOnLink(link=event.link, message=hello)]
 
@@ -391,6 +392,7 @@ class Links:
                 state, "this node has shut you out for a while: you passed on what is forged", now
             )
         try:
+            self._words.hear_roots(hello.roots, now)
             node = self._admit(hello.chain, now)
         except PeerFault as fault:
             shown = [SendOnLink(link=state.link, message=one) for one in self._words.proof(fault)]

@@ -32,6 +32,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="hello
     revocations: bytes = b""
     """The fingerprint of the revocations that the sender holds; where the two differ, both say all of theirs
     before anything else. Empty: the sender's version knows of none."""
+    roots: tuple[bytes, ...] = ()
+    """The roots that followed the founding one, each signed by the one before: the chain may stand below one
+    that the receiver has not heard of."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="refusal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshpeer.core.antientropy import messages as antientropy
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership import plumtree_messages as plumtree
+from meshpeer.core.node import handover
 from meshpeer.core.node import messages as own_messages
 from meshpeer.core.node.rotation import KeyTurns
 from meshpeer.core.paths.direct_trial import TrialMeant
@@ -19,6 +20,7 @@ CODEC = Codec(
         *plumtree.FRAMES,
         *antientropy.FRAMES,
         *own_messages.FRAMES,
+        *handover.FRAMES,
         *RELAY_FRAMES,
         TrialMeant,
         KeyTurns,

@@ -33,6 +33,8 @@ class NodeConfig:
     pads_to_device: bool = False
     """WireGuard is a program: it pads packets up to the interface's MTU, whatever the route's is."""
     issuer: Authority | None = field(repr=False)
+    issuer_seed: bytes = field(default=b"", repr=False)
+    """Of an issuer's key that this node keeps and that no root may have signed yet."""
     advertise: tuple[str, ...] = ()
     """LANs behind this machine that its owner wants the mesh to reach."""
     masquerade: bool = True

@@ -202,9 +202,11 @@ class Gossip:
 
     def _facts_about(self, nodes: Sequence[NodeId], peer: NodeId) -> list[tuple[NodeId, msgspec.Struct]]:
         """Returns what is held of members, after who of them was revoked where that is asked for, too."""
-        revoked = self.ledger.revocations if REVOCATIONS_ID in nodes else ()
+        asked = REVOCATIONS_ID in nodes
+        revoked = self.ledger.revocations if asked else ()
+        signers = self.ledger.authorities if asked else ()
         sends: list[tuple[NodeId, msgspec.Struct]] = [
-            (peer, frame) for frame in told_in_frames(revoked, last=False)
+            (peer, frame) for frame in told_in_frames(revoked, last=False, signers=signers)
         ]
         return sends + [(peer, facts) for facts in facts_about(self.ledger, nodes)]
 

@@ -1,35 +1,83 @@
-"""The issuer's work: provisional leaves that were heard of become durable ones, as far as their invites go.
+"""The issuer's work: provisional leaves that were heard of become durable ones, as far as their invites go,
+and durable ones are renewed.
 
 The provisional chain that travels as gossip is the request, and the durable chain that travels back is the
-answer: no issuer
-needs to be reachable by the joiner, and any issuer may answer.
+answer: no issuer needs to be reachable by the joiner, and any issuer may answer.
+
+Whether this node is an issuer is not settled when it starts: it is one as soon as a root has signed a
+certificate for the issuer's key that it keeps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshpeer.core.deadline import Instant
+from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.identity.admission import issue_durable, judge_admission
-from meshpeer.core.identity.certificates import SERIAL_BYTES, Authority
+from meshpeer.core.identity.certificates import BACKDATED_S, SERIAL_BYTES, Authority, constraints_of
+from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.constraints import Capability
+from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.identity.renewal import can_renew, renewal_at, turn_of
 from meshpeer.core.ids import NodeId
+from meshpeer.core.records.authorities import Issuer
 from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import ISSUER
+
+LOOK_S = 3_600.0
+"""Between two looks for what is to be renewed: clocks are set, and members come back."""
+FIRST_LOOK_S = 5.0
+"""After a start: another issuer may have renewed meanwhile, and this node has to hear of that first."""
+BATCH_MAX = 16
+BATCH_PAUSE_S = 1.0
+"""So many are renewed at once, and the next ones after a pause: each is a fact that goes to everybody."""
+NAMED_TURN_S = 60
+"""How long each issuer has to say in the leaf of a new one that it is one."""
 
 
 class Issuing:
-    """Holds the issuer's key of this node."""
+    """Holds the issuer's key of this node, where it has one. Sans-IO."""
 
-    def __init__(self, issuer: Authority, entropy: Callable[[int], bytes]) -> None:
-        self._issuer = issuer
+    def __init__(self, seed: bytes, ledger: Ledger, entropy: Callable[[int], bytes], now: Instant) -> None:
+        """``seed``: empty for a node that keeps no issuer's key."""
+        self.seed = b""
+        self._public = b""
+        self._ledger = ledger
         self._entropy = entropy
+        self._look_at_s = now.mono_s + FIRST_LOOK_S
+        if seed:
+            self.keep(seed)
 
-    def judge(self, node: NodeId, ledger: Ledger, now: Instant) -> Chain | None:
+    def keep(self, seed: bytes) -> None:
+        """Takes the issuer's key that this node keeps from now on."""
+        self.seed, self._public = seed, SigningKey(seed).public
+
+    @property
+    def authority(self) -> Authority | None:
+        """Returns what this node signs with; None where no root signed its key, or it was revoked."""
+        if not self.seed:
+            return None
+        issuer = self._ledger.authorities.of_key(self._public)
+        if issuer is None or self._ledger.revocations.of(ISSUER, issuer.id) is not None:
+            return None
+        return Authority(self.seed, issuer.certificate)
+
+    @property
+    def issuers(self) -> list[Issuer]:
+        """Returns the mesh's issuers that were not revoked, in order of their keys."""
+        revoked = self._ledger.revocations
+        return [one for one in self._ledger.authorities.issuers if revoked.of(ISSUER, one.id) is None]
+
+    # --- admitting ------------------------------------------------------------------------------------------
+
+    def judge(self, node: NodeId, now: Instant) -> Chain | None:
         """Returns the durable chain to spread for a node that has a place on its invite.
 
         One node at a time: what is issued must be in the ledger before the next use is counted. With the last
         place the ledger drops whoever waited in vain.
         """
-        member = ledger.get(node)
+        authority = self.authority
+        member = self._ledger.get(node) if authority else None
         best = member.best if member else None
         if best is None or best.identity.durable or member is None or member.record is None:
             return None
@@ -37,8 +85,66 @@ class Issuing:
             # Whoever holds the invite's key can sign a leaf for this node; only its record says which it
             # shows.
             return None
-        durable = [one.best.identity for one in ledger if one.best and one.best.identity.durable]
-        if judge_admission(best.identity, durable) is not None:
+        durable = [one.best.identity for one in self._ledger if one.best and one.best.identity.durable]
+        if authority is None or judge_admission(best.identity, durable) is not None:
             return None
-        serial = self._entropy(SERIAL_BYTES)
-        return issue_durable(self._issuer, best.identity, now_unix_s=int(now.unix_s), serial=serial)
+        return self._sign(authority, best.identity, now)
+
+    # --- renewing -------------------------------------------------------------------------------------------
+
+    def look_soon(self, now: Instant) -> None:
+        """Somebody is an issuer now who was none before."""
+        self._look_at_s = min(self._look_at_s, now.mono_s)
+
+    def tick(self, now: Instant) -> list[Chain]:
+        """Returns the chains to spread for those whose turn it is, as long as a look is due."""
+        authority = self.authority
+        if authority is None or now.mono_s < self._look_at_s:
+            return []
+        self._look_at_s = now.mono_s + LOOK_S
+        due: list[VerifiedIdentity] = []
+        for node in self._ledger.ids:
+            member = self._ledger.get(node)
+            held = member.durable.identity if member and member.durable else None
+            at = None if held is None else self._due_at(authority, held)
+            if held is None or at is None:
+                continue
+            if at > now.unix_s:
+                self._look_at_s = min(self._look_at_s, now.mono_s + (at - now.unix_s))
+            elif can_renew(authority, held, int(now.unix_s)) or self._is_unnamed(authority, held, now):
+                due.append(held)
+        if len(due) > BATCH_MAX:
+            self._look_at_s = now.mono_s + BATCH_PAUSE_S
+        return [self._sign(authority, held, now) for held in due[:BATCH_MAX]]
+
+    def next_deadline(self) -> Deadline | None:
+        if self._ledger.authorities.of_key(self._public) is None:
+            return None
+        return Deadline(self._look_at_s, "look whose certificate is to be renewed")
+
+    def _due_at(self, authority: Authority, held: VerifiedIdentity) -> int:
+        ids = [one.id for one in self.issuers]
+        issuer = self._ledger.authorities.held_by(held.node)
+        if issuer is not None and Capability.ISSUER not in held.capabilities:
+            turn = turn_of(held.node, authority.id, ids)
+            return max(issuer.begins_at, held.signed_from) + BACKDATED_S + 1 + turn * NAMED_TURN_S
+        return renewal_at(held, authority.id, ids)
+
+    def _is_unnamed(self, authority: Authority, held: VerifiedIdentity, now: Instant) -> bool:
+        """Says whether a node is an issuer by the root's word, not by its leaf, and this one may say so."""
+        hands_on = constraints_of(authority.certificate).capabilities
+        return (
+            Capability.ISSUER not in held.capabilities
+            and self._ledger.authorities.held_by(held.node) is not None
+            and {*held.capabilities, Capability.ISSUER} <= set(hands_on)
+            and now.unix_s > held.signed_from + BACKDATED_S
+        )
+
+    def _sign(self, authority: Authority, identity: VerifiedIdentity, now: Instant) -> Chain:
+        return issue_durable(
+            authority,
+            identity,
+            now_unix_s=int(now.unix_s),
+            serial=self._entropy(SERIAL_BYTES),
+            holder=self._ledger.authorities.held_by(identity.node) is not None,
+        )

@@ -105,6 +105,13 @@ class RevocationSigned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignersMade:
+    """A person signed certificates of issuers, or of a root that follows another, with a root's key."""
+
+    certificates: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenameAsked:
     name: str
 
@@ -171,6 +178,13 @@ class ShowChain:
     """Prove this node's identity with this chain from now on, and keep it."""
 
     chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustRoots:
+    """These are the mesh's roots from now on, the founding one first."""
+
+    roots: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,15 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.gossip import Gossip, Outcome
+from meshpeer.core.node.handover import (
+    HandOver,
+    IssuerAsked,
+    IssuerKeyKept,
+    IssuerKeyShown,
+    IssuerKeyWanted,
+    IssuerShown,
+    KeepIssuerKey,
+)
 from meshpeer.core.node.issuing import Issuing
 from meshpeer.core.node.lans import Lans
 from meshpeer.core.node.messages import (
@@ -90,7 +99,9 @@ from meshpeer.core.node.messages import (
     SelfMessage,
     SendFrame,
     ShowChain,
+    SignersMade,
     Started,
+    TrustRoots,
 )
 from meshpeer.core.node.offences import Offence, note_offence
 from meshpeer.core.node.presence import Presence
@@ -109,7 +120,8 @@ from meshpeer.core.paths.reflections import SeenAt
 from meshpeer.core.paths.relay_messages import RelayEffect, RelayNews
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import SuspectRecord, precedence
-from meshpeer.core.records.ledger import Chain, Ledger, said_of
+from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import said_of
 from meshpeer.core.scheduler import messages as jobs
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.topology.moves import Moved, MoveOffered
@@ -162,7 +174,12 @@ class Node:
         self._step_at_s = now.mono_s
         self._encoded: tuple[msgspec.Struct | None, bytes] = (None, b"")
         self._remembered: set[str] = set()
-        self._issuing = Issuing(config.issuer, entropy) if config.issuer else None
+        if config.issuer:
+            ledger.authorize((config.issuer.certificate,), now.unix_s)
+        seed = config.issuer.seed if config.issuer else config.issuer_seed
+        self.issuing = Issuing(seed, ledger, entropy, now)
+        self.handover = HandOver(config.key, ledger, self.issuing, entropy)
+        self._trusted = ledger.roots
         self.revoking = Revoking(ledger, lambda: self.links.peers, self.counters)
         self.links = Links(
             me=self.me,
@@ -244,6 +261,7 @@ class Node:
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
+            self.issuing.next_deadline() if self._started else None,
             self.watch.next_deadline(),
             self.underlay.next_deadline(),
             self.rekeying.next_deadline(self._now),
@@ -329,6 +347,10 @@ class Node:
                 return self._spread((), [signed], now)
             case RevocationSigned(envelope=signed, chain=chain):
                 return self._from_gossip(self.revoking.spread(chain, signed, now), None, now)
+            case SignersMade(certificates=made):
+                return self._from_gossip(self.revoking.certify(made, now), None, now)
+            case IssuerKeyWanted() | IssuerKeyKept():
+                return self._hand_over(self.handover.on_event(event, now), now)
             case RenameAsked(name=name):
                 self.presence.name = name
                 return []
@@ -364,6 +386,8 @@ class Node:
         effects += self._from_links(self.links.tick(now), now)
         effects += self._from_detector(self.detector.tick(now), now)
         effects += self._from_gossip(self.gossip.tick(now), None, now)
+        renewed = [] if self.presence.is_silent else self.issuing.tick(now)
+        effects += self._spread(renewed, (), now) if renewed else []
         return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
 
     @staticmethod
@@ -379,7 +403,9 @@ class Node:
                 return []
             self.counters.add_kind("in", type(message).__name__, len(frame))
             peer, effects = self.links.on_message(link, message, now)
-            done = self._from_links(effects, now) if effects else []
+            roots = self.revoking.take_greeted_with()
+            done = self._from_gossip(roots, None, now) if roots else []
+            done += self._from_links(effects, now) if effects else []
             if peer is None:
                 return done
             done += self._from_detector(self.detector.on_heard(peer, now), now)
@@ -427,6 +453,8 @@ class Node:
             case _ if isinstance(message, RelayWord):
                 self._stale = True
                 return self._from_parts(self.relays.on_message(peer, message, now))
+            case IssuerAsked() | IssuerShown():
+                return self._hand_over(self.handover.on_message(peer, message, now), now)
             case MoveOffered() | Moved():
                 answer = self.tunnels.moves.on_message(peer, message, now)
                 self._stale = True
@@ -548,6 +576,10 @@ class Node:
         if outcome.revoked:
             self.revoking.written = ticket
             self.gossip.plumtree.forget_seen()
+            self.issuing.look_soon(now)
+            if self.ledger.roots != self._trusted:
+                self._trusted = self.ledger.roots
+                done.append(TrustRoots(roots=self._trusted))
             done += self._look_at_self(now)
         if outcome.touched or outcome.charter or outcome.revoked:
             self._stale = True
@@ -585,7 +617,8 @@ class Node:
         member = self.ledger.get(node)
         if member is None or not member.is_in:
             # Who left may still have something to say; whom no certificate admits any more has not.
-            shut = self.links.close(node, NO_PLACE, now) if member is None else []
+            admitted = member is not None and member.best is not None
+            shut = [] if admitted else self.links.close(node, NO_PLACE, now)
             return [*self._from_links(shut, now), *self._from_detector(self.detector.forget(node), now)]
         said = [
             SuspicionSeen(observer=one.observer, closed=one.closed, issued_at=one.issued_at)
@@ -639,6 +672,20 @@ class Node:
     def _send(self, peer: NodeId, message: msgspec.Struct, after: Ticket | None = None) -> list[NodeEffect]:
         link = self.links.link_to(peer)
         return [] if link is None else [self._frame(link, message, after)]
+
+    def _hand_over(
+        self, said: Iterable[tuple[NodeId, msgspec.Struct] | KeepIssuerKey | IssuerKeyShown], now: Instant
+    ) -> list[NodeEffect]:
+        done: list[NodeEffect] = []
+        for one in said:
+            if not isinstance(one, tuple):
+                done.append(one)
+                continue
+            if not self._is_linked(one[0]):
+                self.overlay.need(one[0], now)
+                self._stale = True
+            done += self._send(*one)
+        return done
 
     def _say(self, said: Iterable[Said]) -> list[NodeEffect]:
         done: list[NodeEffect] = []
@@ -743,11 +790,11 @@ class Node:
         return self.ledger.identify(chain, now.unix_s).node
 
     def _issue(self, touched: Iterable[NodeId], now: Instant) -> list[NodeEffect]:
-        if self._issuing is None or self.presence.revoked:
+        if not self.issuing.seed or self.presence.revoked:
             return []
         effects: list[NodeEffect] = []
         for node in dict.fromkeys(touched):
-            chain = self._issuing.judge(node, self.ledger, now)
+            chain = self.issuing.judge(node, now)
             effects += self._spread([chain], (), now) if chain else []
         return effects
 

@@ -8,6 +8,9 @@ equal, which is nearly always, nothing is said.
 News floods: it goes to every link but its source at once, whatever Plumtree's tree looks like. It is rare,
 and must not wait for a repair. What gets lost all the same is found by reconciliation, which counts the set
 as one more member.
+
+Who may sign at all (roots and issuers) goes the same way, and first: revocations and chains stand on it.
+Greetings show the roots themselves, since the greeting's own chain may stand below one that is news.
 """
 
 from __future__ import annotations
@@ -23,13 +26,22 @@ from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Note
 from meshpeer.core.errors import PeerFault
+from meshpeer.core.identity.line import ROOTS_MAX
 from meshpeer.core.ids import LinkId, NodeId, Ticket, key_text
 from meshpeer.core.membership.rates import Buckets
 from meshpeer.core.node.gossip import Outcome
-from meshpeer.core.node.rows import row_of_revocation, row_of_revocation_gone, rows_gone, rows_of_member
+from meshpeer.core.node.rows import (
+    row_of_revocation,
+    row_of_revocation_gone,
+    row_of_signer,
+    row_of_signer_gone,
+    rows_gone,
+    rows_of_member,
+)
 from meshpeer.core.records import envelope
-from meshpeer.core.records.ledger import Chain, Ledger, ShutOut, said_of
-from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.authorities import ISSUERS_MAX
+from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.revocation import Revocation, ShutOut, said_of
 from meshpeer.core.records.revocations import REVOCATIONS_MAX
 
 LINK_REVOCATIONS_PER_S = 20.0
@@ -67,6 +79,8 @@ class Revoking:
     counters: Counters
     written: Ticket | None = None
     """The write of what was accepted last."""
+    greeted_with: Outcome | None = None
+    """What the roots that a greeting showed came to; whoever takes it sets it back."""
     _links: dict[LinkId, _Link] = field(default_factory=dict)
     _rates: Buckets[NodeId] = field(
         default_factory=lambda: Buckets(LINK_REVOCATIONS_PER_S, LINK_REVOCATIONS_BURST)
@@ -74,8 +88,23 @@ class Revoking:
 
     # --- greetings ------------------------------------------------------------------------------------------
 
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        return self.ledger.roots[1:]
+
+    def hear_roots(self, roots: Sequence[bytes], now: Instant) -> None:
+        if len(roots) > ROOTS_MAX:
+            raise PeerFault(f"a greeting shows more than {ROOTS_MAX} roots")
+        outcome = Outcome()
+        self._authorize(roots, None, outcome, now)
+        self.greeted_with = outcome if outcome.revoked else None
+
+    def take_greeted_with(self) -> Outcome | None:
+        outcome, self.greeted_with = self.greeted_with, None
+        return outcome
+
     def say(self, link: LinkId) -> bytes:
-        mine = self.ledger.revocations.fingerprint
+        mine = self.ledger.first_word
         self._links[link] = _Link(mine)
         return mine
 
@@ -101,10 +130,10 @@ class Revoking:
         state = self._links.get(link)
         if state is None or state.told or not state.theirs:
             return []
-        if not state.differs and self.ledger.revocations.fingerprint == state.mine:
+        if not state.differs and self.ledger.first_word == state.mine:
             return []
         state.told = True
-        return list(told_in_frames(self.ledger.revocations, last=True))
+        return list(told_in_frames(self.ledger.revocations, last=True, signers=self.ledger.authorities))
 
     def on_frame(self, link: LinkId, peer: NodeId, message: msgspec.Struct, now: Instant) -> Outcome | None:
         """Takes what a greeted peer tells; None for a message that is for others to read. Raises
@@ -113,7 +142,9 @@ class Revoking:
         if isinstance(message, Revoked):
             if state is not None and message.last:
                 state.heard = True
-            return self._take(read_told(message), peer, now)
+            if len(message.signers) > ISSUERS_MAX + ROOTS_MAX:
+                raise PeerFault(f"it names more than {ISSUERS_MAX} issuers and {ROOTS_MAX} roots")
+            return self._take(read_told(message), peer, now, message.signers)
         if state is not None and not state.clear:
             raise PeerFault("it spoke before it had said who was revoked")
         return None
@@ -124,9 +155,16 @@ class Revoking:
         """Merges a revocation of this node's own making and tells everybody."""
         return self._take([(data, chain)], None, now)
 
-    def restore(self, rows: Iterable[tuple[bytes, Chain]]) -> list[Note]:
+    def certify(self, certificates: Sequence[bytes], now: Instant) -> Outcome:
+        """Merges roots and issuers that a person signed and tells everybody."""
+        return self._take((), None, now, certificates)
+
+    def restore(
+        self, rows: Iterable[tuple[bytes, Chain]], signers: Iterable[bytes], now: Instant
+    ) -> list[Note]:
         """Merges what the store held, before anything else is read from it."""
         outcome = Outcome()
+        self.ledger.authorize(signers, now.unix_s)
         read = [self._read(data, chain, outcome) for data, chain in rows]
         self.ledger.revoke(*filter(None, read))
         return outcome.notes
@@ -144,8 +182,39 @@ class Revoking:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _take(self, told: Iterable[tuple[bytes, Chain]], peer: NodeId | None, now: Instant) -> Outcome:
+    def _authorize(
+        self, certificates: Sequence[bytes], peer: NodeId | None, outcome: Outcome, now: Instant
+    ) -> None:
+        fresh = [one for one in certificates if not self.ledger.authorities.knows(one)]
+        if peer is not None:
+            fresh = [one for one in fresh if self._rates.take(peer, now)]
+        if not fresh:
+            return
+        taken = self.ledger.authorize(fresh, now.unix_s)
+        self.counters.add(Counter.RECORDS_REFUSED, len(taken.refused))
+        for why in taken.refused:
+            note = Note(level="warning", fact="a root or issuer was refused", fields=(("reason", why),))
+            outcome.notes.append(note)
+        if not taken.news:
+            return
+        outcome.changes += map(row_of_signer, taken.news)
+        outcome.changes += map(row_of_signer_gone, taken.gone)
+        outcome.changes += map(row_of_revocation_gone, self.ledger.lost)
+        self.ledger.lost.clear()
+        frame = Revoked(signers=tuple(taken.news))
+        outcome.sends += [(one, frame) for one in self.linked() if one != peer]
+        outcome.revoked = True
+        self._drop(outcome)
+
+    def _take(
+        self,
+        told: Iterable[tuple[bytes, Chain]],
+        peer: NodeId | None,
+        now: Instant,
+        signers: Sequence[bytes] = (),
+    ) -> Outcome:
         outcome, read = Outcome(), list[Revocation]()
+        self._authorize(signers, peer, outcome, now)
         for data, chain in told:
             if self.ledger.revocations.knows(data, chain):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from meshpeer.core.effects import Change, Delete, Put, Table
@@ -12,12 +13,14 @@ from meshpeer.core.wire import cbor
 
 CHARTER_KEY = "charter"
 REVOCATION_PREFIX = "revocation/"
+SIGNER_PREFIX = "signer/"
 CHAINS_BYTES_MAX = 64 * 1024
 
 
 def rows_of(ledger: Ledger) -> list[Change]:
     """Returns the journal rows of all that a ledger holds, as ``Gossip.restore`` reads them."""
-    rows: list[Change] = [row_of_revocation(one) for one in ledger.revocations]
+    rows: list[Change] = [row_of_signer(one) for one in ledger.authorities]
+    rows += [row_of_revocation(one) for one in ledger.revocations]
     for member in ledger:
         if member.admissions:
             rows.append(row_of_chains_of(member))
@@ -66,6 +69,19 @@ def row_of_revocation_gone(one: Revocation) -> Delete:
 def unpack_revocation(packed: bytes) -> tuple[bytes, Chain]:
     """Reads a row of a revocation: its envelope, and its author's chain."""
     return cbor.decode(packed, tuple[bytes, tuple[bytes, ...]], bytes_max=CHAINS_BYTES_MAX)
+
+
+def row_of_signer(certificate: bytes) -> Put:
+    """Returns the row of a root that followed another, or of an issuer."""
+    return Put(table=Table.META, key=_signer_key(certificate), value=certificate)
+
+
+def row_of_signer_gone(certificate: bytes) -> Delete:
+    return Delete(table=Table.META, key=_signer_key(certificate))
+
+
+def _signer_key(certificate: bytes) -> str:
+    return SIGNER_PREFIX + key_text(hashlib.sha256(certificate).digest())
 
 
 def _revocation_key(one: Revocation) -> str:

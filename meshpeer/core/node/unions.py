@@ -12,6 +12,7 @@ from meshpeer.core.membership.messages import (
     LinkOpened,
     WeWereRefused,
 )
+from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyShown, IssuerKeyWanted, KeepIssuerKey
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
@@ -35,7 +36,9 @@ from meshpeer.core.node.messages import (
     SelfMessage,
     SendFrame,
     ShowChain,
+    SignersMade,
     Started,
+    TrustRoots,
 )
 from meshpeer.core.node.rotation import DropKey, KeepKey, KeyKept, RotationAsked
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
@@ -68,6 +71,9 @@ NodeEvent = (
     | ForwardingFailed
     | CharterSigned
     | RevocationSigned
+    | SignersMade
+    | IssuerKeyWanted
+    | IssuerKeyKept
     | RenameAsked
     | EchoAsked
     | EchoHeard
@@ -96,6 +102,9 @@ NodeEffect = (
     | DialBack
     | DialBackHeard
     | ShowChain
+    | TrustRoots
+    | KeepIssuerKey
+    | IssuerKeyShown
     | MembersChanged
     | FirstSyncDone
     | FarewellOver

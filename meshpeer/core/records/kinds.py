@@ -136,9 +136,9 @@ class RevocationRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="k",
     It travels and rests apart from records (``revocations``): it is heard before any of them."""
 
     what: str
-    """``node``, ``invite`` or ``issuer``."""
+    """``node``, ``invite`` or ``issuer``; ``root`` retires one that another has followed."""
     subject: bytes
-    """A node's key, or the key id of an invite or issuer: all leaves below that go along."""
+    """A node's key, or the key id of an invite, issuer or root: all leaves below that go along."""
     author: NodeId
     """The admin's key, or a root's."""
     issued_at: int

@@ -12,13 +12,15 @@ know who is alive, and how facts travel."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.identity.chains import VerifiedIdentity, utc_text
+from meshpeer.core.identity.chains import ChainFault, NotValidNow, Rule, VerifiedIdentity
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.ids import MeshId, NodeId
+from meshpeer.core.ids import Digest, MeshId, NodeId
 from meshpeer.core.records import bounds
+from meshpeer.core.records.authorities import Authorities, Taken
 from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.kinds import (
     CharterRecord,
@@ -41,8 +43,8 @@ from meshpeer.core.records.member import (
     without_record,
 )
 from meshpeer.core.records.places import Places
-from meshpeer.core.records.revocation import Revocation
-from meshpeer.core.records.revocations import Revocations
+from meshpeer.core.records.revocation import ROOT, Revocation, ShutOut
+from meshpeer.core.records.revocations import FINGERPRINT_BYTES, Revocations
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, MEMBERS_MAX
 
 __all__ = ["Chain", "Ledger", "Member", "Verdict"]
@@ -62,36 +64,23 @@ REVOCATIONS_ID = NodeId(bytes((1, *bytes(31))))
 """Stands for the set of revocations, likewise."""
 
 
-class ShutOut(PeerFault):
-    """Somebody was revoked: what is shown or said stands on nothing any more."""
-
-    def __init__(self, revocation: Revocation) -> None:
-        super().__init__(said_of(revocation))
-        self.revocation = revocation
-
-
-def said_of(revocation: Revocation) -> str:
-    """Returns why somebody is not let in, for whoever tries."""
-    record = revocation.record
-    whom = "this node" if record.what == "node" else f"its {record.what}"
-    reason = f": {record.reason}" if record.reason else ""
-    return f"{whom} was revoked at {utc_text(record.issued_at)} UTC{reason}"
-
-
 class Ledger:
     """Merges facts of one mesh; iteration is in node id order, whatever the order of arrival."""
 
     def __init__(self, mesh: MeshId, roots: Sequence[bytes], judge: Judge | None = None) -> None:
         self.mesh = mesh
-        self.roots = tuple(roots)
         self.judge = judge or Judge()
+        self.authorities = Authorities(mesh, roots)
         self._members: dict[NodeId, Member] = {}
         self.places = Places()
-        self.revocations = Revocations(mesh, self.roots, self.judge)
+        self.revocations = Revocations(mesh, roots, self.judge)
         self._shut_out: list[tuple[NodeId, Revocation]] = []
         self.me: NodeId | None = None
         """Whose facts are kept although no place was left for it: it must be able to say so."""
         self._dropped: list[NodeId] = []
+        self.lost: list[Revocation] = []
+        """Revocations that went with the root below which they were signed; whoever keeps them on disk takes
+        them from here."""
         self._undoubted: list[NodeId] = []
         self._sum = 0
         self._in = 0
@@ -133,8 +122,25 @@ class Ledger:
     def fingerprint(self) -> bytes:
         """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is
         nothing)."""
-        facts = self._sum.to_bytes(32) + self.charter_digest + self.revocations.fingerprint
+        facts = self._sum.to_bytes(32) + self.charter_digest + self.first_word
         return hashlib.sha256(facts).digest()
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """Returns the roots of the mesh in their line, retired ones among them."""
+        return self.authorities.line
+
+    @property
+    def retired(self) -> int:
+        """Returns how many roots of the line are retired: the last one that is, and all before it."""
+        ids = self.authorities.root_ids
+        return max((place + 1 for place, one in enumerate(ids) if self.revocations.of(ROOT, one)), default=0)
+
+    @property
+    def first_word(self) -> bytes:
+        """Bytes that are equal where two nodes agree on who may sign and on who is shut out."""
+        revoked, signers = self.revocations.fingerprint, self.authorities.fingerprint
+        return hashlib.sha256(revoked + signers).digest()[:FINGERPRINT_BYTES] if signers else revoked
 
     @property
     def ids(self) -> tuple[NodeId, ...]:
@@ -181,18 +187,20 @@ class Ledger:
             watcher(node, None, _item(member))
         if self.charter:
             watcher(CHARTER_ID, None, self.charter_digest)
-        if self.revocations:
+        if self._revocations_item():
             watcher(REVOCATIONS_ID, None, self._revocations_item())
 
     # --- merging --------------------------------------------------------------------------------------------
 
     def identify(self, chain: Sequence[bytes], now_unix_s: float) -> VerifiedIdentity:
-        """Judges a chain and changes nothing; raises ``PeerFault`` where it does not hold, ``ShutOut`` where
-        it was revoked."""
-        chain = tuple(chain)
+        """Judges a chain, with the certificate of its issuer that counts, and changes nothing; raises
+        ``PeerFault`` where it does not hold, ``ShutOut`` where it was revoked."""
+        chain = self.authorities.newest(chain)
         if not 1 <= len(chain) <= CHAIN_LENGTH_MAX or any(len(one) > CERTIFICATE_BYTES_MAX for one in chain):
             raise PeerFault("certificate chain exceeds its limits")
         identity = self.judge.identify(chain, self.roots, self.mesh, int(now_unix_s))
+        if identity.root not in self.authorities.root_ids:
+            raise ChainFault(Rule.ROOT, "chain does not lead to a root of this mesh")
         revocation = self.revocations.cover(identity)
         if revocation is not None:
             raise ShutOut(revocation)
@@ -212,10 +220,27 @@ class Ledger:
             self._drop_revoked()
         return news, gone
 
+    def authorize(self, certificates: Iterable[bytes], now_unix_s: float) -> Taken:
+        """Merges roots and issuers that hold, and reads what stands on them anew; the rest is left out."""
+        before = self._revocations_item()
+        taken = self.authorities.take(certificates, settled=self.retired)
+        if not taken.news:
+            return taken
+        self.revocations.roots = self.roots
+        if taken.forked:
+            self.lost += self.revocations.reread()
+        for watcher in self._watchers:
+            watcher(REVOCATIONS_ID, before, self._revocations_item())
+        self._judge_anew(now_unix_s)
+        self._drop_revoked()
+        return taken
+
     def admit(self, chain: Sequence[bytes], now_unix_s: float) -> Verdict:
         """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
         identity = self.identify(chain, now_unix_s)
-        chain = tuple(chain)
+        if not self.authorities.knows(chain[-1]):
+            self.authorize(chain[-1:], now_unix_s)
+        chain = self.authorities.newest(chain)
         leaf = self.judge.digest(chain[0])
         held = self._members.get(identity.node)
         if held is not None and leaf in held.admissions:
@@ -228,7 +253,7 @@ class Ledger:
         self._replace(member)
         self.next_expiry_s = min(self.next_expiry_s, identity.not_after)
         if identity.durable and identity.invite and self.places.all_given(identity):
-            self._drop_those_without_a_place(identity.invite)
+            self._drop_those_without_a_place(identity)
         return Verdict.ACCEPTED if lasts else Verdict.STALE
 
     def merge(self, data: bytes, now_unix_s: float, limit: Limit | None = None) -> Verdict:
@@ -245,8 +270,8 @@ class Ledger:
                 return self._merge_own(record, data, now_unix_s, limit)
 
     def forget_expired(self, now_unix_s: float) -> list[NodeId]:
-        """Drops records, tombstones and certificates past their end; returns whose record or tombstone
-        went."""
+        """Drops records, tombstones and certificates past their end; returns whose record, tombstone or last
+        certificate went."""
         gone: list[NodeId] = []
         self.next_expiry_s = NEVER_S
         for held in list(self):
@@ -257,13 +282,16 @@ class Ledger:
             for leaf, admission in member.admissions.items():
                 if admission.identity.not_after <= now_unix_s:
                     member = without_leaf(member, leaf)
+            if held.is_in and not member.admissions and member.current is not None:
+                gone.append(member.node)
             if member is not held:
                 self._replace(member)
             self._note_expiry(member)
         return gone
 
     def take_dropped(self) -> list[NodeId]:
-        """Returns who was dropped since the last call because issuers gave all places of its invite away."""
+        """Returns who was dropped since the last call because issuers gave all places of its invite away to
+        others, or earlier."""
         dropped, self._dropped = self._dropped, []
         return dropped
 
@@ -343,10 +371,36 @@ class Ledger:
         self.charter, self.charter_envelope, self.charter_digest = charter, data, digest
         return Verdict.ACCEPTED
 
-    def _drop_those_without_a_place(self, invite: bytes) -> None:
+    def _judge_anew(self, now_unix_s: float) -> None:
+        """Reads every chain with the certificate of its issuer that counts now; drops what leads to no root
+        of this mesh any more."""
+        for member in list(self):
+            admissions: dict[Digest, Admission] = {}
+            for leaf, held in member.admissions.items():
+                chain = self.authorities.newest(held.chain)
+                if chain == held.chain and held.identity.root in self.authorities.root_ids:
+                    admissions[leaf] = held
+                    continue
+                try:
+                    identity = self.judge.identify(chain, self.roots, self.mesh, int(now_unix_s))
+                    admissions[leaf] = Admission(chain, leaf, identity)
+                    self.next_expiry_s = min(self.next_expiry_s, identity.not_after)
+                except NotValidNow:
+                    admissions[leaf] = held
+                except PeerFault:
+                    continue
+            if admissions != member.admissions:
+                left = replace(member, admissions=admissions)
+                self._replace(left if admissions else Member(member.node))
+
+    def _drop_those_without_a_place(self, last: VerifiedIdentity) -> None:
+        """Drops who stands on an invite whose places are given away, and who was given one too late."""
+        late = self.places.late(last)
         for member in list(self):
             best = member.best
-            if best is None or best.identity.durable or best.identity.invite != invite:
+            if best is None or best.identity.invite != last.invite:
+                continue
+            if best.identity.durable and member.node not in late:
                 continue
             if member.node != self.me:
                 self.places.note_excess(best.identity)
@@ -378,8 +432,8 @@ class Ledger:
             self._shut_out.append((member.node, covered[min(covered)]))
 
     def _revocations_item(self) -> bytes | None:
-        revocations = self.revocations
-        return hashlib.sha256(revocations.fingerprint).digest() if revocations else None
+        held = bool(self.revocations) or bool(self.authorities.fingerprint)
+        return hashlib.sha256(self.first_word).digest() if held else None
 
     def _replace(self, member: Member) -> None:
         """Takes one step of one member; drops it where nothing is held of it any more."""

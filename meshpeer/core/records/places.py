@@ -3,6 +3,10 @@
 An invite's key can certify any number of keys. Issuers give its places to whom they admit first; until they
 have judged, so many as it has uses, and a few more, are let in provisionally. Once all places are given away
 nobody else stands on it, on any node: ledgers that held different ones of too many become equal again.
+
+Several issuers may give the last place away at once, to a node each. Whoever hears of both sees it: leaves
+name their invite, its uses and when their node was admitted. The earliest keep their places, the rest are
+refused, by everybody alike.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.constraints import UNIX_S_MAX
 from meshpeer.core.ids import NodeId
 from meshpeer.core.records.member import Member
 
@@ -28,7 +33,8 @@ class Places:
     def __init__(self) -> None:
         self._provisional: dict[bytes, int] = {}
         """By invite: members that no issuer has admitted yet."""
-        self._durable: dict[bytes, int] = {}
+        self._durable: dict[bytes, dict[NodeId, int]] = {}
+        """By invite: whom issuers have admitted, and when."""
         self._firsts: dict[bytes, VerifiedIdentity] = {}
         """By an invite's certificate: who wanted to stand on it first. What it allows can be read of that."""
         self.excess: dict[bytes, dict[NodeId, None]] = {}
@@ -37,7 +43,8 @@ class Places:
     def copy(self) -> Places:
         """Returns counts that go their own way from here."""
         made = Places()
-        made._provisional, made._durable = dict(self._provisional), dict(self._durable)
+        made._provisional = dict(self._provisional)
+        made._durable = {invite: dict(nodes) for invite, nodes in self._durable.items()}
         made._firsts = dict(self._firsts)
         made.excess = {invite: dict(nodes) for invite, nodes in self.excess.items()}
         return made
@@ -46,10 +53,19 @@ class Places:
         best = member.best if member else None
         if best is None or not best.identity.invite:
             return
-        counts = self._durable if best.identity.durable else self._provisional
-        counts[best.identity.invite] = counts.get(best.identity.invite, 0) + by
-        if not counts[best.identity.invite]:
-            del counts[best.identity.invite]
+        invite = best.identity.invite
+        if best.identity.durable:
+            nodes = self._durable.setdefault(invite, {})
+            if by > 0:
+                nodes[best.identity.node] = best.identity.admitted_at
+            else:
+                nodes.pop(best.identity.node, None)
+            if not nodes:
+                del self._durable[invite]
+            return
+        self._provisional[invite] = self._provisional.get(invite, 0) + by
+        if not self._provisional[invite]:
+            del self._provisional[invite]
 
     def take(
         self,
@@ -58,9 +74,12 @@ class Places:
         held: Member | None,
         holders: Callable[[bytes], str],
     ) -> None:
-        """Raises ``PeerFault`` where a provisional identity finds no place on its invite; ``holders`` names
-        those who have one."""
+        """Raises ``PeerFault`` where an identity finds no place on its invite; ``holders`` names those who
+        have one."""
         if identity.durable:
+            if identity.node in self.late(identity):
+                self.note_excess(identity)
+                raise PeerFault(_spent(identity, holders))
             return
         if len(self._firsts) < INVITES_REMEMBERED:
             self._firsts.setdefault(chain[1], identity)
@@ -68,8 +87,7 @@ class Places:
             return
         if self.all_given(identity):
             self.note_excess(identity)
-            uses, who = identity.invite_uses, holders(identity.invite)
-            raise PeerFault(f"the invite was used {uses} of {uses} times already (by {who})")
+            raise PeerFault(_spent(identity, holders))
         on_it = self._provisional.get(identity.invite, 0)
         if held is not None and held.best is not None and held.best.identity.invite == identity.invite:
             on_it -= 1
@@ -87,13 +105,28 @@ class Places:
 
     def all_given(self, identity: VerifiedIdentity) -> bool:
         """Says whether issuers have given away all places of an identity's invite."""
-        return self._durable.get(identity.invite, 0) >= identity.invite_uses
+        return len(self._durable.get(identity.invite, ())) >= identity.invite_uses
+
+    def late(self, identity: VerifiedIdentity) -> tuple[NodeId, ...]:
+        """Returns who came too late among those whom issuers admitted on an identity's invite, itself among
+        them: who was admitted first comes first, and equal seconds go by node id."""
+        nodes = self._durable.get(identity.invite, {})
+        if not identity.invite or len(nodes.keys() | {identity.node}) <= identity.invite_uses:
+            return ()
+        came = {**nodes, identity.node: min(identity.admitted_at, nodes.get(identity.node, UNIX_S_MAX))}
+        order = sorted((at, node) for node, at in came.items())
+        return tuple(node for _, node in order[identity.invite_uses :])
 
     def note_excess(self, identity: VerifiedIdentity) -> None:
         if identity.invite in self.excess or len(self.excess) < EXCESS_INVITES_MAX:
             nodes = self.excess.setdefault(identity.invite, {})
             if len(nodes) < EXCESS_NODES_MAX:
                 nodes[identity.node] = None
+
+
+def _spent(identity: VerifiedIdentity, holders: Callable[[bytes], str]) -> str:
+    uses, who = identity.invite_uses, holders(identity.invite)
+    return f"the invite was used {uses} of {uses} times already (by {who})"
 
 
 def _room(identity: VerifiedIdentity) -> int:

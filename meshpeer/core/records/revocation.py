@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import BACKDATED_S, public_key_of
-from meshpeer.core.identity.chains import VerifiedIdentity
+from meshpeer.core.identity.chains import VerifiedIdentity, utc_text
 from meshpeer.core.identity.constraints import INVITE_ID_BYTES, UNIX_S_MAX, Capability
 from meshpeer.core.identity.profile import key_id
 from meshpeer.core.ids import NODE_ID_BYTES, Digest, MeshId
@@ -23,14 +23,18 @@ from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.kinds import RevocationRecord
 from meshpeer.core.wire.limits import CERTIFICATE_BYTES_MAX, CHAIN_LENGTH_MAX, RECORD_BYTES_MAX
 
-NODE, INVITE, ISSUER = "node", "invite", "issuer"
+NODE, INVITE, ISSUER, ROOT = "node", "invite", "issuer", "root"
 REASON_LENGTH_MAX = 200
-_SUBJECT_BYTES = {NODE: NODE_ID_BYTES, INVITE: INVITE_ID_BYTES, ISSUER: INVITE_ID_BYTES}
+_SUBJECT_BYTES = {
+    NODE: NODE_ID_BYTES,
+    INVITE: INVITE_ID_BYTES,
+    ISSUER: INVITE_ID_BYTES,
+    ROOT: INVITE_ID_BYTES,
+}
 
 Chain = tuple[bytes, ...]
 Rank = tuple[int, bytes]
 Order = tuple[Rank, int, int, bytes]
-ROOT_RANK: Rank = (0, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,21 @@ class Revocation:
     identity: VerifiedIdentity | None = field(repr=False)
     """The author's; None for a root."""
     digest: Digest
+    place: int = 0
+    """Of the root that signed it, in the line of roots."""
 
     @property
     def rank(self) -> Rank:
-        """Orders authors: a root first, then who was admitted earlier."""
-        return (self.identity.admitted_at, self.identity.node) if self.identity else ROOT_RANK
+        """Orders authors: roots first, of them the one that came last; then who was admitted earlier."""
+        return (self.identity.admitted_at, self.identity.node) if self.identity else (-self.place, b"")
+
+    @property
+    def stands_on(self) -> tuple[tuple[str, bytes], ...]:
+        """Returns whose end would void this: its author's, and that of all that the author's leaf stands
+        on."""
+        if self.identity is None:
+            return ((ROOT, key_id(self.record.author)),)
+        return subjects_of(self.identity)
 
     @property
     def key(self) -> tuple[str, bytes, bytes]:
@@ -70,25 +84,57 @@ class Revocation:
         match record.what:
             case "node":
                 return who.node == record.subject
+            case "root":
+                return who.root == record.subject
             case "invite":
                 return who.invite == record.subject and (not who.durable or who.admitted_at >= record.since)
             case _:
-                return who.issuer == record.subject and who.not_before + BACKDATED_S >= record.since
+                return who.issuer == record.subject and who.signed_from + BACKDATED_S >= record.since
+
+
+def subjects_of(who: VerifiedIdentity) -> tuple[tuple[str, bytes], ...]:
+    """Returns what shuts somebody out if it is revoked."""
+    return ((NODE, who.node), (INVITE, who.invite), (ISSUER, who.issuer), (ROOT, who.root))
+
+
+class ShutOut(PeerFault):
+    """Somebody was revoked: what is shown or said stands on nothing any more."""
+
+    def __init__(self, revocation: Revocation) -> None:
+        super().__init__(said_of(revocation))
+        self.revocation = revocation
+
+
+def said_of(revocation: Revocation) -> str:
+    """Returns why somebody is not let in, for whoever tries."""
+    record = revocation.record
+    whom = "this node" if record.what == "node" else f"its {record.what}"
+    reason = f": {record.reason}" if record.reason else ""
+    if record.what == ROOT:
+        return f"its root was retired at {utc_text(record.issued_at)} UTC, and nobody signed its issuer anew"
+    return f"{whom} was revoked at {utc_text(record.issued_at)} UTC{reason}"
 
 
 def read_revocation(
-    data: bytes, chain: Sequence[bytes], *, mesh: MeshId, roots: Sequence[bytes], judge: Judge
+    data: bytes,
+    chain: Sequence[bytes],
+    *,
+    mesh: MeshId,
+    roots: Sequence[bytes],
+    judge: Judge,
+    proven: bool = True,
 ) -> Revocation:
     """Reads and judges a revocation; raises ``PeerFault`` for one that breaks a rule. The signature comes
-    last."""
+    last, and is not looked at where nothing is ``proven`` yet."""
     chain = tuple(chain)
     if len(chain) > CHAIN_LENGTH_MAX or any(len(one) > CERTIFICATE_BYTES_MAX for one in chain):
         raise PeerFault("certificate chain exceeds its limits")
     record = envelope.open_body(data, RevocationRecord, bytes_max=RECORD_BYTES_MAX)
     root_keys = [public_key_of(root) for root in roots]
     check_form(record)
-    if record.subject in root_keys or record.subject in map(key_id, root_keys):
-        raise PeerFault("nobody may revoke a root")
+    place = root_keys.index(record.author) if record.author in root_keys else 0
+    if not _may_touch_roots(record, root_keys, place):
+        raise PeerFault("nobody may revoke a root, but one that followed it")
     identity: VerifiedIdentity | None = None
     if record.author in root_keys:
         if chain:
@@ -99,8 +145,17 @@ def read_revocation(
             raise PeerFault("revocation is shown with another author's certificate")
         if not identity.durable or Capability.ADMIN not in identity.capabilities:
             raise PeerFault("revocation is signed by a node without the capability admin")
-    judge.verify(data, record.author, mesh)
-    return Revocation(record, data, chain, identity, digest_of(data, chain))
+    if proven:
+        judge.verify(data, record.author, mesh)
+    return Revocation(record, data, chain, identity, digest_of(data, chain), place)
+
+
+def _may_touch_roots(record: RevocationRecord, root_keys: Sequence[bytes], place: int) -> bool:
+    """Says whether a revocation leaves roots alone, or retires one with the key of one that came after it."""
+    ids = [key_id(root) for root in root_keys]
+    if record.what != ROOT:
+        return record.subject not in (*root_keys, *ids)
+    return record.subject in ids[:place]
 
 
 def check_form(record: RevocationRecord) -> None:
@@ -109,7 +164,7 @@ def check_form(record: RevocationRecord) -> None:
         raise PeerFault("revocation has a subject that is none")
     if not 0 < record.issued_at <= UNIX_S_MAX or not 0 <= record.since <= UNIX_S_MAX:
         raise PeerFault("revocation has times out of range")
-    if record.since and record.what == NODE:
+    if record.since and record.what in (NODE, ROOT):
         raise PeerFault("revocation takes a node out in part")
     if record.name and not bounds.is_label(record.name):
         raise PeerFault("revocation has a name that is no DNS label")

@@ -8,6 +8,9 @@ two admins that revoke each other end alike on every node, and nobody junior und
 
 The set is bounded by keeping, of too many, those lowest in one total order, which is again the same on every
 node: first by the author's rank, so that no junior pushes out what a senior said.
+
+A root that followed another may retire that one, and is senior to it: what stands on a retired root counts
+for nothing, revocations among it, so the one who retires it signs anew what is to stay.
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
 
+from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.ids import Digest, MeshId, NodeId
 from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.revocation import (
-    INVITE,
-    ISSUER,
     NODE,
     Chain,
     Order,
     Revocation,
     digest_of,
     read_revocation,
+    subjects_of,
 )
 
 REVOCATIONS_MAX = 4_096
@@ -49,7 +52,8 @@ class Revocations:
         most_per_author: int = REVOCATIONS_PER_AUTHOR_MAX,
     ) -> None:
         self._mesh = mesh
-        self._roots = tuple(roots)
+        self.roots = tuple(roots)
+        """Their line, retired ones among them; ``reread`` where it is another one than before."""
         self._judge = judge
         self._most = most
         self._most_per_author = most_per_author
@@ -110,8 +114,9 @@ class Revocations:
     def cover(self, who: VerifiedIdentity) -> Revocation | None:
         """Returns the first revocation that shuts out whoever a chain proves; None for who is not."""
         self._settle()
-        subjects = ((NODE, who.node), (INVITE, who.invite), (ISSUER, who.issuer))
-        found = (one for subject in subjects for one in self._covers.get(subject, ()) if one.covers(who))
+        found = (
+            one for subject in subjects_of(who) for one in self._covers.get(subject, ()) if one.covers(who)
+        )
         return next(found, None)
 
     def voided_by(self, one: Revocation) -> list[Revocation]:
@@ -126,9 +131,24 @@ class Revocations:
         """Says whether exactly this is held; costs two hashes."""
         return digest_of(data, chain) in self._digests
 
-    def read(self, data: bytes, chain: Chain) -> Revocation:
-        """Judges a revocation and changes nothing; raises ``PeerFault``."""
-        return read_revocation(data, chain, mesh=self._mesh, roots=self._roots, judge=self._judge)
+    def read(self, data: bytes, chain: Chain, *, proven: bool = True) -> Revocation:
+        """Judges a revocation and changes nothing; raises ``PeerFault``. One that is only planned is not
+        ``proven``: nobody has signed it yet, and it must not be merged."""
+        return read_revocation(
+            data, chain, mesh=self._mesh, roots=self.roots, judge=self._judge, proven=proven
+        )
+
+    def reread(self) -> list[Revocation]:
+        """Judges all of them anew below other roots; returns those that went."""
+        held, gone = list(self._ordered), list[Revocation]()
+        for one in held:
+            self._remove(one)
+        for one in held:
+            try:
+                self.merge(self.read(one.envelope, one.chain))
+            except PeerFault:
+                gone.append(one)
+        return gone
 
     def merge(self, one: Revocation) -> tuple[bool, list[Revocation]]:
         """Takes a revocation that was read; says whether it is held now and was not, and what went for it.
@@ -185,20 +205,17 @@ def _judge_all(
     covers: dict[tuple[str, bytes], list[Revocation]] = {}
     void: list[Revocation] = []
     for one in ordered:
-        if one.identity is not None and _is_struck(one, one.identity, covers):
+        if _is_struck(one, covers):
             void.append(one)
         else:
             covers.setdefault((one.record.what, one.record.subject), []).append(one)
     return void, covers
 
 
-def _is_struck(
-    one: Revocation, author: VerifiedIdentity, covers: dict[tuple[str, bytes], list[Revocation]]
-) -> bool:
-    subjects = ((NODE, author.node), (INVITE, author.invite), (ISSUER, author.issuer))
+def _is_struck(one: Revocation, covers: dict[tuple[str, bytes], list[Revocation]]) -> bool:
     return any(
-        senior.rank < one.rank and senior.covers(author)
-        for subject in subjects
+        senior.rank < one.rank and (one.identity is None or senior.covers(one.identity))
+        for subject in one.stands_on
         for senior in covers.get(subject, ())
     )
 

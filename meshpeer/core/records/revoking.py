@@ -56,6 +56,8 @@ class Author:
     chain: Chain
     """Empty for a root."""
     sign: Callable[[RevocationRecord], bytes]
+    proven: bool = True
+    """Whether that is a signature; else it is made elsewhere, from what was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ def decide(
         return Decision(signed=(), revocation=held, done=True)
     revocation = _read(ledger, author, _record(wish, ledger, author, name_of, now_unix_s))
     invite = _invite_of(wish, ledger)
-    closed = [_read(ledger, author, _closing(invite, author, now_unix_s))] if invite else []
+    closing = _closing(invite, author, _closed_from(wish, invite, ledger, now_unix_s), now_unix_s)
+    closed = [_read(ledger, author, closing)] if invite else []
     out = [revocation, *closed]
     below = _below(ledger, lambda one: any(each.covers(one) for each in out))
     members = tuple(one.node for one in below if ledger.is_in(one.node))
@@ -129,14 +132,32 @@ def _invite_of(wish: Wish, ledger: Ledger) -> bytes:
     return b"" if ledger.revocations.of(INVITE, invite) else invite
 
 
-def _closing(invite: bytes, author: Author, now_unix_s: int) -> RevocationRecord:
-    """Returns what closes an invite to newcomers; whom an issuer admitted on it before stays."""
+def _closed_from(wish: Wish, invite: bytes, ledger: Ledger, now_unix_s: int) -> int:
+    """Returns from which second of admission on an invite is closed along with a node: from now on, so that
+    who is in by it stays.
+
+    Where all its places are given away it is closed behind the last one who stays (0: to everybody). Who was
+    admitted later by another issuer, and refused for want of a place, would else have that of the node.
+    """
+    member = ledger.get(NodeId(wish.subject))
+    if member is None or member.best is None or not ledger.places.all_given(member.best.identity):
+        return now_unix_s
+    stay = [
+        one.admitted_at
+        for one in _below(ledger, lambda who: who.invite == invite)
+        if one.durable and one.node != wish.subject
+    ]
+    return max(stay) + 1 if stay else 0
+
+
+def _closing(invite: bytes, author: Author, since: int, now_unix_s: int) -> RevocationRecord:
+    """Returns what closes an invite to newcomers; whom an issuer admitted on it before ``since`` stays."""
     return RevocationRecord(
         what=INVITE,
         subject=invite,
         author=author.node,
         issued_at=now_unix_s,
-        since=now_unix_s,
+        since=since,
         reason="a node that came with it was revoked",
     )
 
@@ -208,7 +229,7 @@ def _renewed(one: Revocation, author: Author, ledger: Ledger, now_unix_s: int) -
 
 
 def _read(ledger: Ledger, author: Author, record: RevocationRecord) -> Revocation:
-    return ledger.revocations.read(author.sign(record), author.chain)
+    return ledger.revocations.read(author.sign(record), author.chain, proven=author.proven)
 
 
 def _named(revocations: Iterable[Revocation], name_of: Callable[[NodeId], str]) -> str:

@@ -23,6 +23,8 @@ from meshpeer.runtime.control import (
     DashboardLink,
     InviteMade,
     InviteRequest,
+    IssuerInfo,
+    IssuerKey,
     Job,
     KeyRotation,
     JobMessage,
@@ -35,9 +37,12 @@ from meshpeer.runtime.control import (
     PingAnswer,
     Plan,
     PlanPeer,
+    Retirement,
     RevocationInfo,
     RevocationMade,
     RevocationRequest,
+    Roots,
+    SignedAdded,
     Status,
     Submission,
     Task,
@@ -235,6 +240,10 @@ class FakeApi:
         self.shut_out: list[RevocationInfo] = []
         self.rotations: list[KeyRotation] = [make_rotation()]
         """How a change of the key stands, one after the other as it is asked."""
+        self.listed_issuers: list[IssuerInfo] = []
+        self.shown_key: IssuerKey | None = None
+        self.line = Roots(mesh=bytes(16), roots=(), issuers=())
+        self.would_be_out: tuple[str, ...] = ()
         self.explained = make_why()
         self.examined = make_findings()
         self.members: list[Peer] = [make_peer()]
@@ -342,6 +351,27 @@ class FakeApi:
     async def rotate_key(self) -> KeyRotation:
         self._answer("rotate-key")
         return self.rotations[0]
+
+    async def issuers(self) -> list[IssuerInfo]:
+        self._answer("issuers")
+        return self.listed_issuers
+
+    async def issuer_key(self, name: str) -> IssuerKey:
+        self._answer("issuer_key", name)
+        assert self.shown_key is not None
+        return self.shown_key
+
+    async def roots(self) -> Roots:
+        self._answer("roots")
+        return self.line
+
+    async def add_signed(self, certificates: tuple[bytes, ...], statements: tuple[bytes, ...]) -> SignedAdded:
+        self._answer("add_signed", certificates, statements)
+        return SignedAdded(certificates=len(certificates), statements=len(statements))
+
+    async def retirement(self, root: str, key: bytes) -> Retirement:
+        self._answer("retirement", root, key)
+        return Retirement(root="00" * 8, to_sign=(b"body",), kept=0, members=self.would_be_out)
 
     async def ping(self, node: str, count: int) -> PingAnswer:
         self._answer("ping", node, count)

@@ -114,6 +114,7 @@ def test_a_durable_leaf_is_short_to_hear_of_and_says_all_that_counts(world: Worl
         asks,
         durable=True,
         admitted_at=world.now + 5,
+        signed_from=world.now + 5 - 3_600,
         not_before=given_to.not_before,
         not_after=world.now + 5 + DURABLE_S,
     )

@@ -8,6 +8,7 @@ import sys
 
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.messages import LeaveAsked
+from meshpeer.core.node.node import Node
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
 
@@ -42,6 +43,11 @@ def opinion(host: Host, of: Host) -> State | None:
     return held.state if held else None
 
 
+def node_of(host: Host) -> Node:
+    assert host.node is not None
+    return host.node
+
+
 def test_nodes_that_boot_from_one_seed_know_all_and_agree() -> None:
     hosts = mesh_of(World(1), 9)
     views = {
@@ -61,6 +67,20 @@ def test_provisional_nodes_become_durable_by_gossip() -> None:
         assert host.node is not None
         assert all(one.identity.durable for one in host.node.roster.members)
         assert len(host.chain) == 2
+
+
+def test_the_provisional_leaf_of_an_expired_invite_is_worth_nothing_to_anybody() -> None:
+    """No issuer is up to make it durable: its links are closed as the invite ends, for good."""
+    world = World(29)
+    founder, *others = mesh_of(world, 3)
+    world.crash(founder)
+    late = world.join("late", others[0], invite=world.make_invite(expires_s=120))
+    assert world.run_until(lambda: all(node_of(one).ledger.is_in(late.id) for one in others), within_s=20)
+    world.run(200)
+    for one in others:
+        assert not node_of(one).ledger.is_in(late.id)
+        assert node_of(one).links.link_to(late.id) is None
+    assert node_of(late).links.peers == []
 
 
 def test_two_that_join_at_one_moment_through_different_seeds_get_different_addresses() -> None:

@@ -12,7 +12,8 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.node.revoking import LINK_REVOCATIONS_BURST, Revoking
-from meshpeer.core.records.ledger import Ledger, ShutOut
+from meshpeer.core.records.ledger import Ledger
+from meshpeer.core.records.revocation import ShutOut
 
 LINK, PEER, OTHER = LinkId(1), NodeId(b"p" * 32), NodeId(b"o" * 32)
 FACTS = Facts()

@@ -20,6 +20,7 @@ from revocation_cases import (
 
 from meshpeer.core.antientropy.telling import told_in_frames
 from meshpeer.core.counters import Counters
+from meshpeer.core.deadline import Instant
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.revoking import Revoking
 from meshpeer.core.node.rows import row_of_revocation
@@ -42,7 +43,7 @@ def main() -> None:
     ]
     ledger = Ledger(MESH, (ROOT.certificate,))
     began = time.perf_counter()
-    Revoking(ledger, list, Counters()).restore(said)
+    Revoking(ledger, list, Counters()).restore(said, (), Instant(0.0, time.time()))
     held = list(ledger.revocations)
     print(f"| read {len(held):,} from disk, signatures included | {time.perf_counter() - began:.1f} s |")
     began = time.perf_counter()

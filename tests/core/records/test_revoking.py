@@ -29,8 +29,8 @@ from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, NodeId, WireGuardKey
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord, SuspectRecord
-from meshpeer.core.records.ledger import Chain, Ledger, ShutOut, Verdict
-from meshpeer.core.records.revocation import Revocation
+from meshpeer.core.records.ledger import Chain, Ledger, Verdict
+from meshpeer.core.records.revocation import Revocation, ShutOut
 from meshpeer.core.records.revoking import Author, Decision, Wish, decide
 
 NAMES = {SENIOR.public: "senior", JUNIOR.public: "junior", PLAIN.public: "plain", GUEST.public: "guest"}
@@ -217,6 +217,7 @@ def test_what_a_revoked_node_said_of_others_is_void() -> None:
 
 def ledger_of(*keys: SigningKey) -> Ledger:
     ledger = Ledger(MESH, (ROOT.certificate,))
+    ledger.authorize((ISSUER.certificate, SECOND_ISSUER.certificate), NOW)
     for key in keys:
         ledger.admit(durable(key), NOW)
     return ledger
