@@ -79,7 +79,8 @@ class Member:
     suspicions: tuple[Suspicion, ...] = ()
     """What others say of exactly this record, in order of observers."""
     best: Admission | None = field(init=False)
-    """The admission that counts: durable before provisional, then the later end, then the lower digest.
+    """The admission that counts: durable before provisional, then the later end, then the lower digest. So a
+    leaf that was renewed takes the place of the one before, whatever the node's record names yet.
 
     Of provisional ones the one that the node's own record names comes first: whoever holds an invite can
     sign a leaf for anybody's key, but only the node can say which leaf it shows. """
@@ -109,7 +110,12 @@ class Member:
         named = self.record.certificate if self.record else None
         return min(
             self.admissions.values(),
-            key=lambda one: (not one.identity.durable, one.leaf != named, -one.identity.not_after, one.leaf),
+            key=lambda one: (
+                not one.identity.durable,
+                not one.identity.durable and one.leaf != named,
+                -one.identity.not_after,
+                one.leaf,
+            ),
             default=None,
         )
 
