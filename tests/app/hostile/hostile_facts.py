@@ -33,7 +33,7 @@ from meshpeer.runtime.doctor import Finding
 RECORDS = "Records of others, and its own"
 PLACES = "Addresses, keys, routes, and who carries what"
 WORDS = "Suspicions, revocations, charters"
-FLOOD = 1_500
+FLOOD = 1_000
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -165,13 +165,13 @@ async def invite_flood(stage: Stage) -> None:
 
 
 @attempt(
-    RECORDS, "2,000 tombstones and 2,000 suspicions of nodes that nobody admitted", "no ledger has grown"
+    RECORDS, "1,000 tombstones and 1,000 suspicions of nodes that nobody admitted", "no ledger has grown"
 )
 async def tables_of_strangers(stage: Stage) -> None:
     async with stage.liar.linked(stage.mesh.port) as voice:
         known = len(stage.mesh.alpha.node.ledger)
         now = int(time.time())
-        for _ in range(40):
+        for _ in range(20):
             strangers = [NodeId(os.urandom(32)) for _ in range(50)]
             voice.tell(
                 *(

@@ -51,8 +51,10 @@ async def foreign_results(stage: Stage) -> None:
     job = JobId((await stage.mesh.submit(SLOW)).id)
     async with stage.liar.linked(stage.mesh.port) as voice:
         voice.say(*(offer(job, task, stage.liar.id) for task in range(4)))
+        # An acknowledgement waits for the journal.
+        await voice.until(lambda: len(voice.of(Ack)) == 4)
+        assert all(one.superseded for one in voice.of(Ack))  # type: ignore[attr-defined]
         await stage.see(voice)
-        assert [one.superseded for one in voice.of(Ack)] == [True] * 4  # type: ignore[attr-defined]
     assert (await stage.mesh.ended(job)).state == "succeeded"
     tasks = await stage.mesh.alpha.api.tasks(job)
     assert {one.node for one in tasks} <= {"alpha", "beta"}
@@ -72,8 +74,8 @@ async def foreign_leases(stage: Stage) -> None:
             stolen = tuple(Stolen(one, stage.mesh.beta.node.me, seal) for one in attempts)
             held = Held(job=job, generation=1, epoch=epoch, open=attempts, running=attempts, stolen=stolen)
             voice.say(Renew(jobs=(held,), boot=b"liar", whole=False))
+        await voice.until(lambda: bool(voice.of(Stop)))
         await stage.see(voice)
-        assert voice.of(Stop)
         owner = stage.mesh.alpha.node.scheduler.owned[job]
         assert stage.liar.id not in {one.node for one in owner.leases.values()}
     assert (await stage.mesh.ended(job)).state == "succeeded"

@@ -33,7 +33,7 @@ from meshpeer.runtime.exchange import CODEC as BULK_CODEC
 from meshpeer.runtime.exchange import BlobAsk, BlobPiece
 from meshpeer.runtime.ports import Link, LinkOver
 
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 """A bound of every wait; nothing is measured by it."""
 
 

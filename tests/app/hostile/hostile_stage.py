@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hostile_member import Member, Voice
 from hostile_mesh import MEMORY_GROWS_MAX, Mesh, memory_bytes
@@ -38,7 +38,8 @@ class Stage:
     mesh: Mesh
     liar: Member
     over: str = ""
-    _seen: list[Member] = field(default_factory=list)
+    brief: bool = False
+    """Which of two rules ends the link depends on what was read by then: only that it ended is told."""
 
     async def see(self, voice: Voice) -> None:
         """Looks at what became of a link, once the agent has handled all that was said on it."""
@@ -71,6 +72,8 @@ async def play(mesh: Mesh, one: Attempt) -> Row:
 
 
 def _outcome(stage: Stage, before: dict[str, int]) -> str:
+    if stage.brief:
+        return "link closed" if stage.over else "link stays"
     honest = [agent.node for agent in stage.mesh.honest]
     offences = [node.offences[stage.liar.id] for node in honest if stage.liar.id in node.offences]
     why = offences[0].what if offences else stage.over

@@ -21,6 +21,7 @@ MODULES = (hostile_facts, hostile_frames, hostile_jobs)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_hostile_member_harms_nobody_and_the_page_says_how() -> None:
     rows: list[Row] = []
     only = os.environ.get("MESHPEER_HOSTILE_ONLY", "")
