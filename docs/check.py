@@ -1,14 +1,17 @@
 """Holds what the pages say against the code, so that they can't quietly come to be wrong.
 
-Checked: every path of the checkout that a page names exists; so does every `meshpeer` command, and each of
-its options (but in the pages of what is not there yet); the reference pages name every setting, variable,
-route, key of a document and metric, and no setting, route or metric that is not there.
+Checked: every path of the checkout that a page names exists, and so does every test (`tests/FILE.py::NAME`);
+so does every `meshpeer` command, and each of its options (but in the pages of what is not there yet); the
+reference pages name every setting, variable, route, key of a document and metric, and no setting, route or
+metric that is not there; the page on security names a test in each line of its tables of threats, and every
+place where a capability is enforced.
 
 ``scripts/docs`` runs it; each finding is one line, and exit code 1.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ from meshpeer.app import config
 from meshpeer.app.cli import map_model
 from meshpeer.app.cli.main import build
 from meshpeer.core.counters import Counters
+from meshpeer.core.identity.enforced import ENFORCED
 from meshpeer.runtime import control, doctor
 
 DOCS = Path(__file__).resolve().parent
@@ -31,6 +35,7 @@ NOT_YET = {"limits.md", "CHANGELOG.md"}
 """Pages that name commands which do not exist."""
 
 _PATH = re.compile(r"`((?:meshpeer|scripts|tests|docs|core|app|adapters|runtime|sim)/[\w./-]*)[`\s]")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 _COMMAND = re.compile(r"(?:`|\$ |^ {4}|[(] )(?:sudo )?meshpeer ([^`\n#|]*)", re.MULTILINE)
 _SETTING_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
@@ -42,7 +47,7 @@ _ROUTE_IN_CODE = re.compile(r'\("([A-Z ]+)", "(/v1/[^"]*)"')
 
 def main() -> int:
     """Prints every finding; returns the exit code."""
-    findings = [*_paths(), *_commands(), *_settings(), *_control(), *_metrics()]
+    findings = [*_paths(), *_tests(), *_security(), *_commands(), *_settings(), *_control(), *_metrics()]
     for finding in findings:
         print(f"docs: {finding}", file=sys.stderr)
     return 1 if findings else 0
@@ -66,6 +71,47 @@ def _paths() -> Iterator[str]:
             target = (CHECKOUT / page).parent / match[1]
             if "_generated" not in match[1] and not target.exists():
                 yield f"{page}: the link to {match[1]} leads nowhere"
+
+
+def _tests() -> Iterator[str]:
+    for page, text in _pages():
+        for path, name in _TEST.findall(text):
+            file = CHECKOUT / path
+            if not file.exists() or not re.search(rf"def {name}\(", file.read_text("utf-8")):
+                yield f"{page}: there is no test {path}::{name}"
+
+
+def _security() -> Iterator[str]:
+    page = DOCS / "security.md"
+    text = page.read_text("utf-8")
+    tested = False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            tested = False
+        elif cells[-1] == "Test":
+            tested = True
+        elif tested and not set(line) <= set("| -") and not _TEST.search(cells[-1]):
+            yield f"{page.name}: no test is named in the line: {cells[0]}"
+    for place in ENFORCED:
+        if f"`{place.where}`" not in text:
+            yield f"{page.name}: does not name {place.where}, where {place.capability} is enforced"
+        if not _is_there(place.where):
+            yield f"meshpeer/core/identity/enforced.py: there is no {place.where}"
+
+
+def _is_there(where: str) -> bool:
+    """Says whether a dotted name below ``meshpeer`` is a function, of a module or of a class in one."""
+    words = ["meshpeer", *where.split(".")]
+    for length in range(len(words) - 1, 1, -1):
+        try:
+            found: object = importlib.import_module(".".join(words[:length]))
+        except ModuleNotFoundError:
+            continue
+        for word in words[length:]:
+            found = getattr(found, word, None)
+        return callable(found)
+    return False
 
 
 def _commands() -> Iterator[str]:

@@ -60,10 +60,12 @@ from meshpeer.core.node.messages import (
     Started,
 )
 from meshpeer.core.node.node import Node
+from meshpeer.core.node.rights import Rights
 from meshpeer.core.records import envelope
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import StartAttempt
+from meshpeer.core.scheduler.seals import KeySeals
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.bulk import Bulk
 from meshpeer.runtime.circuits import Circuits
@@ -226,10 +228,14 @@ class Agent:
         for note in restore_ledger(ledger, self.store, now):
             self.performer.note(note)
         tickets = TicketCounter()
+        rights = Rights(ledger, state.key.public)
         scheduler = Scheduler(
             me=state.key.public,
             slots=self.executor.slots,
-            accepting=self.accepts_work(ledger),
+            accepting=self.settings.file.jobs.accept,
+            seals=KeySeals(state.key, state.mesh),
+            may_work=rights.may_work,
+            may_submit=rights.may_submit,
             boot=os.urandom(8),
             region=state.node.region,
             tickets=tickets,
@@ -293,14 +299,6 @@ class Agent:
         except EnvironmentFault as fault:
             return f"{fault.what} ({fault.hint})"
         return ""
-
-    def accepts_work(self, ledger: Ledger) -> bool:
-        """Says whether this node runs tasks: its own settings and its certificate must both allow it."""
-        member = ledger.get(self.state.key.public)
-        best = member.best if member else None
-        return self.settings.file.jobs.accept and (
-            best is None or Capability.WORK in best.identity.capabilities
-        )
 
     # --- running --------------------------------------------------------------------------------------------
 

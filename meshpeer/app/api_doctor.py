@@ -37,6 +37,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.dialbacks import DialBacksWanted
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.node import Node
+from meshpeer.core.node.rights import overreach
 from meshpeer.core.records.subnets import check_subnet
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.runtime.dialbacks import KNOCK_S_MAX
@@ -116,8 +117,9 @@ class DoctorAnswers:
         with trio.move_on_after(WAIT_S):
             while node.dialbacks.asked == asked and not node.dialbacks.is_answered:
                 # Two who ask at once wait for the same answers.
-                heard = self._dial_back_heard = self._dial_back_heard or trio.Event()
-                await heard.wait()
+                if self._dial_back_heard is None:
+                    self._dial_back_heard = trio.Event()
+                await self._dial_back_heard.wait()
         endpoint = agent.state.node.endpoint
         found += judge_reached(
             [name_of(node, one) for one in asked],
@@ -228,6 +230,7 @@ def _standing(agent: Agent) -> Standing:
         differ=tuple(lasting_differences(node, now)),
         agree=node.agreement.report(now).agree,
         shut_out=tuple(name_of(node, one) for one in node.links.banned(now)),
+        overreaching={one.name: claims for one in others if (claims := overreach(one))},
         contradicting=tuple(one.name for one in node.roster.members if one.quarantined),
         revoked="".join(own_lines(node)[:1]),
     )

@@ -217,7 +217,7 @@ def load_state(folder: Path) -> State:
         wireguard_key=wireguard,
         chain=chain,
         issuer=issuer,
-        issuer_seed=_key(folder, "issuer", "issuer") if kept else b"",
+        issuer_seed=read_key(folder, "issuer", "issuer") if kept else b"",
     )
 
 

@@ -11,6 +11,7 @@ from meshpeer.app.reach import local_only, ports_to_open
 from meshpeer.app.revocation_words import own_lines, void_lines
 from meshpeer.app.spare import troubles_of_channel
 from meshpeer.app.views import name_of
+from meshpeer.core.node.rights import overreach
 from meshpeer.runtime.control import rfc3339
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def notices_of(agent: Agent) -> list[str]:
     for one in node.roster.members:
         if one.quarantined:
             notices.append(f"{one.name} contradicts itself: is a copy of its state folder in use somewhere?")
+        if claims := overreach(one):
+            notices.append(f"{one.name} says that it is {claims}, which its certificate does not allow")
         if one.name != one.record.name:
             notices.append(f"{one.name} asked for the name {one.record.name}, which another member has")
     notices += lasting_differences(node, agent.clock.now())

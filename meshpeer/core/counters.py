@@ -56,6 +56,7 @@ class Counter(enum.StrEnum):
     RECORDS_EXPIRED = "records_expired", "Facts refused because their time to live had passed"
     RECORDS_RATE_LIMITED = "records_rate_limited", "Facts put off because their link sent too many a second"
     ORIGINS_RATE_LIMITED = "origins_rate_limited", "Facts put off because their origin changed too often"
+    ASKS_RATE_LIMITED = "asks_rate_limited", "Questions not answered because their link asked for too much"
     INVITES_FULL = (
         "invites_full",
         "Certificates put off because as many nodes as may stood on their invite, unjudged by any issuer",

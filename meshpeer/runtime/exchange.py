@@ -21,6 +21,7 @@ from meshpeer.runtime.ports import BlobRef, Blobs, BlobWriter, Link
 
 WINDOW_PIECES = 16
 """Pieces asked for at a time: 896 KiB in flight."""
+DIGEST_BYTES = 32
 STALL_S = 20.0
 """A transfer without a piece for this long is given up (and tried elsewhere by whoever needs it)."""
 LET_IN_LOOK_S = 0.02
@@ -91,8 +92,8 @@ class Exchange:
         """Takes a frame that was read; raises ``PeerFault`` where it breaks the rules."""
         match message:
             case BlobAsk():
-                if message.offset < 0:
-                    raise PeerFault("a file was asked for from before its start")
+                if message.offset < 0 or len(message.digest) != DIGEST_BYTES:
+                    raise PeerFault("a file was asked for from before its start, or by what is no digest")
                 if link not in self._serving:
                     return
                 if self._serving[link] >= SERVING_MAX:

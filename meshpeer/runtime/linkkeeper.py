@@ -115,7 +115,7 @@ class LinkKeeper:
                 carrier=link.carrier,
             )
         )
-        reason = "this agent stops"
+        reason, fault = "this agent stops", False
         try:
             while True:
                 frame = await link.receive()
@@ -125,12 +125,13 @@ class LinkKeeper:
                     self._post(FrameReceived(link=number, frame=frame))
         except LinkOver as over:
             reason = over.what
-        except PeerFault as fault:
-            reason = fault.what
+        except PeerFault as broken:
+            reason, fault = broken.what, True
+            link.close_soon(reason)
         finally:
             self._links.pop(number, None)
             self._bulk.detach(number)
             if number in self._told:
                 self._told.remove(number)
             else:
-                self._post(LinkClosed(link=number, reason=reason))
+                self._post(LinkClosed(link=number, reason=reason, fault=fault))

@@ -34,6 +34,7 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.node.node import Node
 from meshpeer.core.node.revoking import Revoking
+from meshpeer.core.node.rights import Rights
 from meshpeer.core.node.rotation import DropKey, KeepKey, KeyKept, RotationAsked
 from meshpeer.core.node.rows import CHARTER_KEY, REVOCATION_PREFIX, SIGNER_PREFIX, unpack_revocation
 from meshpeer.core.paths.relay import RelayLimits
@@ -42,6 +43,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.scheduler.seals import KeySeals
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire import cbor
@@ -239,8 +241,12 @@ class World:
         self._end_life(host)
         tickets = TicketCounter()
         dice = random.Random(self.random.random())
+        rights = Rights(ledger, host.id)
         scheduler = Scheduler(
             me=host.id,
+            seals=KeySeals(host.key, ledger.mesh),
+            may_work=rights.may_work,
+            may_submit=rights.may_submit,
             slots=2,
             accepting=True,
             boot=self.entropy(8),

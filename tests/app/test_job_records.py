@@ -9,7 +9,7 @@ import pytest
 
 from meshpeer.app.agent import Agent
 from meshpeer.app.api_jobs import JobAnswers
-from meshpeer.core.errors import LocalFault, PeerFault
+from meshpeer.core.errors import LocalFault, PeerFault, Refused
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import JobId, MeshId
@@ -53,14 +53,32 @@ async def test_submitted_job_that_makes_no_sense_is_refused(what: str) -> None:
         await JobAnswers(agent()).submit(Submission(job=JOB, spec=cbor.encode(BAD[what])))
 
 
+async def test_person_at_a_node_that_may_not_submit_is_refused_with_exit_code_4() -> None:
+    with pytest.raises(Refused, match="may not submit jobs") as refused:
+        await JobAnswers(agent(may=frozenset())).submit(Submission(job=JOB, spec=cbor.encode(GOOD)))
+    assert refused.value.exit_code == 4
+
+
+def test_signed_job_of_a_member_who_may_not_submit_is_the_peers_fault() -> None:
+    with pytest.raises(PeerFault, match="may not submit jobs"):
+        Agent.check_job(agent(may=frozenset()), signed(GOOD))
+
+
+def test_signed_job_of_who_is_not_in_the_nodes_settings_is_refused() -> None:
+    with pytest.raises(PeerFault, match="take no jobs from that submitter"):
+        Agent.check_job(agent(from_=("bravo",)), signed(GOOD))
+
+
 def signed(spec: JobSpec) -> bytes:
     record = JobRecord(job=JOB, submitter=KEY.public, submitted_at_us=1, spec=spec)
     return envelope.sign(KEY, MESH, record, context=envelope.JOB_CONTEXT)
 
 
-def agent() -> Agent:
-    """What judging a job asks of its agent: a ledger with one member who may submit."""
-    allowed = frozenset({Capability.SUBMIT})
+def agent(
+    may: frozenset[Capability] = frozenset({Capability.SUBMIT}), from_: tuple[str, ...] = ("*",)
+) -> Agent:
+    """What judging a job asks of its agent: a ledger with one member who may submit, as a rule."""
+    allowed = may
     best = SimpleNamespace(identity=SimpleNamespace(capabilities=allowed))
     node = SimpleNamespace(
         me=KEY.public,
@@ -70,5 +88,13 @@ def agent() -> Agent:
         roster=SimpleNamespace(get=lambda _: None),
         scheduler=SimpleNamespace(owned={}),
     )
-    settings = SimpleNamespace(file=SimpleNamespace(jobs=SimpleNamespace(from_=("*",))))
-    return cast(Agent, SimpleNamespace(node=node, state=SimpleNamespace(mesh=MESH), settings=settings))
+    settings = SimpleNamespace(file=SimpleNamespace(jobs=SimpleNamespace(from_=from_)))
+    return cast(
+        Agent,
+        SimpleNamespace(
+            node=node,
+            state=SimpleNamespace(mesh=MESH),
+            settings=settings,
+            names_of=lambda _: {"alpha"},
+        ),
+    )

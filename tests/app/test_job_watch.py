@@ -13,11 +13,13 @@ from meshpeer.app.agent import Agent
 from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import TicketCounter
-from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
+from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.ids import Digest, JobId, MeshId, NodeId, Ticket
 from meshpeer.core.jobs.model import JobRecord, JobSpec, TaskSpec
 from meshpeer.core.node.roster import Roster
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
+from meshpeer.core.scheduler.seals import KeySeals
 
 ME = NodeId(bytes(32))
 JOB = JobId("j" + "a" * 19)
@@ -48,7 +50,14 @@ async def test_job_that_had_ended_before_is_told_once() -> None:
 
 def scheduler_with_a_job() -> Scheduler:
     scheduler = Scheduler(
-        me=ME, slots=1, accepting=True, boot=b"b", region="", tickets=TicketCounter(), dice=random.Random(0)
+        me=ME,
+        slots=1,
+        accepting=True,
+        boot=b"b",
+        region="",
+        tickets=TicketCounter(),
+        dice=random.Random(0),
+        seals=KeySeals(SigningKey(bytes(32)), MeshId(bytes(16))),
     )
     spec = JobSpec(name="one", tasks=(TaskSpec(name="t", argv=("true",)),))
     record = JobRecord(job=JOB, submitter=ME, submitted_at_us=1, spec=spec)

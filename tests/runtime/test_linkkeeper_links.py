@@ -99,7 +99,8 @@ async def test_bulk_frames_never_reach_the_node_and_rubbish_ends_the_link() -> N
         it.transport.links[0].inbox.send_nowait(b"\1piece")
         it.transport.links[0].inbox.send_nowait(b"\1rubbish")
         await settle()
-    assert it.posted == [opened(1, dialled=ADDRESS), LinkClosed(link=LinkId(1), reason="rubbish")]
+    ended = LinkClosed(link=LinkId(1), reason="rubbish", fault=True)
+    assert it.posted == [opened(1, dialled=ADDRESS), ended]
     assert it.bulk == ["attach 1", "piece", "detach 1"]
 
 

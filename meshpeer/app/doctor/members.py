@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshpeer.app.spans import seconds
 from meshpeer.app.words import few
@@ -40,6 +40,8 @@ class Standing:
     shut_out: tuple[str, ...] = ()
     contradicting: tuple[str, ...] = ()
     """Whose state folder may be in use twice."""
+    overreaching: Mapping[str, str] = field(default_factory=dict)
+    """Name -> what its record claims to be and its certificate does not allow."""
     revoked: str = ""
     """By whom, when and why this node was shut out; empty where it was not."""
 
@@ -89,6 +91,10 @@ def judge_standing(seen: Standing) -> list[Finding]:
     if seen.only_issuer:
         text = "this node is the only issuer: if it is lost, nobody can join any more"
         found.append(_finding("issuer", WARNING, text, "make another one: `meshpeer issuer add NODE`"))
+    for name, claims in sorted(seen.overreaching.items()):
+        text = f"{name} says that it is {claims}, which its certificate does not allow: nobody believes it"
+        todo = "was its invite meant to allow that? Else what runs there is not meshpeer alone"
+        found.append(_finding("capabilities", WARNING, text, todo))
     if seen.contradicting:
         text = f"{few(seen.contradicting)}: is a copy of the state folder in use on another machine?"
         found.append(_finding("copies", BAD, text, "stop one of the two, and let it join anew"))

@@ -188,7 +188,9 @@ def _may_be_dialled(
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return bool(host)
+        # RFC 6761, section 6.3: whatever ends so means the machine that looks it up.
+        name = host.lower().rstrip(".")
+        return bool(name) and name != "localhost" and not name.endswith(".localhost")
     if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
         return False
     return not any(address.version == one.version and address in one for one in forbidden)

@@ -93,6 +93,8 @@ class LinkOpened:
 class LinkClosed:
     link: LinkId
     reason: str
+    fault: bool = False
+    """The peer broke the protocol in what never comes to core: a frame that is none, a bulk frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ LINK_FACTS_BURST = float(MEMBERS_MAX)
 """Of records, and of chains: a first sync brings the whole table at once."""
 ORIGIN_CHANGES_PER_S = 1.0
 ORIGIN_CHANGES_BURST = 5.0
+LINK_ASKS_PER_S = 200.0
+LINK_ASKS_BURST = 2.0 * MEMBERS_MAX
+"""Members whose facts one peer may ask for, on whatever links: whole tables when it begins, then what it
+lacks. A question is a few bytes, its answer a thousand times as many."""
 OBSERVER_SUSPICIONS_PER_S = 2.0
 OBSERVER_SUSPICIONS_BURST = 64.0
 """Half a mesh may fall at once, and each observer has a handful of subjects on each ring."""
@@ -40,6 +44,7 @@ class Gate:
         self._ledger = ledger
         self._records: Buckets[NodeId] = Buckets(LINK_FACTS_PER_S, LINK_FACTS_BURST)
         self._chains: Buckets[NodeId] = Buckets(LINK_FACTS_PER_S, LINK_FACTS_BURST)
+        self._asks: Buckets[NodeId] = Buckets(LINK_ASKS_PER_S, LINK_ASKS_BURST)
         self._origins: Buckets[NodeId] = Buckets(ORIGIN_CHANGES_PER_S, ORIGIN_CHANGES_BURST)
         self._observers: Buckets[NodeId] = Buckets(OBSERVER_SUSPICIONS_PER_S, OBSERVER_SUSPICIONS_BURST)
 
@@ -47,6 +52,10 @@ class Gate:
         """A new link begins with a full burst: what it brings first is the whole table."""
         self._records.forget(peer)
         self._chains.forget(peer)
+
+    def may_ask(self, peer: NodeId, members: int, now: Instant) -> bool:
+        """Says whether a question about so many members is answered; a new link brings no new burst."""
+        return self._asks.take(peer, now, float(max(1, members)))
 
     def pass_chain(self, chain: Chain, source: NodeId, now: Instant) -> None:
         """Raises ``RateLimited`` where a chain that is not known comes too early, or is one too many on its

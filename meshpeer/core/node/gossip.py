@@ -62,6 +62,8 @@ class Outcome:
     """A member has sent all that this node lacked."""
     fault: str = ""
     """Why the source of the facts is not worth a link."""
+    offence: str = ""
+    """What its source said in its own name and nobody takes."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,9 @@ class Gossip:
 
     def on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> Outcome:
         """Takes what reconciliation and the tree say to each other; raises ``PeerFault`` for broken form."""
+        if isinstance(message, Compare | Want | Graft) and not self.gate.may_ask(peer, _asked(message), now):
+            self._counters.add(Counter.ASKS_RATE_LIMITED)
+            return Outcome()
         match message:
             case Compare():
                 answer, lacked = self._reconciler.on_compare(message), self._hear(peer, message.word, now)
@@ -324,6 +329,7 @@ class Gossip:
             self._note(news, self.ledger.judge.digest(chain[0]), node, ((chain,), ()))
 
     def _merge(self, data: bytes, outcome: Outcome, news: _News, now: Instant, source: NodeId | None) -> bool:
+        record: Record | None = None
         try:
             record = self.ledger.judge.open(data)
             before = self.ledger.get(_subject_of(record)) if record is not None else None
@@ -338,6 +344,8 @@ class Gossip:
         except PeerFault as fault:
             self._counters.add(Counter.RECORDS_REFUSED)
             outcome.notes.append(_refused("record", fault))
+            if record is not None and source == _author_of(record):
+                outcome.offence = fault.what
             return False
         if record is None:
             return False
@@ -415,12 +423,33 @@ def _sums_of(ledger: Ledger) -> Fingerprints:
     return sums
 
 
+def _asked(message: Compare | Want | Graft) -> int:
+    """Returns about how many members a question is."""
+    match message:
+        case Compare(ranges=ranges, want=want):
+            return len(ranges) + len(want)
+        case Want(nodes=nodes):
+            return len(nodes)
+        case Graft(ids=ids):
+            return len(ids)
+
+
 def _subject_of(record: Record) -> NodeId:
     match record:
         case CharterRecord():
             return CHARTER_ID
         case SuspectRecord(subject=subject):
             return subject
+        case _:
+            return record.node
+
+
+def _author_of(record: Record) -> NodeId:
+    match record:
+        case CharterRecord(author=author):
+            return author
+        case SuspectRecord(observer=observer):
+            return observer
         case _:
             return record.node
 

@@ -310,6 +310,9 @@ class Node:
             case LinkOpened():
                 return self._from_links(self.links.on_opened(event, now), now)
             case LinkClosed():
+                if event.fault:
+                    self.counters.add(Counter.FRAMES_REFUSED)
+                    note_offence(self.offences, self.links.peer_of(event.link), event.reason, now)
                 return self._from_links(self.links.on_closed(event, now), now)
             case DialFailed(target=target, refused=refused):
                 effects = self._from_links(self.links.on_dial_failed(event, now), now)
@@ -595,6 +598,8 @@ class Node:
             self.counters.add(Counter.PEERS_BANNED)
             note_offence(self.offences, source, outcome.fault, now)
             done += self._from_links(self.links.ban(source, BAN_S, outcome.fault, now), now)
+        if outcome.offence and not outcome.fault:
+            note_offence(self.offences, source, outcome.offence, now)
         for node in dict.fromkeys((*outcome.touched, *outcome.doubted)):
             done += self._weigh(node, now)
         return done + self._issue(outcome.touched, now)

@@ -8,6 +8,7 @@ import ipaddress
 from meshpeer.core.addressing.claims import choose_ipv4
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import LocalFault
+from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.own import OwnRecord, Profile
@@ -130,7 +131,7 @@ class Presence:
             wireguard_endpoints=self.wireguard if config.wireguard_port else (),
             ipv4=ipv4,
             certificate=Digest(envelope.digest_of(self.chain[0])),
-            hub=self.hub,
+            hub=self.hub if self._may(Capability.HUB) else "never",
             configured_endpoint=config.configured_endpoint,
             mode=self.mode,
             warm=self.warm,
@@ -141,6 +142,12 @@ class Presence:
             relay=self.relay,
             next_wireguard_key=self.next_wireguard_key,
         )
+
+    def _may(self, capability: Capability) -> bool:
+        """Says whether this node may claim to be something; what no certificate denies it yet, it may."""
+        member = self._ledger.get(self._config.key.public)
+        best = member.best if member else None
+        return best is None or capability in best.identity.capabilities
 
     def _claim(self, roster: Roster, now: Instant) -> str:
         """Keeps the address that this node holds; claims the lowest free one where it has none or lost it."""

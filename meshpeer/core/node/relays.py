@@ -31,10 +31,13 @@ from meshpeer.core.paths.relay_messages import (
     MoveEndpoint,
     RelayAble,
     RelayAnswer,
+    RelayAsked,
     RelayEffect,
     RelayMembersShown,
     RelayMessage,
     RelayNews,
+    RelayRefusal,
+    RelayRefused,
     RelayRequest,
     RelayRequested,
 )
@@ -116,6 +119,9 @@ class Relays:
             return []
         if not isinstance(message, RelayRequest):
             return []
+        if isinstance(message, RelayAsked) and not self.lends and peer in pair:
+            # The desk knows ports and quotas; settings, certificate and machine are known here.
+            return [Send(peer=peer, message=RelayRefused(pair=pair, reason=RelayRefusal.CLOSED.value))]
         return self.desk.handle(RelayRequested(peer=peer, message=message), now)
 
     def _on_meant(self, peer: NodeId, now: Instant) -> list[RelayEffect]:

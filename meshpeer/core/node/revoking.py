@@ -221,7 +221,7 @@ class Revoking:
             if peer is not None and not self._rates.take(peer, now):
                 self.counters.add(Counter.RECORDS_RATE_LIMITED)
                 continue
-            revocation = self._read(data, chain, outcome)
+            revocation = self._read(data, chain, outcome, peer)
             if outcome.fault:
                 break
             read += [revocation] if revocation else []
@@ -236,7 +236,9 @@ class Revoking:
             self._drop(outcome)
         return outcome
 
-    def _read(self, data: bytes, chain: Chain, outcome: Outcome) -> Revocation | None:
+    def _read(
+        self, data: bytes, chain: Chain, outcome: Outcome, peer: NodeId | None = None
+    ) -> Revocation | None:
         """Judges one; what breaks a rule is counted and told."""
         try:
             return self.ledger.revocations.read(data, chain)
@@ -245,6 +247,7 @@ class Revoking:
             outcome.fault = fault.what
         except PeerFault as fault:
             self.counters.add(Counter.REVOCATIONS_REFUSED)
+            outcome.offence = fault.what if peer is not None else ""
             reason = (("reason", fault.what),)
             outcome.notes.append(Note(level="warning", fact="a revocation was refused", fields=reason))
         return None

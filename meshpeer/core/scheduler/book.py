@@ -129,9 +129,9 @@ class TaskBook:
 
     def may_run(self, task: TaskIndex) -> bool:
         """Tells whether a task that was ready still is: a need may have been opened again."""
-        return not self._reopened or self._needs_met(task)
+        return not self._reopened or self.needs_met(task)
 
-    def _needs_met(self, task: TaskIndex) -> bool:
+    def needs_met(self, task: TaskIndex) -> bool:
         return all(self.states[needed] is TaskState.SUCCEEDED for needed, _ in self.graph.needs_of(task))
 
     def open_tasks(self) -> Iterator[TaskIndex]:
@@ -285,7 +285,7 @@ class TaskBook:
                 )
             if state in COMMITTED and task in self._histories and state is not TaskState.CANCELLED:
                 raise InvariantBroken(f"{self.story(task)}: committed, with an open history")
-            if state is TaskState.READY and not self._needs_met(task):
+            if state is TaskState.READY and not self.needs_met(task):
                 raise InvariantBroken(f"{self.story(task)}: ready before its needs")
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Send
 from meshpeer.core.ids import Digest, NodeId, TaskIndex, Ticket
@@ -30,6 +32,7 @@ from meshpeer.core.scheduler.messages import (
     StoreBlob,
     batches,
 )
+from meshpeer.core.scheduler.seals import Seals, sealed_body
 from meshpeer.core.scheduler.seats import Seat, Seats
 from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.wire import cbor
@@ -49,13 +52,16 @@ UNABLE_S, DECLINED_S = 10.0, 60.0
 class Granting:
     """Who is given which ready task of one job."""
 
-    def __init__(self, record: JobRecord, blob: Blob, book: TaskBook, leases: Leases, seats: Seats) -> None:
+    def __init__(
+        self, record: JobRecord, blob: Blob, book: TaskBook, leases: Leases, seats: Seats, seals: Seals
+    ) -> None:
         self.backlog = Backlog(lambda task: book.states[task] is TaskState.READY)
         self._record = record
         self._blob = blob
         self._book = book
         self._leases = leases
         self._seats = seats
+        self._seals = seals
         self._pace_s: float | None = None
         self._resting: dict[NodeId, float] = {}
         """Workers that are granted nothing of this job, and until when."""
@@ -120,7 +126,7 @@ class Granting:
                 self.backlog.set_aside()
                 continue
             self.backlog.pop()
-            granted, stored = self._lease(task, seat, cpu, now)
+            granted, stored = self._lease(task, seat, cpu, epoch, now)
             effects += stored
             shares.setdefault(seat.node, []).append(granted)
             after = _later(after, ticket)
@@ -130,18 +136,33 @@ class Granting:
         return effects, list(shares)
 
     def _lease(
-        self, task: TaskIndex, seat: Seat, cpu: int, now: Instant
+        self, task: TaskIndex, seat: Seat, cpu: int, epoch: Epoch, now: Instant
     ) -> tuple[Granted, tuple[SchedulerEffect, ...]]:
         history = self._book.history(task)
         history.number += 1
         attempt = Attempt(task, history.round, history.number)
         self._book.move(task, TaskState.LEASED)
-        self._leases.add(Lease(attempt, seat.node, cpu, now.mono_s))
+        granted, effects = self._unsealed(task, attempt)
+        seal = self._seals.make(epoch.counter, self._body(granted))
+        self._leases.add(Lease(attempt, seat.node, cpu, now.mono_s, token=seal))
+        return msgspec.structs.replace(granted, seal=seal), effects
+
+    def _unsealed(self, task: TaskIndex, attempt: Attempt) -> tuple[Granted, tuple[SchedulerEffect, ...]]:
         inputs = tuple(self._book.inputs_of(task))
         if len(inputs) <= INPUTS_INLINE_MAX:
             return Granted(attempt, inputs), ()
         blob, stored = _blob_of(inputs)
         return Granted(attempt, (), blob), (stored,)
+
+    def _body(self, granted: Granted) -> bytes:
+        return sealed_body(self._record.job, self._record.generation, self._blob, granted)
+
+    def gave(self, task: TaskIndex, attempt: Attempt, me: NodeId, seal: bytes) -> bool:
+        """Says whether this owner once sealed an attempt of a task that can run: for what was granted before
+        a restart, and stolen during it. Costs a signature."""
+        if not seal or not self._book.needs_met(task):
+            return False
+        return self._seals.counter_of(me, self._body(self._unsealed(task, attempt)[0]), seal) is not None
 
     def _depth(self) -> int:
         """Returns how many tasks per slot a worker may hold."""

@@ -28,7 +28,7 @@ from meshpeer.core.scheduler.offers import Key, Offering
 from meshpeer.core.scheduler.rows import WebhookRow
 from meshpeer.core.scheduler.tables import AttemptState, WebhookState, check_attempt_move
 
-_JOB_BYTES, _ATTEMPT_BYTES, _STOLEN_BYTES = 96, 22, 68
+_JOB_BYTES, _ATTEMPT_BYTES, _STOLEN_BYTES = 96, 22, 144
 """What a renewal takes per job, per attempt (named once more where it runs), per attempt that was stolen."""
 
 
@@ -74,10 +74,12 @@ class Known:
         return (self.generation, self.epoch)
 
     def believes(self, generation: int, epoch: Epoch) -> bool:
-        """Tells whether a word with this fence counts: not outdated, and from who may own the job."""
+        """Tells whether a word with this fence counts: not outdated, and from who may own the job, whatever
+        generation it speaks of."""
         if (generation, epoch) < self.fence:
             return False
-        return generation > self.generation or self.record is None or epoch.node in _owners(self.record)
+        # Where the record is not known yet, nobody but who spoke first can be told from a usurper.
+        return epoch.node in (_owners(self.record) if self.record else (self.epoch.node,))
 
     def learn(self, job: JobId, record: JobRecord) -> bool:
         """Takes the record up; refuses one of another job or generation, or that does not name the owner."""
@@ -160,7 +162,9 @@ def held_of(job: JobId, known: Known, part: Sequence[Holding | Offering]) -> Hel
         open=tuple(one.granted.attempt for one in mine),
         running=tuple(one.granted.attempt for one in mine if one.state is AttemptState.RUNNING),
         offered=tuple(one.row.offer.attempt for one in part if isinstance(one, Offering)),
-        stolen=tuple(Stolen(one.granted.attempt, one.stolen_from) for one in mine if one.stolen_from),
+        stolen=tuple(
+            Stolen(one.granted.attempt, one.stolen_from, one.granted.seal) for one in mine if one.stolen_from
+        ),
     )
 
 

@@ -31,6 +31,8 @@ class Lease:
     running: bool = False
     stolen_from: NodeId | None = None
     started_us: int = 0
+    token: bytes | None = None
+    """The seal of the grant (``seals``); None where it is not known: taken up after a restart."""
 
     @property
     def task(self) -> TaskIndex:

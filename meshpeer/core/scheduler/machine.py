@@ -6,16 +6,17 @@ victim. It keeps no state of its own but who there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import assert_never
 
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Persisted, Send, Tick, TicketCounter
-from meshpeer.core.errors import InvariantBroken
+from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.claims import bounded_offer, slots_of
 from meshpeer.core.scheduler.messages import (
     Ack,
     AttemptFinished,
@@ -50,6 +51,7 @@ from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
 from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants, read_outbox, read_webhooks
+from meshpeer.core.scheduler.seals import Seals, counter_of_grant
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
 from meshpeer.core.scheduler.webhook_messages import (
@@ -80,19 +82,28 @@ class Scheduler:
         region: str,
         tickets: TicketCounter,
         dice: Dice,
+        seals: Seals,
+        may_work: Callable[[NodeId], bool] = lambda node: True,
+        may_submit: Callable[[NodeId], bool] = lambda node: True,
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
+        """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment."""
         self.me = me
         self.owned: dict[JobId, JobOwner] = {}
         """Every job that this node owns, finished ones included."""
         self.worker = JobWorker(
-            me=me, slots=slots, accepting=accepting, boot=boot, tickets=tickets, dice=dice
+            me=me, slots=slots, accepting=accepting and may_work(me), boot=boot, tickets=tickets, dice=dice
         )
         self.stealing = Stealing(worker=self.worker, region=region, tickets=tickets, dice=dice)
         self.outbox = Outbox(tickets=tickets, dice=dice)
         self.webhooks = Webhooks(worker=self.worker, tickets=tickets, dice=dice)
         self.seats = Seats(me, slots if self.worker.accepting else 0)
         self._boot = boot
+        self._seals = seals
+        self._may_work = may_work
+        self._may_submit = may_submit
+        self._accepting = accepting and slots > 0
+        """What this node's own settings say."""
         self._tickets = tickets
         self._crash_limit = crash_limit
         self._open: dict[JobId, JobOwner] = {}
@@ -254,15 +265,36 @@ class Scheduler:
     def _on_peers_changed(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
         """Gives away what the newly dead had; waiting for their leases would be right too, and slower."""
         self._peers = peers
+        effects = self._follow_rights(now)
         self._choose_victims()
         dead = {peer.node for peer in peers if peer.dead and not peer.linked}
-        effects: list[SchedulerEffect] = []
         for node in sorted(dead - self._dead):
             for owner in list(self._open.values()):
                 effects += owner.on_dead(node, now)
                 self._close_if_finished(owner)
         self._dead = dead
         return effects
+
+    def _follow_rights(self, now: Instant) -> list[SchedulerEffect]:
+        """Takes back what was granted to who may not run tasks any more, this very node included."""
+        effects: list[SchedulerEffect] = []
+        for seat in [one for one in self.seats if one.slots and not self._may_work(one.node)]:
+            seat.slots = 0
+            for owner in list(self._open.values()):
+                effects += owner.on_revoked(seat.node, now)
+                self._close_if_finished(owner)
+        accepting = self._accepting and self._may_work(self.me)
+        if accepting == self.worker.accepting:
+            return effects
+        self.worker.accepting = accepting
+        self.seats.offer(self.me, self.worker.slots if accepting else 0)
+        effects += [] if accepting else self.worker.decline_queued("this node may not run tasks any more")
+        effects += [self._capacity(peer.node) for peer in self._peers if peer.linked]
+        return [*effects, *(self._dispatch_all(now) if accepting else ())]
+
+    def _capacity(self, peer: NodeId) -> Send:
+        slots, accepting = self.worker.slots, self.worker.accepting
+        return Send(peer=peer, message=Capacity(slots=slots, accepting=accepting, boot=self._boot))
 
     def _on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Leases of a node that was shut out are void both ways: what it runs, and what runs for it."""
@@ -277,8 +309,7 @@ class Scheduler:
     def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Says what this node holds for the peer, then what it can take: grants come only after that."""
         held = self.worker.on_peer_up(peer, now)
-        capacity = Capacity(slots=self.worker.slots, accepting=self.worker.accepting, boot=self._boot)
-        return [*held, Send(peer=peer, message=capacity)]
+        return [*held, self._capacity(peer)]
 
     def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
         effects = [
@@ -313,19 +344,34 @@ class Scheduler:
             case Capacity():
                 return self._on_capacity(peer, message, now)
             case StealRequest():
+                if not self._may_work(peer):
+                    return [Send(peer=peer, message=StealNone())]
                 return self.stealing.on_request(peer, message, now)
             case StealNone():
                 return self.stealing.on_none(peer, now)
             case Taken():
-                return self.stealing.on_taken(message)
+                return self.stealing.on_taken(peer, message)
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
     def _on_grant(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
         """Takes attempts from the owner that the epoch names, or from a victim that says it is one."""
         if grant.stolen_from is None:
-            return self.worker.on_grant(grant, now) if peer == grant.owner else []
-        if grant.stolen_from != peer:
+            if peer != grant.owner:
+                return []
+            if self.worker.knows_unallowed(grant.job, self._may_submit):
+                return self.worker.decline(grant, "the job's submitter may not submit jobs")
+            return self.worker.on_grant(grant, now)
+        if grant.stolen_from != peer or self.worker.knows_unallowed(grant.job, self._may_submit):
             return []
+        counter = counter_of_grant(self._seals, grant)
+        if counter is None:
+            if all(not one.seal for one in grant.tasks):
+                # Of an earlier version, which had none: it takes them back.
+                return []
+            raise PeerFault("it hands on attempts that their owner never granted")
+        # A fence is raised by its owner's word alone.
+        epoch = self.worker.epoch_of(grant.job, Epoch(counter, grant.owner))
+        grant = msgspec.structs.replace(grant, epoch=epoch)
         queued = self.worker.on_grant(grant, now)
         return [*queued, *self.stealing.on_booty(peer, grant, now), *self.worker.claim(grant)]
 
@@ -333,10 +379,10 @@ class Scheduler:
         owner = self._owner_for(job, offer.generation, offer.epoch)
         if owner is None:
             return self._refuse(peer, job, offer.generation)
-        if offer.node != peer:
+        if offer.node != peer or not self._may_work(peer):
             return []
         self.seats.heard(peer, now.mono_s)
-        effects = owner.on_offer(peer, offer, now)
+        effects = owner.on_offer(peer, bounded_offer(offer, now), now)
         self._close_if_finished(owner)
         for other in self._open.values() if len(self._open) > 1 else ():
             if other is not owner:
@@ -348,7 +394,7 @@ class Scheduler:
         rebooted = bool(seat.boot) and seat.boot != renew.boot
         effects = self._dispatch_all(now) if self.seats.heard(peer, now.mono_s) else []
         named: dict[JobId, Held] = {}
-        for held in renew.jobs:
+        for held in renew.jobs if self._may_work(peer) else ():
             owner = self._owner_for(held.job, held.generation, held.epoch)
             if owner is not None:
                 named[held.job] = held
@@ -376,7 +422,7 @@ class Scheduler:
         seat = self.seats.of(peer)
         if not seat.boot:
             seat.boot = message.boot
-        self.seats.offer(peer, max(0, message.slots) if message.accepting else 0)
+        self.seats.offer(peer, slots_of(message) if self._may_work(peer) else 0)
         self._choose_victims()
         for owner in self._open.values():
             owner.granting.welcome(peer)
@@ -424,6 +470,7 @@ class Scheduler:
             epoch=epoch,
             tickets=self._tickets,
             seats=self.seats,
+            seals=self._seals,
             accepted_at_us=accepted_at_us,
             crash_limit=self._crash_limit,
         )

@@ -36,6 +36,8 @@ RENEW_BYTES_MAX = 40 * 1024
 ATTEMPTS_MAX = 4_000
 """Attempts that one ``Lost`` names, at 11 bytes each at most."""
 REASON_LENGTH_MAX = 300
+SLOTS_MAX = 4_096
+"""Slots that a worker is taken to have at most, whatever it says."""
 
 
 class Epoch(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -76,6 +78,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True):
     inputs: tuple[Input, ...] = ()
     inputs_blob: Blob | None = None
     """Where there are too many to list: a blob of ``tuple[Input, ...]``, held by the owner."""
+    seal: bytes = b""
+    """The owner's signature on all of this (``seals``): a thief takes nothing without it."""
 
 
 class Stolen(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +87,8 @@ class Stolen(msgspec.Struct, frozen=True, array_like=True):
 
     attempt: Attempt
     victim: NodeId
+    seal: bytes = b""
+    """Of the grant: who shows it was given the attempt by somebody who had it."""
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -182,6 +188,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.o
     """The owner's epoch as the worker knew it."""
     node: NodeId | None = None
     """Who ran it and holds the blobs."""
+    seal: bytes = b""
+    """Of the grant, where the attempt was stolen: its owner may not have heard of that yet."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.ack"):
@@ -408,7 +416,7 @@ def batches(tasks: Iterable[Granted]) -> Iterator[tuple[Granted, ...]]:
     batch: list[Granted] = []
     size = 0
     for granted in tasks:
-        cost = 80 + sum(100 + 4 * len(one.into) for one in granted.inputs)
+        cost = 160 + sum(100 + 4 * len(one.into) for one in granted.inputs)
         if batch and size + cost > GRANT_BYTES_MAX:
             yield tuple(batch)
             batch, size = [], 0

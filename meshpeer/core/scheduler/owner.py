@@ -38,9 +38,11 @@ from meshpeer.core.scheduler.messages import (
     Lost,
     Offer,
     SchedulerEffect,
+    Stolen,
     Stop,
 )
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
+from meshpeer.core.scheduler.seals import NUMBER_MAX, FormerHolders, Seals, proves
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
@@ -66,6 +68,7 @@ class JobOwner:
         epoch: Epoch,
         tickets: TicketCounter,
         seats: Seats,
+        seals: Seals,
         accepted_at_us: int,
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
@@ -81,7 +84,7 @@ class JobOwner:
         self.graph = Graph.of(record.spec)
         self.book = TaskBook(record.job, self.graph)
         self._leases = Leases(record.job, seats)
-        self.granting = Granting(record, Blob(digest, len(signed)), self.book, self._leases, seats)
+        self.granting = Granting(record, Blob(digest, len(signed)), self.book, self._leases, seats, seals)
         self.backlog = self.granting.backlog
         self._me = me
         self._tickets = tickets
@@ -92,6 +95,7 @@ class JobOwner:
         """The write of the present epoch; no grant overtakes it."""
         self._workers: set[NodeId] = set()
         """Workers that the journal knows to have been given attempts."""
+        self._former = FormerHolders()
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -163,6 +167,7 @@ class JobOwner:
             return []
         self.epoch = Epoch(row.epoch.counter + 1, self._me)
         self._workers.update(workers)
+        self._former = FormerHolders(restored=frozenset(self._workers))
         effects: list[SchedulerEffect] = [self._persist_job()]
         self.backlog.withhold(ready, self._workers - {self._me}, now.mono_s + LEASE_S)
         return [*effects, *self._finish_if_done(now)]
@@ -222,7 +227,7 @@ class JobOwner:
 
     def on_held(self, node: NodeId, held: Held, now: Instant) -> list[SchedulerEffect]:
         """Renews what the worker names; what has no lease is adopted where its task is free, else stopped."""
-        stolen = {one.attempt: one.victim for one in held.stolen}
+        stolen = {one.attempt: one for one in held.stolen}
         running = set(held.running)
         useless: list[Attempt] = []
         changed = False
@@ -314,8 +319,11 @@ class JobOwner:
         history = self.book.history(task)
         if history.has_ended(offer.attempt, node):
             return [self._ack(node, offer)]
-        history.number = max(history.number, offer.attempt.number)
         lease = self.leases.get(task)
+        if not self._was_given(task, node, offer, lease):
+            refused = self._note_task("a result was refused: its node had no such attempt", task, node)
+            return [refused, self._ack(node, offer, superseded=True)]
+        history.number = max(history.number, offer.attempt.number)
         own = lease is not None and lease.attempt == offer.attempt
         history.tries.append(_try_of_offer(node, offer, lease.stolen_from if own and lease else None))
         self.granting.learn_pace(offer)
@@ -344,24 +352,50 @@ class JobOwner:
 
     # --- rules --------------------------------------------------------------------------------------------
 
-    def _lease_of(self, attempt: Attempt, node: NodeId, victim: NodeId | None, now: Instant) -> Lease | None:
+    def _was_given(self, task: TaskIndex, node: NodeId, offer: Offer, lease: Lease | None) -> bool:
+        """Says whether a worker had the attempt whose result it offers, now or before, from this owner or a
+        victim."""
+        shown = lease is not None and lease.attempt == offer.attempt
+        if lease is not None and shown and (lease.node == node or proves(lease.token, offer.seal)):
+            return True
+        return self._had(task, offer.attempt, node, offer.seal)
+
+    def _had(self, task: TaskIndex, attempt: Attempt, node: NodeId, shown: bytes) -> bool:
+        """Says whether a node had an attempt that has no lease any more, or none yet since a restart."""
+        if attempt.number > NUMBER_MAX:
+            return False
+        return self._former.had(task, attempt, node, shown) or self.granting.gave(
+            task, attempt, self._me, shown
+        )
+
+    def _lease_of(self, attempt: Attempt, node: NodeId, claim: Stolen | None, now: Instant) -> Lease | None:
         """Returns the lease that this worker has on this attempt, after adopting or handing over; None where
         it has none.
         """
         task = TaskIndex(attempt.task)
         if not self.book.has(task):
             return None
+        victim, shown = (claim.victim, claim.seal) if claim is not None else (None, b"")
         lease = self.leases.get(task)
         if lease is None:
             if self.states[task] is not TaskState.READY or attempt.round != self.book.round_of(task):
+                return None
+            if not self._had(task, attempt, node, shown):
                 return None
             # Granted before this owner restarted, or its lease had run out.
             history = self.book.history(task)
             history.number = max(history.number, attempt.number)
             lease = Lease(attempt, node, self.graph.spec_of(task).cpu, now.mono_s, stolen_from=victim)
+            lease.token = self._former.token_of(task, attempt)
             self.book.move(task, TaskState.LEASED)
             self._leases.add(lease)
-        elif lease.attempt == attempt and lease.node != node and victim is not None:
+        elif (
+            lease.attempt == attempt
+            and lease.node != node
+            and claim is not None
+            and (proves(lease.token, shown) or self._had(task, attempt, node, shown))
+        ):
+            self._former.add(task, attempt, lease.node, lease.token)
             self._leases.hand_over(lease, node)
         return lease if lease.attempt == attempt and lease.node == node else None
 
@@ -404,6 +438,7 @@ class JobOwner:
     def _write_result(self, task: TaskIndex, row: TaskRow, now: Instant) -> list[SchedulerEffect]:
         """Commits: book, journal, then what follows from it."""
         effects: list[SchedulerEffect] = []
+        self._former.forget(task)
         for skipped in self.book.commit(task, row):
             lease = self.leases.get(skipped)
             if lease is not None:
@@ -434,6 +469,7 @@ class JobOwner:
         for lease in leases:
             task = lease.task
             history = self.book.history(task)
+            self._former.add(task, lease.attempt, lease.node, lease.token)
             self._leases.release(lease)
             if not crashed or not (lease.running or id(lease) in suspects):
                 returned.append(task)
@@ -552,12 +588,10 @@ class JobOwner:
         )
 
     def _note(self, fact: str, lease: Lease, reason: str) -> Note:
-        fields = (
-            ("job", self.job),
-            ("task", self.graph.id_of(lease.task)),
-            ("node", key_text(lease.node)[:10]),
-            ("reason", reason),
-        )
+        return self._note_task(fact, lease.task, lease.node, ("reason", reason))
+
+    def _note_task(self, fact: str, task: TaskIndex, node: NodeId, *more: tuple[str, str]) -> Note:
+        fields = (("job", self.job), ("task", self.graph.id_of(task)), ("node", key_text(node)[:10]), *more)
         return Note(level="warning", fact=fact, fields=fields)
 
     def check(self) -> None:

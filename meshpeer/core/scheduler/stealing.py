@@ -65,8 +65,8 @@ class Stealing:
         self._idle_s = IDLE_FIRST_S
         self._next_at_s = 0.0
         self._hungry: dict[NodeId, _Hungry] = {}
-        self._given: dict[Key, float] = {}
-        """What was handed over unconfirmed, and until when; in order of time."""
+        self._given: dict[Key, tuple[float, NodeId]] = {}
+        """What was handed over unconfirmed, until when and to whom; in order of time."""
 
     def may_rob(self, victims: Iterable[PeerView]) -> None:
         """Sets who can be asked: peers with a link and slots of their own."""
@@ -145,11 +145,13 @@ class Stealing:
             del self._hungry[thief]
         return effects
 
-    def on_taken(self, message: Taken) -> list[SchedulerEffect]:
+    def on_taken(self, thief: NodeId, message: Taken) -> list[SchedulerEffect]:
         changes: list[Change] = []
         for attempt in message.attempts:
             key = (message.job, attempt)
-            if self._given.pop(key, None) is not None:
+            given = self._given.get(key)
+            if given is not None and given[1] == thief:
+                del self._given[key]
                 self._worker.given_up(key)
                 changes.append(delete_given(*key))
         return [Persist(ticket=self._tickets.take(), changes=tuple(changes))] if changes else []
@@ -166,7 +168,7 @@ class Stealing:
                 stolen_from=self._worker.me,
             )
             self._worker.restore_given(grant, now)
-            self._given[row.job, row.granted.attempt] = now.mono_s + UNTAKEN_S
+            self._given[row.job, row.granted.attempt] = (now.mono_s + UNTAKEN_S, row.thief)
 
     def _hand_over(self, thief: NodeId, width: int, now: Instant) -> list[SchedulerEffect]:
         """Hands half of what waits here over, rounded up: all slots are busy, or it would not wait."""
@@ -176,7 +178,7 @@ class Stealing:
         changes: list[Change] = []
         grants: dict[str, list[Grant]] = {}
         for holding, known in given:
-            self._given[holding.key] = now.mono_s + UNTAKEN_S
+            self._given[holding.key] = (now.mono_s + UNTAKEN_S, thief)
             if known.blob is None:
                 continue
             grant = Grant(
@@ -221,7 +223,7 @@ class Stealing:
         """Takes back what no thief confirmed."""
         effects: list[SchedulerEffect] = []
         changes: list[Change] = []
-        for key in [key for key, until_s in self._given.items() if until_s <= now.mono_s]:
+        for key in [key for key, (until_s, _) in self._given.items() if until_s <= now.mono_s]:
             del self._given[key]
             changes.append(delete_given(*key))
             effects += self._worker.take_back(key)
@@ -232,7 +234,7 @@ class Stealing:
     def next_deadline(self) -> Deadline | None:
         waits: list[Deadline] = []
         if self._given:
-            waits.append(Deadline(next(iter(self._given.values())), "a steal was not taken up"))
+            waits.append(Deadline(next(iter(self._given.values()))[0], "a steal was not taken up"))
         if self._worker.idle_slots and self._worker.accepting and self._victims:
             if self._asked is not None:
                 waits.append(Deadline(self._answer_by_s, "a victim does not answer"))

@@ -15,14 +15,14 @@ was heard.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
 from meshpeer.core.errors import InvariantBroken
-from meshpeer.core.ids import JobId, NodeId
+from meshpeer.core.ids import JobId, NodeId, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.holdings import Holding, Known, held_of, renewals, webhook_row
 from meshpeer.core.scheduler.messages import (
@@ -108,7 +108,7 @@ class JobWorker:
         """Queues what is new; what is held or finished already stands as it is."""
         effects = self._hear(grant.job, grant.generation, grant.epoch)
         if effects is None:
-            return []
+            return self._contest(grant)
         known = self._jobs[grant.job]
         if known.blob is None:
             known.blob = grant.record
@@ -118,8 +118,7 @@ class JobWorker:
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
         if refusal:
-            attempts = tuple(granted.attempt for granted in grant.tasks)
-            return [*effects, *self._lost(grant.job, attempts, refusal, declined=True)]
+            return [*effects, *self.decline(grant, refusal)]
         for granted in grant.tasks:
             key = (grant.job, granted.attempt)
             if key not in self._held and key not in self.offers:
@@ -142,7 +141,9 @@ class JobWorker:
             return []
         if not known.learn(job, record):
             self._unlearned[job] = waiting
-            return self.on_job_refused(job, "the record is not of this job, owner and generation")
+            fields = (("job", job), ("node", key_text(known.epoch.node)[:10]))
+            usurped = Note(level="warning", fact="a node gives away a job that is not its own", fields=fields)
+            return [usurped, *self.on_job_refused(job, "the record is not of this job, owner and generation")]
         too_wide: list[Attempt] = []
         for holding in waiting:
             if self._held.get(holding.key) is not holding:
@@ -170,9 +171,58 @@ class JobWorker:
         for holding in waiting:
             self._unqueue(holding)
             self._forget(holding, AttemptState.LOST)
-        if not waiting:
+        declined = tuple(one.granted.attempt for one in waiting)
+        effects = self._lost(job, declined, reason, declined=True) if declined else []
+        if not known.held and not self.offers.has_any_of(job):
+            # Nor does its fence stand: whoever made it up must not keep the job's owner out.
+            del self._jobs[job]
+        return effects
+
+    def decline(self, grant: Grant, reason: str) -> list[SchedulerEffect]:
+        """Gives a whole grant back, and takes no more of its job for a while."""
+        attempts = tuple(granted.attempt for granted in grant.tasks)
+        return self._lost(grant.job, attempts, reason, declined=True)
+
+    def decline_queued(self, reason: str) -> list[SchedulerEffect]:
+        """Gives back all that waits here for a slot; what runs goes on."""
+        queued: dict[JobId, list[Attempt]] = {}
+        for holding in [one for one in self._held.values() if self._is_queued(one)]:
+            self._unqueue(holding)
+            self._forget(holding, AttemptState.LOST)
+            queued.setdefault(holding.job, []).append(holding.granted.attempt)
+        self._unlearned.clear()
+        return [
+            effect
+            for job, attempts in queued.items()
+            for effect in self._lost(job, tuple(attempts), reason, declined=True)
+        ]
+
+    def knows_unallowed(self, job: JobId, may_submit: Callable[[NodeId], bool]) -> bool:
+        """Says whether a job is known here whose submitter may not submit any more."""
+        known = self._jobs.get(job)
+        return known is not None and known.record is not None and not may_submit(known.record.submitter)
+
+    def epoch_of(self, job: JobId, told: Epoch) -> Epoch:
+        """Returns the epoch that a word about a job counts in, where not its owner but another brings it:
+        never a higher one than its owner said itself."""
+        known = self._jobs.get(job)
+        return known.epoch if known is not None and known.epoch.node == told.node else told
+
+    def _contest(self, grant: Grant) -> list[SchedulerEffect]:
+        """Answers a grant whose job somebody else calls his, as long as the record does not tell whose it
+        is: this worker is asked again when it is known."""
+        known = self._jobs.get(grant.job)
+        if known is None or known.record is not None or known.epoch.node == grant.owner:
             return []
-        return self._lost(job, tuple(one.granted.attempt for one in waiting), reason, declined=True)
+        attempts = tuple(granted.attempt for granted in grant.tasks)
+        lost = Lost(
+            job=grant.job,
+            generation=grant.generation,
+            epoch=grant.epoch,
+            attempts=attempts,
+            reason="another node says that it owns this job",
+        )
+        return [Send(peer=grant.owner, message=lost)]
 
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
@@ -257,6 +307,7 @@ class JobWorker:
             generation=known.generation,
             epoch=known.epoch,
             node=self.me,
+            seal=holding.granted.seal if holding.stolen_from else b"",
         )
         row = ResultRow(owner=holding.owner, offer=offer)
         self.offers.add(row, now.mono_s)

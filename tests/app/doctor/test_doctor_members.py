@@ -63,6 +63,7 @@ def test_one_other_clock_that_is_off_is_that_members() -> None:
         (replace(WELL, only_issuer=True), ["issuer warning"]),
         (replace(WELL, contradicting=("bravo",)), ["copies bad"]),
         (replace(WELL, shut_out=("bravo",)), ["shut_out warning"]),
+        (replace(WELL, overreaching={"bravo": "a hub"}), ["capabilities warning"]),
     ],
 )
 def test_a_place_in_the_mesh(seen: Standing, expected: list[str]) -> None:

@@ -121,6 +121,12 @@ def test_an_answer_beyond_all_bounds_is_refused_whole(tries: tuple[Try, ...]) ->
     assert mine.heard == {}
 
 
+@pytest.mark.parametrize("name", ["localhost", "LocalHost.", "x.localhost"])
+def test_loopback_is_not_dialled_under_a_name_either(name: str) -> None:
+    mine = DialBacks(Counters())
+    assert asked(mine, 1, endpoints=(f"{name}:22",)) == [(node(1), DialBackAnswered(number=1, tries=()))]
+
+
 # --- helpers ------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from meshpeer.core.antientropy.messages import Facts
+from meshpeer.core.antientropy.messages import Facts, Want
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Delete
@@ -47,6 +47,22 @@ def test_a_link_brings_no_more_records_than_its_burst_and_200_a_second(
     assert mesh.bring(A, records=records[12:], at_s=1) == 10, "the bucket holds no more than its burst"
     mesh.gossip.on_up(A, at(1), opens=False)
     assert mesh.bring(A, records=records[22:32], at_s=1) == 10, "a new link begins with a full burst"
+
+
+def test_a_peer_is_told_of_no_more_members_than_its_burst_and_200_a_second_on_whatever_links(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "LINK_ASKS_BURST", 10.0)
+    mesh = Mesh()
+    asked = Want(nodes=tuple(mesh.admit(number).public for number in range(5)))
+    assert mesh.gossip.on_message(A, asked, at(0)).sends
+    assert mesh.gossip.on_message(A, asked, at(0)).sends
+    mesh.gossip.on_up(A, at(0), opens=False)
+    assert mesh.gossip.on_message(A, asked, at(0)).sends == [], "a new link brings no new burst"
+    assert mesh.gossip.on_message(A, mesh.gossip._reconciler.open(), at(0)).sends == []
+    assert mesh.counters.get(Counter.ASKS_RATE_LIMITED) == 2
+    assert mesh.gossip.on_message(B, asked, at(0)).sends, "another peer waits for nobody"
+    assert mesh.gossip.on_message(A, asked, at(1)).sends
 
 
 def test_a_link_brings_no_more_certificates_than_its_burst_and_200_a_second(

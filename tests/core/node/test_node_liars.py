@@ -83,6 +83,14 @@ def test_rubbish_ends_the_link_with_a_reason(frame: bytes) -> None:
     assert [one for one in effects if isinstance(one, CloseLink)]
 
 
+def test_rubbish_that_never_comes_to_core_is_an_offence_too() -> None:
+    liar = Liar(World(23))
+    link = liar.open()
+    ended = LinkClosed(link=link, reason="more than 8 blob requests at once", fault=True)
+    liar.node.handle(ended, liar.world.instant(liar.alpha))
+    assert liar.node.offences[liar.id].what == "more than 8 blob requests at once"
+
+
 def test_frame_of_a_later_version_is_passed_over() -> None:
     frame = b"\0" + cbor.encode({"t": "teleport", "where": "home"})
     assert not [one for one in Liar(World(23)).say(frame) if isinstance(one, CloseLink)]

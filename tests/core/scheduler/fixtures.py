@@ -29,6 +29,16 @@ JOB = JobId("jaaaaaaaaaaaaaaaaaaa")
 NOW = Instant(mono_s=1_000.0, unix_s=1_800_000_000.0)
 
 
+class NoSeals:
+    """Seals that everybody has: for tests that are about something else."""
+
+    def make(self, counter: int, body: bytes) -> bytes:
+        return b""
+
+    def counter_of(self, owner: NodeId, body: bytes, seal: bytes) -> int | None:
+        return 1
+
+
 class FairDice:
     """Chance that always shows its middle."""
 
@@ -68,6 +78,7 @@ def scheduler(slots: int = 2, *, me: NodeId = ME, accepting: bool = True) -> Sch
         region="",
         tickets=TicketCounter(),
         dice=FairDice(),
+        seals=NoSeals(),
     )
 
 

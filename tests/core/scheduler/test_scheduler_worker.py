@@ -236,11 +236,20 @@ def test_replica_with_a_later_epoch_is_the_owner_from_then_on() -> None:
 
 def test_higher_generation_ends_everything_of_the_lower() -> None:
     machine = finished(1)
-    stop = Stop(job=JOB, generation=2, epoch=Epoch(1, BOB), attempts=(), reason="adopted")
-    effects = hear(machine, BOB, stop)
+    stop = Stop(job=JOB, generation=2, epoch=Epoch(1, ALICE), attempts=(), reason="adopted")
+    effects = hear(machine, ALICE, stop)
     assert [type(one) for one in effects] == [StopAttempt, Persist]
     assert machine.worker.unacknowledged == 0
     assert hear(machine, ALICE, grant(THEIRS, 3, epoch=Epoch(7, ALICE))) == []
+    machine.check()
+
+
+def test_higher_generation_makes_nobody_the_owner() -> None:
+    machine = finished(1)
+    usurped = Stop(job=JOB, generation=2, epoch=Epoch(9, BOB), attempts=(), reason="mine now")
+    assert hear(machine, BOB, usurped) == []
+    assert machine.worker.unacknowledged == 1
+    assert hear(machine, ALICE, ack(0)) != []
     machine.check()
 
 
