@@ -16,6 +16,7 @@ import trio_websocket
 from meshpeer.adapters.transport.link import wrap_client
 from meshpeer.adapters.transport.reading import MeteredStream, Reader
 from meshpeer.adapters.transport.tls import TlsIdentity
+from meshpeer.core.addressing.ports import is_port
 from meshpeer.runtime.ports import DialFault
 
 RESOURCE = "/meshpeer/v1"
@@ -114,7 +115,7 @@ async def upgrade(
 def split_address(address: str) -> tuple[str, int]:
     """Splits ``host:port`` (IPv6 in brackets); raises ``DialFault`` for anything else."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not host or not 0 < int(port) < 65_536:
+    if not (colon and host and is_port(port)):
         raise DialFault(
             f"{address!r} is not HOST:PORT", "for example 203.0.113.9:51821 or [2001:db8::1]:51821"
         )
