@@ -1,9 +1,9 @@
 """Fuzzes targets for as long, or for as many cases, as one asks: what ``scripts/fuzz`` runs.
 
 Each target has its turns, all of one length, each in a process of its own: what a target does to its process
-(a hang, a crash of the interpreter, memory) ends with it, and is shown. With atheris a turn is led by coverage,
-and what it found is where the next turn starts: one that knows the structure of a case, then one that knows
-bytes alone. Without it cases are drawn from the seeds.
+(a hang, a crash of the interpreter, memory) ends with it, and is shown. With atheris a turn is led by
+coverage, and what it found is where the next turn starts: one that knows the structure of a case, then one
+that knows bytes alone. Without it cases are drawn from the seeds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Tally:
 def main(arguments: list[str]) -> int:
     asked = _options().parse_args(arguments)
     if asked.turn:
-        return _take_turn(asked.turn, asked.seconds, Path(asked.work), asked.seed, plain=asked.plain)
+        return _take_turn(asked.turn, asked, Path(asked.work))
     from fuzzkit.table import TARGETS
 
     names = [name for name in TARGETS if not asked.target or any(map(name.startswith, asked.target))]
@@ -77,7 +77,7 @@ def _options() -> argparse.ArgumentParser:
     )
     options.add_argument("--cases", type=int, default=200_000, help="in all [200000]")
     options.add_argument("--seconds", type=float, default=86_400.0, help="in all, at most [a day]")
-    options.add_argument("--slice", type=float, default=15.0, metavar="S", help="one turn of a target [15]")
+    options.add_argument("--slice", type=float, default=20.0, metavar="S", help="one turn of a target [20]")
     options.add_argument("--jobs", type=int, default=1, help="targets at once [1]")
     options.add_argument("--seed", type=int, default=1, help="of the first turn [1]")
     options.add_argument("--plain", action="store_true", help="without atheris")
@@ -124,6 +124,8 @@ def _turn(
     folder = work / name
     folder.mkdir(exist_ok=True)
     command = [sys.executable, __file__, "--turn", name, "--seconds", str(left_s), "--work", str(folder)]
+    # No more than an even share in one turn: what refuses most cases at a glance would make up all of them.
+    command += ["--cases", str(max(1, asked.cases // len(tallies)))]
     command += ["--seed", str(seed), *(["--plain"] if plain else [])]
     began = time.monotonic()
     with (folder / "log").open("wb") as log:
@@ -172,14 +174,14 @@ def _show(tallies: dict[str, Tally]) -> int:
 # --- one turn of one target ---------------------------------------------------------------------------------
 
 
-def _take_turn(name: str, seconds: float, folder: Path, seed: int, *, plain: bool) -> int:
+def _take_turn(name: str, asked: argparse.Namespace, folder: Path) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     (folder / "bad").mkdir(exist_ok=True)
     (folder / "found").mkdir(exist_ok=True)
-    return (_draw if plain else _lead)(name, seconds, folder, seed)
+    return (_draw if asked.plain else _lead)(name, asked.seconds, asked.cases, folder, asked.seed)
 
 
-def _draw(name: str, seconds: float, folder: Path, seed: int) -> int:
+def _draw(name: str, seconds: float, cases: int, folder: Path, seed: int) -> int:
     """Runs cases that are drawn from the seeds, each changed once or a few times."""
     from fuzzkit.mutate import plain
     from fuzzkit.table import TARGETS
@@ -187,8 +189,9 @@ def _draw(name: str, seconds: float, folder: Path, seed: int) -> int:
     target, dice, count = TARGETS[name], random.Random(seed), _Count(folder)
     mutate, seeds = target.mutate or plain, all_seeds(target)
     ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
-        for _ in range(50):
+    while time.monotonic() < ends_at and cases > 0:
+        for _ in range(min(50, cases)):
+            cases -= 1
             case = dice.choice(seeds)
             for _ in range(dice.choice((1, 1, 2, 4))):
                 case = mutate(case, target.bytes_max, dice)
@@ -200,7 +203,7 @@ def _draw(name: str, seconds: float, folder: Path, seed: int) -> int:
     return 0
 
 
-def _lead(name: str, seconds: float, folder: Path, seed: int) -> int:
+def _lead(name: str, seconds: float, cases: int, folder: Path, seed: int) -> int:
     """Lets libFuzzer choose the cases, by what they reach; it ends the process itself."""
     import atheris
 
@@ -218,6 +221,7 @@ def _lead(name: str, seconds: float, folder: Path, seed: int) -> int:
 
     flags = [
         f"-max_total_time={max(1, round(seconds))}",
+        f"-runs={cases}",
         f"-max_len={target.bytes_max}",
         f"-timeout={CASE_S_MAX}",
         f"-rss_limit_mb={RSS_MB_MAX}",

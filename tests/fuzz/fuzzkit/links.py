@@ -330,6 +330,7 @@ TARGETS = (
         run=lambda data: cbor.decode_plain(data, bytes_max=FRAME_BYTES_MAX),
         refusals=(PeerFault,),
         seeds=lambda: [one[1:] for one in _control_frames()],
+        bytes_max=4_096,
     ),
     Target(
         name="wire.frame",
@@ -337,6 +338,7 @@ TARGETS = (
         refusals=(PeerFault,),
         seeds=_control_frames,
         mutate=mutate.cbor(head=_CONTROL_HEAD),
+        bytes_max=4_096,
     ),
     Target(
         name="wire.bulk",
@@ -376,7 +378,14 @@ TARGETS = (
         seeds=_comparisons,
         mutate=mutate.cbor(),
     ),
-    Target(name="records.rows", run=_read_rows, refusals=(PeerFault,), seeds=_rows, mutate=mutate.cbor()),
+    Target(
+        name="records.rows",
+        run=_read_rows,
+        refusals=(PeerFault,),
+        seeds=_rows,
+        mutate=mutate.cbor(),
+        bytes_max=4_096,
+    ),
     Target(
         name="jobs.record",
         run=_read_job,

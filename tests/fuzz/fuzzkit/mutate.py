@@ -1,7 +1,7 @@
 """Mutators: how a case becomes another one that gets past the first check.
 
-Bytes are flipped, cut and repeated anywhere. Trees (CBOR, JSON) are read, a few of their values change, and they
-are written anew in the form that their decoder insists on. Texts swap lines, words and characters.
+Bytes are flipped, cut and repeated anywhere. Trees (CBOR, JSON) are read, a few of their values change, and
+they are written anew in the form that their decoder insists on. Texts swap lines, words and characters.
 """
 
 from __future__ import annotations

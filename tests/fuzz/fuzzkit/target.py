@@ -42,8 +42,6 @@ class Target:
     """Knows the structure, where random bytes get nowhere; None for plain bytes."""
     bytes_max: int = 2_048
     """Of a case."""
-    tokens: tuple[bytes, ...] = ()
-    """Words that mean something to it."""
 
 
 def run_case(target: Target, data: bytes) -> bool:
