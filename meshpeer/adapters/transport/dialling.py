@@ -71,6 +71,7 @@ async def race(identity: TlsIdentity, addresses: Sequence[str], connect: Connect
         next((fault.hint for fault in faults if fault.foreign), faults[0].hint),
         refused=any(fault.refused for fault in faults),
         foreign=any(fault.foreign for fault in faults),
+        cut=any(fault.cut for fault in faults),
     )
 
 
@@ -106,7 +107,7 @@ async def upgrade(
         raise untrusted(address, reader.error)
     if reader.ended.is_set():
         what = f"{address} does not take this node for a member of its mesh"
-        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True)
+        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True, cut=True)
     raise DialFault(
         f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
     )
@@ -195,7 +196,7 @@ def untrusted(address: str, error: BaseException) -> DialFault:
         )
     else:
         what, hint = f"{address} ended the handshake", "is it a meshpeer node of the same mesh?"
-    return DialFault(what, hint, foreign=True)
+    return DialFault(what, hint, foreign=True, cut="UNEXPECTED_EOF" in text or "ConnectionResetError" in text)
 
 
 def _innermost(error: BaseException) -> str:

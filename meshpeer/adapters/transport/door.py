@@ -4,7 +4,8 @@ A handshake is the one thing that a stranger makes us do. Where as many are unde
 next would have to be refused, and a stranger who holds all places would keep members out for as long as it
 likes, for nothing. So it is the one who has stood longest that goes: an honest handshake takes a few round
 trips, and one that takes much longer is in nobody's way until others come. Those go first whose source has
-the most under way. A source is an address or, in IPv6, a network of /64, since one machine has a whole one.
+the most under way, and of these those who have said nothing yet. A source is an address or, in IPv6, a
+network of /64, since one machine has a whole one.
 
 Who has proved a certificate of the mesh is no stranger, and is not sent away.
 """
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 
 import trio
 
-HANDSHAKES_MAX = 256
-"""Incoming handshakes under way at once; each holds a descriptor, and a TLS session once it has spoken."""
+HANDSHAKES_MAX = 1_024
+"""Incoming handshakes under way at once; each holds a descriptor and, once it spoke, 40 KB of TLS."""
 HANDSHAKES_PER_SOURCE_MAX = 8
 """The same from one source: one machine can't use up all. Several members may live behind a NAT."""
 STAY_MIN_S = 0.5
@@ -39,6 +40,8 @@ class Guest:
     number: int
     since_s: float
     scope: trio.CancelScope
+    spoke: bool = False
+    """Its first byte has come."""
     proved: bool = False
     """It has shown a certificate of the mesh."""
     sent_away: bool = False
@@ -86,10 +89,12 @@ class Door:
         return [one for ones in by_source.values() if len(ones) == most for one in ones]
 
     def _send_away(self, guests: list[Guest]) -> bool:
-        """Ends the handshake of the one who has stood longest; says whether that made room."""
-        strangers = [one for one in guests if not one.proved]
-        oldest = min(strangers, key=lambda one: one.number, default=None)
-        if oldest is None or trio.current_time() - oldest.since_s < STAY_MIN_S:
+        """Ends the handshake of the one who has stood longest, of the silent ones where there are some; says
+        whether that made room."""
+        until_s = trio.current_time() - STAY_MIN_S
+        strangers = [one for one in guests if not one.proved and one.since_s <= until_s]
+        oldest = min(strangers, key=lambda one: (one.spoke, one.number), default=None)
+        if oldest is None:
             return False
         oldest.sent_away = True
         oldest.scope.cancel()

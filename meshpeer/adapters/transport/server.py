@@ -142,6 +142,7 @@ class TlsTransport:
                 link: WebSocketLink | None = None
                 with self._door.entered(source_of(host)) as guest:
                     if guest is not None and await _speaks(stream):
+                        guest.spoke = True
                         link = await self._shake_hands(stream, nursery, carrier, guest)
                 if link is None:
                     turned_away = guest is None or guest.sent_away

@@ -48,6 +48,17 @@ async def test_among_equals_the_oldest_goes_first(small: None, autojump_clock: M
             assert [one.source for one in guests if one.sent_away] == ["a", "b"]
 
 
+async def test_whoever_has_said_nothing_goes_before_who_speaks(
+    small: None, autojump_clock: MockClock
+) -> None:
+    with standing(Door(), "a", "b", "c", "d", "e", "f") as (entrance, guests):
+        for one in guests[:4]:
+            one.spoke = True
+        await trio.sleep(STAY_MIN_S)
+        with entrance.entered("g"), entrance.entered("h"), entrance.entered("i"):
+            assert [one.source for one in guests if one.sent_away] == ["a", "e", "f"]
+
+
 async def test_a_source_makes_room_for_itself_alone(autojump_clock: MockClock) -> None:
     full = ["b", *["a"] * HANDSHAKES_PER_SOURCE_MAX]
     with standing(Door(), *full) as (entrance, guests):
