@@ -68,9 +68,6 @@ def _all_of(node: Node, but: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 def core_limits(node: Node) -> list[str]:
     """Returns how large a core file each of the node's agents may leave, as the kernel says it."""
-    lines = []
-    for pid in node.pgrep(_AGENT):
-        for line in node.path(f"/proc/{pid}/limits").read_text().splitlines():
-            if line.startswith("Max core file size"):
-                lines.append(" ".join(line.split()[4:6]))
-    return lines
+    limits = [node.path(f"/proc/{pid}/limits").read_text().splitlines() for pid in node.pgrep(_AGENT)]
+    wanted = "Max core file size"
+    return [" ".join(line.split()[4:6]) for lines in limits for line in lines if line.startswith(wanted)]

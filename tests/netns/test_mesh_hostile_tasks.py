@@ -210,7 +210,8 @@ def test_no_key_and_no_secret_is_anywhere_but_in_its_file(lab: Lab) -> None:
     alpha = lab.node("alpha")
     made = decode_invite(meshkit.invite(alpha), now_unix_s=int(time.time()))
     job = {"name": "quiet", "tasks": {"say": {"run": 'test -n "$TOKEN"', "array": 4, "secrets": ["TOKEN"]}}}
-    meshkit.meshpeer(alpha, "jobs", "wait", meshkit.submit(alpha, msgspec.json.encode(job).decode()))
+    quiet = meshkit.submit(alpha, msgspec.json.encode(job).decode())
+    meshkit.until(lambda: meshkit.job(alpha, quiet).state == "succeeded", "the job", 30)
     keys = {name: leaks.keys_of(node) for name, node in lab.nodes.items()}
     assert len(keys["alpha"]) > len(keys["bravo"]) >= 2
     everybodys = {f"{name} {path}": key for name, held in keys.items() for path, key in held.items()}
