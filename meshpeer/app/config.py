@@ -19,6 +19,7 @@ import msgspec
 
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.jobs.rules import WEBHOOK_ALLOW
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 Backend = Literal["auto", "kernel", "userspace", "none", "dry-run"]
 PORT_MAX = 65_535
@@ -242,7 +243,7 @@ def _parse(text: str, config: Path) -> dict[str, dict[str, object]]:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except UNREADABLE as error:
         raise LocalFault(f"{config} is not valid TOML: {error}", "mend the line that it names") from error
 
 

@@ -9,12 +9,13 @@ hears of it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import platform
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -46,6 +47,9 @@ from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
 CONTACT_S = 12.0
+DIALS_MAX = 4
+CUT_PAUSE_S = (0.1, 0.4)
+"""Between two dials; drawn, so that those who were cut together don't come again together."""
 LAN_S = 6.0
 DEFAULT_CONTROL_PORT = 51821
 DEFAULT_WIREGUARD_PORT = 51820
@@ -175,7 +179,7 @@ async def _contact(
     problem: Exception | None = None
     with trio.move_on_after(CONTACT_S) as scope:
         try:
-            async with transport.dial(addresses) as link:
+            async with _dialled(transport, addresses) as link:
                 try:
                     found = await _learn(invite, link, chain, settings)
                 except (LinkOver, PeerFault, Refused) as error:
@@ -198,6 +202,22 @@ async def _contact(
             "is that node well? see its `meshpeer status`",
         )
     return found
+
+
+@contextlib.asynccontextmanager
+async def _dialled(transport: TlsTransport, addresses: Sequence[str]) -> AsyncIterator[Link]:
+    """Dials again where the handshake was cut without a word: at that door stand many just now."""
+    async with contextlib.AsyncExitStack() as stack:
+        for left in reversed(range(DIALS_MAX)):
+            try:
+                link = await stack.enter_async_context(transport.dial(addresses))
+            except DialFault as fault:
+                if not (fault.cut and left):
+                    raise
+                await trio.sleep(random.uniform(*CUT_PAUSE_S))
+            else:
+                yield link
+                return
 
 
 def _hint_of(fault: DialFault, addresses: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from meshpeer.app.ports import check_ports, settle_ports
 from meshpeer.app.state import NodeFile, StateWriter, refuse_existing
 from meshpeer.core.addressing.labels import check_name, suggest_name
 from meshpeer.core.addressing.overlap import overlap_of
+from meshpeer.core.addressing.ports import is_port
 from meshpeer.core.effects import Change
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.identity.certificates import (
@@ -172,7 +173,7 @@ def check_endpoint(text: str, default_port: int) -> str:
         host, port = text, str(default_port)
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536 or "/" in host:
+    if not host or not is_port(port) or "/" in host:
         raise LocalFault(
             f"{text!r} is not HOST[:PORT]",
             "for example --endpoint 203.0.113.9 or --endpoint home.example.org:51820",

@@ -17,6 +17,7 @@ from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey, decode_key_file, encode_key_file
 from meshpeer.core.ids import MeshId
 from meshpeer.core.records.ledger import Chain
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 KEYS = "keys"
 NODE_FILE = "node.json"
@@ -192,7 +193,7 @@ def load_state(folder: Path) -> State:
     try:
         node = msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
         chain = tuple(msgspec.json.decode((folder / "chain.json").read_bytes(), type=list[bytes]))
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise EnvironmentFault(
             f"the state in {folder} can't be read: {error}",
             "restore it from a backup, or join anew with an invite",

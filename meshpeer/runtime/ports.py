@@ -468,9 +468,13 @@ class LinkOver(EnvironmentFault):
 class DialFault(EnvironmentFault):
     """No address led to a member. ``refused``: somebody is there and said no at once."""
 
-    def __init__(self, what: str, hint: str = "", *, refused: bool = False, foreign: bool = False) -> None:
+    def __init__(
+        self, what: str, hint: str = "", *, refused: bool = False, foreign: bool = False, cut: bool = False
+    ) -> None:
         super().__init__(what, hint)
         self.refused = refused
+        self.cut = cut
+        """Somebody took the connection and ended it without a word, as one does at whose door many stand."""
         self.foreign = foreign
         """Somebody answered, who is no member of this mesh or does not take us for one."""
 

@@ -15,6 +15,7 @@ import msgspec
 
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.wire.limits import MEMBERS_MAX
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Loss = Annotated[float, msgspec.Meta(ge=0.0, le=0.5)]
@@ -193,7 +194,7 @@ def parse_scenario(text: str, source: str, *, size: int | None = None) -> Scenar
     """Reads a scenario; ``source`` names it in errors. Raises ``LocalFault``."""
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except UNREADABLE as error:
         raise LocalFault(f"{source}: {error}", "see https://toml.io for how TOML is written") from error
     if size is not None:
         plain["size"] = size

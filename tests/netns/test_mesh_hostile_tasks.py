@@ -9,11 +9,13 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 
+import leaks
 import meshkit
 import msgspec
 import pytest
 from meshlab import Lab, Node
 
+from meshpeer.core.identity.invites import decode_invite
 from meshpeer.runtime.control import Job, Task
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -201,6 +203,25 @@ def test_secrets_are_in_no_result_journal_or_log(lab: Lab, attacked: tuple[str, 
         for path in node.path("/var/lib/meshpeer").rglob("*"):
             assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
         assert SECRET not in node.logs()
+
+
+def test_no_key_and_no_secret_is_anywhere_but_in_its_file(lab: Lab) -> None:
+    """Also after a task used the secret, and an invite was made: its key leaves with whoever got it."""
+    alpha = lab.node("alpha")
+    made = decode_invite(meshkit.invite(alpha), now_unix_s=int(time.time()))
+    job = {"name": "quiet", "tasks": {"say": {"run": 'test -n "$TOKEN"', "array": 4, "secrets": ["TOKEN"]}}}
+    quiet = meshkit.submit(alpha, msgspec.json.encode(job).decode())
+    meshkit.until(lambda: meshkit.job(alpha, quiet).state == "succeeded", "the job", 30)
+    keys = {name: leaks.keys_of(node) for name, node in lab.nodes.items()}
+    assert len(keys["alpha"]) > len(keys["bravo"]) >= 2
+    everybodys = {f"{name} {path}": key for name, held in keys.items() for path, key in held.items()}
+    everybodys |= {"the invite's key": made.authority.seed, "the secret": SECRET.encode()}
+    for name, node in lab.nodes.items():
+        own = [*keys[name], str(node.path("/etc/meshpeer/secrets.toml"))]
+        assert leaks.leaks_of(node, everybodys, but=own) == []
+        # What would be seen is seen: each key in its own file, the secret in its file.
+        assert len(leaks.leaks_of(node, everybodys)) == len(own)
+        assert leaks.core_limits(node) == ["0 0"]
 
 
 def figures(node: Node) -> Mapping[str, float]:

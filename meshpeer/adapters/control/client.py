@@ -31,6 +31,7 @@ from meshpeer.core.errors import (
     Refused,
     StoreFailed,
 )
+from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.control import (
     Charter,
     CharterChange,
@@ -293,7 +294,7 @@ class ControlClient:
         body = self._all(response)
         try:
             error = msgspec.json.decode(body, type=_Failure).error
-        except msgspec.DecodeError:
+        except UNREADABLE:
             hint = "is this command of another version than the agent? compare `meshpeer version` on both"
             return EnvironmentFault(f"the agent answered {response.status} {response.reason}", hint)
         fault = _KINDS.get(error.kind, MeshpeerError)(error.what, error.hint)
@@ -303,7 +304,7 @@ class ControlClient:
     def _decoded(self, body: bytes, kind: type[Answer]) -> Answer:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             hint = "the agent may be of another version: restart it with `meshpeer stop` and `meshpeer up`"
             raise EnvironmentFault(f"the agent's answer can't be read: {error}", hint) from error
 

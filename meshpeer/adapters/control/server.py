@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import re
 import socket
 import sys
 import traceback
@@ -42,6 +43,7 @@ from meshpeer.core.errors import (
 )
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.control import (
     CharterChange,
     ControlApi,
@@ -67,6 +69,8 @@ _KINDS: tuple[tuple[type[MeshpeerError], int], ...] = (
     (MeshpeerError, 500),
 )
 """The kinds of fault that a client knows, the special ones first, and how HTTP puts them."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""A number in a request; ``str.isdigit`` takes digits of other scripts, too, and any number of them."""
 Handler = Callable[[Request], Awaitable[Response]]
 Shape = TypeVar("Shape")
 
@@ -95,7 +99,7 @@ async def serve_control(
         raise _not_made(path, error) from error
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, _application(api), config)
+            await nursery.start(_serve, application(api), config)
             if group:
                 _hand_to_group(path, group)
             task_status.started()
@@ -159,7 +163,8 @@ def _hand_to_group(path: Path, group: str) -> None:
         ) from error
 
 
-def _application(api: ControlApi) -> Starlette:
+def application(api: ControlApi) -> Starlette:
+    """Returns the API as an ASGI application, wherever it is served."""
     handlers: dict[object, Callable[[Request, Exception], Awaitable[Response]]] = {
         MeshpeerError: _on_fault,
         HTTPException: _on_no_route,
@@ -376,7 +381,7 @@ async def _on_fault(_: Request, error: Exception) -> Response:
 
 async def _on_no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = f"the agent has no route {request.method} {request.url.path}"
+    what = f"the agent has no route {request.method} {request.scope['path']}"
     return _fault_document(
         LocalFault(what, "is it of this command's version?"), LocalFault, error.status_code
     )
@@ -416,7 +421,7 @@ def _length(request: Request, bytes_max: int) -> int:
     long.
     """
     text = request.headers.get("content-length", "")
-    if not text.isdigit():
+    if not _NUMBER.fullmatch(text):
         raise LocalFault("an upload needs a Content-Length", "curl sends one with --upload-file")
     if int(text) > bytes_max:
         raise LocalFault(
@@ -428,7 +433,7 @@ def _length(request: Request, bytes_max: int) -> int:
 def _read(body: bytes, kind: type[Shape]) -> Shape:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise LocalFault(
             f"the request can't be read: {error}", "see the reference of the control socket"
         ) from error
@@ -436,8 +441,8 @@ def _read(body: bytes, kind: type[Shape]) -> Shape:
 
 def _count(request: Request, key: str, default: int) -> int:
     text = request.query_params.get(key, str(default))
-    if not text.isdigit():
-        raise LocalFault(f"{key} = {text!r} is not a number", "give a whole number")
+    if not _NUMBER.fullmatch(text):
+        raise LocalFault(f"{key} = {text[:40]!r} is not a number", "give a whole number")
     return int(text)
 
 

@@ -99,6 +99,11 @@ def _resolve(daemon: zeroconf.Zeroconf, name: str) -> FoundNode | None:
     except zeroconf.NotRunningException:
         # The daemon is being closed while its own thread still reports.
         return None
+    return found_in(info)
+
+
+def found_in(info: zeroconf.ServiceInfo) -> FoundNode:
+    """Reads an announcement that was resolved: whatever a stranger says in it ends up as bounded text."""
     texts = {
         key.decode("utf-8", "replace"): (value or b"").decode("utf-8", "replace")[:TEXT_MAX]
         for key, value in info.properties.items()

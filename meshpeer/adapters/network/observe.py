@@ -14,6 +14,7 @@ import trio
 
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.addressing.own_addresses import AddressSeen, LinkSeen, own_addresses
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 ROUTES_MAX = 4_096
 """A router that holds the internet's routes has a hundred times as many; none of those is a LAN's."""
@@ -123,7 +124,7 @@ async def _output(command: list[str]) -> bytes:
 def _decoded(document: bytes, kind: type[Shape]) -> Shape | None:
     try:
         return msgspec.json.decode(document, type=kind)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -21,11 +21,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.paths.relay_packets import DATA_BYTES_MIN
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 TABLE = "meshpeer_relay"
 ENTRY_S = 60
@@ -120,7 +122,7 @@ class FastPath:
         """Returns what each pair carried here since it was carried first."""
         try:
             counters = await self._counters() if self._pairs else {}
-        except (EnvironmentFault, ValueError, KeyError, TypeError):
+        except EnvironmentFault:
             # Somebody flushed the table: the next writing restores it.
             counters = {}
         total = dict(self._before)
@@ -134,9 +136,7 @@ class FastPath:
         return total
 
     async def _counters(self) -> dict[str, tuple[int, int]]:
-        listed = json.loads(await _run("nft", "-j", "list", "counters", "table", "netdev", self._table))
-        found = [one["counter"] for one in listed["nftables"] if "counter" in one]
-        return {str(one["name"]): (int(one["packets"]), int(one["bytes"])) for one in found}
+        return counters_in(await _run("nft", "-j", "list", "counters", "table", "netdev", self._table))
 
     async def _plan(self, ports: Ports, ways: tuple[Way, Way]) -> FastPair | None:
         """Returns how a pair is carried; None where it can't be: its ends are of two families, on this very
@@ -164,6 +164,32 @@ class FastPath:
             arrivals=(arrivals[0], arrivals[1]),
             lengths_max=lengths_max,
         )
+
+
+def counters_in(printed: str) -> dict[str, tuple[int, int]]:
+    """Reads ``nft -j list counters``: packets and bytes by name; raises ``EnvironmentFault`` for anything
+    else."""
+    try:
+        listed = msgspec.json.decode(printed, type=_Listed)
+    except UNREADABLE as error:
+        raise EnvironmentFault("`nft -j list counters` printed what can't be read") from error
+    return {
+        one.counter.name: (one.counter.packets, one.counter.bytes) for one in listed.nftables if one.counter
+    }
+
+
+class _Counter(msgspec.Struct, frozen=True):
+    name: str
+    packets: int
+    bytes: int
+
+
+class _Item(msgspec.Struct, frozen=True):
+    counter: _Counter | None = None
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    nftables: tuple[_Item, ...]
 
 
 def render_table(table: str, pairs: Sequence[FastPair], *, rate: float, total: float) -> str:
@@ -249,8 +275,16 @@ def _family(way: Way) -> str:
 
 
 async def _route(way: Way) -> Route | None:
-    """Returns how packets to an end leave; None where they stay here."""
-    said = json.loads(await _run("ip", "-json", "route", "get", "to", way.host, "from", way.local))
+    """Returns how packets to an end leave; None where they stay here. Raises ``EnvironmentFault``."""
+    return route_in(await _run("ip", "-json", "route", "get", "to", way.host, "from", way.local), way)
+
+
+def route_in(printed: str, way: Way) -> Route | None:
+    """Reads ``ip -json route get``; raises ``EnvironmentFault`` for what is no JSON."""
+    try:
+        said: object = json.loads(printed)
+    except UNREADABLE as error:
+        raise EnvironmentFault("`ip -json route get` printed what can't be read") from error
     match said:
         case [{"dev": str(device), **rest}] if rest.get("type", "unicast") == "unicast" and device != "lo":
             hop = rest.get("gateway", way.host)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import trio
 
 from meshpeer.adapters.relay import orders
@@ -21,6 +20,7 @@ from meshpeer.adapters.relay.fastpath import REFRESH_S, Carried, FastPath, Ports
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.paths.relay_crossing import Way
+from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.ports import RelayedPair
 
 START_S_MAX = 20.0
@@ -232,7 +232,7 @@ async def _receive(connection: socket.socket) -> orders.Word | None:
             return None
         try:
             return orders.WORDS.decode(data) if data else None
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
 
 

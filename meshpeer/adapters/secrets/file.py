@@ -22,6 +22,7 @@ from pathlib import Path
 
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.jobs.secrets import Secret, choose_secrets, parse_secrets
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 FILE_BYTES_MAX = 1024 * 1024
 _AT_LINE = re.compile(r"at line (\d+)")
@@ -53,7 +54,7 @@ class FileSecrets:
             document = tomllib.loads(content.decode("utf-8"))
         except UnicodeDecodeError:
             raise LocalFault("this node's secrets file is not UTF-8", "save it as UTF-8") from None
-        except tomllib.TOMLDecodeError as error:
+        except UNREADABLE as error:
             # Not its text, which may quote what stands there.
             line = _AT_LINE.search(str(error))
             where = f" at line {line[1]}" if line else ""

@@ -50,6 +50,8 @@ def read_toml(text: str) -> Located:
         raise BrokenDocument(what[:1].lower() + what[1:], place) from error
     except RecursionError as error:
         raise BrokenDocument(f"it nests deeper than {DOCUMENT_DEPTH_MAX}") from error
+    except ValueError as error:
+        raise BrokenDocument("it holds a number of thousands of digits", None, "write it as text") from error
     return _located(tree, (), dict(_places(text)))
 
 

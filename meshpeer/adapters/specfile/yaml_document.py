@@ -166,7 +166,7 @@ class _Builder:
                     value = _constructor.construct_yaml_float(yaml.ScalarNode(tag, event.value))
                 case _:
                     raise BrokenDocument(f"the tag {tag} is not supported", place, "write plain values")
-        except ValueError as error:
+        except (ValueError, IndexError, OverflowError) as error:
             what = f"{event.value[:40]!r} can't be read as {tag.removeprefix(_CORE)}"
             raise BrokenDocument(what, place, "quote it") from error
         return Scalar(value=value, written=event.value, place=place)

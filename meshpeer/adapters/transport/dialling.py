@@ -16,6 +16,7 @@ import trio_websocket
 from meshpeer.adapters.transport.link import wrap_client
 from meshpeer.adapters.transport.reading import MeteredStream, Reader
 from meshpeer.adapters.transport.tls import TlsIdentity
+from meshpeer.core.addressing.ports import is_port
 from meshpeer.runtime.ports import DialFault
 
 RESOURCE = "/meshpeer/v1"
@@ -70,6 +71,7 @@ async def race(identity: TlsIdentity, addresses: Sequence[str], connect: Connect
         next((fault.hint for fault in faults if fault.foreign), faults[0].hint),
         refused=any(fault.refused for fault in faults),
         foreign=any(fault.foreign for fault in faults),
+        cut=any(fault.cut for fault in faults),
     )
 
 
@@ -105,7 +107,7 @@ async def upgrade(
         raise untrusted(address, reader.error)
     if reader.ended.is_set():
         what = f"{address} does not take this node for a member of its mesh"
-        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True)
+        raise DialFault(what, "is the invite of the same mesh, and not revoked?", foreign=True, cut=True)
     raise DialFault(
         f"{address} accepts connections and then says nothing", "is it a meshpeer node?", foreign=True
     )
@@ -114,7 +116,7 @@ async def upgrade(
 def split_address(address: str) -> tuple[str, int]:
     """Splits ``host:port`` (IPv6 in brackets); raises ``DialFault`` for anything else."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not host or not 0 < int(port) < 65_536:
+    if not (colon and host and is_port(port)):
         raise DialFault(
             f"{address!r} is not HOST:PORT", "for example 203.0.113.9:51821 or [2001:db8::1]:51821"
         )
@@ -194,7 +196,7 @@ def untrusted(address: str, error: BaseException) -> DialFault:
         )
     else:
         what, hint = f"{address} ended the handshake", "is it a meshpeer node of the same mesh?"
-    return DialFault(what, hint, foreign=True)
+    return DialFault(what, hint, foreign=True, cut="UNEXPECTED_EOF" in text or "ConnectionResetError" in text)
 
 
 def _innermost(error: BaseException) -> str:

@@ -2,8 +2,8 @@
 OpenSSL's.
 
 A handshake is the one thing that a stranger makes us do, and a signature check is its price: how many are
-under way at once is bounded, in all and per address, and so is their time, whatever part of it the stranger
-draws out. Links of one member are bounded too, since each holds queues.
+under way at once is bounded (``door``), and so is their time, whatever part of it the stranger draws out.
+Links of one member are bounded too, since each holds queues.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import contextlib
 import errno
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
 
 import trio
 import trio_websocket
 
 from meshpeer.adapters.transport.dialling import RESOURCE, Connect, Secured, connect_tcp, race, upgrade
+from meshpeer.adapters.transport.door import Door, Guest, source_of
 from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_server
 from meshpeer.adapters.transport.reading import MeteredStream, Reader
 from meshpeer.adapters.transport.tls import TlsIdentity, peer_of
@@ -30,14 +30,10 @@ from meshpeer.runtime.ports import DialFault, Link, LinkOver, NoTally, Tally
 
 HANDSHAKE_TIMEOUT_S = 5.0
 """From the first byte to an open WebSocket."""
-HANDSHAKES_MAX = 32
-"""Incoming handshakes under way at once; more are cut before TLS says a word."""
-HANDSHAKES_PER_ADDRESS_MAX = 8
-"""The same from one address: one machine can't use up all. Several members may live behind a NAT."""
+FIRST_WORD_S = 2.0
+"""From the connection to the first byte: the dialling end speaks first."""
 LINKS_PER_PEER_MAX = 8
 """Incoming links that one member may hold open: control, bulk, and old ones that are ending."""
-
-_Key = TypeVar("_Key", str, NodeId)
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +62,7 @@ class TlsTransport:
         self._identity = identity
         self._listeners = listeners
         self._tally = tally or NoTally()
-        self._handshakes: collections.Counter[str] = collections.Counter()
+        self._door = Door()
         self._accepted: collections.Counter[NodeId] = collections.Counter()
         self.connect_over: Connect | None = None
         """Connects over a member (``core.membership.carriers``); None where that is not to be had."""
@@ -144,40 +140,38 @@ class TlsTransport:
         carrier: NodeId | None,
     ) -> None:
         """Runs one incoming link; whatever a stranger does ends here."""
-        if self._handshakes.total() >= HANDSHAKES_MAX or self._handshakes[host] >= HANDSHAKES_PER_ADDRESS_MAX:
-            self._tally.add(Counter.HANDSHAKES_REFUSED)
-            await trio.aclose_forcefully(stream)
-            return
-        secured: Secured = trio.SSLStream(
-            stream, self._identity.server, server_side=True, https_compatible=True
-        )
         try:
             async with trio.open_nursery() as nursery:
-                _enter(self._handshakes, host)
-                try:
-                    link = await self._shake_hands(secured, nursery, carrier)
-                finally:
-                    _leave(self._handshakes, host)
+                link: WebSocketLink | None = None
+                with self._door.entered(source_of(host)) as guest:
+                    if guest is not None and await _speaks(stream):
+                        guest.spoke = True
+                        link = await self._shake_hands(stream, nursery, carrier, guest)
                 if link is None:
-                    self._tally.add(Counter.HANDSHAKES_FAILED)
+                    turned_away = guest is None or guest.sent_away
+                    self._tally.add(Counter.HANDSHAKES_REFUSED if turned_away else Counter.HANDSHAKES_FAILED)
                 elif self._accepted[link.peer] >= LINKS_PER_PEER_MAX:
                     self._tally.add(Counter.LINKS_REFUSED)
                 else:
-                    _enter(self._accepted, link.peer)
+                    self._accepted[link.peer] += 1
                     try:
                         async with running(link):
                             with contextlib.suppress(PeerFault, LinkOver):
                                 await handler(link)
                     finally:
-                        _leave(self._accepted, link.peer)
+                        self._accepted[link.peer] -= 1
+                        if not self._accepted[link.peer]:
+                            del self._accepted[link.peer]
                 nursery.cancel_scope.cancel()
         finally:
-            await trio.aclose_forcefully(secured)
+            await trio.aclose_forcefully(stream)
 
     async def _shake_hands(
-        self, secured: Secured, nursery: trio.Nursery, carrier: NodeId | None
+        self, stream: trio.abc.Stream, nursery: trio.Nursery, carrier: NodeId | None, guest: Guest
     ) -> WebSocketLink | None:
         """Returns a link once the stranger is known and speaks our protocol; None where it never does."""
+        server = self._identity.server
+        secured: Secured = trio.SSLStream(stream, server, server_side=True, https_compatible=True)
         reader, metered = Reader(nursery), MeteredStream(secured)
         made: list[WebSocketLink] = []
 
@@ -191,6 +185,7 @@ class TlsTransport:
             ):
                 await secured.do_handshake()
                 leaf = _proof(secured)
+                guest.proved = True
                 opening.start_soon(end_with_reader)
                 request = await wrap_server(reader, metered)  # type: ignore[arg-type]
                 if request.path != RESOURCE:
@@ -233,15 +228,13 @@ class TlsTransport:
         )
 
 
-def _enter(counter: collections.Counter[_Key], key: _Key) -> None:
-    counter[key] += 1
-
-
-def _leave(counter: collections.Counter[_Key], key: _Key) -> None:
-    """Forgets who is not there any more: strangers come from ever new addresses."""
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
+async def _speaks(stream: trio.abc.Stream) -> bool:
+    """Says whether a byte comes soon: until then a stranger costs a descriptor and nothing else."""
+    if isinstance(stream, trio.SocketStream):
+        with trio.move_on_after(FIRST_WORD_S) as patience:
+            await trio.lowlevel.wait_readable(stream.socket)
+        return not patience.cancelled_caught
+    return True
 
 
 async def _listen(port: int, host: str | None) -> list[trio.SocketListener]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.faults import FAILED, INTERRUPTED, tell
 from meshpeer.core.errors import LocalFault
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
@@ -196,7 +198,7 @@ def _as_job(
     if outputs:
         task["outputs"] = outputs
     if array:
-        task["array"] = _as_array(array)
+        task["array"] = read_array_option(array)
     if timeout:
         task["timeout"] = timeout
     if env:
@@ -212,12 +214,13 @@ def _as_job(
         raise InvalidJob(errors, "command line") from invalid
 
 
-def _as_array(text: str) -> object:
+def read_array_option(text: str) -> object:
+    """Reads ``--array``: a count, a range, a list or a JSON object of lists; raises ``LocalFault``."""
     if text[:1] not in "[{":
-        return int(text) if text.isdigit() else text
+        return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
     try:
         value: object = json.loads(text)
-    except ValueError:
+    except UNREADABLE:
         if text.startswith("[") and text.endswith("]"):
             return [one.strip() for one in text[1:-1].split(",")]
         raise LocalFault(

@@ -27,6 +27,7 @@ import typer
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.options import ReadyReport
+from meshpeer.app.process import prepare_process
 from meshpeer.core.errors import EnvironmentFault, MeshpeerError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run_node(asked: Asked, settings: Settings, prepare: Prepare, *, detach: bool
 def _run_here(asked: Asked, settings: Settings, prepare: Prepare) -> None:
     began_s = time.monotonic()
     by_hand = "NOTIFY_SOCKET" not in os.environ
+    prepare_process()
     prepare(settings)
     prepared_s = time.monotonic() - began_s
     from meshpeer.app.agent import run_agent
@@ -141,6 +143,7 @@ def _be_agent(settings: Settings, prepare: Prepare, pipe: int) -> NoReturn:
     code, in_background = 1, False
     try:
         began_s = time.monotonic()
+        prepare_process()
         prepare(settings)
         prepared_s = time.monotonic() - began_s
         from meshpeer.app.agent import run_agent

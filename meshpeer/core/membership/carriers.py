@@ -9,7 +9,6 @@ that go straight, so nothing can go in a circle.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -48,7 +47,7 @@ def over_in(address: str) -> Over | None:
 def _id_in(text: str) -> NodeId | None:
     try:
         key = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
-    except binascii.Error:
+    except ValueError:
         return None
     return NodeId(key) if len(key) == NODE_ID_BYTES else None
 

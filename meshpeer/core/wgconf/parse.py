@@ -18,6 +18,7 @@ import msgspec
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.wgconf.model import ObservedPeer, RouteMtu
+from meshpeer.core.wire.unreadable import UNREADABLE
 
 Shape = TypeVar("Shape")
 
@@ -166,7 +167,7 @@ def _decode(text: str, kind: type[Shape], command: str) -> Shape:
     try:
         # Nothing to list is printed as nothing, not as an empty array.
         return msgspec.json.decode(text.strip() or "[]", type=kind)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _unreadable(command, error) from error
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from meshpeer.core.wire.unreadable import UNREADABLE
+
 RULESET_BYTES_MAX = 8 * 1024 * 1024
 JUMPS_MAX = 16
 """The kernel's own bound (NFT_JUMP_STACK_SIZE)."""
@@ -85,7 +87,7 @@ def _read(text: bytes) -> tuple[dict[_Chain, _Json], dict[_Chain, list[_Json]]]:
         raise RulesetUnreadable("the ruleset is too large")
     try:
         document = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise RulesetUnreadable(str(error)) from error
     items = document.get("nftables") if isinstance(document, dict) else None
     if not isinstance(items, list):

@@ -39,6 +39,11 @@ class Codec:
             if self._kinds.setdefault(config.tag, kind) is not kind:
                 raise TypeError(f"two kinds of message are tagged {config.tag!r}")
 
+    @property
+    def kinds(self) -> tuple[type[msgspec.Struct], ...]:
+        """The kinds of message that it knows, in the order in which they were named."""
+        return tuple(self._kinds.values())
+
     def encode(self, message: msgspec.Struct) -> bytes:
         """Returns the frame; raises ``ValueError`` where it would exceed ``FRAME_BYTES_MAX`` (a bug of the
         sender)."""

@@ -13,9 +13,17 @@ import trio
 import trio.testing
 import trio_websocket
 
-from meshpeer.adapters.transport import TlsIdentity, TlsTransport, dialling, link, open_transport, server
+from meshpeer.adapters.transport import (
+    TlsIdentity,
+    TlsTransport,
+    dialling,
+    door,
+    link,
+    open_transport,
+    server,
+)
 from meshpeer.adapters.transport.dialling import RESOURCE
-from meshpeer.adapters.transport.server import HANDSHAKES_PER_ADDRESS_MAX
+from meshpeer.adapters.transport.door import HANDSHAKES_PER_SOURCE_MAX
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.certificates import make_durable_leaf, make_issuer, make_root
 from meshpeer.core.identity.constraints import ALL
@@ -145,7 +153,7 @@ async def test_member_that_sends_text_is_at_fault() -> None:
 
 async def test_other_resources_are_refused_and_the_port_stays_open() -> None:
     async with serving(until_over) as address:
-        for _ in range(HANDSHAKES_PER_ADDRESS_MAX + 2):
+        for _ in range(HANDSHAKES_PER_SOURCE_MAX + 2):
             with pytest.raises(ExceptionGroup) as group, trio.fail_after(PATIENCE_S):
                 async with by_hand(address, "/metrics"):
                     raise AssertionError("another resource was served")
@@ -158,9 +166,11 @@ async def test_strangers_that_say_nothing_do_not_use_up_more_than_their_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 60)
+    monkeypatch.setattr(server, "FIRST_WORD_S", 60)
+    monkeypatch.setattr(door, "STAY_MIN_S", 60)
     async with serving(until_over) as address:
         port = int(address.rpartition(":")[2])
-        mute = [await trio.open_tcp_stream(LOOPBACK, port) for _ in range(HANDSHAKES_PER_ADDRESS_MAX)]
+        mute = [await trio.open_tcp_stream(LOOPBACK, port) for _ in range(HANDSHAKES_PER_SOURCE_MAX)]
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(DialFault):
             async with dialler().dial([address]):

@@ -13,14 +13,11 @@ import pytest
 import trio
 from transport_rigs import LOOPBACK, Handler, TlsRig, tls_identity
 
-from meshpeer.adapters.transport import TlsTransport, server
+from meshpeer.adapters.transport import TlsTransport, door, server
 from meshpeer.adapters.transport.dialling import RESOURCE
+from meshpeer.adapters.transport.door import HANDSHAKES_PER_SOURCE_MAX
 from meshpeer.adapters.transport.reading import UNFINISHED_BYTES_MAX
-from meshpeer.adapters.transport.server import (
-    HANDSHAKES_MAX,
-    HANDSHAKES_PER_ADDRESS_MAX,
-    LINKS_PER_PEER_MAX,
-)
+from meshpeer.adapters.transport.server import LINKS_PER_PEER_MAX
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.wire.limits import FRAME_BYTES_MAX
@@ -38,35 +35,65 @@ Secured = trio.SSLStream[trio.SocketStream]
 # --- handshakes ---------------------------------------------------------------------------------------------
 
 
-async def test_handshakes_of_one_address_are_bounded_and_others_get_in() -> None:
+async def test_handshakes_of_one_address_are_bounded_and_others_get_in(patient: None) -> None:
     tally = Counters()
     async with (
         rig().serving(until_over, tally=tally) as (address, transport),
         contextlib.AsyncExitStack() as stack,
     ):
-        for _ in range(HANDSHAKES_PER_ADDRESS_MAX):
+        for _ in range(HANDSHAKES_PER_SOURCE_MAX):
             await mute(stack, address, "127.0.0.7")
-        await until(lambda: under_way(transport) >= HANDSHAKES_PER_ADDRESS_MAX)
+        await until(lambda: under_way(transport) >= HANDSHAKES_PER_SOURCE_MAX)
         await until_cut(await mute(stack, address, "127.0.0.7"))
         assert tally.counted == {Counter.HANDSHAKES_REFUSED: 1}
         async with rig().dialler(2).dial([address]) as end:
             assert end.leaf
 
 
-async def test_handshakes_of_all_addresses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 60)
+async def test_handshakes_of_all_addresses_are_bounded(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "HANDSHAKES_MAX", 32)
     tally = Counters()
     async with rig().serving(until_over, tally=tally) as (address, transport):
         async with contextlib.AsyncExitStack() as stack:
-            for number in range(HANDSHAKES_MAX):
-                await mute(stack, address, f"127.0.1.{number // HANDSHAKES_PER_ADDRESS_MAX + 1}")
-            await until(lambda: under_way(transport) >= HANDSHAKES_MAX)
+            for number in range(door.HANDSHAKES_MAX):
+                await mute(stack, address, f"127.0.1.{number // HANDSHAKES_PER_SOURCE_MAX + 1}")
+            await until(lambda: under_way(transport) >= door.HANDSHAKES_MAX)
             await until_cut(await mute(stack, address, "127.0.1.100"))
             assert tally.counted == {Counter.HANDSHAKES_REFUSED: 1}
-        await until(lambda: tally.get(Counter.HANDSHAKES_FAILED) == HANDSHAKES_MAX)
+        await until(lambda: tally.get(Counter.HANDSHAKES_FAILED) == door.HANDSHAKES_MAX)
         async with rig().dialler(2).dial([address]) as end:
             assert end.leaf
         assert under_way(transport) == 0
+
+
+async def test_whoever_has_stood_longest_makes_room_for_a_member(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "HANDSHAKES_MAX", 16)
+    monkeypatch.setattr(door, "STAY_MIN_S", 0)
+    tally = Counters()
+    async with (
+        rig().serving(until_over, tally=tally) as (address, transport),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        standing = [await mute(stack, address, f"127.0.1.{number // 4 + 1}") for number in range(16)]
+        await until(lambda: under_way(transport) >= 16)
+        async with rig().dialler(2).dial([address]) as end:
+            assert end.leaf
+            await until_cut(standing[0])
+        assert tally.counted == {Counter.HANDSHAKES_REFUSED: 1}
+        assert under_way(transport) == 15
+
+
+async def test_stranger_that_does_not_speak_first_is_cut_before_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_WORD_S", 0.05)
+    tally = Counters()
+    async with rig().serving(until_over, tally=tally) as (address, _):
+        async with contextlib.AsyncExitStack() as stack:
+            await until_cut(await mute(stack, address, LOOPBACK))
+        assert tally.counted == {Counter.HANDSHAKES_FAILED: 1}
 
 
 @pytest.mark.parametrize("secured", [False, True])
@@ -289,6 +316,14 @@ async def connect(address: str, source: str | None = None) -> trio.SocketStream:
     return await trio.open_tcp_stream(host, int(port), local_address=source)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends nobody away for how long it took: machines under test are slow."""
+    monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", 60)
+    monkeypatch.setattr(server, "FIRST_WORD_S", 60)
+    monkeypatch.setattr(door, "STAY_MIN_S", 60)
+
+
 async def mute(stack: contextlib.AsyncExitStack, address: str, source: str) -> trio.SocketStream:
     """Connects from an address of this machine, and says nothing until the stack ends."""
     stream = await connect(address, source)
@@ -298,7 +333,7 @@ async def mute(stack: contextlib.AsyncExitStack, address: str, source: str) -> t
 
 def under_way(transport: Transport) -> int:
     assert isinstance(transport, TlsTransport)
-    return transport._handshakes.total()
+    return len(transport._door)
 
 
 async def secure(plain: trio.SocketStream) -> Secured:
