@@ -15,6 +15,7 @@ from meshpeer.app import views
 from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.retiring import retire_relay
 from meshpeer.app.revocation_words import newest, revoked_peers
 from meshpeer.app.spare import channel_view, link_via, silent_since
 from meshpeer.app.troubles import notices_of, troubles_of
@@ -254,8 +255,9 @@ class MeshAnswers:
                 "this node is the mesh's last issuer: without it nobody can be admitted or renewed",
                 "leave all the same with --force; members stay connected until their certificates end",
             )
-        if agent.node.presence.has_left:
+        if agent.node.presence.has_left or agent.node.relays.stops:
             raise Refused("this node is leaving already", "it ends in a moment")
+        await retire_relay(agent)
         agent.driver.step_now(LeaveAsked())
         agent.take_down = True
         (agent.settings.state_dir / "node.json").rename(

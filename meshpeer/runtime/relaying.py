@@ -124,8 +124,8 @@ class Relayer:
         ports = order.ports
         try:
             match order:
-                case OpenRelay(keys=keys):
-                    await self._relaying.open(ports, keys)
+                case OpenRelay(keys=keys, binds=binds):
+                    await self._relaying.open(ports, keys, binds)
                     self._post(RelayOpened(ports=ports))
                 case CloseRelay():
                     self._open.pop(ports, None)

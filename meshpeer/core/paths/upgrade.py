@@ -65,6 +65,11 @@ class Upgrade:
         self._ready_at_s = max(self._ready_at_s, now.mono_s + SETTLED_S)
         self._facts = look.facts
 
+    def on_hopped(self, now: Instant) -> None:
+        """The pair went from one relay to another: what was proved before is proved anew first."""
+        self._relayed_s = now.mono_s
+        self._ready_at_s = max(self._ready_at_s, now.mono_s + SETTLED_S)
+
     def is_ready(self, look: PairLook, now: Instant) -> bool:
         """Says whether this end may leave the relay for the best way that is proved."""
         if look.facts != self._facts and self.failures > len(AGAIN_S) - 2:
