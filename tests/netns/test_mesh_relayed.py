@@ -174,6 +174,8 @@ def until_goes_over(lab: Lab, left: str, to: str) -> None:
             meshkit.until(lambda: session(alpha, bravo)[1] > 100_000, "the stream flows")
             meshkit.meshpeer(lab.node(left), "down")
             meshkit.until(is_over, f"{to} relays them", 10)
+            # It knows where both ends are, although no handshake passed it.
+            assert "meshpeer_relay" in lab.node(to).run(["nft", "list", "tables"]).stdout
             assert stream.stdout.readline() == "same\n"
         pings.send_signal(signal.SIGINT)
         answered = [int(one) for one in re.findall(r"icmp_seq=(\d+) ttl", pings.stdout.read())]

@@ -137,15 +137,16 @@ class Hop:
         return self.target
 
     def keep_left(
-        self, used: NodeId, look: PairLook, now: Instant, *, faulty: bool, retires: bool
+        self, used: NodeId, look: PairLook, now: Instant, *, lost: bool, retires: bool
     ) -> list[Said]:
-        """Looks after the relay that was left, for as long as there may be a way back to it. ``faulty``, or
-        that it ``retires``, is said of the one in use."""
+        """Looks after the relay that was left, for as long as there may be a way back to it.
+
+        ``lost``: nothing comes by the one in use, or it is gone; ``retires`` is said of that one, too."""
         left = self.left
         if left is None or not self.lent.holds(left):
             self.end(now)
             return []
-        if faulty or (look.mute and now.mono_s >= self._moved_s + MUTE_S):
+        if lost and now.mono_s >= self._moved_s + MUTE_S:
             woken = RelayWakeAsked(pair=self.lent.pair)
             return self.lent.say(left, woken, now) if left in look.linked else []
         if retires or now.mono_s >= self._since_s + HOP_HOLDS_S:

@@ -39,7 +39,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayWoken,
 )
 from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
-from meshpeer.core.paths.upgrade import EndpointMove, Upgrade
+from meshpeer.core.paths.upgrade import MUTE_S, EndpointMove, Upgrade
 from meshpeer.core.wgconf.model import tunnel_works
 
 TRY_S = 8.0
@@ -282,7 +282,7 @@ class RelayedPath:
     def _hold(self, look: PairLook, now: Instant) -> list[Said]:
         """Looks after a way of the pair's own that is new."""
         assert self.used is not None
-        if self.upgrade.is_lost(look, now):
+        if self._is_way_lost(look, now):
             if self.used in look.linked:
                 return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
             return []
@@ -292,6 +292,13 @@ class RelayedPath:
         undone = look.held is not None and self.lent.goes_through(look.held.endpoint)
         self.upgrade.hold(undone=undone, now=now)
         return []
+
+    def _is_way_lost(self, look: PairLook, now: Instant) -> bool:
+        return self.upgrade.is_lost(look, now, mute=self._is_mute(look, now))
+
+    def _is_mute(self, look: PairLook, now: Instant) -> bool:
+        # Echoes of a machine that is busy may be late by seconds: what comes in says more.
+        return look.mute and self._health.nothing_came_for(MUTE_S, now)
 
     def _turn_back(self, now: Instant) -> None:
         """The relay carries the pair again."""
@@ -326,8 +333,8 @@ class RelayedPath:
 
     def _keep_left(self, look: PairLook, now: Instant) -> list[Said]:
         assert self.used is not None
-        faulty = self._is_faulty(self.used, look, now)
-        return self.hop.keep_left(self.used, look, now, faulty=faulty, retires=self._retires(look))
+        lost = self._is_mute(look, now) or self._is_faulty(self.used, look, now)
+        return self.hop.keep_left(self.used, look, now, lost=lost, retires=self._retires(look))
 
     def _go_back(self, now: Instant) -> None:
         relay = self.hop.go_back(self.used, now) if self.used is not None else None
@@ -354,7 +361,7 @@ class RelayedPath:
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
-        if self.upgrade.is_lost(look, now) if self.phase is Phase.HELD else look.mute:
+        if self._is_way_lost(look, now) if self.phase is Phase.HELD else look.mute:
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)

@@ -73,6 +73,8 @@ class End:
     """When a direct probe was answered last."""
     mutes: bool = False
     """It notices a tunnel that answers nothing, although its handshake is fresh."""
+    unheard: bool = False
+    """Its echoes come back late: it takes any tunnel for mute."""
     moving: EndpointMove | None = None
     heard_s: float = 0.0
     """When it heard from the other end last."""
@@ -217,7 +219,7 @@ class Pair:
             held=held if end.present else None,
             tells=True,
             tries=True,
-            mute=end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S,
+            mute=end.unheard or (end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S),
             probes=end.probes,
             leaving=end.path.used in self.leaving,
             bound=end.bound,
