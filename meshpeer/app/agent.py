@@ -41,6 +41,7 @@ from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
+from meshpeer.app.retiring import retire_relay
 from meshpeer.app.rotating import key_names, rotate_by_age
 from meshpeer.app.state import State, load_state
 from meshpeer.app.troubles import next_steps_of, notices_of, troubles_of
@@ -379,6 +380,7 @@ class Agent:
         await self.notifier.tell(
             "STOPPING=1", "STATUS=stopping; tunnels " + ("go down" if self.take_down else "stay up")
         )
+        await retire_relay(self)
         nursery.cancel_scope.cancel()
 
     async def _serve_control(self, nursery: trio.Nursery) -> None:

@@ -16,6 +16,7 @@ from meshpeer.app.agreement import agreement_view
 from meshpeer.app.hub_words import reports_of
 from meshpeer.app.issuer_words import other_issuers
 from meshpeer.app.reach import local_only, ports_to_open
+from meshpeer.app.retiring import retire_relay
 from meshpeer.app.revocation_words import newest, revoked_peers
 from meshpeer.app.spare import channel_view, link_via, silent_since
 from meshpeer.app.troubles import notices_of, troubles_of
@@ -256,8 +257,9 @@ class MeshAnswers:
                 "make another one first (`meshpeer issuer add NODE`), or leave all the same with --force: "
                 "members stay connected until their certificates end",
             )
-        if agent.node.presence.has_left:
+        if agent.node.presence.has_left or agent.node.relays.stops:
             raise Refused("this node is leaving already", "it ends in a moment")
+        await retire_relay(agent)
         agent.driver.step_now(LeaveAsked())
         agent.take_down = True
         (agent.settings.state_dir / "node.json").rename(

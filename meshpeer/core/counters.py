@@ -131,6 +131,7 @@ class Counter(enum.StrEnum):
 
     # Relays
     RELAYS_USED = "relays_used", "Relays taken into use by tunnels of this node"
+    RELAY_HOPS = "relay_hops", "Tunnels of this node that went from one relay to another under their sessions"
     RELAYS_GRANTED = "relays_granted", "Pairs that were lent two ports of this relay"
     RELAYS_REFUSED = (
         "relays_refused",

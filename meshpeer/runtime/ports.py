@@ -24,6 +24,7 @@ from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
 from meshpeer.core.paths.probe_desk import ProbeHeard, SendProbe
+from meshpeer.core.paths.relay_binding import NO_BINDS, Binds
 from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.wgconf.forwarding import DesiredForwarding
 from meshpeer.core.wgconf.model import DeviceStep, ObservedDevice
@@ -229,9 +230,11 @@ class Relaying(Protocol):
         """
         ...
 
-    async def open(self, ports: tuple[int, int], keys: tuple[WireGuardKey, WireGuardKey]) -> None:
-        """Lends two ports to the holders of these keys; raises ``EnvironmentFault`` where one is taken, and
-        then neither is open."""
+    async def open(
+        self, ports: tuple[int, int], keys: tuple[WireGuardKey, WireGuardKey], binds: Binds = NO_BINDS
+    ) -> None:
+        """Lends two ports to the holders of these keys, who show where they are with these secrets; raises
+        ``EnvironmentFault`` where one is taken, and then neither is open."""
         ...
 
     async def rekey(

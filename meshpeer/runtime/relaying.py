@@ -125,8 +125,8 @@ class Relayer:
         ports = order.ports
         try:
             match order:
-                case OpenRelay(keys=keys):
-                    await self._relaying.open(ports, keys)
+                case OpenRelay(keys=keys, binds=binds):
+                    await self._relaying.open(ports, keys, binds)
                     self._post(RelayOpened(ports=ports))
                 case RekeyRelay(keys=keys_of):
                     await self._relaying.rekey(ports, keys_of)

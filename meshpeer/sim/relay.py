@@ -8,6 +8,7 @@ import trio
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import NO_BINDS, Binds, is_binding
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.runtime.ports import RelayedPair
@@ -49,17 +50,22 @@ class MemoryRelay:
         for ports, crossing in self._pairs.items():
             if port in ports:
                 side = ports.index(port)
-                target = crossing.carry(side, way, data, self._now_s())
-                if target is not None:
+                if is_binding(data):
+                    answer = crossing.bind(side, way, data, self._now_s())
+                    if answer is not None:
+                        self._sent(port, way, answer)
+                elif (target := crossing.carry(side, way, data, self._now_s())) is not None:
                     self._sent(ports[1 - side], target, data)
 
-    async def open(self, ports: Ports, keys: tuple[WireGuardKey, WireGuardKey]) -> None:
+    async def open(
+        self, ports: Ports, keys: tuple[WireGuardKey, WireGuardKey], binds: Binds = NO_BINDS
+    ) -> None:
         await self._ordered()
         lent = self._busy.union(*self._pairs)
         for port in ports:
             if port in lent:
                 raise EnvironmentFault(f"UDP port {port}: Address already in use")
-        self._pairs[ports] = Crossing(keys, Bucket(self._rate, self._rate), self._total)
+        self._pairs[ports] = Crossing(keys, Bucket(self._rate, self._rate), self._total, binds)
 
     async def rekey(self, ports: Ports, keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]) -> None:
         await self._ordered()

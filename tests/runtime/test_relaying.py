@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import NO_BINDS, Binds
 from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
@@ -25,6 +26,7 @@ from meshpeer.runtime.relaying import TRIES, Relayer
 
 PORTS, OTHERS = (51830, 51831), (51832, 51833)
 KEYS = (WireGuardKey(b"a" * 32), WireGuardKey(b"b" * 32))
+BINDS = (b"c" * 32, b"d" * 32)
 
 
 @dataclass
@@ -48,9 +50,11 @@ class FakeRelay:
         await self.ending.wait()
         raise EnvironmentFault("the helper ended")
 
-    async def open(self, ports: tuple[int, int], keys: tuple[WireGuardKey, WireGuardKey]) -> None:
+    async def open(
+        self, ports: tuple[int, int], keys: tuple[WireGuardKey, WireGuardKey], binds: Binds = NO_BINDS
+    ) -> None:
         await trio.lowlevel.checkpoint()
-        assert keys == KEYS
+        assert (keys, binds) == (KEYS, BINDS)
         if ports == self.taken:
             raise EnvironmentFault("the port is taken")
         self.done.append(("open", ports))
@@ -104,7 +108,7 @@ def rig(relay: FakeRelay, start: Callable[..., None]) -> Rig:
 
 
 def opens(ports: tuple[int, int] = PORTS) -> OpenRelay:
-    return OpenRelay(ports=ports, keys=KEYS)
+    return OpenRelay(ports=ports, keys=KEYS, binds=BINDS)
 
 
 async def test_nothing_runs_until_somebody_asks(nursery: trio.Nursery) -> None:

@@ -21,6 +21,7 @@ from meshpeer.adapters.relay import orders
 from meshpeer.adapters.relay.addresses import Family, choose_family
 from meshpeer.adapters.relay.mmsg import Batch, Target, split_source
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import Binds, is_binding
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.core.paths.relay_packets import DATA_BYTES_MIN
@@ -106,8 +107,13 @@ class Helper:
             if way is None:
                 continue
             # One that was cut off has no length that WireGuard sends.
-            target = crossing.carry(side, way, batch.packet(slot, max(size, 0)), now_s)
-            if target is not None:
+            packet = batch.packet(slot, max(size, 0))
+            if is_binding(packet):
+                answer = crossing.bind(side, way, packet, now_s)
+                if answer is not None:
+                    batch.write(slot, answer)
+                    batch.send(end.socket.fileno(), [slot], sizes, self._family.write(way))
+            elif (target := crossing.carry(side, way, packet, now_s)) is not None:
                 batch.send(out, [slot], sizes, self._family.write(target))
             self._look_again(pair)
             if not end.known and crossing.proved and not crossing.freezes and crossing.ends[side].is_at(way):
@@ -144,8 +150,8 @@ class Helper:
         error = ""
         counted: tuple[orders.Counted, ...] = ()
         match order:
-            case orders.Open(ports=ports, keys=keys):
-                error = self._open(ports, keys)
+            case orders.Open(ports=ports, keys=keys, binds=binds):
+                error = self._open(ports, keys, binds)
             case orders.Rekey(ports=ports, keys=(first, second)) if ports in self._pairs:
                 later = [WireGuardKey(one) for one in first], [WireGuardKey(one) for one in second]
                 self._pairs[ports].crossing.rekey(later)
@@ -163,7 +169,7 @@ class Helper:
                 error = "no such ports are open"
         self._say(orders.Done(number=order.number, error=error, counted=counted))
 
-    def _open(self, ports: tuple[int, int], keys: tuple[bytes, bytes]) -> str:
+    def _open(self, ports: tuple[int, int], keys: tuple[bytes, bytes], binds: Binds) -> str:
         if ports in self._pairs or len(self._pairs) >= orders.PAIRS_MAX:
             return "they are open already" if ports in self._pairs else "too many pairs"
         with contextlib.ExitStack() as undo:
@@ -176,7 +182,7 @@ class Helper:
                 opened.append(one)
             undo.pop_all()
         rate = Bucket(self._rate, max(self._rate * BURST_S, BURST_BYTES_MIN))
-        crossing = Crossing((WireGuardKey(keys[0]), WireGuardKey(keys[1])), rate, self._total)
+        crossing = Crossing((WireGuardKey(keys[0]), WireGuardKey(keys[1])), rate, self._total, binds)
         pair = _Pair(ports, crossing, (_Port(opened[0], 0), _Port(opened[1], 1)))
         self._pairs[ports] = pair
         for side, one in enumerate(opened):

@@ -103,6 +103,11 @@ class Batch:
         at = slot * PACKET_BYTES_MAX
         return bytes(self.data[at : at + size])
 
+    def write(self, slot: int, data: bytes) -> None:
+        """Puts something else, as long, where a packet lay."""
+        at = slot * PACKET_BYTES_MAX
+        self.data[at : at + len(data)] = data
+
     def send(self, descriptor: int, slots: Sequence[int], sizes: Sequence[int], target: Target) -> None:
         """Sends packets on from where they lie. What the kernel has no room for is lost, as on any wire."""
         name, control = target

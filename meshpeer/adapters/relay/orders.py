@@ -15,6 +15,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
     number: int
     ports: tuple[int, int]
     keys: tuple[bytes, bytes]
+    binds: tuple[bytes, bytes] = (b"", b"")
 
 
 class Rekey(msgspec.Struct, frozen=True, kw_only=True, tag="rekey"):

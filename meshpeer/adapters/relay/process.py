@@ -19,6 +19,7 @@ from meshpeer.adapters.relay import orders
 from meshpeer.adapters.relay.fastpath import REFRESH_S, Carried, FastPath, Ports
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import NO_BINDS, Binds
 from meshpeer.core.paths.relay_crossing import Way
 from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.ports import RelayedPair
@@ -82,8 +83,10 @@ class ProcessRelay:
                     await self._keep_out()
         raise EnvironmentFault("the relay's helper ended", "what it had lent is lost; it is started again")
 
-    async def open(self, ports: Ports, keys: tuple[WireGuardKey, WireGuardKey]) -> None:
-        await self._order(orders.Open(number=self._number(), ports=ports, keys=keys))
+    async def open(
+        self, ports: Ports, keys: tuple[WireGuardKey, WireGuardKey], binds: Binds = NO_BINDS
+    ) -> None:
+        await self._order(orders.Open(number=self._number(), ports=ports, keys=keys, binds=binds))
 
     async def rekey(self, ports: Ports, keys: tuple[Sequence[WireGuardKey], Sequence[WireGuardKey]]) -> None:
         first, second = (tuple(bytes(key) for key in own) for own in keys)

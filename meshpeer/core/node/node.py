@@ -225,7 +225,7 @@ class Node:
             linked=self._is_linked,
         )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
-        self.relays = Relays(config, self.derived, self.underlay.probes, self.counters)
+        self.relays = Relays(config, self.derived, self.underlay, counters=self.counters, entropy=entropy)
         self.gossip = Gossip(
             ledger,
             linked=lambda: self.links.peers,
@@ -750,6 +750,8 @@ class Node:
             effects += self.watch.follow_plan(now)
             self.underlay.follow_plan(self.derived.charter_mtu, now)
             effects += self._follow_relays(now)
+        elif self.presence.revoked:
+            effects += self._from_relays(self.relays.shut(now))
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

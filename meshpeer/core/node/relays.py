@@ -8,7 +8,7 @@ detector who seems alive.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -20,12 +20,13 @@ from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.node.successors import next_keys
+from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
-from meshpeer.core.paths.probes import PathProbes
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
+from meshpeer.core.paths.relay_binding import SECRET_BYTES
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
     MoveEndpoint,
@@ -40,6 +41,8 @@ from meshpeer.core.paths.relay_messages import (
     RelayRefused,
     RelayRequest,
     RelayRequested,
+    RelayStops,
+    RelayWilling,
 )
 from meshpeer.core.paths.relayed import RelayedPath
 from meshpeer.core.paths.relayed_look import PairLook, Said
@@ -56,16 +59,26 @@ RELAYS_KNOWN_MAX = 8
 class Relays:
     """Both sides of relaying, for one node. Sans-IO."""
 
-    def __init__(self, config: NodeConfig, derived: Derived, probes: PathProbes, counters: Counters) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        derived: Derived,
+        underlay: Underlay,
+        *,
+        counters: Counters,
+        entropy: Callable[[int], bytes],
+    ) -> None:
         self._me = config.key.public
-        self._probes = probes
+        self._probes, self._bindings = underlay.probes, underlay.bindings
         self._counters = counters
         self._limits = config.relay or RelayLimits(ports=())
         self._derived = derived
         self._tunnels = derived.tunnels
-        self.desk = RelayDesk(self._me, self._limits, counters)
+        self.desk = RelayDesk(self._me, self._limits, counters, bind_key=entropy(SECRET_BYTES))
         self.unable = ""
         """Why this machine can't relay, although it should; empty while it can."""
+        self.stops = False
+        """This node is about to stop: pairs that it relays go elsewhere."""
         self.has_news = False
         """A pair took up a relay, or left one: the interface has to follow."""
         self._members: object = None
@@ -78,7 +91,7 @@ class Relays:
     def lends(self) -> bool:
         """Says whether this node lends ports: its settings, its certificate and its machine allow it."""
         allowed = self._derived.ledger.may(self._me, Capability.RELAY)
-        return bool(self._limits.ports) and allowed and not self.unable
+        return bool(self._limits.ports) and allowed and not self.unable and not self.stops
 
     def via(self, node: NodeId) -> NodeId | None:
         """Returns the relay that the tunnel to a member goes through; None where it is direct."""
@@ -134,7 +147,15 @@ class Relays:
         if isinstance(event, RelayAble):
             self.unable = event.fault
             return []
+        if isinstance(event, RelayStops):
+            self.stops = True
+            return self.desk.handle(RelayWilling(willing=False), now)
         return self.desk.handle(event, now)
+
+    def shut(self, now: Instant) -> list[RelayEffect]:
+        """Takes back at once what this node lends: it was shut out of the mesh."""
+        self._members = None
+        return self.desk.handle(RelayMembersShown(members=()), now)
 
     def follow(self, now: Instant) -> list[RelayEffect]:
         """Brings both sides in step with the roster and the plan of the moment."""
@@ -155,8 +176,8 @@ class Relays:
     def _follow_members(self, now: Instant) -> list[RelayEffect]:
         if not self._limits.ports:
             return []
-        effects: list[RelayEffect] = []
         roster = self._derived.roster
+        effects = self.desk.handle(RelayWilling(willing=self.lends), now)
         if roster is not self._members:
             self._members = roster
             members = tuple(
@@ -185,6 +206,7 @@ class Relays:
         for node in [node for node in held if node not in planned]:
             over = held.pop(node)
             self._probes.aim(node, (), now)
+            self._bindings.aim(node, None, now)
             said += _sends(
                 over.update(PairLook(wanted=False, relays=self._choose(over, now), linked=linked), now)
             )
@@ -197,13 +219,16 @@ class Relays:
                 if self._is_well(peer, now):
                     continue
                 relayed = held[peer.node] = RelayedPath(self._me, peer.node)
-            before, moves = (relayed.phase, relayed.used, relayed.endpoint(now)), relayed.moves
+            before = (relayed.phase, relayed.used, relayed.endpoint(now))
             look = self._look(relayed, peer, listed, mine, linked, now)
             said += [*_sends(relayed.update(look, now)), *_moves(relayed, peer)]
             self._aim(relayed, look, now)
+            self._bind(relayed, look, now)
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
-            self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
+            moves, hops = relayed.take_counts()
+            self._counters.add(Counter.RELAYS_USED, moves)
+            self._counters.add(Counter.RELAY_HOPS, hops)
             if relayed.is_idle(now) and self._is_well(peer, now):
                 del held[peer.node]
         return said
@@ -242,6 +267,8 @@ class Relays:
             mute=peer.node in self._tunnels.mute,
             probes=self._probes.able,
             proved=self._proved(peer.node, now),
+            leaving=relayed.used is not None and all(one.node != relayed.used for one in self._lenders),
+            bound=self._bindings.answered(peer.node),
             through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
         )
 
@@ -250,6 +277,13 @@ class Relays:
         wanted = relayed.used is not None and look.outlook is not Outlook.HOPELESS
         if wanted or self._probes.is_aimed(relayed.peer):
             self._probes.aim(relayed.peer, look.ways if wanted else (), now)
+
+    def _bind(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
+        """Shows a relay that the pair goes over to where this node is."""
+        shaken_unix_s = look.held.latest_handshake_unix_s if look.held else 0
+        place = relayed.binding(shaken_unix_s) if look.probes else None
+        usable = place is not None and self._probes.desk.may_carry(place[0])
+        self._bindings.aim(relayed.peer, place if usable else None, now)
 
     def _proved(self, node: NodeId, now: Instant) -> tuple[tuple[str, float], ...]:
         return tuple(
@@ -285,8 +319,11 @@ class Relays:
             for one in self._lenders
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        hosts = {one.node: self._host_of(one) for one in self._lenders if one.node in chosen}
-        return tuple((node, hosts[node]) for node in chosen if hosts[node])
+        # One that is in use stays, whatever is said of it now, until its pair left it.
+        known = [*chosen, *(one for one in relayed.kept if one not in chosen)]
+        listed = [(node, self._derived.roster.get(node)) for node in known]
+        hosts = [(node, self._host_of(one)) for node, one in listed if one is not None]
+        return tuple((node, host) for node, host in hosts if host)
 
     def _works(self, one: Listed, now: Instant) -> bool:
         held = self._tunnels.observed_peer(one.record.wireguard_key)
@@ -327,15 +364,16 @@ class Relays:
 
     def _linked(self) -> frozenset[NodeId]:
         links, unusual = self._derived.links, self._derived.detector.unusual
+        kept = [node for relayed in self._tunnels.relayed.values() for node in relayed.kept]
         return frozenset(
-            one.node
-            for one in self._lenders
-            if links.link_to(one.node) is not None and one.node not in unusual
+            node
+            for node in (*(one.node for one in self._lenders), *kept)
+            if links.link_to(node) is not None and node not in unusual
         )
 
 
 def _moves(relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
-    move = relayed.upgrade.take_move()
+    move = relayed.take_move()
     if move is None:
         return []
     return [MoveEndpoint(public_key=peer.public_key, endpoint=move.endpoint, at_s=move.at_s)]

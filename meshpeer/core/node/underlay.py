@@ -15,6 +15,7 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId
 from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.paths.bindings import Bindings
 from meshpeer.core.paths.path_mtus import PathMtus
 from meshpeer.core.paths.probe_desk import AnswerSeen, ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.probes import PathProbes
@@ -36,18 +37,22 @@ class Underlay:
         self._tunnels = tunnels
         self._own: tuple[str, ...] = ()
         self.probes = PathProbes(mesh=mesh, key=key, entropy=entropy, counters=counters)
+        self.bindings = Bindings()
         self.mtus = PathMtus(self.probes.desk)
 
     @property
     def has_news(self) -> bool:
-        """Says whether MTUs are known that the tunnels do not have yet."""
-        return self.mtus.found != self._tunnels.mtus
+        """Says whether MTUs are known that the tunnels do not have yet, or a relay knows now where this node
+        is."""
+        return self.mtus.found != self._tunnels.mtus or self.bindings.has_news
 
     def handle(self, event: ProbePortOpened | ProbeHeard | ProbeTooLong, now: Instant) -> list[SendProbe]:
         """Takes an event; returns the probes that follow from it at once."""
         match event:
             case ProbePortOpened():
                 self.probes.able = True
+            case ProbeHeard() if self.bindings.on_heard(event, now):
+                return []
             case ProbeHeard():
                 fact, sent = self.probes.on_heard(event, now)
                 if isinstance(fact, AnswerSeen):
@@ -70,6 +75,7 @@ class Underlay:
     def take(self) -> None:
         """Lets the tunnels have what is known of MTUs."""
         self._tunnels.mtus = self.mtus.found
+        self.bindings.has_news = False
 
     def follow_plan(self, charter_mtu: int, now: Instant) -> None:
         """Takes the plan and the interface's endpoints as they are now."""
@@ -87,7 +93,7 @@ class Underlay:
 
     def tick(self, now: Instant) -> list[SendProbe]:
         """Returns the probes that are due."""
-        return [*self.probes.tick(now), *self.mtus.tick(now)]
+        return [*self.probes.tick(now), *self.mtus.tick(now), *self.bindings.tick(now)]
 
     def next_deadline(self) -> Deadline | None:
-        return earliest(self.probes.next_deadline(), self.mtus.next_deadline())
+        return earliest(self.probes.next_deadline(), self.mtus.next_deadline(), self.bindings.next_deadline())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.back_off import FIRST_S, BackOffs
+from meshpeer.core.paths.relay_binding import SECRET_BYTES
 from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
     Pair,
@@ -32,6 +33,9 @@ AGREE_S_MAX = 10.0
 """How long both ends may take to ask for the same relay."""
 FOLLOW_S = 10.0
 """For how long a relay's word that the other end asked for it stands."""
+READY_S = 5.0
+"""For how long its word stands that both asked. Shorter than one that failed is passed over: an answer that
+was on its way when its ports were given back says nothing of a reservation."""
 AGAIN_S = 2.0
 """For how long a relay is passed over that may take the pair when it is asked anew."""
 ENDS_REMEMBERED = 8
@@ -46,6 +50,9 @@ class _Grant:
     heard_s: float
     both: bool = False
     frozen_since_s: float | None = None
+    bind: bytes = b""
+    planned: bool = False
+    retires: bool = False
     ahead_s: tuple[float, ...] = ()
     """How far this node's clock is ahead of the relay's, by its last words, each with its time on the way."""
 
@@ -79,6 +86,21 @@ class Lent:
         """Returns when a relay granted, or answered last; 0 for one that lends nothing."""
         grant = self._grants.get(relay)
         return grant.heard_s if grant else 0.0
+
+    def retires(self, relay: NodeId) -> bool:
+        """Says whether a relay said that it is about to end what it lent."""
+        grant = self._grants.get(relay)
+        return grant is not None and grant.retires
+
+    def is_planned(self, relay: NodeId) -> bool:
+        """Says whether an end asked a relay while the one in use still worked."""
+        grant = self._grants.get(relay)
+        return grant is not None and grant.planned
+
+    def secret_of(self, relay: NodeId) -> bytes:
+        """Returns what this end's bindings at a relay are sealed with; empty where it can't bind there."""
+        grant = self._grants.get(relay)
+        return grant.bind if grant is not None else b""
 
     def is_frozen(self, relay: NodeId, for_s: float, now: Instant) -> bool:
         """Says whether a relay has said for so long that nothing crosses."""
@@ -123,14 +145,14 @@ class Lent:
         ]
         return choose_of(self.pair, fresh)
 
-    def ready(self, used: NodeId | None, now: Instant) -> NodeId | None:
-        """Returns a relay that both ends asked for, other than the one in use."""
+    def ready(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
+        """Returns a relay that both ends asked for, other than the one in use and the one that was left."""
         found = [
             relay
             for relay, grant in self._grants.items()
             if grant.both
-            and relay != used
-            and now.mono_s < grant.heard_s + SAY_EVERY_S + FOLLOW_S
+            and relay not in (used, left)
+            and now.mono_s < grant.heard_s + READY_S
             # Each end has its own reasons to pass one over: where both asked, these are over, too.
             and not self.back_off.failed_now(relay, now)
         ]
@@ -152,12 +174,13 @@ class Lent:
             return
         match message:
             case RelayGranted(port=port, both=both, frozen=frozen, clock_ms=clock_ms):
-                if not 0 < port <= 65_535:
+                if not 0 < port <= 65_535 or len(message.bind) > SECRET_BYTES:
                     return
                 held = self._grants.get(relay)
                 if held is None or held.port != port:
                     held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
                 held.heard_s, held.both = now.mono_s, both
+                held.bind, held.planned, held.retires = message.bind, message.planned, message.retires
                 held.ahead_s = (*held.ahead_s, now.mono_s - clock_ms / 1000)[-CLOCK_WORDS:]
                 since_s = held.frozen_since_s
                 held.frozen_since_s = (now.mono_s if since_s is None else since_s) if frozen else None
@@ -196,9 +219,14 @@ class Lent:
         self._forget_said(relay)
         return [(relay, RelayFreed(pair=self.pair))] if held and relay in linked else []
 
+    def free_but(self, kept: Collection[NodeId | None], linked: Collection[NodeId]) -> list[Said]:
+        """Gives back all but some."""
+        surplus = sorted(one for one in self._grants if one not in kept)
+        return [said for relay in surplus for said in self.free(relay, linked)]
+
     def free_all(self, linked: Collection[NodeId]) -> list[Said]:
         self.asking = None
-        return [one for relay in sorted(self._grants) for one in self.free(relay, linked)]
+        return self.free_but((), linked)
 
     def fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
         """Passes a relay over for a while."""

@@ -5,7 +5,7 @@ Diffie-Hellman secret (libsodium's ``crypto_box_beforenm``), bound to the mesh a
 BLAKE2b, is the key of XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha). Enciphered, too, since some routers
 rewrite addresses that they find in a packet (RFC 8489, 14.2).
 
-    0   4  magic: no message type of WireGuard's, which drops it in silence
+    0   4  magic (``magic``)
     4   8  tag: who says it to whom; a hash, so that one look in a table tells
     12  24 nonce, random
     36  .. kind, flags, number, stamp, endpoint, padding; 16 bytes of Poly1305
@@ -26,8 +26,8 @@ import nacl.exceptions
 
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, WireGuardKey
+from meshpeer.core.paths.magic import MAGIC as MAGIC
 
-MAGIC = b"mpP1"
 TAG_BYTES, NONCE_BYTES, SEAL_BYTES = 8, 24, 16
 _HEAD_BYTES = len(MAGIC) + TAG_BYTES + NONCE_BYTES
 _BODY = struct.Struct("!BBQQ16sH")

@@ -3,7 +3,8 @@
 A reservation is for exactly two members, with the WireGuard keys that their records show. Either may ask
 first, both get the same one, each its own port. It lasts as long as one of the two renews it and something
 crosses, and ends at once when one of them leaves or changes its key. Nothing survives a restart: the ends
-ask again.
+ask again. A relay that is to go, or may not go on, says so to all pairs, takes no new ones, and ends each
+once it left, all after a while.
 
 What crosses is decided by ``relay_crossing``; whether a pair uses a relay, by the pair. Ports that were given
 back go to the end of the queue, so that what is still on its way to them meets nobody.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from meshpeer.core.counters import Counter, Counters
@@ -21,13 +22,13 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NODE_ID_BYTES, NodeId, WireGuardKey
+from meshpeer.core.paths.relay_binding import NO_BINDS, binding_secret
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
     OpenRelay,
     Pair,
-    RekeyRelay,
     RelayAsked,
     RelayCarried,
     RelayEffect,
@@ -35,8 +36,6 @@ from meshpeer.core.paths.relay_messages import (
     RelayEvent,
     RelayFreed,
     RelayFreezeAsked,
-    RelayFrozen,
-    RelayGranted,
     RelayLost,
     RelayMembersShown,
     RelayOpened,
@@ -45,20 +44,17 @@ from meshpeer.core.paths.relay_messages import (
     RelayRenewed,
     RelayRequested,
     RelayWakeAsked,
+    RelayWilling,
     RelayWoken,
     WakeRelay,
 )
-from meshpeer.core.paths.relay_states import RelayState, check_move
+from meshpeer.core.paths.relay_states import RelayState
+from meshpeer.core.paths.reservation import FREEZE_AHEAD_S, LEASE_S, Reservation
 
-LEASE_S = 120
-"""How long a reservation lasts that nobody renews; an end renews it every third of that."""
-IDLE_S = 180.0
-"""How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
-READY_LASTS_S = 3.0
-"""How long an end's word stands that it is ready to leave."""
-FREEZE_AHEAD_S = 0.5
-"""How far ahead the instant lies at which both leave: their links carry the word of it, and agents may be
-busy."""
+RETIRE_S_MAX = 10.0
+"""How long a relay that retires serves those that don't leave it."""
+LEFT_S = 2.0
+"""How long it keeps those that left: an end that missed the instant asks again every second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,45 +68,18 @@ class RelayLimits:
     new_per_member_per_minute: int = 6
 
 
-@dataclass(slots=True)
-class Reservation:
-    """One pair's two ports."""
-
-    pair: Pair
-    keys: tuple[WireGuardKey, WireGuardKey]
-    ports: tuple[int, int]
-    state: RelayState
-    expires_s: float
-    used_s: float
-    """When something crossed last, or could not because the ends wanted it so."""
-    coming: tuple[WireGuardKey | None, WireGuardKey | None] = (None, None)
-    """The keys that the ends change to."""
-    asked: tuple[NodeId, ...] = ()
-    """The ends that asked for it."""
-    ready_s: dict[NodeId, float] = field(default_factory=dict)
-    """When an end said last that it is ready to leave."""
-    frozen_at_s: float = 0.0
-    packets: int = 0
-    """Those that crossed, and those that did not, as last reported."""
-    drops: int = 0
-
-    def rekey(self) -> RekeyRelay:
-        first, second = (
-            (key,) if later is None else (key, later)
-            for key, later in zip(self.keys, self.coming, strict=True)
-        )
-        return RekeyRelay(ports=self.ports, keys=(first, second))
-
-    def move_to(self, state: RelayState) -> None:
-        check_move(self.state, state, story=f"reservation of ports {self.ports}")
-        self.state = state
-
-
 class RelayDesk:
     """Keeps the reservations of one relay. Two doors: ``handle`` and ``next_deadline``."""
 
-    def __init__(self, me: NodeId, limits: RelayLimits, counters: Counters) -> None:
+    def __init__(self, me: NodeId, limits: RelayLimits, counters: Counters, *, bind_key: bytes = b"") -> None:
+        """``bind_key``: 32 random bytes, from which the secrets follow that ends bind with; without, none
+        can."""
         self._me = me
+        self._bind_key = bind_key
+        self._made = 0
+        """Reservations, ever."""
+        self._retires_s: float | None = None
+        """When all that is left ends; None while this node lends."""
         self._limits = limits
         self._counters = counters
         self._free: deque[int] = deque(dict.fromkeys(limits.ports))
@@ -131,6 +100,8 @@ class RelayDesk:
                 return self._on_requested(peer, message, now)
             case RelayMembersShown(members=members, coming=coming):
                 return self._on_members(members, coming)
+            case RelayWilling(willing=willing):
+                return self._on_willing(willing, now)
             case RelayOpened(ports=ports):
                 return self._on_opened(ports, now)
             case RelayLost(ports=ports):
@@ -144,7 +115,7 @@ class RelayDesk:
 
     def next_deadline(self) -> Deadline | None:
         """Returns when the next reservation runs out."""
-        return earliest(*(Deadline(_ends_s(one), "free a relay's ports") for one in self._held.values()))
+        return earliest(*(Deadline(self._ends_s(one), "free a relay's ports") for one in self._held.values()))
 
     def check(self) -> None:
         """Raises ``InvariantBroken`` where ports are lost or lent twice, or a quota is exceeded."""
@@ -173,7 +144,7 @@ class RelayDesk:
             return [] if not _is_pair(pair) else self._refuse(peer, pair, RelayRefusal.PAIR)
         held = self._held.get(pair)
         if isinstance(message, RelayAsked):
-            return self._on_asked(peer, pair, held, now)
+            return self._on_asked(peer, message, held, now)
         if held is None:
             # An end that gives back what it has no more is content.
             return [] if isinstance(message, RelayFreed) else self._refuse(peer, pair, RelayRefusal.UNKNOWN)
@@ -183,26 +154,33 @@ class RelayDesk:
             case RelayFreed():
                 other = pair[0] if peer == pair[1] else pair[1]
                 return self._end(held, RelayEnd.ASKED, tell=(other,))
-            case RelayFreezeAsked():
-                return self._on_freeze_asked(peer, held, now)
+            case RelayFreezeAsked(to=to):
+                return self._on_freeze_asked(peer, held, to, now)
             case RelayWakeAsked():
                 return self._on_wake_asked(held, now)
             case _:
                 assert_never(message)
 
     def _on_asked(
-        self, peer: NodeId, pair: Pair, held: Reservation | None, now: Instant
+        self, peer: NodeId, message: RelayAsked, held: Reservation | None, now: Instant
     ) -> list[RelayEffect]:
+        pair = message.pair
         if held is not None:
+            held.planned = held.planned or message.planned
             held.asked = tuple(sorted({*held.asked, peer}))
             held.expires_s = now.mono_s + LEASE_S
             # Who begins asks, the other end follows: both hear of it each time.
-            return [] if held.state is RelayState.OPENING else [_grant(held, end, now) for end in held.pair]
+            return [] if held.state is RelayState.OPENING else self._grant_both(held, now)
         refusal = self._refusal(peer, pair, now)
         if refusal is not None:
             return self._refuse(peer, pair, refusal)
         ports = (self._free.popleft(), self._free.popleft())
         keys = (self._members[pair[0]], self._members[pair[1]])
+        self._made += 1
+        binds = NO_BINDS
+        if self._bind_key:
+            first, second = (binding_secret(self._bind_key, self._made, side) for side in (0, 1))
+            binds = (first, second)
         held = self._held[pair] = Reservation(
             pair=pair,
             keys=keys,
@@ -211,15 +189,19 @@ class RelayDesk:
             expires_s=now.mono_s + LEASE_S,
             used_s=now.mono_s,
             coming=self._coming_of(pair),
+            binds=binds,
             asked=(peer,),
+            planned=message.planned,
         )
         more = [held.rekey()] if held.coming != (None, None) else []
-        return [OpenRelay(ports=ports, keys=keys), *more]
+        return [OpenRelay(ports=ports, keys=keys, binds=binds), *more]
 
     def _refusal(self, peer: NodeId, pair: Pair, now: Instant) -> RelayRefusal | None:
         limits = self._limits
         if not limits.ports:
             return RelayRefusal.CLOSED
+        if self._retires_s is not None:
+            return RelayRefusal.RETIRING
         if not all(one in self._members for one in pair):
             return RelayRefusal.MEMBER
         if len(self._held) >= limits.pairs_max or len(self._free) < 2:
@@ -238,21 +220,20 @@ class RelayDesk:
     def _renew(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
         held.expires_s = now.mono_s + LEASE_S
         # Both ends are told once the ports are open.
-        return [] if held.state is RelayState.OPENING else [_grant(held, peer, now)]
+        return [] if held.state is RelayState.OPENING else [self._grant(held, peer, now)]
 
-    def _on_freeze_asked(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
+    def _on_freeze_asked(self, peer: NodeId, held: Reservation, to: bytes, now: Instant) -> list[RelayEffect]:
         if held.state is RelayState.FROZEN:
-            return [_frozen(held, peer, now)]
-        held.ready_s[peer] = now.mono_s
-        ready = [
-            end for end in held.pair if now.mono_s < held.ready_s.get(end, -READY_LASTS_S) + READY_LASTS_S
-        ]
-        if held.state is not RelayState.OPEN or len(ready) < len(held.pair):
+            return [held.frozen(peer, now)]
+        if len(to) not in (0, NODE_ID_BYTES):
+            return []
+        held.ready[peer] = (now.mono_s, to)
+        if held.state is not RelayState.OPEN or not held.are_ready(to, now):
             return []
         held.move_to(RelayState.FROZEN)
-        held.ready_s.clear()
-        held.used_s, held.frozen_at_s = now.mono_s, now.mono_s + FREEZE_AHEAD_S
-        told = [_frozen(held, end, now) for end in held.pair]
+        held.ready.clear()
+        held.used_s, held.frozen_at_s, held.frozen_to = now.mono_s, now.mono_s + FREEZE_AHEAD_S, to
+        told = [held.frozen(end, now) for end in held.pair]
         return [FreezeRelay(ports=held.ports, at_s=held.frozen_at_s), *told]
 
     def _on_wake_asked(self, held: Reservation, now: Instant) -> list[RelayEffect]:
@@ -297,6 +278,20 @@ class RelayDesk:
     def _coming_of(self, pair: Pair) -> tuple[WireGuardKey | None, WireGuardKey | None]:
         return (self._coming.get(pair[0]), self._coming.get(pair[1]))
 
+    def _on_willing(self, willing: bool, now: Instant) -> list[RelayEffect]:
+        if willing == (self._retires_s is None):
+            return []
+        self._retires_s = None if willing else now.mono_s + RETIRE_S_MAX
+        effects: list[RelayEffect] = []
+        for held in list(self._held.values()):
+            if held.state is not RelayState.OPENING:
+                effects += self._grant_both(held, now)
+            elif not willing:
+                effects += self._end(held, RelayEnd.RETIRED, tell=())
+                for end in held.pair:
+                    effects += self._refuse(end, held.pair, RelayRefusal.RETIRING)
+        return effects
+
     def _on_opened(self, ports: tuple[int, int], now: Instant) -> list[RelayEffect]:
         held = self._by_ports(ports)
         if held is None or held.state is not RelayState.OPENING:
@@ -304,7 +299,7 @@ class RelayDesk:
         held.move_to(RelayState.OPEN)
         held.used_s = now.mono_s
         self._counters.add(Counter.RELAYS_GRANTED)
-        return [_grant(held, end, now) for end in held.pair]
+        return self._grant_both(held, now)
 
     def _on_lost(self, ports: tuple[int, int]) -> list[RelayEffect]:
         held = self._by_ports(ports)
@@ -331,9 +326,12 @@ class RelayDesk:
     def _on_tick(self, now: Instant) -> list[RelayEffect]:
         effects: list[RelayEffect] = []
         for held in list(self._held.values()):
-            if now.mono_s >= _ends_s(held):
-                reason = RelayEnd.EXPIRED if now.mono_s >= held.expires_s else RelayEnd.IDLE
-                effects += self._end(held, reason, tell=held.pair)
+            if now.mono_s >= held.expires_s:
+                effects += self._end(held, RelayEnd.EXPIRED, tell=held.pair)
+            elif now.mono_s >= held.ends_s:
+                effects += self._end(held, RelayEnd.IDLE, tell=held.pair)
+            elif now.mono_s >= self._ends_s(held):
+                effects += self._end(held, RelayEnd.RETIRED, tell=held.pair)
         return effects
 
     # --- steps ----------------------------------------------------------------------------------------------
@@ -345,6 +343,19 @@ class RelayDesk:
         said = RelayFreed(pair=held.pair, reason=reason.value)
         return [CloseRelay(ports=held.ports), *(Send(peer=end, message=said) for end in tell)]
 
+    def _ends_s(self, held: Reservation) -> float:
+        """Returns when a reservation ends, unless something happens before."""
+        if self._retires_s is None:
+            return held.ends_s
+        left_s = held.frozen_at_s + LEFT_S if held.state is RelayState.FROZEN else float("inf")
+        return min(held.ends_s, self._retires_s, left_s)
+
+    def _grant(self, held: Reservation, end: NodeId, now: Instant) -> Send:
+        return held.grant(end, now, retires=self._retires_s is not None)
+
+    def _grant_both(self, held: Reservation, now: Instant) -> list[RelayEffect]:
+        return [self._grant(held, end, now) for end in held.pair]
+
     def _refuse(self, peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]:
         self._counters.add(Counter.RELAYS_REFUSED)
         return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
@@ -354,31 +365,6 @@ class RelayDesk:
 
     def _by_ports(self, ports: tuple[int, int]) -> Reservation | None:
         return next((one for one in self._held.values() if one.ports == ports), None)
-
-
-def _grant(held: Reservation, end: NodeId, now: Instant) -> Send:
-    port = held.ports[held.pair.index(end)]
-    both = len(held.asked) == len(held.pair)
-    frozen = held.state is RelayState.FROZEN
-    granted = RelayGranted(
-        pair=held.pair,
-        port=port,
-        lasts_s=LEASE_S,
-        both=both,
-        frozen=frozen,
-        clock_ms=round(now.mono_s * 1000),
-    )
-    return Send(peer=end, message=granted)
-
-
-def _frozen(held: Reservation, end: NodeId, now: Instant) -> Send:
-    in_ms = max(0, round((held.frozen_at_s - now.mono_s) * 1000))
-    clock_ms = round(held.frozen_at_s * 1000)
-    return Send(peer=end, message=RelayFrozen(pair=held.pair, in_ms=in_ms, clock_ms=clock_ms))
-
-
-def _ends_s(held: Reservation) -> float:
-    return min(held.expires_s, held.used_s + IDLE_S)
 
 
 def _is_pair(pair: Pair) -> bool:

@@ -14,6 +14,9 @@ the other end chose in a handshake that crossed here. From these:
   answered handshake: whoever began one sends data as soon as it is answered (5.4.3). Indices are 32 random
   bits. The answer alone moves nobody: an initiation that was lost is new to its receiver when a stranger
   brings it.
+- It is proved to be where a binding came from that is sealed with the secret that the relay gave it
+  (``relay_binding``), and newer than the last: so a relay knows both ends of a session that it never saw
+  begin.
 - Nothing else moves it. Whatever crosses is one packet out for one in, of the same length.
 
 So no handshake moves an end that is somewhere already, be it replayed, or made by somebody who knows the
@@ -30,6 +33,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import (
+    NO_BINDS,
+    Binding,
+    BindingKind,
+    Binds,
+    read_binding,
+    write_binding,
+)
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_packets import Kind, Packet, has_mac1, mac1_key, parse_packet
 
@@ -66,7 +77,7 @@ class Drop(enum.StrEnum):
     MALFORMED = "malformed"
     """WireGuard sends nothing of this type and length."""
     MAC = "mac"
-    """A handshake that was not made for the other end."""
+    """A handshake that was not made for the other end, or a binding of somebody else."""
     INDEX = "index"
     """It names an index that the other end did not choose here, from where the end is not known to be."""
     FLOOD = "flood"
@@ -74,6 +85,8 @@ class Drop(enum.StrEnum):
     NOWHERE = "nowhere"
     """The other end has not been heard of yet."""
     FROZEN = "frozen"
+    REPLAY = "replay"
+    """A binding that is not newer than the last."""
     RATE = "rate"
     """The pair, or all pairs, carried as many bytes as they may."""
 
@@ -90,6 +103,10 @@ class End:
     """Those that it chose in answered handshakes, newest last."""
     unanswered: dict[int, Way] = field(default_factory=dict)
     """Its initiations by index, and where each came from, newest last."""
+    secret: bytes = b""
+    """What its bindings are sealed with; empty where it has none."""
+    stamp: int = 0
+    """Of its last binding."""
     packets: int = 0
     """Those of this end that crossed."""
     bytes: int = 0
@@ -106,10 +123,17 @@ class End:
 
 
 class Crossing:
-    """The two ends of one pair, 0 and 1. ``rate``: of this pair; ``total``: of all pairs of the relay."""
+    """The two ends of one pair, 0 and 1. ``rate``: of this pair; ``total``: of all pairs of the relay;
+    ``binds``: the secrets of the ends."""
 
-    def __init__(self, keys: tuple[WireGuardKey, WireGuardKey], rate: Bucket, total: Bucket) -> None:
-        self.ends = (End((mac1_key(keys[0]),)), End((mac1_key(keys[1]),)))
+    def __init__(
+        self,
+        keys: tuple[WireGuardKey, WireGuardKey],
+        rate: Bucket,
+        total: Bucket,
+        binds: Binds = NO_BINDS,
+    ) -> None:
+        self.ends = (End((mac1_key(keys[0]),), secret=binds[0]), End((mac1_key(keys[1]),), secret=binds[1]))
         self.drops: dict[Drop, int] = {}
         self.revision = 0
         """Raised when the way to an end changes, and with a freeze."""
@@ -154,6 +178,27 @@ class Crossing:
             self._drop(target)
             return None
         return target if self.spend(side, (len(data),), now_s) else None
+
+    def bind(self, side: int, way: Way, data: bytes, now_s: float) -> bytes | None:
+        """Takes what came to the port of end ``side`` and is a binding (``is_binding``); returns the answer,
+        to where it came from, or None for what proves nothing."""
+        end = self.ends[side]
+        if self.is_frozen(now_s):
+            self._drop(Drop.FROZEN)
+            return None
+        if not end.is_at(way) and not end.others.take(1.0, now_s):
+            self._drop(Drop.FLOOD)
+            return None
+        binding = read_binding(data, end.secret)
+        if binding is None or binding.kind is not BindingKind.QUESTION:
+            self._drop(Drop.MAC)
+            return None
+        if binding.stamp <= end.stamp:
+            self._drop(Drop.REPLAY)
+            return None
+        end.stamp = binding.stamp
+        self._settle(end, way, proved=True)
+        return write_binding(Binding(BindingKind.ANSWER, binding.stamp), end.secret)
 
     def spend(self, side: int, sizes: Sequence[int], now_s: float) -> int:
         """Counts packets of an end; returns how many of them, from the first on, the quotas let cross."""

@@ -13,6 +13,7 @@ import msgspec
 
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.ids import NodeId, WireGuardKey
+from meshpeer.core.paths.relay_binding import NO_BINDS, Binds
 
 Pair = tuple[NodeId, NodeId]
 """Two node ids, the lower one first."""
@@ -26,6 +27,7 @@ class RelayRefusal(enum.StrEnum):
     MEMBER = "the other end is no member with a tunnel, as far as this relay knows"
     FULL = "all ports, or as many as may, are lent"
     SHARE = "one of the two has as many reservations as it may"
+    RETIRING = "this node is about to relay for nobody"
     OFTEN = "the asker made too many reservations within a minute"
     PORT = "a port could not be opened; ask again"
     UNKNOWN = "there is no such reservation"
@@ -40,6 +42,7 @@ class RelayEnd(enum.StrEnum):
     LEFT = "an end is no member any more"
     KEY = "an end has another WireGuard key"
     LOST = "the relay could not go on"
+    RETIRED = "the relay ends, or may not go on"
 
 
 # --- frames: an end to a relay ------------------------------------------------------------------------------
@@ -49,6 +52,8 @@ class RelayAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="
     """Asks for a reservation, or for the one that the other end asked for; renews it, too."""
 
     pair: Pair
+    planned: bool = False
+    """The relay in use still works, and is about to go: the pair can go over under its session."""
 
 
 class RelayRenewed(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-renew"):
@@ -63,6 +68,9 @@ class RelayFreezeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t",
     make WireGuard roam back to the relay."""
 
     pair: Pair
+    to: bytes = b""
+    """The relay (its node id) at which this end is bound; empty for a way of the pair's own. Both ends have
+    to mean the same."""
 
 
 class RelayWakeAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-wake"):
@@ -87,6 +95,12 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Nothing crosses, since both ends left for a way of their own."""
     clock_ms: int = 0
     """The relay's own clock as it says so, from whenever: only differences mean something."""
+    bind: bytes = b""
+    """What this end seals its bindings with (``relay_binding``); empty where the relay takes none."""
+    planned: bool = False
+    """An end asked for it as the next one of a pair whose relay still works."""
+    retires: bool = False
+    """The relay is about to end this: the pair should go to another one while it still can."""
 
 
 class RelayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-refused"):
@@ -103,6 +117,8 @@ class RelayFrozen(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=
     """From when this is said on."""
     clock_ms: int = 0
     """The instant by the relay's own clock."""
+    to: bytes = b""
+    """Where both go: see ``RelayFreezeAsked``."""
 
 
 class RelayWoken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="relay-woken"):
@@ -199,8 +215,21 @@ class RelayCarried:
     drops: int = 0
 
 
-RelayEvent = RelayRequested | RelayMembersShown | RelayOpened | RelayLost | RelayCarried | Tick
-RelayNews = RelayAble | RelayOpened | RelayLost | RelayCarried
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayWilling:
+    """Whether this node lends ports. Where it does no more, it goes on for those that have some, for as long
+    as it takes them to go to another relay, and no longer than ``RETIRE_S_MAX``."""
+
+    willing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayStops:
+    """This node is about to stop, or to leave the mesh."""
+
+
+RelayEvent = RelayRequested | RelayMembersShown | RelayWilling | RelayOpened | RelayLost | RelayCarried | Tick
+RelayNews = RelayAble | RelayOpened | RelayLost | RelayCarried | RelayStops
 """What the machine that lends the ports reports."""
 
 # --- effects ------------------------------------------------------------------------------------------------
@@ -213,6 +242,7 @@ class OpenRelay:
     ports: tuple[int, int]
     """Of the end with the lower id, and of the other. They name the reservation."""
     keys: tuple[WireGuardKey, WireGuardKey]
+    binds: Binds = NO_BINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

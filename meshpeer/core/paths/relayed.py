@@ -8,7 +8,8 @@ second alone, so neither end waits: a packet that has nowhere to go yet may begi
 next would come 5 s later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id
 waits a moment.
 
-A relay in use is asked every second, so one that is gone is noticed, and the next on the list takes over. The
+A relay in use is asked every second, so one that is gone is noticed, and the next on the list takes over; one
+that says that it is about to go is left for the next under the session (``hop``). The
 pair leaves it for a way of its own once that is proved (``upgrade``), or, where this machine can't probe,
 tries one now and then (``direct_trial``). A tunnel that works directly is never touched.
 """
@@ -21,6 +22,7 @@ from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
+from meshpeer.core.paths.hop import Hop, HopState
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
@@ -37,7 +39,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayWoken,
 )
 from meshpeer.core.paths.relayed_look import PairLook, Phase, Said
-from meshpeer.core.paths.upgrade import Upgrade
+from meshpeer.core.paths.upgrade import MUTE_S, EndpointMove, Upgrade
 from meshpeer.core.wgconf.model import tunnel_works
 
 TRY_S = 8.0
@@ -66,8 +68,12 @@ class RelayedPath:
     """The relay in use."""
     moves: int = 0
     """How often a relay was taken into use."""
+    hops: int = 0
+    """How often of these the session went on."""
+    _counted: tuple[int, int] = (0, 0)
     lent: Lent = field(init=False)
     upgrade: Upgrade = field(default_factory=Upgrade)
+    hop: Hop = field(init=False)
     _since_s: float = 0.0
     """When the phase began."""
     _patience: Patience = field(default_factory=Patience)
@@ -82,6 +88,7 @@ class RelayedPath:
 
     def __post_init__(self) -> None:
         self.lent = Lent(self.pair)
+        self.hop = Hop(self.lent)
         self._trials = Trials(first=self.me < self.peer)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -124,8 +131,27 @@ class RelayedPath:
     @property
     def links_wanted(self) -> tuple[NodeId, ...]:
         """Returns the relays to have links to."""
-        wanted = (self.used, self.asking, *(list(self.lent.hosts)[:2] if self.used else ()))
+        wanted = (self.used, self.asking, self.hop.left, *(list(self.lent.hosts)[:2] if self.used else ()))
         return tuple(dict.fromkeys(one for one in wanted if one is not None))
+
+    @property
+    def kept(self) -> tuple[NodeId, ...]:
+        """Returns the relays in use, and left a moment ago: they count, whatever their records say now."""
+        return tuple(one for one in (self.used, self.hop.left) if one is not None)
+
+    def binding(self, handshake_unix_s: float) -> tuple[str, bytes] | None:
+        """See ``Hop.binding``."""
+        return self.hop.binding(self.used, handshake_unix_s)
+
+    def take_move(self) -> EndpointMove | None:
+        """Returns a move of the endpoint that has to be made, once."""
+        return self.upgrade.take_move() or self.hop.take_move()
+
+    def take_counts(self) -> tuple[int, int]:
+        """Returns how often a relay was taken into use, and a session went on, since this was asked last."""
+        moves, hops = self._counted
+        self._counted = (self.moves, self.hops)
+        return self.moves - moves, self.hops - hops
 
     def next_deadline(self) -> Deadline | None:
         begins_at_s, turn_s = self._trials.begins_at_s, self._since_s + self._second_waits_s
@@ -145,11 +171,17 @@ class RelayedPath:
     def on_message(self, relay: NodeId, message: RelayAnswer, now: Instant) -> None:
         """Takes a relay's word; that of whoever is none for this pair counts for nothing."""
         match message:
-            case RelayFrozen(in_ms=in_ms):
+            case RelayFrozen(in_ms=in_ms, to=to):
                 if relay == self.used and self.phase is Phase.RELAYED and 0 <= in_ms <= LEAVE_MS_MAX:
-                    self._leave(self.lent.instant_of(relay, message, now), now)
+                    at_s = self.lent.instant_of(relay, message, now)
+                    if to:
+                        self._go_over(to, at_s, now)
+                    else:
+                        self._leave(at_s, now)
             case RelayWoken():
-                if relay == self.used and self.phase in (Phase.HELD, Phase.RELAYED):
+                if relay == self.hop.left:
+                    self._go_back(now)
+                elif relay == self.used and self.phase in (Phase.HELD, Phase.RELAYED):
                     self._turn_back(now)
             case _:
                 self.lent.on_message(relay, message, now)
@@ -205,9 +237,16 @@ class RelayedPath:
                 since_s = self._direct_since_s
                 if since_s is not None and now.mono_s >= since_s + DIRECT_HOLDS_S:
                     return self._give_back(look, now)
-                if not works:
+                if not works or self.hop.is_overdue(leaving=look.leaving, now=now):
                     return self._abandon(look, now)
-                return self._consider_leaving(look, now)
+                match self.hop.state:
+                    case HopState.NONE:
+                        return self._consider_leaving(look, now)
+                    case HopState.MOVED:
+                        return self._keep_left(look, now)
+                    case HopState.BINDING:
+                        # What comes of it shows where relays are taken up.
+                        return []
             case Phase.HELD:
                 return self._hold(look, now)
             case Phase.LEAVING:
@@ -237,12 +276,13 @@ class RelayedPath:
     def _leave(self, at_s: float, now: Instant) -> None:
         """Both ends are ready: the endpoint moves at the instant that the relay named."""
         if self.upgrade.leave(at_s, now):
+            self.hop.end(now)
             self._move_to(Phase.HELD, now)
 
     def _hold(self, look: PairLook, now: Instant) -> list[Said]:
         """Looks after a way of the pair's own that is new."""
         assert self.used is not None
-        if self.upgrade.is_lost(look, now):
+        if self._is_way_lost(look, now):
             if self.used in look.linked:
                 return self.lent.say(self.used, RelayWakeAsked(pair=self.pair), now)
             return []
@@ -253,12 +293,60 @@ class RelayedPath:
         self.upgrade.hold(undone=undone, now=now)
         return []
 
+    def _is_way_lost(self, look: PairLook, now: Instant) -> bool:
+        return self.upgrade.is_lost(look, now, mute=self._is_mute(look, now))
+
+    def _is_mute(self, look: PairLook, now: Instant) -> bool:
+        # Echoes of a machine that is busy may be late by seconds: what comes in says more.
+        return look.mute and self._health.nothing_came_for(MUTE_S, now)
+
     def _turn_back(self, now: Instant) -> None:
         """The relay carries the pair again."""
         assert self.used is not None
         if end := self.lent.end_at(self.used):
             self.upgrade.turn_back(end, now)
             self._move_to(Phase.RELAYED, now)
+
+    # --- from one relay to another --------------------------------------------------------------------------
+
+    def _retires(self, look: PairLook) -> bool:
+        return self.used is not None and (look.leaving or self.lent.retires(self.used))
+
+    def _is_planned(self, best: NodeId, look: PairLook) -> bool:
+        """Says whether the relay in use is to be left for another although it works; one end may know that
+        before the other."""
+        return self.used is not None and (self._retires(look) or self.lent.is_planned(best))
+
+    def _may_hop(self, best: NodeId, look: PairLook, now: Instant) -> bool:
+        """Says whether the relay in use can see the pair over to another one."""
+        if self.used is None or self.phase is not Phase.RELAYED or not self._is_planned(best, look):
+            return False
+        able = look.probes and bool(self.lent.secret_of(best)) and not self.hop.is_late(now)
+        return able and self.lent.holds(self.used) and not self._is_faulty(self.used, look, now)
+
+    def _go_over(self, to: bytes, at_s: float, now: Instant) -> None:
+        relay = self.hop.go_over(self.used, to, at_s, now) if self.used is not None else None
+        if relay is not None:
+            self._use(relay, now)
+            self.hops += 1
+            self.upgrade.on_hopped(now)
+
+    def _keep_left(self, look: PairLook, now: Instant) -> list[Said]:
+        assert self.used is not None
+        lost = self._is_mute(look, now) or self._is_faulty(self.used, look, now)
+        return self.hop.keep_left(self.used, look, now, lost=lost, retires=self._retires(look))
+
+    def _go_back(self, now: Instant) -> None:
+        relay = self.hop.go_back(self.used, now) if self.used is not None else None
+        if relay is not None:
+            self._use(relay, now)
+
+    def _use(self, relay: NodeId, now: Instant) -> None:
+        self.used, self.lent.asking = relay, None
+        self._health.begin()
+        self._used_since_s = now.mono_s
+        self.moves += 1
+        self.lent.remember_end(relay)
 
     def _consider_trial(self, look: PairLook, now: Instant) -> list[Said]:
         if self._trials.take_due(now):
@@ -273,7 +361,7 @@ class RelayedPath:
         held = look.held
         if held is None or not tunnel_works(held, now.unix_s) or self.lent.goes_through(held.endpoint):
             return False
-        if self.upgrade.is_lost(look, now) if self.phase is Phase.HELD else look.mute:
+        if self._is_way_lost(look, now) if self.phase is Phase.HELD else look.mute:
             return False
         # The other end may have lost the session, and asks for a relay.
         silent = bool(held.keepalive_s) and self._health.nothing_came_for(STALE_RX_S, now)
@@ -320,12 +408,14 @@ class RelayedPath:
         if asked is None:
             return []
         self.lent.ask_for(asked, now)
-        return self.lent.say(asked, RelayAsked(pair=self.pair), now) if asked in look.linked else []
+        if asked not in look.linked:
+            return []
+        planned = self._is_planned(asked, look) and self.phase is Phase.RELAYED
+        return self.lent.say(asked, RelayAsked(pair=self.pair, planned=planned), now)
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
-            heard_s = max(self.lent.heard_s(self.used), self._since_s)
-            return self._health.is_faulty(self.used, heard_s, look, now)
+            return self._is_faulty(self.used, look, now) or self._retires(look)
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
             refused = self.lent.back_off.passes_over(look.through, now)
@@ -333,26 +423,32 @@ class RelayedPath:
         over_at_s = self._patience.over_at_s
         return over_at_s is not None and now.mono_s >= over_at_s
 
+    def _is_faulty(self, used: NodeId, look: PairLook, now: Instant) -> bool:
+        heard_s = max(self.lent.heard_s(used), self._since_s, self._used_since_s)
+        return self._health.is_faulty(used, heard_s, look, now)
+
     def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
         """Uses a relay that both ends asked for."""
-        best = self.lent.ready(self.used, now)
+        best = self.lent.ready(self.used, now, self.hop.left)
         if best is None or self._direct_since_s is not None:
+            self.hop.give_up(now)
             return []
+        if self._may_hop(best, look, now):
+            assert self.used is not None
+            return self.hop.show_itself(self.used, best, look, now)
         left = self.used
-        settles = left is not None and now.mono_s < self._used_since_s + SETTLES_S
+        settles = now.mono_s < self._used_since_s + SETTLES_S and not self._is_planned(best, look)
         if left is not None and settles and choose_of(self.pair, [left, best]) == left:
             return self.lent.free(best, look.linked)
         said: list[Said] = []
         if self.phase is Phase.HELD:
             self.upgrade.fail(now)
-        if left is not None:
-            said = self.lent.free(left, look.linked)
-            self.lent.fail(left, now)
-        self.used, self.lent.asking = best, None
-        self._health.begin()
-        self._used_since_s, self._met = now.mono_s, False
-        self.moves += 1
-        self.lent.remember_end(best)
+        for relay in self.kept:
+            said += self.lent.free(relay, look.linked)
+            self.lent.fail(relay, now)
+        self.hop.end(now)
+        self._use(best, now)
+        self._met = False
         # Even without a session: a packet that had nowhere to go may have begun a handshake, which is tried
         # again after 5 s only.
         self._move_to(Phase.CLEARING, now)
@@ -389,6 +485,7 @@ class RelayedPath:
 
     def _drop_used(self, now: Instant) -> None:
         self.used = None
+        self.hop.end(now)
         self._health.begin()
         self._move_to(Phase.DIRECT, now)
 

@@ -56,6 +56,10 @@ class PairLook:
     proved: tuple[tuple[str, float], ...] = ()
     """Endpoints of the peer's own that probes went to both ways of late, best first, and when each was
     answered last (monotonic)."""
+    leaving: bool = False
+    """The relay in use should relay no more, as its record and certificate say."""
+    bound: tuple[str, float] | None = None
+    """The lent endpoint that this end binds to, and when it was answered last (monotonic)."""
     through: NodeId | None = None
     """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
 

@@ -65,6 +65,11 @@ class Upgrade:
         self._ready_at_s = max(self._ready_at_s, now.mono_s + SETTLED_S)
         self._facts = look.facts
 
+    def on_hopped(self, now: Instant) -> None:
+        """The pair went from one relay to another: what was proved before is proved anew first."""
+        self._relayed_s = now.mono_s
+        self._ready_at_s = max(self._ready_at_s, now.mono_s + SETTLED_S)
+
     def is_ready(self, look: PairLook, now: Instant) -> bool:
         """Says whether this end may leave the relay for the best way that is proved."""
         if look.facts != self._facts and self.failures > len(AGAIN_S) - 2:
@@ -81,9 +86,10 @@ class Upgrade:
         self._move_to(self.way, at_s, now)
         return True
 
-    def is_lost(self, look: PairLook, now: Instant) -> bool:
-        """Says whether the way that this end moved to is not proved any more."""
-        if look.mute and now.mono_s >= self._moved_s + MUTE_S:
+    def is_lost(self, look: PairLook, now: Instant, *, mute: bool) -> bool:
+        """Says whether the way that this end moved to is not proved any more. ``mute``: the tunnel answers
+        nothing, and nothing comes in."""
+        if mute and now.mono_s >= self._moved_s + MUTE_S:
             return True
         answered_s = dict(look.proved).get(self.way, 0.0)
         return now.mono_s >= max(answered_s, self._moved_s) + LATE_S

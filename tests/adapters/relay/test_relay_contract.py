@@ -11,10 +11,12 @@ from relay_rigs import Box, Rig, memory_rig, process_rig
 
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import Binding, BindingKind, write_binding
 from meshpeer.core.paths.relay_crossing import Drop
 from meshpeer.runtime.ports import RelayedPair
 
 KEYS = (WireGuardKey(b"a" * 32), WireGuardKey(b"b" * 32))
+SECRETS = (b"s" * 32, b"t" * 32)
 A_INDEX, B_INDEX = 0xA1, 0xB1
 
 
@@ -91,6 +93,31 @@ async def test_an_end_that_changes_its_key_is_let_through_under_both(rig: Rig) -
         await rig.relay.rekey((1, 2), ((later,), (KEYS[1],)))
 
 
+async def test_ends_that_are_bound_need_no_handshake(rig: Rig) -> None:
+    alpha, bravo, stranger = rig.make_box(), rig.make_box(), rig.make_box()
+    await rig.relay.open(rig.ports, KEYS, SECRETS)
+    for side, box in enumerate((alpha, bravo)):
+        await box.send(rig.ports[side], binding(BindingKind.QUESTION, side))
+        assert await box.receive() == (rig.ports[side], binding(BindingKind.ANSWER, side))
+    await alpha.send(rig.ports[0], data(0x1234, 1452))
+    assert await bravo.receive() == (rig.ports[1], data(0x1234, 1452))
+    await bravo.send(rig.ports[1], data(0x4321))
+    assert await alpha.receive() == (rig.ports[0], data(0x4321))
+    # What was overheard, and what was made without the secret.
+    await stranger.send(rig.ports[0], binding(BindingKind.QUESTION, 0))
+    await stranger.send(rig.ports[0], binding(BindingKind.QUESTION, 1))
+    pair = await dropped(rig, 2)
+    assert pair.drops == {Drop.REPLAY: 1, Drop.MAC: 1}
+    assert [way[:2] for way in pair.ways if way] == [alpha.address, bravo.address]
+
+
+async def test_ports_that_were_lent_without_secrets_bind_nobody(rig: Rig) -> None:
+    alpha = rig.make_box()
+    await rig.relay.open(rig.ports, KEYS)
+    await alpha.send(rig.ports[0], binding(BindingKind.QUESTION, 0))
+    assert (await dropped(rig, 1)).ways == (None, None)
+
+
 async def test_a_frozen_pair_carries_nothing_until_it_is_woken(rig: Rig) -> None:
     alpha, bravo = await shake_hands(rig)
     await rig.relay.freeze(rig.ports, rig.clock())
@@ -137,6 +164,10 @@ async def test_only_open_ports_freeze_and_wake_and_closing_others_is_no_error(ri
         await rig.relay.freeze(rig.ports, 0.0)
     with pytest.raises(EnvironmentFault, match="no such ports"):
         await rig.relay.wake(rig.ports)
+
+
+def binding(kind: BindingKind, side: int) -> bytes:
+    return write_binding(Binding(kind, 7), SECRETS[side])
 
 
 async def shake_hands(rig: Rig) -> tuple[Box, Box]:

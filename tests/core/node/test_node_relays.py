@@ -1,10 +1,31 @@
-"""Whole nodes of a simulated mesh: two that can't meet find a relay, and the next one when it is gone."""
+"""Whole nodes of a simulated mesh: two that can't meet find a relay, and the next one when it is gone, or
+about to go."""
 
 from __future__ import annotations
 
-from meshpeer.core.node.messages import SelfMessage
-from meshpeer.core.paths.relay_messages import RelayAble, RelayGranted
+import dataclasses
+from collections.abc import Sequence
+
+from meshpeer.core.counters import Counter
+from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.node.messages import DeviceObserved, RevocationSigned, SelfMessage
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, SendProbe
+from meshpeer.core.paths.relay import RETIRE_S_MAX
+from meshpeer.core.paths.relay_binding import is_binding
+from meshpeer.core.paths.relay_bucket import Bucket
+from meshpeer.core.paths.relay_crossing import Crossing, Way
+from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
+    MoveEndpoint,
+    OpenRelay,
+    RelayAble,
+    RelayGranted,
+    RelayStops,
+)
+from meshpeer.core.records import envelope
+from meshpeer.core.records.kinds import RevocationRecord
 from meshpeer.sim.host import Host
+from meshpeer.sim.wireguard import device_of
 from meshpeer.sim.world import World
 
 
@@ -99,3 +120,99 @@ def test_what_a_member_grants_that_is_no_relay_changes_nothing() -> None:
     world.post(hosts[2], SelfMessage(message=granted))
     world.run(10)
     assert until_relayed(world, hosts, 1) is relay
+
+
+class Bound:
+    """Hears what ends say to lent ports, and moves endpoints, as machines do."""
+
+    def __init__(self, world: World, hosts: list[Host]) -> None:
+        self.world, self.hosts = world, hosts
+        self.crossings: dict[tuple[str, int], tuple[Crossing, int]] = {}
+        self.dropped: list[str] = []
+        """Who took the peer of the pair out of its interface, since this began."""
+        world.watchers.append(self._watch)
+        for host in hosts[2:]:
+            world.post(host, ProbePortOpened())
+
+    def _watch(self, host: Host, event: object, effects: Sequence[object]) -> None:
+        for effect in effects:
+            match effect:
+                case OpenRelay(ports=ports, keys=keys, binds=binds):
+                    crossing = Crossing(keys, Bucket(1e9, 1e9), Bucket(1e9, 1e9), binds)
+                    for side, port in enumerate(ports):
+                        self.crossings[address_of(host), port] = (crossing, side)
+                case SendProbe(endpoint=endpoint, data=data) if is_binding(data):
+                    self._bind(host, endpoint, data)
+                case MoveEndpoint():
+                    after_s = max(0.0, effect.at_s - self.world.instant(host).mono_s)
+                    self.world.heap.after(after_s, self._move, host, effect)
+        if host in self.hosts[2:] and isinstance(event, DeviceObserved) and event.device is not None:
+            other = next(one for one in self.hosts[2:] if one is not host).wireguard.public
+            if all(peer.public_key != other for peer in event.device.peers):
+                self.dropped.append(host.name)
+
+    def _bind(self, host: Host, endpoint: str, data: bytes) -> None:
+        address, _, port = endpoint.rpartition(":")
+        crossing, side = self.crossings[address, int(port)]
+        answer = crossing.bind(side, Way(address_of(host), 51820), data, 0.0)
+        if answer is not None:
+            event = ProbeHeard(source=endpoint, local=address_of(host), data=answer)
+            self.world.heap.after(0.01, self.world.post, host, event)
+
+    def _move(self, host: Host, move: MoveEndpoint) -> None:
+        assert host.device is not None
+        peers = tuple(
+            dataclasses.replace(peer, endpoint=move.endpoint) if peer.public_key == move.public_key else peer
+            for peer in host.device.peers
+        )
+        host.device = dataclasses.replace(host.device, peers=peers)
+        unix_s = self.world.unix_s()
+        shown = device_of(host.device, unix_s, self.world.apart.handshakes(host, host.device, unix_s))
+        self.world.post(host, DeviceObserved(device=shown))
+
+
+def address_of(host: Host) -> str:
+    return host.address.rpartition(":")[0]
+
+
+def test_a_relay_that_stops_sees_its_pair_over_to_the_other_under_its_session() -> None:
+    world, hosts = parted(75)
+    bound = Bound(world, hosts)
+    relay = until_relayed(world, hosts)
+    world.run(10)
+    bound.dropped.clear()
+    world.post(relay, RelayStops())
+    assert relay.node is not None
+    desk = relay.node.relays.desk
+    assert world.run_until(lambda: not desk.reservations, within_s=RETIRE_S_MAX - 1)
+    other = until_relayed(world, hosts, 1)
+    assert other is not relay
+    assert not relay.node.relays.lends
+    for host in hosts[2:]:
+        assert host.node is not None
+        assert host.node.counters.get(Counter.RELAY_HOPS) == 1
+    world.crash(relay)
+    world.run(30)
+    assert until_relayed(world, hosts, 1) is other
+    assert bound.dropped == []
+
+
+def test_a_relay_that_was_revoked_takes_back_what_it_lent() -> None:
+    world, hosts = parted(76)
+    relay = until_relayed(world, hosts)
+    closed: list[object] = []
+    world.watchers.append(
+        lambda host, _, effects: closed.extend(
+            one for one in effects if host is relay and isinstance(one, CloseRelay)
+        )
+    )
+    key = SigningKey(world.root.seed)
+    record = RevocationRecord(
+        what="node", subject=relay.id, author=key.public, issued_at=world.unix_s(), since=0, reason=""
+    )
+    signed = envelope.sign(key, world.mesh, record)
+    assert relay.node is not None
+    world.post(relay, RevocationSigned(envelope=signed, chain=()))
+    assert world.run_until(lambda: bool(closed), within_s=2)
+    assert not relay.node.relays.desk.reservations
+    assert world.run_until(lambda: relay_of(hosts[2], hosts[3], hosts) not in (relay, None), within_s=60)

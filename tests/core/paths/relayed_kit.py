@@ -1,5 +1,6 @@
 """Two ends of a pair, real desks of relays, and a wire on which a handshake needs both ends to use the same
-way. Messages to and from relays may be late, or lost; probes tell what the wire carries directly."""
+way. A relay carries a session once it saw its handshake, or once both ends are bound there. Messages to and
+from relays may be late, or lost; probes tell what the wire carries directly."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_messages import (
+    CloseRelay,
     FreezeRelay,
     OpenRelay,
     RelayAnswer,
@@ -24,6 +26,7 @@ from meshpeer.core.paths.relay_messages import (
     RelayMembersShown,
     RelayOpened,
     RelayRequested,
+    RelayWilling,
     WakeRelay,
 )
 from meshpeer.core.paths.relayed import RelayedPath
@@ -60,6 +63,9 @@ class End:
     """Bytes that come in each step, besides keepalives."""
     cut: set[NodeId] = field(default_factory=set)
     """Relays that it has no link to."""
+    blocked: set[NodeId] = field(default_factory=set)
+    """Relays that its UDP does not get to."""
+    bound: tuple[str, float] | None = None
     resets: int = 0
     probes: bool = False
     """Its machine can probe."""
@@ -67,6 +73,8 @@ class End:
     """When a direct probe was answered last."""
     mutes: bool = False
     """It notices a tunnel that answers nothing, although its handshake is fresh."""
+    unheard: bool = False
+    """Its echoes come back late: it takes any tunnel for mute."""
     moving: EndpointMove | None = None
     heard_s: float = 0.0
     """When it heard from the other end last."""
@@ -97,6 +105,12 @@ class Pair:
         """The next word of this kind to this end is lost."""
         self.frozen: dict[tuple[NodeId, tuple[int, int]], float] = {}
         """Since when nothing crosses two ports of a relay."""
+        self.knows: dict[tuple[NodeId, tuple[int, int]], set[NodeId]] = {}
+        """Which ends are proved to be where they are, at two ports of a relay."""
+        self.leaving: set[NodeId] = set()
+        """Relays whose records say that they are none any more."""
+        self.held_max = 0
+        """Reservations of the pair at one moment, at most."""
         self.direct = direct
         self.relays = RELAYS[:relays]
         self.dead: set[NodeId] = set()
@@ -115,10 +129,15 @@ class Pair:
 
     def start(self, relay: NodeId, limits: RelayLimits | None = None) -> None:
         """Starts a relay, which has forgotten all."""
-        desk = self.desks[relay] = RelayDesk(relay, limits or RelayLimits(), Counters())
+        desk = self.desks[relay] = RelayDesk(relay, limits or RelayLimits(), Counters(), bind_key=relay)
+        for place in [one for one in self.knows if one[0] == relay]:
+            del self.knows[place]
         keys = tuple((node, WireGuardKey(node)) for node in self.ends)
         desk.handle(RelayMembersShown(members=keys), self.now)
         self.dead.discard(relay)
+
+    def retire(self, relay: NodeId, *, willing: bool = False) -> None:
+        self._deliver(relay, self.desks[relay].handle(RelayWilling(willing=willing), self.now))
 
     def run(self, for_s: float) -> None:
         for _ in range(round(for_s / STEP_S)):
@@ -147,11 +166,13 @@ class Pair:
                 elif relay not in end.cut:
                     asked = RelayRequested(peer=node, message=message)
                     self._send(partial(self._ask, relay, asked))
-            end.moving = end.path.upgrade.take_move() or end.moving
+            end.moving = end.path.take_move() or end.moving
+            self._bind(node, end)
         for end in self.ends.values():
             self._apply(end)
         self._carry()
         self._shake()
+        self.held_max = max(self.held_max, sum(len(one.reservations) for one in self.desks.values()))
         used = tuple(end.path.used for end in self.ends.values())
         if not self.used or self.used[-1] != used:
             self.used.append((used[0], used[1]))
@@ -198,8 +219,10 @@ class Pair:
             held=held if end.present else None,
             tells=True,
             tries=True,
-            mute=end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S,
+            mute=end.unheard or (end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S),
             probes=end.probes,
+            leaving=end.path.used in self.leaving,
+            bound=end.bound,
             proved=((OWN, end.answered_s),) if self.now_s < end.answered_s + PROOF_S else (),
         )
 
@@ -214,6 +237,9 @@ class Pair:
                 case OpenRelay(ports=ports):
                     self.frozen.pop((relay, ports), None)
                     self._deliver(relay, self.desks[relay].handle(RelayOpened(ports=ports), self.now))
+                case CloseRelay(ports=ports):
+                    self.frozen.pop((relay, ports), None)
+                    self.knows.pop((relay, ports), None)
                 case FreezeRelay(ports=ports, at_s=at_s):
                     self.frozen[relay, ports] = at_s
                 case WakeRelay(ports=ports):
@@ -236,6 +262,17 @@ class Pair:
         for end in self.ends.values():
             if able and self.now_s >= end.answered_s + PROBE_S:
                 end.answered_s = self.now_s
+
+    def _bind(self, node: NodeId, end: End) -> None:
+        """Shows a relay where the end is, as ``Bindings`` does, and hears its answer."""
+        place = end.path.binding(end.handshake_s) if end.probes else None
+        if place is None:
+            end.bound = None
+            return
+        found = self._lent(node, place[0])
+        if found is not None and found[0] not in end.blocked:
+            end.bound = (place[0], self.now_s)
+            self.knows.setdefault(found, set()).add(node)
 
     def _apply(self, end: End) -> None:
         """Does to the interface what the agent does."""
@@ -269,15 +306,23 @@ class Pair:
         if end.endpoint == OWN:
             return self.direct
         place = self._place(end)
-        return place is not None and not self.now_s >= self.frozen.get(place, float("inf"))
+        if place is None or any(place[0] in one.blocked for one in self.ends.values()):
+            return False
+        session = all(one.handshake_s for one in self.ends.values())
+        if session and len(self.knows.get(place, ())) < 2:
+            return False
+        return not self.now_s >= self.frozen.get(place, float("inf"))
 
     def _place(self, end: End) -> tuple[NodeId, tuple[int, int]] | None:
         """Returns the relay and the ports that an end sends to, where they are its pair's."""
+        return self._lent(end.path.me, end.endpoint)
+
+    def _lent(self, node: NodeId, endpoint: str | None) -> tuple[NodeId, tuple[int, int]] | None:
         for relay in self.relays:
             if relay not in self.dead:
                 for held in self.desks[relay].reservations:
-                    port = held.ports[held.pair.index(end.path.me)]
-                    if end.endpoint == f"{host_of(relay)}:{port}":
+                    port = held.ports[held.pair.index(node)]
+                    if endpoint == f"{host_of(relay)}:{port}":
                         return relay, held.ports
         return None
 
@@ -308,3 +353,5 @@ class Pair:
             end.rx += 1 + end.load
             if not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
                 end.handshake_s = UNIX_S + self.now_s
+                if (place := self._place(end)) is not None:
+                    self.knows[place] = set(self.ends)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from relay_packets_kit import cookie, data, initiation, response
 
 from meshpeer.core.ids import WireGuardKey
+from meshpeer.core.paths.relay_binding import Binding, BindingKind, read_binding, write_binding
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import (
     INDICES_MAX,
@@ -23,6 +24,7 @@ ALPHA, BRAVO = WireGuardKey(b"a" * 32), WireGuardKey(b"b" * 32)
 OTHERS = (WireGuardKey(b"c" * 32), WireGuardKey(b"d" * 32))
 A, B = Way("192.0.2.1", 51820, "10.0.0.1", 2), Way("198.51.100.2", 40000, "10.0.0.1", 2)
 ELSEWHERE, STRANGER = Way("203.0.113.5", 51820, "10.0.0.1", 2), Way("203.0.113.66", 666, "10.0.0.1", 2)
+SECRETS = (b"s" * 32, b"t" * 32)
 A_INDEX, B_INDEX = 0xA0A0A0A0, 0xB0B0B0B0
 
 
@@ -231,6 +233,102 @@ def test_one_packet_at_most_goes_out_for_one_that_came_in(sent: list[tuple[int, 
         assert sum(end.packets for end in pair.ends) - before == (went is not None)
         came += 1
     assert sum(end.packets for end in pair.ends) + sum(pair.drops.values()) == came
+
+
+# --- bindings -----------------------------------------------------------------------------------------------
+
+
+def bound(*sides: int) -> Crossing:
+    """Returns a pair of which these ends were shown where they are, and no handshake was seen."""
+    pair = Crossing((ALPHA, BRAVO), Bucket(1e9, 1e9), Bucket(1e9, 1e9), SECRETS)
+    for side in sides:
+        assert pair.bind(side, (A, B)[side], question(1, side), 0) is not None
+    return pair
+
+
+def question(stamp: int, side: int) -> bytes:
+    return write_binding(Binding(BindingKind.QUESTION, stamp), SECRETS[side])
+
+
+def test_a_session_that_was_never_seen_to_begin_crosses_between_bound_ends() -> None:
+    pair = bound(0, 1)
+    assert pair.proved
+    assert pair.carry(0, A, data(0x12345678), 1) == B
+    assert pair.carry(1, B, data(0x87654321, 1452), 1) == A
+
+
+def test_where_one_end_alone_is_bound_no_data_crosses() -> None:
+    pair = bound(0)
+    assert not pair.proved
+    assert pair.carry(0, A, data(1), 1) is None
+    assert pair.carry(1, B, data(1), 1) is None
+    assert pair.drops == {Drop.NOWHERE: 1, Drop.INDEX: 1}
+
+
+def test_a_binding_is_answered_by_one_as_long_with_its_stamp() -> None:
+    pair = bound()
+    asked = question(7, 1)
+    answer = pair.bind(1, B, asked, 0)
+    assert answer is not None
+    assert len(answer) == len(asked)
+    assert read_binding(answer, SECRETS[1]) == Binding(BindingKind.ANSWER, 7)
+
+
+def test_an_end_that_binds_elsewhere_is_there_from_then_on() -> None:
+    pair = bound(0, 1)
+    assert pair.bind(0, ELSEWHERE, question(2, 0), 1) is not None
+    assert pair.carry(1, B, data(1), 1) == ELSEWHERE
+    assert pair.carry(0, A, data(1), 1) is None
+
+
+def test_a_replay_another_ends_secret_an_answer_and_a_relay_without_secrets_bind_nobody() -> None:
+    pair = bound(0, 1)
+    answer = write_binding(Binding(BindingKind.ANSWER, 9), SECRETS[0])
+    for packet in (question(1, 0), question(0, 0), question(9, 1), answer):
+        assert pair.bind(0, STRANGER, packet, 1) is None
+    assert pair.drops == {Drop.REPLAY: 2, Drop.MAC: 2}
+    assert ways(pair) == (A, B)
+    assert crossing().bind(0, STRANGER, write_binding(Binding(BindingKind.QUESTION, 1), b""), 1) is None
+
+
+def test_a_frozen_pair_binds_nobody() -> None:
+    pair = bound(0, 1)
+    pair.freeze(5.0)
+    assert pair.bind(0, ELSEWHERE, question(2, 0), 4.9) is not None
+    assert pair.bind(0, A, question(3, 0), 5.0) is None
+    assert ways(pair) == (ELSEWHERE, B)
+
+
+def test_bindings_of_strangers_are_looked_at_so_often_and_the_ends_own_always() -> None:
+    pair = bound(0, 1)
+    for _ in range(STRANGE_PACKETS_BURST + 5):
+        pair.bind(0, STRANGER, question(5, 1), 1)
+    assert pair.drops == {Drop.MAC: STRANGE_PACKETS_BURST, Drop.FLOOD: 5}
+    assert pair.bind(0, A, question(2, 0), 1) is not None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.one_of(
+                st.binary(min_size=32, max_size=32),
+                st.builds(question, st.integers(0, 1), st.integers(0, 1)),
+                st.builds(
+                    lambda stamp, secret: write_binding(Binding(BindingKind.QUESTION, stamp), secret),
+                    st.integers(2, 2**64 - 1),
+                    st.binary(min_size=32, max_size=32),
+                ),
+            ),
+        ),
+        max_size=30,
+    )
+)
+def test_who_has_no_secret_moves_no_end_whatever_was_overheard(sent: list[tuple[int, bytes]]) -> None:
+    pair = bound(0, 1)
+    for side, packet in sent:
+        assert pair.bind(side, STRANGER, packet, 1) is None
+        assert ways(pair) == (A, B)
 
 
 # --- bounds -------------------------------------------------------------------------------------------------

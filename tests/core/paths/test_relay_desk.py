@@ -12,14 +12,7 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Send, Tick
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId, WireGuardKey
-from meshpeer.core.paths.relay import (
-    FREEZE_AHEAD_S,
-    IDLE_S,
-    LEASE_S,
-    READY_LASTS_S,
-    RelayDesk,
-    RelayLimits,
-)
+from meshpeer.core.paths.relay import LEFT_S, RETIRE_S_MAX, RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_messages import (
     RELAY_FRAMES,
     CloseRelay,
@@ -44,10 +37,12 @@ from meshpeer.core.paths.relay_messages import (
     RelayRequest,
     RelayRequested,
     RelayWakeAsked,
+    RelayWilling,
     RelayWoken,
     WakeRelay,
 )
 from meshpeer.core.paths.relay_states import MOVES, RelayState, check_move
+from meshpeer.core.paths.reservation import FREEZE_AHEAD_S, IDLE_S, LEASE_S, READY_LASTS_S
 from meshpeer.core.wire.frames import Channel, Codec
 
 ME = NodeId(b"m" * 32)
@@ -368,6 +363,108 @@ def test_nobody_else_freezes_wakes_renews_or_frees() -> None:
         assert asks(one, C, message) == refused(C, AB, RelayRefusal.PAIR)
 
 
+# --- from one relay to another, and the end of a relay ------------------------------------------------------
+
+
+def test_ends_that_mean_different_places_freeze_nothing() -> None:
+    one = opened()
+    assert asks(one, A, RelayFreezeAsked(pair=AB, to=C), 10) == []
+    assert asks(one, B, RelayFreezeAsked(pair=AB), 10) == []
+    assert asks(one, B, RelayFreezeAsked(pair=AB, to=ME), 10) == []
+    effects = asks(one, B, RelayFreezeAsked(pair=AB, to=C), 10.5)
+    words = [effect.message for effect in effects if isinstance(effect, Send)]
+    assert [word.to for word in words if isinstance(word, RelayFrozen)] == [C, C]
+
+
+def test_a_place_that_is_no_node_freezes_nothing() -> None:
+    one = opened()
+    for end in AB:
+        assert asks(one, end, RelayFreezeAsked(pair=AB, to=b"x"), 10) == []
+
+
+def test_each_end_gets_a_secret_that_the_adapter_gets_too_and_no_other_reservation_has() -> None:
+    one = RelayDesk(ME, RelayLimits(), Counters(), bind_key=b"k" * 32)
+    one.handle(RelayMembersShown(members=tuple((node, key_of(node)) for node in NODES)), at(0))
+    seen: set[bytes] = set()
+    for pair in (AB, (A, C), AB):
+        (order,) = asks(one, pair[0], RelayAsked(pair=pair))
+        assert isinstance(order, OpenRelay)
+        grants = one.handle(RelayOpened(ports=order.ports), at(0))
+        words = [effect.message for effect in grants if isinstance(effect, Send)]
+        assert tuple(word.bind for word in words if isinstance(word, RelayGranted)) == order.binds
+        assert not seen & set(order.binds)
+        seen |= set(order.binds)
+        asks(one, pair[0], RelayFreed(pair=pair))
+    assert len(seen) == 6
+
+
+def test_that_an_end_asked_before_its_relay_was_gone_is_told_to_the_other() -> None:
+    one = desk()
+    asks(one, A, RelayAsked(pair=AB, planned=True))
+    grants = one.handle(RelayOpened(ports=PORTS), at(0))
+    assert [effect.message.planned for effect in grants if isinstance(effect, Send)] == [True, True]  # type: ignore[attr-defined]
+
+
+def retires(one: RelayDesk, now_s: float) -> list[RelayEffect]:
+    effects = one.handle(RelayWilling(willing=False), at(now_s))
+    one.check()
+    return effects
+
+
+def test_a_relay_that_retires_says_so_and_takes_nobody_new() -> None:
+    one = opened()
+    told = retires(one, 10)
+    assert [(effect.peer, effect.message.retires) for effect in told if isinstance(effect, Send)] == [  # type: ignore[attr-defined]
+        (A, True),
+        (B, True),
+    ]
+    assert retires(one, 11) == []
+    assert asks(one, C, RelayAsked(pair=(A, C)), 11) == refused(C, (A, C), RelayRefusal.RETIRING)
+    (grant,) = asks(one, A, RelayRenewed(pair=AB), 11)
+    assert isinstance(grant, Send)
+    assert isinstance(grant.message, RelayGranted)
+    assert grant.message.retires
+
+
+def test_ports_that_are_being_opened_when_a_relay_retires_are_refused() -> None:
+    one = desk()
+    asks(one, A, RelayAsked(pair=AB))
+    assert retires(one, 1) == [
+        CloseRelay(ports=PORTS),
+        *refused(A, AB, RelayRefusal.RETIRING),
+        *refused(B, AB, RelayRefusal.RETIRING),
+    ]
+    assert one.handle(RelayOpened(ports=PORTS), at(2)) == []
+
+
+def test_a_pair_that_left_a_relay_that_retires_ends_a_moment_later_and_all_others_in_time() -> None:
+    one = opened()
+    asks(one, A, RelayAsked(pair=(A, C)), 1)
+    one.handle(RelayOpened(ports=(51832, 51833)), at(1))
+    retires(one, 10)
+    for end in AB:
+        asks(one, end, RelayFreezeAsked(pair=AB, to=ME), 11)
+    left_s = 11 + FREEZE_AHEAD_S + LEFT_S
+    deadline = one.next_deadline()
+    assert deadline is not None
+    assert deadline.at_s == left_s
+    assert one.handle(Tick(), at(left_s - 0.1)) == []
+    over = [CloseRelay(ports=PORTS), *(freed(end, AB, RelayEnd.RETIRED) for end in AB)]
+    assert one.handle(Tick(), at(left_s)) == over
+    assert one.handle(Tick(), at(10 + RETIRE_S_MAX - 0.1)) == []
+    assert one.handle(Tick(), at(10 + RETIRE_S_MAX))[0] == CloseRelay(ports=(51832, 51833))
+    assert not one.reservations
+
+
+def test_a_relay_that_lends_again_goes_on() -> None:
+    one = opened()
+    retires(one, 10)
+    told = one.handle(RelayWilling(willing=True), at(12))
+    assert [effect.message.retires for effect in told if isinstance(effect, Send)] == [False, False]  # type: ignore[attr-defined]
+    assert one.handle(Tick(), at(10 + RETIRE_S_MAX)) == []
+    assert len(asks(one, C, RelayAsked(pair=(A, C)), 12)) == 1
+
+
 # --- laws ---------------------------------------------------------------------------------------------------
 
 
@@ -416,6 +513,10 @@ class Asking(RuleBasedStateMachine):
             (node, WireGuardKey(b"n" * 32) if node == rotated else key_of(node)) for node in sorted(here)
         )
         self.perform(self.desk.handle(RelayMembersShown(members=members), at(self.now_s)))
+
+    @rule(willing=st.booleans())
+    def retires(self, willing: bool) -> None:
+        self.perform(self.desk.handle(RelayWilling(willing=willing), at(self.now_s)))
 
     @rule(after_s=st.floats(0, 200))
     def time_passes(self, after_s: float) -> None:
@@ -469,7 +570,9 @@ def test_every_message_survives_its_frame() -> None:
         RelayRenewed(pair=AB),
         RelayFreezeAsked(pair=AB),
         RelayWakeAsked(pair=AB),
-        RelayFrozen(pair=AB, in_ms=200),
+        RelayFreezeAsked(pair=AB, to=C),
+        RelayFrozen(pair=AB, in_ms=200, to=C),
+        RelayGranted(pair=AB, port=51830, lasts_s=LEASE_S, bind=b"s" * 32, planned=True, retires=True),
         RelayWoken(pair=AB),
         RelayGranted(pair=AB, port=51830, lasts_s=LEASE_S),
         RelayRefused(pair=AB, reason=RelayRefusal.FULL.value),

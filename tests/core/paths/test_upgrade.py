@@ -109,6 +109,14 @@ def test_a_tunnel_that_is_mute_goes_back_to_the_kept_relay_at_once_and_to_a_new_
     assert pair.relay() is not None
 
 
+def test_a_tunnel_that_brings_something_is_not_left_because_its_echoes_are_late() -> None:
+    pair = held(relayed())
+    pair.ends[LOW].unheard = True
+    pair.run(10)
+    assert phases(pair) == [Phase.HELD] * 2
+    assert [end.path.upgrade.failures for end in pair.ends.values()] == [0, 0]
+
+
 def test_a_relay_that_answers_and_passes_nothing_on_is_replaced() -> None:
     pair = relayed(Outlook.HOPELESS)
     first = pair.relay()
@@ -256,7 +264,7 @@ def test_nothing_moves_in_an_hour_once_a_pair_has_its_way(
 
 FAULTS = st.lists(
     st.tuples(
-        st.sampled_from(["direct", "apart", "die", "start", "cut low", "cut high", "mend"]),
+        st.sampled_from(["direct", "apart", "die", "start", "retire", "lend", "cut low", "cut high", "mend"]),
         st.integers(0, 1),
         st.floats(0.1, 40.0),
     ),
@@ -276,6 +284,8 @@ def test_whatever_happened_a_pair_that_meets_is_direct_and_one_that_does_not_is_
         pair.run(for_s)
     for relay in list(pair.dead):
         pair.start(relay)
+    for relay in pair.relays:
+        pair.retire(relay, willing=True)
     for end in pair.ends.values():
         end.cut.clear()
     pair.direct, pair.loss, pair.late_s_max = meets, 0.0, 0.1
@@ -295,6 +305,8 @@ def happen(pair: Pair, what: str, number: int) -> None:
             pair.dead.add(relay)
         case "start":
             pair.start(relay)
+        case "retire" | "lend":
+            pair.retire(relay, willing=what == "lend")
         case "cut low":
             pair.ends[LOW].cut.add(relay)
         case "cut high":
