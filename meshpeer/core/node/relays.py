@@ -21,7 +21,7 @@ from meshpeer.core.node.derived import Derived
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
-from meshpeer.core.paths.endpoints import Source, is_public
+from meshpeer.core.paths.endpoints import Source, families_of, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.probes import PathProbes
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
@@ -249,6 +249,8 @@ class Relays:
         )
 
     def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
+        if not _share_family(mine.record, listed.record):
+            return Outlook.HOPELESS
         own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
         sources = {one.source for one in own}
         return outlook_of(
@@ -260,12 +262,14 @@ class Relays:
 
     def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
         doubted = self._derived.detector.unusual
+        ends = [self._derived.roster.get(node) for node in relayed.pair]
         candidates = [
             RelayCandidate(
                 node=one.node,
                 permitted=True,
                 accepts=True,
                 public=not _stand(one.record).behind,
+                spans=all(_share_family(one.record, end.record) for end in ends if end is not None),
                 # Who is in use is changed by its pair, with care.
                 doubted=one.node in doubted and one.node != relayed.used,
             )
@@ -339,6 +343,13 @@ def _stand(record: MemberRecord) -> Stand:
         configured=record.configured_endpoint,
         public=any(is_public(one) for one in record.wireguard_endpoints),
     )
+
+
+def _share_family(one: MemberRecord, other: MemberRecord) -> bool:
+    """Says whether two may have a packet from each other, by IPv4 or IPv6; yes where one does not say what it
+    has."""
+    here, there = families_of(one.wireguard_endpoints), families_of(other.wireguard_endpoints)
+    return not (here and there) or bool(here & there)
 
 
 def _is_address(host: str) -> bool:
