@@ -7,6 +7,7 @@ detector who seems alive.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -18,7 +19,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
-from meshpeer.core.node.roster import Listed
+from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, families_of, is_public
@@ -42,11 +43,13 @@ from meshpeer.core.paths.relayed_look import PairLook, Said
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
 """Relays that one pair may fall back on, the two that serve it first among them."""
+_is_public = functools.lru_cache(maxsize=MEMBERS_MAX)(is_public)
 
 
 class Relays:
@@ -66,6 +69,13 @@ class Relays:
         """A pair took up a relay, or left one: the interface has to follow."""
         self._members: object = None
         self._lenders: tuple[Listed, ...] = ()
+        self._lender_of: dict[NodeId, Listed] = {}
+        self._open: set[NodeId] = set()
+        """Those of them that no router stands before."""
+        self._choices: dict[NodeId, tuple[Roster, tuple[NodeId, ...], tuple[NodeId, ...]]] = {}
+        """The relays of each pair, by its other end, and what they were chosen from."""
+        self._reached: dict[NodeId, str] = {}
+        """Where this node reaches relays, as one look finds it."""
         self._hosts: dict[str, Listed] = {}
         """Where members that lend ports have their tunnels."""
         self._lenders_of: object = None
@@ -171,6 +181,7 @@ class Relays:
         lenders = self._lenders
         if mine is None or (not lenders and not held):
             return []
+        self._reached.clear()
         planned = {one.node: one for one in self._tunnels.plan.peers}
         said: list[RelayEffect] = []
         linked = self._linked()
@@ -178,6 +189,7 @@ class Relays:
             over = held.pop(node)
             self._probes.aim(node, (), now)
             said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
+            self._choices.pop(node, None)
         for peer in planned.values():
             listed = roster.get(peer.node)
             if listed is None:
@@ -196,6 +208,7 @@ class Relays:
             self._counters.add(Counter.RELAYS_USED, relayed.moves - moves)
             if relayed.is_idle(now) and self._is_well(peer, now):
                 del held[peer.node]
+                self._choices.pop(peer.node, None)
         return said
 
     def _is_well(self, peer: PlannedPeer, now: Instant) -> bool:
@@ -261,23 +274,40 @@ class Relays:
         )
 
     def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
-        doubted = self._derived.detector.unusual
-        ends = [self._derived.roster.get(node) for node in relayed.pair]
+        hosts = [(node, self._host_at(node)) for node in self._chosen(relayed)]
+        return tuple((node, host) for node, host in hosts if host)
+
+    def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
+        """Returns the relays of a pair, best first. It is asked for every second, and changes with the roster,
+        with who is doubted, and with the one in use."""
+        unusual = self._derived.detector.unusual
+        # Who is in use is changed by its pair, with care.
+        doubted = tuple(one for one in self._lender_of if one in unusual and one != relayed.used)
+        roster = self._derived.roster
+        held = self._choices.get(relayed.peer)
+        if held is not None and held[0] is roster and held[1] == doubted:
+            return held[2]
+        ends = [roster.get(node) for node in relayed.pair]
         candidates = [
             RelayCandidate(
                 node=one.node,
                 permitted=True,
                 accepts=True,
-                public=not _stand(one.record).behind,
+                public=one.node in self._open,
                 spans=all(_share_family(one.record, end.record) for end in ends if end is not None),
-                # Who is in use is changed by its pair, with care.
-                doubted=one.node in doubted and one.node != relayed.used,
+                doubted=one.node in doubted,
             )
             for one in self._lenders
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        hosts = {one.node: self._host_of(one) for one in self._lenders if one.node in chosen}
-        return tuple((node, hosts[node]) for node in chosen if hosts[node])
+        self._choices[relayed.peer] = (roster, doubted, chosen)
+        return chosen
+
+    def _host_at(self, relay: NodeId) -> str:
+        """Returns where this node reaches a relay, the same for all pairs of one look."""
+        if relay not in self._reached:
+            self._reached[relay] = self._host_of(self._lender_of[relay])
+        return self._reached[relay]
 
     def _host_of(self, relay: Listed) -> str:
         """Returns where this node reaches a relay, as an address; empty where it knows none."""
@@ -307,6 +337,8 @@ class Relays:
             return
         self._lenders_of = roster
         self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
+        self._lender_of = {one.node: one for one in self._lenders}
+        self._open = {one.node for one in self._lenders if not _stand(one.record).behind}
         self._hosts = {}
         for one in self._lenders:
             for endpoint in one.record.wireguard_endpoints:
@@ -341,7 +373,7 @@ def _stand(record: MemberRecord) -> Stand:
         router=record.router,
         reflected=bool(record.reflected_endpoints),
         configured=record.configured_endpoint,
-        public=any(is_public(one) for one in record.wireguard_endpoints),
+        public=any(_is_public(one) for one in record.wireguard_endpoints),
     )
 
 

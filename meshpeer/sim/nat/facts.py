@@ -8,7 +8,7 @@ down, with the address that it comes from; one that goes over a member has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.ids import LinkId, NodeId
@@ -22,6 +22,8 @@ from meshpeer.sim.warm import copy_of
 
 DELAYS_S = (0.15, 0.4, 1.0)
 """From when a record is signed until others have it: the quick third of them, and so on."""
+BATCH_S = 0.5
+"""What comes within this is one piece of news."""
 ALIVE = Opinion(state=State.ALIVE, since_unix_s=0.0, because="linked")
 DEAD = Opinion(state=State.DEAD, since_unix_s=0.0, because="it answers nobody")
 
@@ -37,6 +39,7 @@ class Facts:
     """Told of the ledger (its place) that holds something new."""
     dead: dict[NodeId, None]
     published: int = 0
+    waiting: dict[int, None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,6 +54,12 @@ class Facts:
 
     def _learn(self, place: int, record: bytes) -> None:
         self.ledgers[place].merge(record, self.unix_s())
+        if place not in self.waiting:
+            self.waiting[place] = None
+            self.heap.after(BATCH_S, self._tell, place)
+
+    def _tell(self, place: int) -> None:
+        del self.waiting[place]
         self.changed(place)
 
 

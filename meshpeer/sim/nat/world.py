@@ -153,6 +153,16 @@ class MixWorld:
         for one in self.hosts:
             self.heap.after(self.dice.random() * BOOT_OVER_S, self.boot, one)
 
+    def planned(self, host: Host) -> list[Host]:
+        """Returns with whom a host is to have a tunnel, as both ends have it."""
+        found: list[Host] = []
+        for planned in host.mind.tunnels.plan.peers if host.mind is not None else ():
+            other = self.by_id[planned.node]
+            back = other.mind.tunnels.plan.peers if other.mind is not None else ()
+            if any(one.node == host.id for one in back):
+                found.append(other)
+        return found
+
     # --- what befalls hosts ---------------------------------------------------------------------------------
 
     def boot(self, host: Host) -> None:
