@@ -278,8 +278,8 @@ class Relays:
         return tuple((node, host) for node, host in hosts if host)
 
     def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
-        """Returns the relays of a pair, best first. It is asked for every second, and changes with the roster,
-        with who is doubted, and with the one in use."""
+        """Returns the relays of a pair, best first. Every second asks for them, and they change with the
+        roster, with who is doubted, and with the one in use."""
         unusual = self._derived.detector.unusual
         # Who is in use is changed by its pair, with care.
         doubted = tuple(one for one in self._lender_of if one in unusual and one != relayed.used)

@@ -22,7 +22,6 @@ from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.lans import Lans
 from meshpeer.core.node.messages import (
-    AnswerEchoes,
     Applied,
     ApplyDevice,
     DeviceObserved,
@@ -52,7 +51,6 @@ STEP_PAUSE_S = 0.05
 WHOLE_STEP_S = 20.0
 RENEWED_S = 150.0
 """WireGuard renews a session that is used before it is so old."""
-SETTLED = (Phase.DIRECT, Phase.RELAYED, Phase.HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +138,7 @@ class PathMind:
         self._stale = self._relays_stale = False
         self._step_at_s = now.mono_s
         self._whole_step_s = float("-inf")
+        self._followed = now
 
     # --- doors ----------------------------------------------------------------------------------------------
 
@@ -259,7 +258,8 @@ class PathMind:
             return self._bring_in_step(now)
         relays = self.relays.next_deadline()
         if self._relays_stale or (relays is not None and now.mono_s >= relays.at_s):
-            if any(one.phase not in SETTLED for one in self.tunnels.relayed.values()):
+            # Time alone gives an end its turn, and nobody tells the interface.
+            if any(one.waits(self._followed) != one.waits(now) for one in self.tunnels.relayed.values()):
                 return self._bring_in_step(now)
             self._relays_stale = False
             self._step_at_s = now.mono_s + STEP_PAUSE_S
@@ -285,11 +285,12 @@ class PathMind:
         self._stale = self._shown() != (self.presence.mode, self.presence.warm)
         said = self.tunnels.offers(self.links.up.__contains__, now)
         effects += [Send(peer=node, message=word) for node, word in said]
-        effects += [one for one in self.watch.follow_plan(now) if not isinstance(one, AnswerEchoes)]
+        self.watch.follow_plan(now)
         self.underlay.follow_plan(self.derived.charter_mtu, now)
         return effects + self._follow_relays(now)
 
     def _follow_relays(self, now: Instant) -> list[object]:
+        self._followed = now
         effects: Sequence[RelayEffect] = self.relays.follow(now)
         self.wanted = tuple(dict.fromkeys((*self.relays.links_wanted(), *self.tunnels.moves.links_wanted())))
         self._stale = self._stale or self.relays.has_news

@@ -55,6 +55,8 @@ WEIGHTS = {
     Kind.NO_UDP: 3,
 }
 OPEN_MIN, OPEN_BOTH_MIN = 3, 3
+SMALL = 20
+"""A mix of fewer has one and two of them."""
 REGION_MEMBERS = 12
 MAP_S = 0.08
 """Regions lie on a square of this side, in seconds of delay."""
@@ -134,7 +136,8 @@ def draw_mix(seed: int, count: int) -> Mix:
     mix = Mix(dice=dice)
     kinds = list(Kind)
     weights = [WEIGHTS[kind] * (0.3 + 1.4 * dice.random()) for kind in kinds]
-    drawn = [Kind.OPEN] * OPEN_MIN + [Kind.OPEN_BOTH] * OPEN_BOTH_MIN
+    least = (1, 2) if count < SMALL else (OPEN_MIN, OPEN_BOTH_MIN)
+    drawn = [Kind.OPEN] * least[0] + [Kind.OPEN_BOTH] * least[1]
     drawn += dice.choices(kinds, weights, k=count - len(drawn))
     dice.shuffle(drawn)
     regions = [
@@ -250,9 +253,7 @@ def _meet(one: Machine, other: Machine, version: int) -> bool:
     if common and not common[-1].hairpins:
         # They see each other by the outermost alone.
         return False
-    changing = [
-        any(router.mapping is Mapping.EACH for router in routers) for routers in (mine, theirs)
-    ]
+    changing = [any(router.mapping is Mapping.EACH for router in routers) for routers in (mine, theirs)]
     if not any(changing):
         return True
     steady = theirs if changing[0] else mine

@@ -111,7 +111,9 @@ class MixRun:
         if not lenders:
             return None
         host = max(lenders, key=lambda one: (len(one.lent), -one.index))
-        trouble = self._note(f"{host.seat.machine.name}, a relay, is off for {self._away_s:.0f} s", [host], self._away_s)
+        trouble = self._note(
+            f"{host.seat.machine.name}, a relay, is off for {self._away_s:.0f} s", [host], self._away_s
+        )
         self.world.die(host)
         self.world.heap.after(self._away_s, self.world.boot, host)
         return trouble
@@ -121,7 +123,9 @@ class MixRun:
         if not sleepers:
             return None
         host = self._dice.choice(sleepers)
-        trouble = self._note(f"{host.seat.machine.name} sleeps for {self._away_s:.0f} s", [host], self._away_s)
+        trouble = self._note(
+            f"{host.seat.machine.name} sleeps for {self._away_s:.0f} s", [host], self._away_s
+        )
         self.world.sleep(host)
         self.world.heap.after(self._away_s, self.world.wake, host)
         return trouble

@@ -1,5 +1,5 @@
-"""The verdict on a mix: whether pairs reach each other by the best way that theory allows, how soon they settle,
-and whether they stay.
+"""The verdict on a mix: whether pairs reach each other by the best way that theory allows, how soon they
+settle, and whether they stay.
 
 What counts is where the packets of a tunnel come from, as each end sees it: that is the path, whatever
 anybody believes. A *change* is a packet from somewhere else than the one before it. Around what happens (the
@@ -82,13 +82,11 @@ class Verdict:
 
     def happened(self, trouble: Trouble) -> None:
         """Something happens now. What went through its hosts' relays is touched, too."""
-        lent = {
-            (self.world.hosts[index].machine.v4 or (None, ""))[1] for index in trouble.hosts
-        } | {(self.world.hosts[index].machine.v6 or (None, ""))[1] for index in trouble.hosts}
+        lent = {(self.world.hosts[index].machine.v4 or (None, ""))[1] for index in trouble.hosts} | {
+            (self.world.hosts[index].machine.v6 or (None, ""))[1] for index in trouble.hosts
+        }
         through = {
-            place
-            for place, end in self.sources.items()
-            if end.port in RELAY_PORTS and end.host in lent
+            place for place, end in self.sources.items() if end.port in RELAY_PORTS and end.host in lent
         }
         trouble.places = frozenset(through | {(peer, host) for host, peer in through})
         self.troubles.append(trouble)
@@ -112,7 +110,13 @@ class Verdict:
                     self._violate(f"{self._name(place)}: has {has}, could have {best}, after {after.name}")
                 changed_s = self.changed_s.get(place)
                 if changed_s is not None and changed_s >= after.at_s and after.touches(place):
-                    self.settled.append(Settled(place, after.name, changed_s - after.at_s))
+                    self._settle(place, after, changed_s)
+
+    def _settle(self, place: Place, after: Trouble, changed_s: float) -> None:
+        """Notes how long a pair took; one of a host that was away, since that was back."""
+        away = after.until_s if place[0] in after.hosts or place[1] in after.hosts else 0.0
+        since_s = max(after.at_s, away if changed_s >= away else 0.0)
+        self.settled.append(Settled(place, after.name, changed_s - since_s))
 
     def _way(self, place: Place, now_s: float) -> Way | None:
         back = (place[1], place[0])
@@ -123,8 +127,7 @@ class Verdict:
 
     def _excused(self, place: Place, now_s: float) -> bool:
         return any(
-            now_s < max(one.at_s, one.until_s) + EVENT_BOUND_S and one.touches(place)
-            for one in self.troubles
+            now_s < max(one.at_s, one.until_s) + EVENT_BOUND_S and one.touches(place) for one in self.troubles
         )
 
     def _violate(self, what: str) -> None:
@@ -133,4 +136,6 @@ class Verdict:
 
     def _name(self, place: Place) -> str:
         host, peer = (self.world.hosts[index] for index in place)
-        return f"{host.seat.machine.name} ({host.seat.kind}) hears {peer.seat.machine.name} ({peer.seat.kind})"
+        return (
+            f"{host.seat.machine.name} ({host.seat.kind}) hears {peer.seat.machine.name} ({peer.seat.kind})"
+        )

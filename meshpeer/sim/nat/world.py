@@ -341,9 +341,7 @@ class MixWorld:
                 self.facts.publish(record)
             case MoveEndpoint():
                 late_s = MOVE_LATE_S_MAX * self.dice.random()
-                self.heap.at(
-                    max(effect.at_s, self.heap.now_s) + late_s, self._move, host, host.life, effect
-                )
+                self.heap.at(max(effect.at_s, self.heap.now_s) + late_s, self._move, host, host.life, effect)
             case OpenRelay(ports=ports, keys=keys):
                 crossing = Crossing(keys, Bucket(RATE, RATE), Bucket(RATE, RATE))
                 host.lent.update((port, (ports, crossing)) for port in ports)
@@ -437,9 +435,7 @@ class MixWorld:
         (x, y), (u, v) = one.place, other.place
         return float(0.001 + (abs(x - u) + abs(y - v)) * (0.9 + 0.2 * self.dice.random()))
 
-    def _ship(
-        self, machine: Machine, port: int, end: End, take: Callable[..., None], what: object
-    ) -> None:
+    def _ship(self, machine: Machine, port: int, end: End, take: Callable[..., None], what: object) -> None:
         arrival = carry(machine, port, end, self.heap.now_s)
         if arrival is not None and self.dice.random() >= LOSS:
             self.heap.after(self.delay_s(machine, arrival.machine), take, arrival, what)
