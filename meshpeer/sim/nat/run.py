@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meshpeer.sim.nat.hosts import Host
 from meshpeer.sim.nat.mixes import Kind, Mix, Seat, Way, draw_mix, plug_home
 from meshpeer.sim.nat.routers import Mapping, Router
 from meshpeer.sim.nat.verdict import BOOT_BOUND_S, EVENT_BOUND_S, Trouble, Verdict
-from meshpeer.sim.nat.world import Host, MixWorld
+from meshpeer.sim.nat.world import MixWorld
 
 HOUR_S = 3_600.0
 AWAY_S_MAX = 240.0

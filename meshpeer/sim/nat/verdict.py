@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from meshpeer.sim.nat.hosts import Host
 from meshpeer.sim.nat.mixes import Way, best_way
 from meshpeer.sim.nat.routers import End, text_of
-from meshpeer.sim.nat.world import Host, MixWorld
+from meshpeer.sim.nat.world import MixWorld
 
 BOOT_BOUND_S, EVENT_BOUND_S = 150.0, 150.0
 """Within which pairs have settled."""

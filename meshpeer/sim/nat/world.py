@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import LagMeasured, Note, Send
-from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import Digest, NodeId, WireGuardKey
-from meshpeer.core.node.config import NodeConfig
+from meshpeer.core.ids import NodeId
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeviceObserved,
     EchoAsked,
     EchoHeard,
-    EndpointsChanged,
     LookAtDevice,
 )
 from meshpeer.core.paths.path_mtus import ETHERNET, UDP_OVER_IP
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
-from meshpeer.core.paths.relay import RelayLimits
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.core.paths.relay_messages import (
@@ -39,22 +35,30 @@ from meshpeer.core.paths.relay_messages import (
     WakeRelay,
 )
 from meshpeer.core.records import envelope
-from meshpeer.core.records.kinds import CharterRecord, MemberRecord
-from meshpeer.core.records.ledger import Chain, Ledger
+from meshpeer.core.records.kinds import CharterRecord
+from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.diff import diff_device
-from meshpeer.core.wgconf.model import DesiredDevice, RemovePeer, SetPeer
+from meshpeer.core.wgconf.model import RemovePeer, SetPeer
 from meshpeer.sim.heap import EventHeap
 from meshpeer.sim.issuing import Office
 from meshpeer.sim.judge import SharedJudge
 from meshpeer.sim.nat.facts import DELAYS_S, Facts
+from meshpeer.sim.nat.hosts import (
+    EPOCH_S,
+    PORT,
+    Host,
+    endpoints_of,
+    make_host,
+    own_address,
+    record_of,
+    remote_of,
+)
 from meshpeer.sim.nat.interface import Interface, Packet, Peer
 from meshpeer.sim.nat.mind import FactsLearned, LinkCame, PathMind, Publish, Told
-from meshpeer.sim.nat.mixes import Kind, Mix, Seat
+from meshpeer.sim.nat.mixes import Mix
 from meshpeer.sim.nat.routers import Arrival, End, Machine, carry, end_of, text_of
 
-EPOCH_S = 1_800_000_000.0
-PORT, CONTROL_PORT = 51820, 51821
 LOSS = 0.005
 """Share of datagrams that are lost."""
 BOOT_OVER_S = 2.0
@@ -85,40 +89,6 @@ class Echo:
     answers: bool
 
 
-@dataclass(slots=True, eq=False)
-class Host:
-    """One node of a mix, and its machine."""
-
-    index: int
-    seat: Seat
-    config: NodeConfig
-    dice: random.Random
-    mind: PathMind | None = None
-    interface: Interface | None = None
-    device: DesiredDevice | None = None
-    lent: dict[int, tuple[tuple[int, int], Crossing]] = field(default_factory=dict)
-    cut_until_s: float = 0.0
-    """Its links carry nothing so long."""
-    slept_s: float = 0.0
-    tick_at_s: float = float("inf")
-    look_at_s: float = float("inf")
-    troubled_s: float = 0.0
-    dialling: set[NodeId] = field(default_factory=set)
-    life: int = 0
-
-    @property
-    def id(self) -> NodeId:
-        return self.config.key.public
-
-    @property
-    def machine(self) -> Machine:
-        return self.seat.machine
-
-    @property
-    def key(self) -> WireGuardKey:
-        return self.config.wireguard_key.public
-
-
 class MixWorld:
     """Steps the nodes of a mix."""
 
@@ -132,7 +102,10 @@ class MixWorld:
         office = Office(self._keys.randbytes, founded_unix_s=int(EPOCH_S) - 3_600)
         self.mesh = office.mesh
         ledger = Ledger(office.mesh, (office.root.certificate,), SharedJudge())
-        self.hosts = [self._host(index, seat, office, ledger) for index, seat in enumerate(mix.seats)]
+        self.hosts = [
+            make_host(index, seat, office, ledger, self._keys.randbytes, random.Random(self._keys.random()))
+            for index, seat in enumerate(mix.seats)
+        ]
         self.by_id = {one.id: one for one in self.hosts}
         self.by_key = {one.key: one for one in self.hosts}
         self._by_machine = {id(one.machine): one for one in self.hosts}
@@ -147,7 +120,7 @@ class MixWorld:
         )
         ledger.merge(envelope.sign(founder.config.key, self.mesh, charter), self.unix_s())
         for one in self.hosts:
-            ledger.merge(envelope.sign(one.config.key, self.mesh, _record(one)), self.unix_s())
+            ledger.merge(envelope.sign(one.config.key, self.mesh, record_of(one)), self.unix_s())
         self.facts = Facts.of(ledger, self.heap, self.unix_s, self._tell_facts)
         self._ring = sorted(self.by_id)
         for one in self.hosts:
@@ -175,7 +148,7 @@ class MixWorld:
         host.device, host.lent, host.dialling = None, {}, set()
         host.tick_at_s = host.look_at_s = float("inf")
         host.troubled_s = self.heap.now_s
-        self.post(host, self._endpoints(host))
+        self.post(host, endpoints_of(host))
         self.post(host, ProbePortOpened())
         self._link_up(host)
         if host.seat.lends:
@@ -207,7 +180,7 @@ class MixWorld:
 
     def moved(self, host: Host) -> None:
         """Tells a host that its machine has other addresses."""
-        self.post(host, self._endpoints(host))
+        self.post(host, endpoints_of(host))
         self.cut(host)
 
     def cut(self, host: Host) -> None:
@@ -251,7 +224,7 @@ class MixWorld:
         for one, peer in ((host, other), (other, host)):
             assert one.mind is not None
             before = one.mind.links.up.get(peer.id)
-            remote = _remote(one.machine, peer.machine)
+            remote = remote_of(one.machine, peer.machine)
             one.mind.links.up[peer.id] = remote
             if before is None:
                 self.post(one, LinkCame(peer.id))
@@ -329,7 +302,7 @@ class MixWorld:
             case SendProbe():
                 self._probe(host, effect)
             case AskEcho(number=number, address=address):
-                source = _own(host, address)
+                source = own_address(host, address)
                 if host.interface is not None and source:
                     host.interface.route(address, Echo(number, source, address, answers=False))
             case ApplyDevice(device=device):
@@ -420,7 +393,7 @@ class MixWorld:
         bits = 128 if ":" in content.source else 32
         if interface.routes.get(f"{content.source}/{bits}") is not peer:
             return
-        if content.target != _own(host, content.target):
+        if content.target != own_address(host, content.target):
             interface.route(content.target, content)
         elif content.answers:
             self.post(host, EchoHeard(number=content.number, source=content.source))
@@ -481,84 +454,3 @@ class MixWorld:
         if arrival.target.port == PORT:
             heard = ProbeHeard(source=text_of(arrival.source), local=arrival.target.host, data=data)
             self.post(self._by_machine[id(arrival.machine)], heard)
-
-    # --- making hosts ---------------------------------------------------------------------------------------
-
-    def _host(self, index: int, seat: Seat, office: Office, ledger: Ledger) -> Host:
-        key = SigningKey(self._keys.randbytes(32))
-        chain: Chain = office.durable(key, founder=index == 0, now_unix_s=int(EPOCH_S) - 3_000 + index)
-        ledger.admit(chain, int(EPOCH_S))
-        config = NodeConfig(
-            key=key,
-            chain=chain,
-            wireguard_key=WireGuardPrivateKey(self._keys.randbytes(32)),
-            wireguard_port=PORT,
-            interface="wg0",
-            control_port=CONTROL_PORT,
-            name=seat.machine.name,
-            region=seat.region,
-            roles=("compute",),
-            hub="allow" if seat.kind in (Kind.OPEN, Kind.OPEN_BOTH) else "never",
-            configured_endpoint=False,
-            issuer=None,
-            relay=RelayLimits() if seat.lends else None,
-            spare=True,
-        )
-        return Host(index, seat, config, random.Random(self._keys.random()))
-
-    @staticmethod
-    def _endpoints(host: Host) -> EndpointsChanged:
-        addresses = host.machine.addresses
-        if host.mind is not None:
-            host.mind.tunnels.attached(host.machine.prefixes)
-        return EndpointsChanged(
-            control=tuple(text_of(End(one, CONTROL_PORT)) for one in addresses),
-            wireguard=tuple(text_of(End(one, PORT)) for one in addresses),
-        )
-
-
-def _record(host: Host) -> MemberRecord:
-    config = host.config
-    addresses = host.machine.addresses
-    return MemberRecord(
-        node=host.id,
-        incarnation=int(EPOCH_S) - 3_000,
-        sequence=1,
-        issued_at=int(EPOCH_S) - 3_000,
-        ttl_s=7 * 86_400,
-        name=config.name,
-        region=config.region,
-        roles=config.roles,
-        wireguard_key=host.key,
-        wireguard_port=PORT,
-        control_endpoints=tuple(text_of(End(one, CONTROL_PORT)) for one in addresses),
-        wireguard_endpoints=tuple(text_of(End(one, PORT)) for one in addresses),
-        hub=config.hub,
-        relay=host.seat.lends,
-        ipv4=f"10.10.0.{host.index + 2}",
-        certificate=Digest(envelope.digest_of(config.chain[0])),
-    )
-
-
-def _own(host: Host, like: str) -> str:
-    """Returns a host's own overlay address of the family of another."""
-    held = host.device.addresses if host.device is not None else ()
-    return next((one.partition("/")[0] for one in held if (":" in one) is (":" in like)), "")
-
-
-def _remote(machine: Machine, peer: Machine) -> str:
-    """Returns the address that one end of a link sees of the other; empty where a member carries it."""
-    for version in (4, 6):
-        mine, theirs = machine.at(version), peer.at(version)
-        if mine is None or theirs is None:
-            continue
-        if mine[0] is theirs[0] and not mine[0].isolates:
-            return text_of(End(theirs[1], CONTROL_PORT))
-        if theirs[0].uplink is None:
-            return text_of(End(theirs[1], CONTROL_PORT))
-        if mine[0].uplink is None:
-            outermost, network = theirs[1], theirs[0]
-            while network.uplink is not None:
-                outermost, network = network.uplink.address or outermost, network.uplink.outside
-            return text_of(End(outermost, 40_000))
-    return ""
