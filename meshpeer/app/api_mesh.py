@@ -112,8 +112,9 @@ class MeshAnswers:
             health=_health(node, counts.total, troubles),
             warnings=(*troubles, *notices_of(agent)),
             jobs=states,
-            agreement=agreement_view(node, agent.clock.now()),
-            channel=channel_view(node),
+            # Nobody answers a node that was shut out, so it can't know either.
+            agreement=None if node.presence.revoked else agreement_view(node, agent.clock.now()),
+            channel=None if node.presence.revoked else channel_view(node),
             revocations=newest(node),
         )
 

@@ -81,7 +81,8 @@ def peer_view(
     leg = carrier.node if carrier is not None else one.node
     silent_since = spare.silent_since(node, leg)
     mute = direct and one.node in node.tunnels.mute
-    if handshake is not None and handshake < HANDSHAKE_FRESH_S and silent_since is None and not mute:
+    answers = silent_since is None and not mute and not node.presence.revoked
+    if handshake is not None and handshake < HANDSHAKE_FRESH_S and answers:
         path = "direct" if direct else "hub"
     relay = node.relays.via(one.node) if direct else None
     if path == "direct" and node.tunnels.goes_through_relay(one.node):

@@ -6,6 +6,7 @@ that can't run has not been skipped by choice, and has not passed.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +19,11 @@ _HERE = Path(__file__).resolve().parent
 _NETNS = _HERE.parents[1] / "scripts" / "netns"
 sys.path[:0] = [str(_NETNS), str(_HERE)]
 
-from meshlab import Lab, missing_on_this_machine  # noqa: E402
+from meshlab import Lab, missing_on_this_machine, registry  # noqa: E402
+
+# Labs of tests that run at the same time may have one name.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["MESHPEER_LABS"] = f"{os.environ.get('MESHPEER_LABS', registry.folder())}-{worker}"
 
 LABS = _NETNS / "labs"
 BACKEND = "wireguard_backend"
@@ -99,7 +104,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     backends = {value for report in passed for name, value in report.user_properties if name == BACKEND}
     if backends:
         terminalreporter.write_line(f"WireGuard in the labs: {', '.join(sorted(map(str, backends)))}")
-    if left_out := config.stash.get(_LEFT_OUT, 0):
+    left_out = config.stash.get(_LEFT_OUT, None)
+    if left_out is None and config.getoption("numprocesses", None) and missing_on_this_machine() is not None:
+        left_out = "all"  # the workers know how many
+    if left_out:
         terminalreporter.write_line(
             f"left out: {left_out} netns tests; they need {missing_on_this_machine()}"
         )

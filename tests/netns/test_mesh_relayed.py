@@ -148,7 +148,8 @@ def test_a_relay_carries_what_two_symmetric_routers_keep_apart(lab: Lab) -> None
     assert f"by the relay {relay}" in why.answer
     assert "relayed" in [one.code for one in why.rule]
     assert meshkit.status(alpha).node.relayed_by == {relay: 1}
-    assert meshkit.status(lab.node(relay)).node.relays_for == 1
+    # On a busy machine other pairs took a relay too, until their own tunnels stood for half a minute.
+    meshkit.until(lambda: meshkit.status(lab.node(relay)).node.relays_for == 1, "it serves one pair", 90)
     nobody_else_passes(lab, shown.endpoint)
     with meshkit.pinging(bravo, "alpha.mesh"):
         meshkit.kill_agent(alpha)

@@ -146,6 +146,13 @@ def test_the_revoked_node_says_in_two_lines_what_happened(lab: Lab, revoked: Rev
         assert "Traceback" not in done.stderr
 
 
+def test_the_revoked_node_claims_to_know_nothing_of_the_others(lab: Lab, revoked: Revoked) -> None:
+    echo = lab.node("echo")
+    said = meshkit.status(echo)
+    assert (said.agreement, said.channel) == (None, None)
+    assert {one.path for one in meshkit.peers(echo).values()} == {"none"}
+
+
 def test_its_tasks_run_elsewhere_and_tasks_for_it_end(lab: Lab, revoked: Revoked, folder: Path) -> None:
     alpha = lab.node("alpha")
     alpha.run(["meshpeer", "jobs", "watch", revoked.job], timeout=120)

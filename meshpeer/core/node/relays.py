@@ -45,6 +45,8 @@ from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
+_Unfit = tuple[tuple[NodeId, ...], tuple[NodeId, ...]]
+"""Lenders that are doubted, and those that are silent."""
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
@@ -70,9 +72,10 @@ class Relays:
         self._members: object = None
         self._lenders: tuple[Listed, ...] = ()
         self._lender_of: dict[NodeId, Listed] = {}
-        self._open: set[NodeId] = set()
-        """Those of them that no router stands before."""
-        self._choices: dict[NodeId, tuple[Roster, tuple[NodeId, ...], tuple[NodeId, ...]]] = {}
+        self._stands: dict[NodeId, Stand] = {}
+        self._silent: tuple[NodeId, ...] = ()
+        """Those of them with whom this node has a tunnel that does not work, as one look finds it."""
+        self._choices: dict[NodeId, tuple[Roster, _Unfit, tuple[NodeId, ...]]] = {}
         """The relays of each pair, by its other end, and what they were chosen from."""
         self._reached: dict[NodeId, str] = {}
         """Where this node reaches relays, as one look finds it."""
@@ -183,6 +186,8 @@ class Relays:
             return []
         self._reached.clear()
         planned = {one.node: one for one in self._tunnels.plan.peers}
+        ours = [one for one in self._lenders if one.node in planned]
+        self._silent = tuple(one.node for one in ours if not self._works(one, now))
         said: list[RelayEffect] = []
         linked = self._linked()
         for node in [node for node in held if node not in planned]:
@@ -279,13 +284,14 @@ class Relays:
 
     def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
         """Returns the relays of a pair, best first. Every second asks for them, and they change with the
-        roster, with who is doubted, and with the one in use."""
+        roster, with who is doubted or silent, and with the one in use."""
         unusual = self._derived.detector.unusual
         # Who is in use is changed by its pair, with care.
         doubted = tuple(one for one in self._lender_of if one in unusual and one != relayed.used)
+        silent = tuple(one for one in self._silent if one != relayed.used)
         roster = self._derived.roster
         held = self._choices.get(relayed.peer)
-        if held is not None and held[0] is roster and held[1] == doubted:
+        if held is not None and held[0] is roster and held[1] == (doubted, silent):
             return held[2]
         ends = [roster.get(node) for node in relayed.pair]
         candidates = [
@@ -293,14 +299,16 @@ class Relays:
                 node=one.node,
                 permitted=True,
                 accepts=True,
-                public=one.node in self._open,
+                public=not self._stands[one.node].behind,
+                seen=self._stands[one.node].open,
+                silent=one.node in silent,
                 spans=all(_share_family(one.record, end.record) for end in ends if end is not None),
                 doubted=one.node in doubted,
             )
             for one in self._lenders
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        self._choices[relayed.peer] = (roster, doubted, chosen)
+        self._choices[relayed.peer] = (roster, (doubted, silent), chosen)
         return chosen
 
     def _host_at(self, relay: NodeId) -> str:
@@ -308,6 +316,10 @@ class Relays:
         if relay not in self._reached:
             self._reached[relay] = self._host_of(self._lender_of[relay])
         return self._reached[relay]
+
+    def _works(self, one: Listed, now: Instant) -> bool:
+        held = self._tunnels.observed_peer(one.record.wireguard_key)
+        return tunnel_works(held, now.unix_s) and one.node not in self._tunnels.mute
 
     def _host_of(self, relay: Listed) -> str:
         """Returns where this node reaches a relay, as an address; empty where it knows none."""
@@ -338,7 +350,7 @@ class Relays:
         self._lenders_of = roster
         self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
         self._lender_of = {one.node: one for one in self._lenders}
-        self._open = {one.node for one in self._lenders if not _stand(one.record).behind}
+        self._stands = {one.node: _stand(one.record) for one in self._lenders}
         self._hosts = {}
         for one in self._lenders:
             for endpoint in one.record.wireguard_endpoints:

@@ -1,4 +1,5 @@
-"""Which two members relay a pair: the same for both ends, as long as they know the same.
+"""Which two members relay a pair: the same for both ends, as long as they know the same. What one end alone
+knows, that its own tunnel to a member does not work, puts that one last.
 
 Rendezvous hashing (D. Thaler, C. Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998)
 spreads pairs over relays, and one relay's coming or going moves few. Round trips come first, in bands that
@@ -31,7 +32,11 @@ class RelayCandidate:
     accepts: bool
     """Its record says that it lends ports."""
     public: bool = False
-    """It can be reached from anywhere."""
+    """It can be reached from anywhere, or nobody knows otherwise."""
+    seen: bool = False
+    """Others have seen that it can, or its addresses say so. Who lets no UDP through is seen by nobody."""
+    silent: bool = False
+    """This end has a tunnel of its own with it, which does not work."""
     reached: tuple[bool, bool] = (False, False)
     """Whether the end with the lower id reaches it, and the one with the higher."""
     spans: bool = True
@@ -47,7 +52,9 @@ def choose_relays(
     """Returns up to ``count`` relays for a pair (in whichever order), the first to be asked first."""
     low, high = sorted(pair)
     fit = [one for one in candidates if _is_fit(one) and one.node not in pair]
-    ranked = sorted(fit, key=lambda one: (_band(one), _weight(low + high, one.node), one.node))
+    ranked = sorted(
+        fit, key=lambda one: (one.silent, not one.seen, _band(one), _weight(low + high, one.node), one.node)
+    )
     return tuple(dict.fromkeys(one.node for one in ranked))[:count]
 
 

@@ -46,6 +46,12 @@ def test_one_that_both_reach_need_not_be_public() -> None:
     assert choose_relays((A, B), [inner]) == (RELAYS[0],)
 
 
+def test_one_that_was_seen_comes_before_one_that_was_not_and_one_that_is_silent_comes_last() -> None:
+    silent = candidate(RELAYS[0], seen=True, silent=True, rtts_ms=(1, 1))
+    unseen, seen = candidate(RELAYS[1], rtts_ms=(1, 1)), candidate(RELAYS[2], seen=True, rtts_ms=(80, 90))
+    assert choose_relays((A, B), [silent, unseen, seen], 3) == (RELAYS[2], RELAYS[1], RELAYS[0])
+
+
 def test_an_end_does_not_relay_itself() -> None:
     assert choose_relays((A, B), [candidate(A), candidate(B)]) == ()
 
