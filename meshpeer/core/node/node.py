@@ -751,7 +751,7 @@ class Node:
             self.underlay.follow_plan(self.derived.charter_mtu, now)
             effects += self._follow_relays(now)
         elif self.presence.revoked:
-            effects += self._from_relays(self.relays.shut(now))
+            effects += self._from_parts(self.relays.shut(now))
         views = jobs.PeersChanged(peers=self.derived.views())
         return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
 

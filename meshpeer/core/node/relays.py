@@ -7,6 +7,7 @@ detector who seems alive.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable, Iterable
 
@@ -18,12 +19,12 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
-from meshpeer.core.node.roster import Listed
+from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.node.successors import next_keys
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
-from meshpeer.core.paths.endpoints import Source, is_public
+from meshpeer.core.paths.endpoints import Source, families_of, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
 from meshpeer.core.paths.relay_binding import SECRET_BYTES
@@ -49,11 +50,15 @@ from meshpeer.core.paths.relayed_look import PairLook, Said
 from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
+_Unfit = tuple[tuple[NodeId, ...], tuple[NodeId, ...]]
+"""Lenders that are doubted, and those that are silent."""
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
 """Relays that one pair may fall back on, the two that serve it first among them."""
+_is_public = functools.lru_cache(maxsize=MEMBERS_MAX)(is_public)
 
 
 class Relays:
@@ -83,6 +88,14 @@ class Relays:
         """A pair took up a relay, or left one: the interface has to follow."""
         self._members: object = None
         self._lenders: tuple[Listed, ...] = ()
+        self._lender_of: dict[NodeId, Listed] = {}
+        self._stands: dict[NodeId, Stand] = {}
+        self._silent: tuple[NodeId, ...] = ()
+        """Those of them with whom this node has a tunnel that does not work, as one look finds it."""
+        self._choices: dict[NodeId, tuple[Roster, _Unfit, tuple[NodeId, ...]]] = {}
+        """The relays of each pair, by its other end, and what they were chosen from."""
+        self._reached: dict[NodeId, str] = {}
+        """Where this node reaches relays, as one look finds it."""
         self._hosts: dict[str, Listed] = {}
         """Where members that lend ports have their tunnels."""
         self._lenders_of: object = None
@@ -200,16 +213,18 @@ class Relays:
         lenders = self._lenders
         if mine is None or (not lenders and not held):
             return []
+        self._reached.clear()
         planned = {one.node: one for one in self._tunnels.plan.peers}
+        ours = [one for one in self._lenders if one.node in planned]
+        self._silent = tuple(one.node for one in ours if not self._works(one, now))
         said: list[RelayEffect] = []
         linked = self._linked()
         for node in [node for node in held if node not in planned]:
             over = held.pop(node)
             self._probes.aim(node, (), now)
             self._bindings.aim(node, None, now)
-            said += _sends(
-                over.update(PairLook(wanted=False, relays=self._choose(over, now), linked=linked), now)
-            )
+            said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
+            self._choices.pop(node, None)
         for peer in planned.values():
             listed = roster.get(peer.node)
             if listed is None:
@@ -231,6 +246,7 @@ class Relays:
             self._counters.add(Counter.RELAY_HOPS, hops)
             if relayed.is_idle(now) and self._is_well(peer, now):
                 del held[peer.node]
+                self._choices.pop(peer.node, None)
         return said
 
     def _is_well(self, peer: PlannedPeer, now: Instant) -> bool:
@@ -259,7 +275,7 @@ class Relays:
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
             outlook=self._outlook(mine, listed),
             ways=tuple(one.endpoint for one in own),
-            relays=self._choose(relayed, now),
+            relays=self._choose(relayed),
             linked=linked,
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
@@ -293,6 +309,8 @@ class Relays:
         )
 
     def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
+        if not _share_family(mine.record, listed.record):
+            return Outlook.HOPELESS
         own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
         sources = {one.source for one in own}
         return outlook_of(
@@ -302,28 +320,48 @@ class Relays:
             linked=Source.LINK in sources,
         )
 
-    def _choose(self, relayed: RelayedPath, now: Instant) -> tuple[tuple[NodeId, str], ...]:
-        doubted = self._derived.detector.unusual
-        planned = {one.node for one in self._tunnels.plan.peers}
+    def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
+        chosen = self._chosen(relayed)
+        # One that is in use stays, whatever is said of it now, until its pair left it.
+        known = [*chosen, *(one for one in relayed.kept if one not in chosen)]
+        hosts = [(node, self._host_at(node)) for node in known]
+        return tuple((node, host) for node, host in hosts if host)
+
+    def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
+        """Returns the relays of a pair, best first. Every second asks for them, and they change with the
+        roster, with who is doubted or silent, and with the one in use."""
+        unusual = self._derived.detector.unusual
+        # Who is in use is changed by its pair, with care.
+        doubted = tuple(one for one in self._lender_of if one in unusual and one != relayed.used)
+        silent = tuple(one for one in self._silent if one != relayed.used)
+        roster = self._derived.roster
+        held = self._choices.get(relayed.peer)
+        if held is not None and held[0] is roster and held[1] == (doubted, silent):
+            return held[2]
+        ends = [roster.get(node) for node in relayed.pair]
         candidates = [
             RelayCandidate(
                 node=one.node,
                 permitted=True,
                 accepts=True,
-                public=not (stand := _stand(one.record)).behind,
-                seen=stand.open,
-                silent=one.node in planned and one.node != relayed.used and not self._works(one, now),
-                # Who is in use is changed by its pair, with care.
-                doubted=one.node in doubted and one.node != relayed.used,
+                public=not self._stands[one.node].behind,
+                seen=self._stands[one.node].open,
+                silent=one.node in silent,
+                spans=all(_share_family(one.record, end.record) for end in ends if end is not None),
+                doubted=one.node in doubted,
             )
             for one in self._lenders
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        # One that is in use stays, whatever is said of it now, until its pair left it.
-        known = [*chosen, *(one for one in relayed.kept if one not in chosen)]
-        listed = [(node, self._derived.roster.get(node)) for node in known]
-        hosts = [(node, self._host_of(one)) for node, one in listed if one is not None]
-        return tuple((node, host) for node, host in hosts if host)
+        self._choices[relayed.peer] = (roster, (doubted, silent), chosen)
+        return chosen
+
+    def _host_at(self, relay: NodeId) -> str:
+        """Returns where this node reaches a relay, the same for all pairs of one look; empty for nowhere."""
+        if relay not in self._reached:
+            listed = self._derived.roster.get(relay)
+            self._reached[relay] = self._host_of(listed) if listed is not None else ""
+        return self._reached[relay]
 
     def _works(self, one: Listed, now: Instant) -> bool:
         held = self._tunnels.observed_peer(one.record.wireguard_key)
@@ -357,6 +395,8 @@ class Relays:
             return
         self._lenders_of = roster
         self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
+        self._lender_of = {one.node: one for one in self._lenders}
+        self._stands = {one.node: _stand(one.record) for one in self._lenders}
         self._hosts = {}
         for one in self._lenders:
             for endpoint in one.record.wireguard_endpoints:
@@ -392,8 +432,15 @@ def _stand(record: MemberRecord) -> Stand:
         router=record.router,
         reflected=bool(record.reflected_endpoints),
         configured=record.configured_endpoint,
-        public=any(is_public(one) for one in record.wireguard_endpoints),
+        public=any(_is_public(one) for one in record.wireguard_endpoints),
     )
+
+
+def _share_family(one: MemberRecord, other: MemberRecord) -> bool:
+    """Says whether two may have a packet from each other, by IPv4 or IPv6; yes where one does not say what it
+    has."""
+    here, there = families_of(one.wireguard_endpoints), families_of(other.wireguard_endpoints)
+    return not (here and there) or bool(here & there)
 
 
 def _is_address(host: str) -> bool:

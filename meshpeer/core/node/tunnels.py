@@ -52,7 +52,7 @@ REKEY_TIMEOUT (the WireGuard paper, section 6.1; measured: 3 of 10 fresh tunnels
 LINGER_S = 120.0
 """A tunnel that the plan has no use for any more is kept for so long: a hub that comes back is there at
 once."""
-RANKINGS_REMEMBERED = 1_024
+RANKINGS_REMEMBERED = 16_384
 """Every change of any member asks for all rankings anew."""
 
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)

@@ -18,7 +18,7 @@ from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.paths.tunnel_checks import TunnelChecks, TunnelSeen
 from meshpeer.core.records.kinds import LeaveRecord, MemberRecord, Seen
 from meshpeer.core.topology.distances import MEASURE_EVERY_S, Distances
-from meshpeer.core.topology.hub_aims import aims_of
+from meshpeer.core.topology.hub_aims import Aims, aims_of
 from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import tunnel_works
@@ -95,14 +95,7 @@ class Watch:
         routes = self._tunnels.routes
         if routes is None:
             return []
-        keys = {peer.node: peer.public_key for peer in self._tunnels.plan.peers}
-        shaken = {
-            node
-            for node, key in keys.items()
-            if (tunnel := self._tunnels.observed_peer(key)) is not None and tunnel.latest_handshake_unix_s
-        }
-        aims = aims_of(routes, self._tunnels.plan, shaken)
-        self.probes.update(aims, now)
+        self.probes.update(self._aims(routes), now)
         self.checks.update(self._seen(routes, now), self._tunnels.looks, now)
         for node in self._tunnels.take_moved():
             self.checks.suspect(node, now)
@@ -110,12 +103,22 @@ class Watch:
             self._channels.follow(
                 self._tunnels.plan, routes.shape.by_node, now, self._tunnels.successors.followed
             )
-        mine = routes.mine if keys else None
+        mine = routes.mine if self._tunnels.plan.peers else None
         addresses = tuple(one for one in (mine.ipv4, mine.ipv6) if one) if mine else ()
         if addresses == self._answering:
             return []
         self._answering = addresses
         return [AnswerEchoes(addresses=addresses)]
+
+    def _aims(self, routes: Routes) -> Aims:
+        """Returns which hubs to probe, and how."""
+        shaken = {
+            peer.node
+            for peer in self._tunnels.plan.peers
+            if (tunnel := self._tunnels.observed_peer(peer.public_key)) is not None
+            and tunnel.latest_handshake_unix_s
+        }
+        return aims_of(routes, self._tunnels.plan, shaken)
 
     def on_observed(self, now: Instant) -> None:
         """Takes what the interface shows."""

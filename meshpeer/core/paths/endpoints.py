@@ -16,6 +16,7 @@ nodes at addresses that differ, it comes last, unless the control link goes ther
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ its session holds, so a packet that gets there is answered after one round trip.
 TRY_MAX_S = 48.0
 """Each round through all candidates is twice as slow as the one before, up to this long for each; not
 where the peer lives and waits for the tunnel, too."""
+
+FAMILIES_REMEMBERED = 1_024
+"""Of members' endpoints; they change seldom."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -123,6 +127,13 @@ def rank_candidates(
     for source, _, endpoint in sorted(scored):
         best.setdefault(endpoint, source)
     return tuple(Candidate(endpoint, source) for endpoint, source in best.items())
+
+
+@functools.lru_cache(maxsize=FAMILIES_REMEMBERED)
+def families_of(endpoints: tuple[str, ...]) -> frozenset[int]:
+    """Returns the IP versions of endpoints; both where one of them is a name."""
+    addresses = [_address(one) for one in endpoints if _port(one)]
+    return frozenset(version for one in addresses for version in ((one.version,) if one else (4, 6)))
 
 
 def lacks_family(endpoints: Iterable[str], attached: Iterable[str]) -> bool:

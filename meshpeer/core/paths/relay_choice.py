@@ -39,6 +39,8 @@ class RelayCandidate:
     """This end has a tunnel of its own with it, which does not work."""
     reached: tuple[bool, bool] = (False, False)
     """Whether the end with the lower id reaches it, and the one with the higher."""
+    spans: bool = True
+    """Each end has an address of a family that it has one of, too."""
     doubted: bool = False
     rtts_ms: tuple[int | None, int | None] = (None, None)
     """From the end with the lower id, and from the other, as each told the other."""
@@ -63,7 +65,8 @@ def choose_of(pair: tuple[NodeId, NodeId], relays: Iterable[NodeId]) -> NodeId |
 
 
 def _is_fit(one: RelayCandidate) -> bool:
-    return one.permitted and one.accepts and not one.doubted and (one.public or all(one.reached))
+    lends = one.permitted and one.accepts and one.spans and not one.doubted
+    return lends and (one.public or all(one.reached))
 
 
 def _band(one: RelayCandidate) -> int:

@@ -15,6 +15,7 @@ from meshpeer.core.paths.endpoints import (
     TRY_MAX_S,
     TRY_S,
     EndpointChoice,
+    families_of,
     lacks_family,
     rank_candidates,
 )
@@ -315,3 +316,10 @@ def ranked(
 
 def at(mono_s: float) -> Instant:
     return Instant(mono_s, UNIX + mono_s)
+
+
+def test_families_are_those_of_numbers_and_both_where_there_is_a_name() -> None:
+    assert families_of((PUBLIC, "[2001:db8::9]:51820")) == {4, 6}
+    assert families_of((PUBLIC, "no endpoint")) == {4}
+    assert families_of(("home.example.net:51820",)) == {4, 6}
+    assert families_of(()) == frozenset()

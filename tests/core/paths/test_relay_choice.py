@@ -33,6 +33,7 @@ def test_two_are_chosen_the_same_for_both_ends_in_whatever_order() -> None:
         {"permitted": False},
         {"accepts": False},
         {"doubted": True},
+        {"spans": False},
         {"public": False, "reached": (True, False)},
     ],
 )

@@ -1,0 +1,300 @@
+"""The mind of one node as far as paths go: the very machines of ``core``, put together as ``core.node`` does,
+without membership, jobs and probes of hubs.
+
+What makes it cheap: a relay that only has to be told each second that it is still wanted costs no step of all
+that is derived.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from meshpeer.core.counters import Counters
+from meshpeer.core.deadline import Instant, earliest
+from meshpeer.core.effects import LagMeasured, Send
+from meshpeer.core.ids import NodeId
+from meshpeer.core.membership.overlay import Overlay
+from meshpeer.core.node.channels import Channels
+from meshpeer.core.node.config import NodeConfig
+from meshpeer.core.node.lans import Lans
+from meshpeer.core.node.messages import (
+    Applied,
+    ApplyDevice,
+    DeviceObserved,
+    EchoAsked,
+    EchoHeard,
+    EndpointsChanged,
+    LookAtDevice,
+)
+from meshpeer.core.node.presence import Presence
+from meshpeer.core.node.relays import Relays, RelayWord
+from meshpeer.core.node.tunnels import Tunnels
+from meshpeer.core.node.underlay import Underlay
+from meshpeer.core.node.watch import Watch
+from meshpeer.core.paths.channel import TunnelSilent
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
+from meshpeer.core.paths.reflections import SeenAt
+from meshpeer.core.paths.relay_messages import RelayEffect, RelayGranted, RelayNews
+from meshpeer.core.paths.relayed_look import Phase
+from meshpeer.core.topology.hub_aims import NO_AIMS, Aims
+from meshpeer.core.topology.moves import Moved, MoveOffered
+from meshpeer.core.topology.plan import Routes
+from meshpeer.core.wgconf.model import ObservedDevice
+from meshpeer.sim.nat.facts import Facts, SimDerived, SimDetector, SimLinks
+
+STEP_PAUSE_S = 0.05
+"""As ``core.node`` for a mesh of a hundred."""
+WHOLE_STEP_S = 20.0
+RENEWED_S = 150.0
+"""WireGuard renews a session that is used before it is so old."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactsLearned:
+    """Event: the ledger holds something new."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCame:
+    """Event: there is a link to a member, or another one."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Event: a member says something over a link."""
+
+    peer: NodeId
+    message: msgspec.Struct
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Effect: this node's record is to be spread."""
+
+    record: bytes
+
+
+class PathWatch(Watch):
+    """Without probes of hubs: whom these serve is for other simulations."""
+
+    def _aims(self, routes: Routes) -> Aims:
+        return NO_AIMS
+
+
+class PathMind:
+    """Of one node. Two doors: ``handle`` and ``next_s``."""
+
+    def __init__(
+        self, config: NodeConfig, facts: Facts, place: int, dice: random.Random, now: Instant
+    ) -> None:
+        """``place``: that of the ledger among those of ``facts``."""
+        ledger = facts.ledgers[place]
+        self.me = config.key.public
+        self.place = place
+        counters = Counters()
+        self.links = SimLinks()
+        self._detector = SimDetector(facts)
+        entropy: Callable[[int], bytes] = dice.randbytes
+        self.presence = Presence(config, ledger, now)
+        self.tunnels = Tunnels(
+            mesh=ledger.mesh,
+            me=self.me,
+            key=config.wireguard_key,
+            interface=config.interface,
+            port=config.wireguard_port,
+            lans=Lans(mesh=ledger.mesh, config=config),
+        )
+        self.underlay = Underlay(
+            self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=counters
+        )
+        self.channels = Channels(self.me, alive=lambda node: node not in facts.dead, entropy=entropy)
+        self.derived = SimDerived(
+            ledger,
+            self.links,
+            Overlay(me=self.me, mesh=ledger.mesh, dice=dice),
+            self._detector,
+            self.tunnels,
+            channels=self.channels,
+        )
+        self.relays = Relays(config, self.derived, self.underlay, counters=counters, entropy=entropy)
+        self.watch = PathWatch(
+            self.tunnels,
+            roster=lambda: self.derived.roster,
+            rtt_s=self._detector.rtt_s,
+            entropy=entropy,
+            stored=self.presence.stored,
+            channels=self.channels,
+            now=now,
+        )
+        self.wanted: tuple[NodeId, ...] = ()
+        """Whom a link is needed to."""
+        self.steps = 0
+        self._stale = self._relays_stale = False
+        self._step_at_s = now.mono_s
+        self._whole_step_s = float("-inf")
+        self._followed = now
+
+    # --- doors ----------------------------------------------------------------------------------------------
+
+    def handle(self, event: object, now: Instant) -> list[object]:
+        effects = self._dispatch(event, now)
+        if now.mono_s >= self._step_at_s:
+            effects += self._follow(now)
+        return effects
+
+    def next_s(self) -> float:
+        due = earliest(self.watch.next_deadline(), self.underlay.next_deadline())
+        at_s = due.at_s if due else float("inf")
+        step_s = self._step_at_s if self._stale or self._relays_stale else self._due_s()
+        return min(at_s, max(step_s, self._step_at_s))
+
+    def _due_s(self) -> float:
+        due = earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
+        return due.at_s if due else float("inf")
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: object, now: Instant) -> list[object]:
+        match event:
+            case Told(peer=peer, message=message):
+                return self._on_message(peer, message, now)
+            case DeviceObserved(device=device):
+                self._stale = self._stale or self._shows_news(device, now)
+                self.tunnels.on_observed(device, now)
+                self.watch.on_observed(now)
+                linked = self.links.up.__contains__
+                words = [*self.tunnels.words(now), *self.tunnels.seen(linked, now)]
+                return [Send(peer=node, message=word) for node, word in words]
+            case EchoAsked() | EchoHeard():
+                self.watch.on_echo(event, now)
+                self._stale = self._stale or self.watch.has_news
+            case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
+                probes = self.underlay.handle(event, now)
+                self._stale = self._stale or self.underlay.has_news or isinstance(event, ProbePortOpened)
+                return [*probes]
+            case FactsLearned():
+                self._stale = True
+            case LinkCame(peer=peer):
+                self.tunnels.on_link(peer)
+                self._stale = True
+                look = [LookAtDevice()] if self.tunnels.shook_hands(peer) else []
+                return [*look, *(Send(peer=node, message=word) for node, word in self.tunnels.words(now))]
+            case EndpointsChanged():
+                self.watch.on_network(event, now)
+                self.presence.control, self.presence.wireguard = event.control, event.wireguard
+                self.tunnels.lans.routes = event.routes
+                self.underlay.on_network(event.wireguard, now)
+                self._stale = True
+            case LagMeasured(lag_s=lag_s):
+                self.watch.on_lag(lag_s, now)
+            case _ if isinstance(event, RelayNews):
+                self._relays_stale = True
+                return [*self.relays.on_event(event, now)]
+            case _:
+                return self._on_tick(now)
+        return []
+
+    def _on_message(self, peer: NodeId, message: msgspec.Struct, now: Instant) -> list[object]:
+        match message:
+            case Applied():
+                self.tunnels.on_applied(message, now)
+                self._stale = True
+            case SeenAt():
+                if not self.tunnels.goes_through_relay(peer):
+                    self._stale = self.tunnels.reflections.on_seen(peer, message, now) or self._stale
+            case TunnelSilent():
+                self.channels.on_word(peer, now)
+            case MoveOffered() | Moved():
+                answer = self.tunnels.moves.on_message(peer, message, now)
+                self._stale = True
+                return [Send(peer=peer, message=answer)] if answer else []
+            case _ if isinstance(message, RelayWord):
+                before = isinstance(message, RelayGranted) and self._is_granted(peer, message)
+                self._relays_stale = self._relays_stale or not before
+                return [*self.relays.on_message(peer, message, now)]
+            case _:
+                raise AssertionError(message)
+        return []
+
+    def _shows_news(self, device: ObservedDevice | None, now: Instant) -> bool:
+        """Says whether an interface shows anything that a step could be for, or none was made for long: a
+        session that is renewed in time, and what comes through it, change nothing."""
+        held = {one.public_key: one for one in self.tunnels.observed.peers} if self.tunnels.observed else {}
+        for one in device.peers if device else ():
+            before = held.get(one.public_key)
+            renewed = before is not None and now.unix_s < before.latest_handshake_unix_s + RENEWED_S
+            if before is None or before.endpoint != one.endpoint:
+                return True
+            if before.latest_handshake_unix_s != one.latest_handshake_unix_s and not renewed:
+                return True
+        gone = len(held) != len(device.peers if device else ())
+        return gone or now.mono_s >= self._whole_step_s + WHOLE_STEP_S
+
+    def _is_granted(self, relay: NodeId, message: RelayGranted) -> bool:
+        """Says whether a relay in use only answers that it still carries a pair."""
+        other = message.pair[1] if message.pair[0] == self.me else message.pair[0]
+        relayed = self.tunnels.relayed.get(other)
+        settled = relayed is not None and relayed.used == relay and relayed.phase is Phase.RELAYED
+        return settled and not message.frozen
+
+    def _on_tick(self, now: Instant) -> list[object]:
+        effects: list[object] = [*self.watch.tick(now), *self.underlay.tick(now)]
+        effects += [Send(peer=node, message=word) for node, word in self.channels.words()]
+        self._stale = self._stale or self.watch.has_news or self.underlay.has_news
+        return effects
+
+    # --- derived state --------------------------------------------------------------------------------------
+
+    def _follow(self, now: Instant) -> list[object]:
+        """Brings in step what is due: all of it, or relays alone."""
+        derived = earliest(self.derived.deadline, self.presence.next_deadline())
+        if self._stale or (derived is not None and now.mono_s >= derived.at_s):
+            return self._bring_in_step(now)
+        relays = self.relays.next_deadline()
+        if self._relays_stale or (relays is not None and now.mono_s >= relays.at_s):
+            # Time alone gives an end its turn, and nobody tells the interface.
+            if any(one.waits(self._followed) != one.waits(now) for one in self.tunnels.relayed.values()):
+                return self._bring_in_step(now)
+            self._relays_stale = False
+            self._step_at_s = now.mono_s + STEP_PAUSE_S
+            return self._follow_relays(now)
+        return []
+
+    def _bring_in_step(self, now: Instant) -> list[object]:
+        self.steps += 1
+        self._whole_step_s = now.mono_s
+        self._stale = self._relays_stale = False
+        self._step_at_s = now.mono_s + STEP_PAUSE_S
+        effects: list[object] = []
+        self.presence.mode, self.presence.warm = self._shown()
+        self.presence.reflected, self.presence.router = self.tunnels.reflected(self.presence.wireguard, now)
+        self.presence.seen = self.watch.take()
+        self.presence.relay = self.relays.lends
+        own = self.presence.update(self.derived.roster, now)
+        if own is not None:
+            effects.append(Publish(own))
+        self.underlay.take()
+        device = self.derived.device(now)
+        effects += [ApplyDevice(device=device)] if device else []
+        self._stale = self._shown() != (self.presence.mode, self.presence.warm)
+        said = self.tunnels.offers(self.links.up.__contains__, now)
+        effects += [Send(peer=node, message=word) for node, word in said]
+        self.watch.follow_plan(now)
+        self.underlay.follow_plan(self.derived.charter_mtu, now)
+        return effects + self._follow_relays(now)
+
+    def _follow_relays(self, now: Instant) -> list[object]:
+        self._followed = now
+        effects: Sequence[RelayEffect] = self.relays.follow(now)
+        self.wanted = tuple(dict.fromkeys((*self.relays.links_wanted(), *self.tunnels.moves.links_wanted())))
+        self._stale = self._stale or self.relays.has_news
+        return [*effects]
+
+    def _shown(self) -> tuple[str, bool]:
+        return self.derived.mode(self.presence.mode), self.tunnels.is_warm

@@ -1,0 +1,50 @@
+"""Small mixes of NATs: every pair gets the best way that theory allows, and stays there."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshpeer.sim.nat.mixes import Kind, Way, best_way, draw_mix
+from meshpeer.sim.nat.run import MixRun, run_mix
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+
+NODES, HOURS = 8, 0.334
+
+
+@pytest.mark.parametrize("seed", [1, 4, 6])
+def test_pairs_settle_on_the_best_way_and_do_not_flap(seed: int) -> None:
+    result = run_mix(seed, NODES, HOURS)
+    assert result.violations == ()
+    assert result.late_changes == 0
+
+
+def test_one_seed_is_one_run() -> None:
+    runs = [MixRun(9, NODES, HOURS) for _ in range(2)]
+    for run in runs:
+        run.world.heap.run(30)
+    first, second = (run.verdict.changed_s for run in runs)
+    assert first == second
+    assert runs[0].world.heap.steps == runs[1].world.heap.steps
+
+
+def test_two_without_a_common_family_go_by_a_relay_that_has_both() -> None:
+    """An IPv4-only machine that is open had nothing to try, and so never asked for a relay."""
+    run = MixRun(1, NODES, HOURS)
+    run.world.heap.run(40)
+    hosts = run.world.hosts
+    lenders = [one.machine for one in hosts if one.seat.lends]
+    six = next(one for one in hosts if one.seat.kind is Kind.V6_HOME)
+    apart = [one for one in hosts if one.machine.v6 is None]
+    assert apart
+    for other in apart:
+        assert best_way(six.machine, other.machine, lenders) is Way.RELAY
+        assert run.verdict.sources[six.index, other.index].port in range(51830, 51930)
+        assert run.verdict.sources[other.index, six.index].port in range(51830, 51930)
+
+
+def test_a_seed_draws_one_mix() -> None:
+    first, second = draw_mix(3, 30), draw_mix(3, 30)
+    assert [(one.kind, one.machine.addresses) for one in first.seats] == [
+        (one.kind, one.machine.addresses) for one in second.seats
+    ]
