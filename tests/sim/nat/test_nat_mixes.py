@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.sim, pytest.mark.slow]
 NODES, HOURS = 8, 0.334
 
 
-@pytest.mark.parametrize("seed", [1, 4, 6])
+@pytest.mark.parametrize("seed", [1, 6])
 def test_pairs_settle_on_the_best_way_and_do_not_flap(seed: int) -> None:
     result = run_mix(seed, NODES, HOURS)
     assert result.violations == ()
