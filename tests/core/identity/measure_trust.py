@@ -35,7 +35,7 @@ SEEDS = ("203.0.113.7:51821", "[2001:db8::17]:51821", "seed.example.org:51821")
 
 def main() -> None:
     root = make_root(os.urandom(32), now_unix_s=NOW, serial=os.urandom(8))
-    issuer = make_issuer(root, os.urandom(32), now_unix_s=NOW, serial=os.urandom(8))
+    issuer = make_issuer(root, os.urandom(32), holder=os.urandom(32), now_unix_s=NOW, serial=os.urandom(8))
     invite = make_default_invite(issuer)
     node = SigningKey(os.urandom(32))
     leaf = make_provisional_leaf(invite, node.public, now_unix_s=NOW, serial=os.urandom(8))
@@ -52,6 +52,7 @@ def main() -> None:
     print(f"invite {len(invite.certificate)} B, ", end="")
     print(f"provisional leaf {len(leaf)} B, durable leaf {len(durable[0])} B")
     print(f"invite's text with {len(SEEDS)} seeds: {len(text)} characters")
+    print(f"the same after a root followed another: {len(rotated_invite(root))} characters")
     print(f"mutual handshake, both ends: {median_ms(lambda: handshake(client, server)):.2f} ms")
     print(f"judge a provisional chain: {median_ms(lambda: verify_chain(chain, roots, mesh, NOW)):.3f} ms")
     print(f"judge a durable chain: {median_ms(lambda: verify_chain(durable, roots, mesh, NOW)):.3f} ms")
@@ -70,6 +71,16 @@ def make_default_invite(issuer: Authority) -> Authority:
         expires_s=86_400,
         now_unix_s=NOW,
         serial=os.urandom(8),
+    )
+
+
+def rotated_invite(root: Authority) -> str:
+    """Returns an invite that carries two roots."""
+    second = make_root(os.urandom(32), now_unix_s=NOW, serial=os.urandom(8), above=root)
+    issuer = make_issuer(second, os.urandom(32), holder=os.urandom(32), now_unix_s=NOW, serial=os.urandom(8))
+    roots = (root.certificate, second.certificate)
+    return encode_invite(
+        Invite(authority=make_default_invite(issuer), issuer=issuer.certificate, roots=roots, seeds=SEEDS)
     )
 
 
