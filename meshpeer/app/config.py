@@ -183,7 +183,7 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -
             given[key], origins[key] = str(flag), "--" + key.replace("_", "-")
         elif environment.get(variable):
             given[key], origins[key] = environment[variable], variable
-    folders = {key: Path(given[key]).expanduser().absolute() for key in FOLDERS if key in given}
+    folders = {key: _path(origins[key], given[key]) for key in FOLDERS if key in given}
     config = folders.get("config", Settings().config)
     text = _read(config, required="config" in given)
     raw = _parse(text, config)
@@ -220,6 +220,15 @@ FLAGS = (*FOLDERS, *_OVERRIDES)
 
 Where = Callable[[str, str], str]
 """Names where a key's value comes from, by section and key."""
+
+
+def _path(origin: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise LocalFault(
+            f"{origin}: {text!r} begins with ~ and leads to nobody's home", "write the path from / on"
+        ) from error
 
 
 def _read(config: Path, *, required: bool) -> str:

@@ -34,7 +34,8 @@ RSS_MB_MAX = 1_024
 """Of a process, libFuzzer's own tables and corpus included: beyond it, memory is taken to be unbounded."""
 CASE_S_MAX = 25
 """By the clock, for what no check in Python interrupts: a loop in C."""
-GRACE_S = 90.0
+GRACE_S = 300.0
+"""By the clock, for a turn's start and end: a busy machine takes a minute to load what coverage watches."""
 _COUNTS = struct.Struct("=QQ")
 
 

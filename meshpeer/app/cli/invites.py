@@ -149,7 +149,7 @@ def _holds_invite(text: str) -> bool:
                 _LOOKS_LIKE_INVITE.match(file.read(64).decode("utf-8", "replace").lstrip("\ufeff"))
                 is not None
             )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return False
 
 
@@ -170,6 +170,7 @@ def _read(text: str) -> str:
         raise LocalFault(
             f"the invite's file {text} can't be read: {error.strerror}", "check its owner and mode"
         ) from error
-    except ValueError:
+    except (ValueError, RuntimeError):
+        # No name of a file: a NUL, or the home of nobody.
         return text
     return text

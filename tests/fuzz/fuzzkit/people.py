@@ -21,7 +21,7 @@ from meshpeer.adapters.control.server import application
 from meshpeer.adapters.secrets.file import FileSecrets
 from meshpeer.adapters.specfile import load_text
 from meshpeer.adapters.transport.dialling import split_address
-from meshpeer.app.cli.invites import duration_s
+from meshpeer.app.cli.invites import STDIN, duration_s, resolve_seed
 from meshpeer.app.cli.job_run import read_array_option
 from meshpeer.app.config import load_settings
 from meshpeer.app.founding import check_endpoint
@@ -174,6 +174,7 @@ _OPTIONS: tuple[Callable[[str], object], ...] = (
     check_subnet,
     lambda word: check_routes(word.split(","), "--route"),
     lambda word: check_endpoint(word, 51_820),
+    lambda word: resolve_seed("" if word == STDIN else word, "~nobody-of-this-name/invite"),
 )
 _WORDS = (
     "192.0.2.1:51821",
@@ -187,6 +188,7 @@ _WORDS = (
     '{"a": [1, 2]}',
     "10.10.0.0/24",
     "192.168.5.0/24,fd00:1::/64",
+    "~nobody-of-this-name/x",
 )
 
 
