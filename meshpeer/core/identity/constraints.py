@@ -110,7 +110,7 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 def describe(capabilities: Iterable[Capability]) -> str:
     """Returns what the capabilities allow, in words, in a fixed order."""
     held = frozenset(capabilities)
-    return ", ".join(_WORDS[one] for one in Capability if one in held)
+    return ", ".join(_WORDS[one] for one in Capability if one in held) or "do nothing"
 
 
 def known(words: Iterable[str]) -> frozenset[Capability]:

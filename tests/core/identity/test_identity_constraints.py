@@ -34,7 +34,7 @@ def test_capabilities_are_described_in_words_in_a_fixed_order() -> None:
         "have tunnels to every member, submit jobs, run tasks, carry a region's traffic as its hub, "
         "relay encrypted packets for pairs that can't meet"
     )
-    assert describe([]) == ""
+    assert describe([]) == "do nothing", "an invite says it in words, whatever it permits"
 
 
 def test_an_invite_gives_neither_issuer_nor_admin_by_default() -> None:
