@@ -79,7 +79,8 @@ class Relays:
         self._limits = config.relay or RelayLimits(ports=())
         self._derived = derived
         self._tunnels = derived.tunnels
-        self.desk = RelayDesk(self._me, self._limits, counters, bind_key=entropy(SECRET_BYTES))
+        bind_key = entropy(SECRET_BYTES) if self._limits.ports else b""
+        self.desk = RelayDesk(self._me, self._limits, counters, bind_key=bind_key)
         self.unable = ""
         """Why this machine can't relay, although it should; empty while it can."""
         self.stops = False
