@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 import pytest
-from fixtures import JOB, ME, NOW, hear, later, record, result, scheduler, spec, submitted
+from fixtures import ALICE, JOB, NOW, capacity, hear, later, record, result, scheduler, spec, submitted
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Note, Persist, Put, Table, Tick
@@ -162,6 +162,7 @@ class Bench:
         self.machine: Scheduler = scheduler(0)
         told = msgspec.structs.replace(spec(1), on_complete=on_complete, on_failure=on_failure)
         self.record: JobRecord = record(told)
+        self.do(hear(self.machine, ALICE, capacity(1)))
         self.do(self.machine.handle(submitted(self.record), NOW))
 
     def do(self, effects: list[SchedulerEffect]) -> list[SchedulerEffect]:
@@ -172,8 +173,8 @@ class Bench:
         return effects
 
     def end(self, *, succeeded: bool = True) -> list[SchedulerEffect]:
-        offer = result(0, succeeded=succeeded, node=ME)
-        return self.do(hear(self.machine, ME, offer, self.now))
+        offer = result(0, succeeded=succeeded, node=ALICE)
+        return self.do(hear(self.machine, ALICE, offer, self.now))
 
     def delivered(
         self,
