@@ -141,6 +141,11 @@ class Strangers:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "open\n"
 
+    def wait_until_cut(self) -> None:
+        """Returns once one was cut after all were there."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "cut\n"
+
     def cut(self) -> int:
         """Ends them; returns how many connections were cut."""
         self._process.terminate()
@@ -160,15 +165,18 @@ def flood(port: int, connections: int) -> Iterator[Strangers]:
     finally:
         process.kill()
         process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 async def stand_at(port: int, connections: int) -> None:
     """Connects again and again until it is told to end; says then how often it was cut."""
     made = cut = 0
+    told = False
     hello = client_hello()
 
     async def stand(number: int) -> None:
-        nonlocal made, cut
+        nonlocal made, cut, told
         source = f"127.{number // 62_500 + 1}.{number // 250 % 250}.{number % 250 + 1}"
         while True:
             stream = await connect(source, port)
@@ -179,6 +187,9 @@ async def stand_at(port: int, connections: int) -> None:
                 await behave(stream, number % 3, hello)
                 await trio.aclose_forcefully(stream)
                 cut += 1
+                if made >= connections and not told:
+                    told = True
+                    print("cut", flush=True)
             await trio.sleep(PAUSE_S)
 
     with trio.open_signal_receiver(signal.SIGTERM) as signals:

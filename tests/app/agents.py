@@ -145,7 +145,7 @@ def handler_of(service: OddService) -> type[BaseHTTPRequestHandler]:
                     tell(manner, callback, 1)
                 case "late":
                     self.say(202)
-                    time.sleep(1.5)
+                    time.sleep(3.5)
                     tell(manner, callback, 1)
                 case "held":
                     service.held.append(callback)

@@ -19,4 +19,5 @@ def test_a_machine_joins_through_a_thousand_half_open_connections(tmp_path: Path
     with Mesh(tmp_path) as mesh, flood(mesh.port, STRANGERS) as strangers:
         mesh.join()
         assert "alpha" in mesh.run("node1", "peers")
-        assert strangers.cut() > 0
+        # Whoever says nothing is cut after two seconds, if not to make room.
+        strangers.wait_until_cut()

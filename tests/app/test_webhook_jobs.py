@@ -70,7 +70,7 @@ MANNERS = {
     "after a cut": ("succeeded", ""),
     "with a forgery first": ("succeeded", ""),
     "fails": ("failed", "no such voice"),
-    "late": ("failed", "timed out after 1 s"),
+    "late": ("failed", "timed out after 3 s"),
     "404": ("failed", "the service answered 404"),
     "redirect": ("failed", "the service answered 307"),
     "too large": ("failed", "the service's answer is larger than 1,048,576 bytes"),
@@ -83,7 +83,7 @@ async def test_whatever_a_service_does_each_task_ends_once_and_right(
     manners = [{"manner": one} for one in MANNERS if one != "late"]
     with odd_service() as service:
         hook = {"url": f"{service.url}/do", "body": {"manner": "${manner}", "key": "${task}"}}
-        late = {"webhook": {"url": f"{service.url}/do", "body": {"manner": "late"}}, "timeout": "1s"}
+        late = {"webhook": {"url": f"{service.url}/do", "body": {"manner": "late"}}, "timeout": "3s"}
         spec = spec_of({"t": {"webhook": hook, "array": manners, "timeout": "20s"}, "late": late})
         async with running(settings_of(folder, slots=16)) as agent:
             job = await run(agent, spec)

@@ -146,7 +146,12 @@ class Scheduler:
             effects += owner.restore(rows, row, seats.get(record.job, ()), now)
             held = self.worker.held_of(record.job)
             if held is not None and not owner.finished:
-                effects += owner.on_held(self.me, held, now)
+                for effect in owner.on_held(self.me, held, now):
+                    if isinstance(effect, Send):
+                        # Nobody carries messages yet, and these are for this very node.
+                        effects += self._on_message(self.me, effect.message, now)
+                    else:
+                        effects.append(effect)
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
         return [*effects, *self.outbox.take_news(now)]

@@ -361,9 +361,12 @@ class JobOwner:
         return self._had(task, offer.attempt, node, offer.seal)
 
     def _had(self, task: TaskIndex, attempt: Attempt, node: NodeId, shown: bytes) -> bool:
-        """Says whether a node had an attempt that has no lease any more, or none yet since a restart."""
+        """Says whether a node had an attempt that has no lease any more, or none yet since a restart. What
+        this machine's own worker holds is beyond doubt."""
         if attempt.number > NUMBER_MAX:
             return False
+        if node == self._me:
+            return True
         return self._former.had(task, attempt, node, shown) or self.granting.gave(
             task, attempt, self._me, shown
         )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Delete, Persist, Put, Table, Tick
+from meshpeer.core.effects import Delete, Persist, Put, Send, Table, Tick
 from meshpeer.core.ids import Digest, NodeId
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, TaskSpec, Webhook
 from meshpeer.core.scheduler.book import NOTHING
@@ -266,6 +266,16 @@ def test_call_back_between_restart_and_second_call_counts() -> None:
     it.call_back()
     assert it.ended == [(True, "", RESULT)]
     assert it.ready("token-1") == []
+
+
+def test_own_job_knows_its_own_work_after_a_restart_that_came_before_anything_else_was_written() -> None:
+    it = Bench(owner=ME)
+    it.ready()
+    it.answer(202)
+    it.rows = {key: row for key, row in it.rows.items() if key.startswith("webhook/")}
+    assert not [one for one in it.restart(own=True) if isinstance(one, Send | StopAttempt)]
+    it.call_back()
+    assert it.ended == [(True, "", RESULT)]
 
 
 def test_result_that_was_answered_for_outlives_a_restart() -> None:
