@@ -57,11 +57,14 @@ def list_issuers(node: Node, now_unix_s: float) -> list[IssuerInfo]:
     for one in sorted(node.issuing.issuers, key=lambda each: (each.begins_at, each.public)):
         holder = holder_of(node, one)
         heard = heard_at(node, holder, now_unix_s)
+        its = node.ledger.get(holder) if holder is not None else None
+        leave = its.leave if its is not None else None
         found.append(
             IssuerInfo(
                 id=one.id.hex(),
-                node=name_of(node, holder) if holder else "",
+                node=leave.name if leave and leave.name else name_of(node, holder) if holder else "",
                 me=holder == node.me,
+                left=leave is not None,
                 alive=holder is not None and heard == now_unix_s,
                 since=rfc3339(one.begins_at),
                 until=rfc3339(one.ends_at),

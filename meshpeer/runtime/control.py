@@ -507,6 +507,8 @@ class IssuerInfo(Doc, frozen=True, kw_only=True):
     """Members whose certificates it signed."""
     root: str
     """The root that signed it, 16 hexadecimal digits."""
+    left: bool = False
+    """Its node has left the mesh, and issues no more."""
 
 
 class IssuerKey(Doc, frozen=True, kw_only=True):

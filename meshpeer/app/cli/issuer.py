@@ -168,7 +168,9 @@ def accept(
 def issuer_line(one: IssuerInfo) -> str:
     """Returns one line of the list."""
     heard = (
-        "up"
+        "left the mesh"
+        if one.left
+        else "up"
         if one.alive
         else f"heard of at {show.moment(one.heard_at)} UTC"
         if one.heard_at

@@ -6,6 +6,7 @@ import hashlib
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from cli_calls import Call
 from fake_control_api import FakeApi
@@ -81,13 +82,15 @@ def test_the_list_says_who_since_when_until_when_and_when_it_was_heard_of(agent:
         issuer(me=True),
         issuer(node="bravo", alive=False),
         issuer(node="", heard_at=None),
+        msgspec.structs.replace(issuer(node="charlie", alive=False), left=True),
     ]
-    first, second, third = call("issuer", "list").out.splitlines()
+    first, second, third, fourth = call("issuer", "list").out.splitlines()
     assert first == (
         "alpha (this node): issuer 0f1e2d3c4b5a6978 since 2026-11-26 until 2036-11-23, signed 2 members, up"
     )
     assert second.endswith("heard of at 2026-11-26 08:00:00 UTC")
     assert third.startswith("nobody says who: issuer ")
+    assert fourth.endswith(", left the mesh")
     listed = call("issuer", "list", "--json").json()
     assert isinstance(listed, list)
     assert listed[0].keys() >= {"id", "node", "since", "until", "heard_at", "issued", "root"}
