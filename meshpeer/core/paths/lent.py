@@ -35,10 +35,10 @@ AGREE_S_MAX = 10.0
 FOLLOW_S = 10.0
 """For how long a relay's word that the other end asked for it stands."""
 WISH_S = 2.5
-"""An end that waits for a relay asks it every second: one that was asked for so long ago is not waited for."""
+"""An end that waits for a relay asks it every second: what was asked so long ago is waited for no more."""
 YIELDS_S = 2.5
-"""How long the end that leads waits for the other, which asks another relay, to ask the same as itself; then it
-follows that one, which may have no link there."""
+"""How long the end that leads waits for the other, which asks another relay, to ask the same as itself; then
+it follows that one, which may have no link there."""
 READY_S = 5.0
 """For how long a relay's word stands that both asked."""
 OVER_S = 3.0
@@ -263,6 +263,11 @@ class Lent:
         if relay not in linked:
             return []
         return [(relay, RelayFreed(pair=self.pair, reason=RelayEnd.WITHDRAWN.value))]
+
+    def tidy(self, kept: Collection[NodeId | None], linked: Collection[NodeId], now: Instant) -> list[Said]:
+        """Withdraws from relays that heard of this end's ask too late, and of nobody else's."""
+        late = [relay for relay, one in self._grants.items() if not one.theirs and relay not in kept]
+        return [said for relay in sorted(late) for said in self.withdraw(relay, linked, now)]
 
     def forget(self, relay: NodeId, now: Instant) -> bool:
         """Takes what a relay lent for over, without a word; returns whether it lent anything."""

@@ -4,13 +4,14 @@ Either end may ask first; the relay tells both, and the other end asks, too, unl
 then is the relay used, by both from the same moment on: it knows where an end is once that end has shaken
 hands there.
 
-Where the ends want different relays, the end with the lower id leads, so that words that cross can't keep them
-apart. Each asks one relay at a time, and withdraws from it when it turns to another. The other end follows the
-one that leads at once, whatever it asks or uses itself. The one that leads follows the other where it needs
-none itself, or where the other has insisted for ``YIELDS_S``; instead of a relay that failed it of late it asks a
-better one. Of two relays that both asked, the one counts on which they agreed last; only the end that leads gives
-the other one back at once. The other end does so once the tunnel works, which shows where both are. A
-relay vouches for both ends only while it hears from both: who sleeps, or lost its link, has agreed to nothing.
+Where the ends want different relays, the end with the lower id leads, so that words that cross can't keep
+them apart. Each asks one relay at a time, and withdraws from it when it turns to another. The other end
+follows the one that leads at once, whatever it asks or uses itself. The one that leads follows the other
+where it needs none itself, or where the other has insisted for ``YIELDS_S``; instead of a relay that failed
+it of late it asks a better one. Of two relays that both asked, the one counts on which they agreed last; only
+the end that leads gives the other one back at once. The other end does so once the tunnel works, which shows
+where both are. A relay vouches for both ends only while it hears from both: who sleeps, or lost its link, has
+agreed to nothing.
 
 A handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep
 a session for up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the
@@ -215,6 +216,7 @@ class RelayedPath:
         said += self._ask(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
+        said += self.lent.tidy((*self.kept, self.asking), look.linked, now)
         self._busy = self.used is not None or self.asking is not None or self._adopts(look, now)
         return said
 

@@ -16,8 +16,8 @@ LEASE_S = 120
 IDLE_S = 180.0
 """How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
 ASKED_LASTS_S = 5.0
-"""How long an end's word stands that it wants the relay; it repeats it every second. One that lost its link, or
-sleeps, may be elsewhere by now."""
+"""How long an end's word stands that it wants the relay; it repeats it every second. One that lost its
+link, or sleeps, may be elsewhere by now."""
 READY_LASTS_S = 3.0
 """How long an end's word stands that it is ready to leave."""
 FREEZE_AHEAD_S = 0.5

@@ -40,6 +40,7 @@ RELAYS = tuple(NodeId(bytes([0x60 + number]) * 32) for number in range(3))
 STEP_S = 0.25
 OWN = "203.0.113.1:51820"
 MUTE_AFTER_S = 4.0
+SILENT_S = 15.0
 PROBE_S, PROOF_S = 4.0, 15.0
 """As ``probes.AGAIN_S`` and ``probes.LASTS_S``."""
 
@@ -324,7 +325,7 @@ class Pair:
         place = self._place(end)
         if place is None or any(place[0] in one.blocked for one in self.ends.values()):
             return False
-        session = all(one.handshake_s for one in self.ends.values())
+        session = all(one.handshake_s for one in self.ends.values()) and not self._is_silent()
         if session and len(self.knows.get(place, ())) < 2:
             return False
         return not self.now_s >= self.frozen.get(place, float("inf"))
@@ -359,16 +360,24 @@ class Pair:
             if session and not asleep and end.endpoint is not None and self._passes(end):
                 other.endpoint, other.heard_s = self._source(end), self.now_s
 
+    def _is_silent(self) -> bool:
+        """Says whether nothing came for so long that WireGuard shakes hands again."""
+        return any(
+            end.handshake_s and self.now_s >= max(end.heard_s, end.handshake_s - UNIX_S) + SILENT_S
+            for end in self.ends.values()
+        )
+
     def _shake(self) -> None:
         if not self.works():
             return
+        silent = self._is_silent()
         for relay, desk in self.desks.items():
             for held in desk.reservations if relay == self.relay() else ():
                 carried = RelayCarried(ports=held.ports, packets=held.packets + 1)
                 desk.handle(carried, self.now)
         for end in self.ends.values():
             end.rx += 1 + end.load
-            if not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
+            if silent or not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
                 end.handshake_s = UNIX_S + self.now_s
                 if (place := self._place(end)) is not None:
                     self.knows[place] = set(self.ends)

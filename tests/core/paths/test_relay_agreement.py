@@ -1,5 +1,5 @@
-"""Both ends of a pair go by the same relay soon, and stay there, whatever order their words arrive in, whoever
-slept, lost links, or was started again."""
+"""Both ends of a pair go by the same relay soon, and stay there, whatever order their words arrive in,
+whoever slept, lost links, or was started again."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_after_a_sleep_of_one_end_the_pair_takes_up_one_relay(seed: int, sleeper
     until_both_use_one(pair, BACK_S)
     pair.run(60)
     assert pair.works()
-    assert all(one.path.moves <= was + 2 for one, was in zip(pair.ends.values(), moves, strict=True))
+    assert all(one.path.moves <= was + 3 for one, was in zip(pair.ends.values(), moves, strict=True))
 
 
 @settings(max_examples=40, deadline=None, phases=AS_FOUND)
