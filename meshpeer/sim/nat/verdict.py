@@ -19,9 +19,9 @@ from meshpeer.sim.nat.world import MixWorld
 BOOT_BOUND_S, EVENT_BOUND_S = 150.0, 150.0
 """Within which pairs have settled."""
 CHANGES_MAX = 6
-"""How often one end may hear its peer from another place after one event, and as often again once that
-is over: on a relay, from that to a better one or back, and on to a way of the pair's own, each with a packet that
-was still on its way from the place before."""
+"""How often one end may hear its peer from another place after one event, and as often again once that is
+over: to a relay, to another one or back, and on to a way of the pair's own, each with a packet that was still
+on its way from the place before."""
 HEARD_S = 75.0
 """A tunnel that works is heard within this, by both ends: by keepalives of either, or by what asks for
 them."""
