@@ -15,7 +15,6 @@ FORGOTTEN_S = 300.0
 
 @dataclass(slots=True)
 class _Held:
-    at_s: float
     until_s: float
     times: int
 
@@ -32,7 +31,7 @@ class BackOffs:
         }
         times = self._held[node].times + 1 if node in self._held else 0
         until_s = now.mono_s + min(MAX_S, first_s * 2.0 ** min(times, 8))
-        self._held[node] = _Held(now.mono_s, until_s, times)
+        self._held[node] = _Held(until_s, times)
 
     def succeed(self, node: NodeId) -> None:
         self._held.pop(node, None)
@@ -40,8 +39,3 @@ class BackOffs:
     def passes_over(self, node: NodeId, now: Instant) -> bool:
         held = self._held.get(node)
         return held is not None and now.mono_s < held.until_s
-
-    def failed_now(self, node: NodeId, now: Instant) -> bool:
-        """Says whether one is passed over even where somebody else vouches for it."""
-        held = self._held.get(node)
-        return held is not None and now.mono_s < min(held.until_s, held.at_s + FIRST_S)

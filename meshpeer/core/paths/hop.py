@@ -119,7 +119,7 @@ class Hop:
         if not bound and now.mono_s >= self._since_s + BIND_S_MAX:
             self.end(now)
             self.lent.fail(best, now)
-            return self.lent.free(best, look.linked)
+            return self.lent.free(best, look.linked, now)
         if not bound or used not in look.linked:
             return []
         return self.lent.say(used, RelayFreezeAsked(pair=self.lent.pair, to=best), now)
@@ -152,11 +152,11 @@ class Hop:
         if retires or now.mono_s >= self._since_s + HOP_HOLDS_S:
             self.end(now)
             self.lent.fail(left, now)
-            return self.lent.free(left, look.linked)
+            return self.lent.free(left, look.linked, now)
         undone = look.held is not None and look.held.endpoint == self.lent.end_at(left)
         if undone and now.mono_s >= self._moved_s + MOVES_AGAIN_S:
             self._order(self.lent.end_at(used), now.mono_s, now)
-        return self.lent.free_but((used, left, self.lent.asking), look.linked)
+        return self.lent.free_but((used, left, self.lent.asking), look.linked, now)
 
     def go_back(self, used: NodeId, now: Instant) -> NodeId | None:
         """The relay that was left carries the pair again; returns it, which is in use from now on."""
@@ -165,6 +165,7 @@ class Hop:
         if not end:
             return None
         self.lent.fail(used, now)
+        self.lent.forget(used, now)
         self._order(end, now.mono_s, now)
         self._moved_unix_s = None
         self.end(now)

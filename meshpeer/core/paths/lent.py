@@ -1,7 +1,8 @@
 """What relays lent to one end of a pair: whom it asks, who granted what, who is passed over and for how long.
 
 The relay is the place where the ends agree. Either may ask one first; the relay tells both, the other end
-asks there, too, and a grant that says ``both`` is the word from which both use it.
+asks there, too, and a grant that says ``both`` is the word from which both use it. An end asks one relay at a
+time, and says so where it asks it no more. Who leads where ends ask different ones: see ``relayed``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.back_off import FIRST_S, BackOffs
 from meshpeer.core.paths.relay_binding import SECRET_BYTES
-from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_messages import (
     Pair,
+    RelayEnd,
     RelayFreed,
     RelayFrozen,
     RelayGranted,
@@ -33,11 +34,19 @@ AGREE_S_MAX = 10.0
 """How long both ends may take to ask for the same relay."""
 FOLLOW_S = 10.0
 """For how long a relay's word that the other end asked for it stands."""
+WISH_S = 2.5
+"""An end that waits for a relay asks it every second: what was asked so long ago is waited for no more."""
+YIELDS_S = 2.5
+"""How long the end that leads waits for the other, which asks another relay, to ask the same as itself; then
+it follows that one, which may have no link there."""
 READY_S = 5.0
-"""For how long its word stands that both asked. Shorter than one that failed is passed over: an answer that
-was on its way when its ports were given back says nothing of a reservation."""
+"""For how long a relay's word stands that both asked."""
+OVER_S = 3.0
+"""For how long an answer counts for nothing that names ports which were given back: it was on its way."""
 AGAIN_S = 2.0
 """For how long a relay is passed over that may take the pair when it is asked anew."""
+ANY_PORT = 0
+"""Of a relay that was asked no more before it answered."""
 ENDS_REMEMBERED = 8
 CLOCK_WORDS = 16
 """Of so many words of a relay the one that was on its way for the shortest time tells its clock."""
@@ -51,6 +60,8 @@ class _Grant:
     both: bool = False
     frozen_since_s: float | None = None
     bind: bytes = b""
+    both_since_s: float = 0.0
+    theirs: bool = True
     planned: bool = False
     retires: bool = False
     ahead_s: tuple[float, ...] = ()
@@ -62,12 +73,16 @@ class Lent:
     """Of one end of one pair. Sans-IO."""
 
     pair: Pair
+    leads: bool = False
+    """This end has the lower id."""
     asking: NodeId | None = None
     """The relay that this end waits for."""
     hosts: Mapping[NodeId, str] = field(default_factory=dict)
     """Those that could relay, best first, with where this node reaches each."""
     back_off: BackOffs = field(default_factory=BackOffs)
     _grants: dict[NodeId, _Grant] = field(default_factory=dict)
+    _over: dict[NodeId, tuple[int, float]] = field(default_factory=dict)
+    """The port that was given back, and when."""
     _asking_since_s: float = 0.0
     _said_s: dict[tuple[NodeId, str], float] = field(default_factory=dict)
     _ends: dict[str, None] = field(default_factory=dict)
@@ -81,6 +96,16 @@ class Lent:
 
     def holds(self, relay: NodeId) -> bool:
         return relay in self._grants
+
+    def port_at(self, relay: NodeId) -> int:
+        """Returns the port that a relay lends; 0 where it lends none."""
+        grant = self._grants.get(relay)
+        return grant.port if grant else 0
+
+    def is_newer(self, relay: NodeId, used: NodeId) -> bool:
+        """Says whether both ends asked a relay later than the one in use."""
+        one, other = self._grants.get(relay), self._grants.get(used)
+        return one is not None and (other is None or not other.both or one.both_since_s > other.both_since_s)
 
     def heard_s(self, relay: NodeId) -> float:
         """Returns when a relay granted, or answered last; 0 for one that lends nothing."""
@@ -134,29 +159,33 @@ class Lent:
         return None
 
     def followed(self, used: NodeId | None, linked: Collection[NodeId], now: Instant) -> NodeId | None:
-        """Returns the relay that the other end asked for and this one did not."""
-        fresh = [
-            relay
+        """Returns the relay that the other end waits for, where this end is to ask it, too: always, unless it
+        leads and waits for another one since a moment ago only."""
+        holds_on = self.leads and self.asking in linked
+        if holds_on and now.mono_s < self._asking_since_s + YIELDS_S:
+            return None
+        wished = [
+            (grant.since_s, relay)
             for relay, grant in self._grants.items()
             if relay not in (used, self.asking)
+            and grant.theirs
             and not grant.both
             and now.mono_s < grant.since_s + FOLLOW_S
+            and now.mono_s < grant.heard_s + WISH_S
             and relay in linked
+            and not (holds_on and now.mono_s < grant.since_s + YIELDS_S)
         ]
-        return choose_of(self.pair, fresh)
+        return max(wished)[1] if wished else None
 
     def ready(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
-        """Returns a relay that both ends asked for, other than the one in use and the one that was left."""
+        """Returns the relay that both ends asked for last, other than the one in use and the one that was
+        left."""
         found = [
-            relay
+            (grant.both_since_s, relay)
             for relay, grant in self._grants.items()
-            if grant.both
-            and relay not in (used, left)
-            and now.mono_s < grant.heard_s + READY_S
-            # Each end has its own reasons to pass one over: where both asked, these are over, too.
-            and not self.back_off.failed_now(relay, now)
+            if grant.both and relay not in (used, left) and now.mono_s < grant.heard_s + READY_S
         ]
-        return choose_of(self.pair, found)
+        return max(found)[1] if found else None
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -176,10 +205,14 @@ class Lent:
             case RelayGranted(port=port, both=both, frozen=frozen, clock_ms=clock_ms):
                 if not 0 < port <= 65_535 or len(message.bind) > SECRET_BYTES:
                     return
+                if both and self._is_over(relay, port, now):
+                    return
                 held = self._grants.get(relay)
                 if held is None or held.port != port:
                     held = self._grants[relay] = _Grant(port, now.mono_s, now.mono_s)
-                held.heard_s, held.both = now.mono_s, both
+                if both and not held.both:
+                    held.both_since_s = now.mono_s
+                held.heard_s, held.both, held.theirs = now.mono_s, both, message.theirs
                 held.bind, held.planned, held.retires = message.bind, message.planned, message.retires
                 held.ahead_s = (*held.ahead_s, now.mono_s - clock_ms / 1000)[-CLOCK_WORDS:]
                 since_s = held.frozen_since_s
@@ -195,15 +228,20 @@ class Lent:
     def ask_for(self, relay: NodeId, now: Instant) -> None:
         if relay != self.asking:
             self.asking, self._asking_since_s = relay, now.mono_s
+            if relay in self._over and self._over[relay][0] == ANY_PORT:
+                del self._over[relay]
 
-    def stop_waiting(self, linked: Collection[NodeId], now: Instant) -> None:
+    def stop_waiting(self, linked: Collection[NodeId], now: Instant) -> list[Said]:
         """Gives up the relay that is asked where it took too long."""
         if self.asking is None:
-            return
+            return []
         waited_s = now.mono_s - self._asking_since_s
         late = self.asking not in linked and waited_s >= LINK_WAIT_S
         if late or waited_s >= AGREE_S_MAX or self.asking not in self.hosts:
+            said = self.withdraw(self.asking, linked, now)
             self.fail(self.asking, now)
+            return said
+        return []
 
     def say(self, relay: NodeId, message: RelayRequest, now: Instant) -> list[Said]:
         """Returns what to say to a relay: each kind of word now and then only."""
@@ -214,19 +252,42 @@ class Lent:
         self._said_s[kind] = now.mono_s
         return [(relay, message)]
 
-    def free(self, relay: NodeId, linked: Collection[NodeId]) -> list[Said]:
-        held = self._grants.pop(relay, None)
-        self._forget_said(relay)
+    def free(self, relay: NodeId, linked: Collection[NodeId], now: Instant) -> list[Said]:
+        held = self.forget(relay, now)
         return [(relay, RelayFreed(pair=self.pair))] if held and relay in linked else []
 
-    def free_but(self, kept: Collection[NodeId | None], linked: Collection[NodeId]) -> list[Said]:
+    def withdraw(self, relay: NodeId, linked: Collection[NodeId], now: Instant) -> list[Said]:
+        """Asks a relay no more, whether it has answered or not; the other end may go on to."""
+        self.forget(relay, now)
+        self._over[relay] = (ANY_PORT, now.mono_s)
+        if relay not in linked:
+            return []
+        return [(relay, RelayFreed(pair=self.pair, reason=RelayEnd.WITHDRAWN.value))]
+
+    def tidy(self, kept: Collection[NodeId | None], linked: Collection[NodeId], now: Instant) -> list[Said]:
+        """Withdraws from relays that heard of this end's ask too late, and of nobody else's."""
+        late = [relay for relay, one in self._grants.items() if not one.theirs and relay not in kept]
+        return [said for relay in sorted(late) for said in self.withdraw(relay, linked, now)]
+
+    def forget(self, relay: NodeId, now: Instant) -> bool:
+        """Takes what a relay lent for over, without a word; returns whether it lent anything."""
+        held = self._grants.pop(relay, None)
+        self._forget_said(relay)
+        if held is not None:
+            self._over = {one: over for one, over in self._over.items() if now.mono_s < over[1] + OVER_S}
+            self._over[relay] = (held.port, now.mono_s)
+        return held is not None
+
+    def free_but(
+        self, kept: Collection[NodeId | None], linked: Collection[NodeId], now: Instant
+    ) -> list[Said]:
         """Gives back all but some."""
         surplus = sorted(one for one in self._grants if one not in kept)
-        return [said for relay in surplus for said in self.free(relay, linked)]
+        return [said for relay in surplus for said in self.free(relay, linked, now)]
 
-    def free_all(self, linked: Collection[NodeId]) -> list[Said]:
+    def free_all(self, linked: Collection[NodeId], now: Instant) -> list[Said]:
         self.asking = None
-        return self.free_but((), linked)
+        return self.free_but((), linked, now)
 
     def fail(self, relay: NodeId, now: Instant, first_s: float = FIRST_S) -> None:
         """Passes a relay over for a while."""
@@ -241,6 +302,10 @@ class Lent:
         self._ends[end] = None
         while len(self._ends) > ENDS_REMEMBERED:
             del self._ends[next(iter(self._ends))]
+
+    def _is_over(self, relay: NodeId, port: int, now: Instant) -> bool:
+        over = self._over.get(relay)
+        return over is not None and over[0] in (port, ANY_PORT) and now.mono_s < over[1] + OVER_S
 
     def _forget_said(self, relay: NodeId) -> None:
         self._said_s = {one: at_s for one, at_s in self._said_s.items() if one[0] != relay}

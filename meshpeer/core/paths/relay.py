@@ -151,8 +151,11 @@ class RelayDesk:
         match message:
             case RelayRenewed():
                 return self._renew(peer, held, now)
-            case RelayFreed():
+            case RelayFreed(reason=reason):
                 other = pair[0] if peer == pair[1] else pair[1]
+                if reason == RelayEnd.WITHDRAWN and held.is_wanted_by(other, now):
+                    held.asked.pop(peer, None)
+                    return [] if held.state is RelayState.OPENING else [self._grant(held, other, now)]
                 return self._end(held, RelayEnd.ASKED, tell=(other,))
             case RelayFreezeAsked(to=to):
                 return self._on_freeze_asked(peer, held, to, now)
@@ -167,7 +170,7 @@ class RelayDesk:
         pair = message.pair
         if held is not None:
             held.planned = held.planned or message.planned
-            held.asked = tuple(sorted({*held.asked, peer}))
+            held.asked[peer] = now.mono_s
             held.expires_s = now.mono_s + LEASE_S
             # Who begins asks, the other end follows: both hear of it each time.
             return [] if held.state is RelayState.OPENING else self._grant_both(held, now)
@@ -190,7 +193,7 @@ class RelayDesk:
             used_s=now.mono_s,
             coming=self._coming_of(pair),
             binds=binds,
-            asked=(peer,),
+            asked={peer: now.mono_s},
             planned=message.planned,
         )
         more = [held.rekey()] if held.coming != (None, None) else []
@@ -219,6 +222,8 @@ class RelayDesk:
 
     def _renew(self, peer: NodeId, held: Reservation, now: Instant) -> list[RelayEffect]:
         held.expires_s = now.mono_s + LEASE_S
+        if peer in held.asked:
+            held.asked[peer] = now.mono_s
         # Both ends are told once the ports are open.
         return [] if held.state is RelayState.OPENING else [self._grant(held, peer, now)]
 

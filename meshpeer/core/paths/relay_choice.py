@@ -58,12 +58,6 @@ def choose_relays(
     return tuple(dict.fromkeys(one.node for one in ranked))[:count]
 
 
-def choose_of(pair: tuple[NodeId, NodeId], relays: Iterable[NodeId]) -> NodeId | None:
-    """Returns the one of several relays that both ends take, where each might take another; None of none."""
-    low, high = sorted(pair)
-    return min(relays, key=lambda one: (_weight(low + high, one), one), default=None)
-
-
 def _is_fit(one: RelayCandidate) -> bool:
     lends = one.permitted and one.accepts and one.spans and not one.doubted
     return lends and (one.public or all(one.reached))

@@ -37,6 +37,7 @@ class RelayEnd(enum.StrEnum):
     """Why a reservation is over."""
 
     ASKED = "an end gave it back"
+    WITHDRAWN = "an end asks another relay instead"
     EXPIRED = "neither end renewed it"
     IDLE = "nothing crossed for a while"
     LEFT = "an end is no member any more"
@@ -90,7 +91,9 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     lasts_s: int
     """From now on, unless renewed."""
     both: bool = False
-    """Both ends asked for it: each may send its first packet now."""
+    """Both ends asked for it, and said of late that they want it: each may send its first packet now."""
+    theirs: bool = True
+    """The other end did; a relay that does not tell says so each time."""
     frozen: bool = False
     """Nothing crosses, since both ends left for a way of their own."""
     clock_ms: int = 0

@@ -2,7 +2,18 @@
 
 Either end may ask first; the relay tells both, and the other end asks, too, unless its own tunnel works. Only
 then is the relay used, by both from the same moment on: it knows where an end is once that end has shaken
-hands there. A handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep
+hands there.
+
+Where the ends want different relays, the end with the lower id leads, so that words that cross can't keep
+them apart. Each asks one relay at a time, and withdraws from it when it turns to another. The other end
+follows the one that leads at once, whatever it asks or uses itself. The one that leads follows the other
+where it needs none itself, or where the other has insisted for ``YIELDS_S``; instead of a relay that failed
+it of late it asks a better one. Of two relays that both asked, the one counts on which they agreed last; only
+the end that leads gives the other one back at once. The other end does so once the tunnel works, which shows
+where both are. A relay vouches for both ends only while it hears from both: who sleeps, or lost its link, has
+agreed to nothing.
+
+A handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep
 a session for up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the
 second alone, so neither end waits: a packet that has nowhere to go yet may begin a handshake, too, and the
 next would come 5 s later (wireguard-go; the kernel drops it). Where initiations can cross, the higher id
@@ -26,7 +37,6 @@ from meshpeer.core.paths.hop import Hop, HopState
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
-from meshpeer.core.paths.relay_choice import choose_of
 from meshpeer.core.paths.relay_health import STALE_RX_S, RelayHealth
 from meshpeer.core.paths.relay_messages import (
     Pair,
@@ -46,8 +56,9 @@ TRY_S = 8.0
 """How long a relay may take to bring a handshake: each end gets two initiations."""
 SECOND_WAITS_S = 0.3
 """As in ``node.tunnels``."""
-SETTLES_S = 5.0
-"""Two ends that asked different relays at about the same time take one of the two; later, the newer one."""
+SETTLES_S = 3.0
+"""How long the end that leads keeps a relay that is new in use, whatever the other end seems to ask: its word
+may have crossed the one by which both took this one up."""
 DIRECT_HOLDS_S = 30.0
 """A tunnel that works directly for so long needs its relay no more."""
 LEAVE_MS_MAX = 2_000
@@ -80,6 +91,8 @@ class RelayedPath:
     _health: RelayHealth = field(default_factory=RelayHealth)
     _direct_since_s: float | None = None
     _used_since_s: float = 0.0
+    _used_port: int = 0
+    """That of the relay in use, as it was taken up: another one is another reservation."""
     _met: bool = False
     """Both ends have shaken hands at the relay in use, which knows where they are."""
     _trials: Trials = field(init=False)
@@ -87,7 +100,7 @@ class RelayedPath:
     _looked_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.lent = Lent(self.pair)
+        self.lent = Lent(self.pair, leads=self.me < self.peer)
         self.hop = Hop(self.lent)
         self._trials = Trials(first=self.me < self.peer)
 
@@ -203,6 +216,7 @@ class RelayedPath:
         said += self._ask(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
+        said += self.lent.tidy((*self.kept, self.asking), look.linked, now)
         self._busy = self.used is not None or self.asking is not None or self._adopts(look, now)
         return said
 
@@ -217,7 +231,7 @@ class RelayedPath:
             if direct or not works or look.through is None:
                 return []
             return self._adopt(look, look.through, now)
-        if not self.lent.holds(self.used) and not direct:
+        if (not self.lent.holds(self.used) or self._is_lent_anew()) and not direct:
             self._lose_used(now)
             return []
         match self.phase:
@@ -231,6 +245,8 @@ class RelayedPath:
                     self.upgrade.on_relayed(look, now)
                     self._trials.on_relayed(look.facts, now)
                     self.lent.back_off.succeed(self.used)
+                    # Both ends are here, so nobody goes by another one.
+                    return self.lent.free_but((self.used, self.asking), look.linked, now)
                 elif now.mono_s >= self._since_s + TRY_S:
                     return self._abandon(look, now)
             case Phase.RELAYED:
@@ -312,6 +328,11 @@ class RelayedPath:
     def _retires(self, look: PairLook) -> bool:
         return self.used is not None and (look.leaving or self.lent.retires(self.used))
 
+    def _is_lent_anew(self) -> bool:
+        """Says whether the relay in use forgot the pair, and the other end has asked it again."""
+        fixed = self.phase in (Phase.CLEARING, Phase.TRYING, Phase.RELAYED)
+        return fixed and self.used is not None and self.lent.port_at(self.used) != self._used_port
+
     def _is_planned(self, best: NodeId, look: PairLook) -> bool:
         """Says whether the relay in use is to be left for another although it works; one end may know that
         before the other."""
@@ -342,7 +363,7 @@ class RelayedPath:
             self._use(relay, now)
 
     def _use(self, relay: NodeId, now: Instant) -> None:
-        self.used, self.lent.asking = relay, None
+        self.used, self.lent.asking, self._used_port = relay, None, self.lent.port_at(relay)
         self._health.begin()
         self._used_since_s = now.mono_s
         self.moves += 1
@@ -375,7 +396,7 @@ class RelayedPath:
         """Takes over what this node reserved before it was started again."""
         assert look.held is not None
         if self.lent.holds(relay) and self.lent.end_at(relay) == look.held.endpoint:
-            self.used, self.lent.asking = relay, None
+            self.used, self.lent.asking, self._used_port = relay, None, self.lent.port_at(relay)
             self.lent.remember_end(relay)
             self._move_to(Phase.RELAYED, now)
             return []
@@ -398,24 +419,50 @@ class RelayedPath:
             # It does without; what it asked for comes to nothing.
             self.lent.asking = None
             return []
-        self.lent.stop_waiting(look.linked, now)
+        said = self.lent.stop_waiting(look.linked, now)
         asked = self.asking
-        followed = self.lent.followed(self.used, look.linked, now)
-        if followed is not None and (asked is None or not self.lent.holds(asked)):
-            asked = followed
+        wished = self._wished(look, now)
+        if wished is not None:
+            refused = self._better_than(wished, look, now)
+            if refused is not None:
+                said += self.lent.free(wished, look.linked, now)
+            if asked not in (None, refused):
+                said += self.lent.withdraw(asked, look.linked, now)
+            asked = refused or wished
         if asked is None and self._needs_one(look, now):
             asked = self.lent.next_one(self.used, now)
         if asked is None:
-            return []
+            return said
         self.lent.ask_for(asked, now)
         if asked not in look.linked:
-            return []
+            return said
         planned = self._is_planned(asked, look) and self.phase is Phase.RELAYED
-        return self.lent.say(asked, RelayAsked(pair=self.pair, planned=planned), now)
+        return said + self.lent.say(asked, RelayAsked(pair=self.pair, planned=planned), now)
+
+    def _wished(self, look: PairLook, now: Instant) -> NodeId | None:
+        """Returns the relay that the other end waits for, where this one follows it."""
+        new = self.used is not None and now.mono_s < self._used_since_s + SETTLES_S
+        if (self.lent.leads and new) or self._has_agreed(now):
+            return None
+        return self.lent.followed(self.used, look.linked, now)
+
+    def _has_agreed(self, now: Instant) -> bool:
+        """Says whether a relay is there to be taken up."""
+        best = self.lent.ready(self.used, now, self.hop.left)
+        return best is not None and (self.used is None or self.lent.is_newer(best, self.used))
+
+    def _better_than(self, wished: NodeId, look: PairLook, now: Instant) -> NodeId | None:
+        """Returns the relay that the end that leads asks instead of one that failed it of late, if any."""
+        if not self.lent.leads or not self.lent.back_off.passes_over(wished, now):
+            return None
+        better = self.lent.next_one(self.used, now)
+        return better if better in look.linked else None
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
             return self._is_faulty(self.used, look, now) or self._retires(look)
+        if self._has_agreed(now):
+            return False
         if look.through is not None and tunnel_works(look.held, now.unix_s):
             # It may be ours from before a restart: while something comes in, it works.
             refused = self.lent.back_off.passes_over(look.through, now)
@@ -436,16 +483,19 @@ class RelayedPath:
         if self._may_hop(best, look, now):
             assert self.used is not None
             return self.hop.show_itself(self.used, best, look, now)
-        left = self.used
-        settles = now.mono_s < self._used_since_s + SETTLES_S and not self._is_planned(best, look)
-        if left is not None and settles and choose_of(self.pair, [left, best]) == left:
-            return self.lent.free(best, look.linked)
+        if self.used is not None and not self.lent.is_newer(best, self.used):
+            return self.lent.free(best, look.linked, now) if self.lent.leads else []
         said: list[Said] = []
         if self.phase is Phase.HELD:
             self.upgrade.fail(now)
         for relay in self.kept:
-            said += self.lent.free(relay, look.linked)
             self.lent.fail(relay, now)
+        # The other end keeps what it has until the new one works: its word would take from the one that leads
+        # what that may have chosen meanwhile.
+        if self.asking is not None and self.asking != best:
+            said += self.lent.withdraw(self.asking, look.linked, now)
+        if self.lent.leads:
+            said += self.lent.free_but((best,), look.linked, now)
         self.hop.end(now)
         self._use(best, now)
         self._met = False
@@ -465,7 +515,7 @@ class RelayedPath:
         """Gives up the relay in use: nothing comes through it."""
         assert self.used is not None
         relay = self.used
-        said = self.lent.free(relay, look.linked)
+        said = self.lent.free(relay, look.linked, now)
         self.lent.fail(relay, now)
         self._lose_used(now)
         return said
@@ -476,7 +526,7 @@ class RelayedPath:
 
     def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""
-        said = self.lent.free_all(look.linked)
+        said = self.lent.free_all(look.linked, now)
         if self.used is not None:
             self._drop_used(now)
         self._direct_since_s = None

@@ -15,6 +15,9 @@ LEASE_S = 120
 """How long a reservation lasts that nobody renews; an end renews it every third of that."""
 IDLE_S = 180.0
 """How long nothing may cross. A tunnel in use sends a keepalive every 25 s; a frozen pair is about to go."""
+ASKED_LASTS_S = 5.0
+"""How long an end's word stands that it wants the relay; it repeats it every second. One that lost its
+link, or sleeps, may be elsewhere by now."""
 READY_LASTS_S = 3.0
 """How long an end's word stands that it is ready to leave."""
 FREEZE_AHEAD_S = 0.5
@@ -36,8 +39,8 @@ class Reservation:
     coming: tuple[WireGuardKey | None, WireGuardKey | None] = (None, None)
     """The keys that the ends change to."""
     binds: Binds = NO_BINDS
-    asked: tuple[NodeId, ...] = ()
-    """The ends that asked for it."""
+    asked: dict[NodeId, float] = field(default_factory=dict)
+    """The ends that asked for it, and when each last said that it still wants it."""
     planned: bool = False
     """One of them while the relay before this one still worked."""
     ready: dict[NodeId, tuple[float, bytes]] = field(default_factory=dict)
@@ -64,6 +67,9 @@ class Reservation:
     def ends_s(self) -> float:
         return min(self.expires_s, self.used_s + IDLE_S)
 
+    def is_wanted_by(self, end: NodeId, now: Instant) -> bool:
+        return end in self.asked and now.mono_s < self.asked[end] + ASKED_LASTS_S
+
     def are_ready(self, to: bytes, now: Instant) -> bool:
         """Says whether both ends said of late that they are ready to leave for the same place."""
         fresh = [
@@ -79,7 +85,8 @@ class Reservation:
             pair=self.pair,
             port=self.ports[side],
             lasts_s=LEASE_S,
-            both=len(self.asked) == len(self.pair),
+            both=all(self.is_wanted_by(one, now) for one in self.pair),
+            theirs=self.is_wanted_by(self.pair[1 - side], now),
             frozen=self.state is RelayState.FROZEN,
             clock_ms=round(now.mono_s * 1000),
             bind=self.binds[side],

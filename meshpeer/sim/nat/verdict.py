@@ -3,8 +3,8 @@ settle, and whether they stay.
 
 What counts is where the packets of a tunnel come from, as each end sees it: that is the path, whatever
 anybody believes. A *change* is a packet from somewhere else than the one before it. Around what happens (the
-boot, a router's reboot, ...) pairs that it touches may change for a bounded time; beyond that any change is
-a violation, and so is a pair that has another way than theory allows, or none.
+boot, a router's reboot, ...) pairs that it touches may change for a bounded time, and each so many times;
+beyond that any change is a violation, and so is a pair that has another way than theory allows, or none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from meshpeer.sim.nat.world import MixWorld
 
 BOOT_BOUND_S, EVENT_BOUND_S = 150.0, 150.0
 """Within which pairs have settled."""
+CHANGES_MAX = 6
+"""How often one end may hear its peer from another place after one event, and as often again once that is
+over: to a relay, to another one or back, and on to a way of the pair's own, each with a packet that was still
+on its way from the place before."""
 HEARD_S = 75.0
 """A tunnel that works is heard within this, by both ends: by keepalives of either, or by what asks for
 them."""
@@ -39,6 +43,8 @@ class Trouble:
     """When it ended; it touches pairs until then, and for as long as they may need."""
     places: frozenset[Place] = frozenset()
     """Pairs that went through one of these hosts."""
+    changes: dict[Place, int] = field(default_factory=dict)
+    """How often each changed that this excuses."""
 
     def touches(self, place: Place) -> bool:
         return place[0] in self.hosts or place[1] in self.hosts or place in self.places
@@ -127,9 +133,13 @@ class Verdict:
         return Way.RELAY if self.sources[place].port in RELAY_PORTS else Way.DIRECT
 
     def _excused(self, place: Place, now_s: float) -> bool:
-        return any(
-            now_s < max(one.at_s, one.until_s) + EVENT_BOUND_S and one.touches(place) for one in self.troubles
-        )
+        """Counts a change for what happened last of what excuses it; says whether that may excuse it."""
+        for one in reversed(self.troubles):
+            if now_s < max(one.at_s, one.until_s) + EVENT_BOUND_S and one.touches(place):
+                one.changes[place] = one.changes.get(place, 0) + 1
+                ends = 2 if one.until_s > one.at_s else 1
+                return one.changes[place] <= CHANGES_MAX * ends
+        return False
 
     def _violate(self, what: str) -> None:
         if len(self.violations) < VIOLATIONS_KEPT:

@@ -40,6 +40,7 @@ RELAYS = tuple(NodeId(bytes([0x60 + number]) * 32) for number in range(3))
 STEP_S = 0.25
 OWN = "203.0.113.1:51820"
 MUTE_AFTER_S = 4.0
+SILENT_S = 15.0
 PROBE_S, PROOF_S = 4.0, 15.0
 """As ``probes.AGAIN_S`` and ``probes.LASTS_S``."""
 
@@ -59,6 +60,7 @@ class End:
     handshake_s: float = 0.0
     rx: int = 0
     wanted: bool = True
+    asleep: bool = False
     load: int = 0
     """Bytes that come in each step, besides keepalives."""
     cut: set[NodeId] = field(default_factory=set)
@@ -139,6 +141,11 @@ class Pair:
     def retire(self, relay: NodeId, *, willing: bool = False) -> None:
         self._deliver(relay, self.desks[relay].handle(RelayWilling(willing=willing), self.now))
 
+    def restart(self, node: NodeId) -> None:
+        """Starts an end's agent anew: it knows what its interface holds."""
+        end = self.ends[node]
+        end.path, end.bound, end.moving = RelayedPath(node, end.path.peer), None, None
+
     def run(self, for_s: float) -> None:
         for _ in range(round(for_s / STEP_S)):
             self.step()
@@ -159,7 +166,8 @@ class Pair:
             if relay not in self.dead:
                 self._deliver(relay, desk.handle(Tick(), self.now))
         self._probe()
-        for node, end in self.ends.items():
+        awake = {node: end for node, end in self.ends.items() if not end.asleep}
+        for node, end in awake.items():
             for relay, message in end.path.update(self._look(end), self.now):
                 if isinstance(message, TrialMeant):
                     self._mean(end)
@@ -168,7 +176,7 @@ class Pair:
                     self._send(partial(self._ask, relay, asked))
             end.moving = end.path.take_move() or end.moving
             self._bind(node, end)
-        for end in self.ends.values():
+        for end in awake.values():
             self._apply(end)
         self._carry()
         self._shake()
@@ -223,8 +231,15 @@ class Pair:
             probes=end.probes,
             leaving=end.path.used in self.leaving,
             bound=end.bound,
+            through=self._through(end),
             proved=((OWN, end.answered_s),) if self.now_s < end.answered_s + PROOF_S else (),
         )
+
+    def _through(self, end: End) -> NodeId | None:
+        """Returns the relay that an end's endpoint is of, where its agent does not know by itself."""
+        if end.endpoint is None or end.endpoint == OWN or end.path.goes_through(end.endpoint):
+            return None
+        return next((one for one in self.relays if end.endpoint.startswith(f"{host_of(one)}:")), None)
 
     def _mean(self, end: End) -> None:
         other = self.ends[end.path.peer]
@@ -254,7 +269,7 @@ class Pair:
         end = self.ends[peer]
         if self.loses is not None and self.loses[0] == peer and isinstance(message, self.loses[1]):
             self.loses = None
-        elif relay not in end.cut and relay not in self.dead:
+        elif not end.asleep and relay not in end.cut and relay not in self.dead:
             end.path.on_message(relay, message, self.now)
 
     def _probe(self) -> None:
@@ -297,7 +312,9 @@ class Pair:
     def _arrives(self, end: End) -> bool:
         """A packet needs a way that leads to the other end, and the other to answer on the same."""
         other = next(one for one in self.ends.values() if one is not end)
-        if not end.present or not other.present or end.endpoint is None or other.endpoint is None:
+        if end.asleep or other.asleep or not end.present or not other.present:
+            return False
+        if end.endpoint is None or other.endpoint is None:
             return False
         return self._passes(end) and other.endpoint == self._source(end)
 
@@ -308,7 +325,7 @@ class Pair:
         place = self._place(end)
         if place is None or any(place[0] in one.blocked for one in self.ends.values()):
             return False
-        session = all(one.handshake_s for one in self.ends.values())
+        session = all(one.handshake_s for one in self.ends.values()) and not self._is_silent()
         if session and len(self.knows.get(place, ())) < 2:
             return False
         return not self.now_s >= self.frozen.get(place, float("inf"))
@@ -339,19 +356,28 @@ class Pair:
         """Each end sends; who gets a packet of a session roams to where it came from."""
         for end, other in zip(self.ends.values(), reversed(self.ends.values()), strict=True):
             session = end.handshake_s and other.handshake_s and end.present and other.present
-            if session and end.endpoint is not None and self._passes(end):
+            asleep = end.asleep or other.asleep
+            if session and not asleep and end.endpoint is not None and self._passes(end):
                 other.endpoint, other.heard_s = self._source(end), self.now_s
+
+    def _is_silent(self) -> bool:
+        """Says whether nothing came for so long that WireGuard shakes hands again."""
+        return any(
+            end.handshake_s and self.now_s >= max(end.heard_s, end.handshake_s - UNIX_S) + SILENT_S
+            for end in self.ends.values()
+        )
 
     def _shake(self) -> None:
         if not self.works():
             return
+        silent = self._is_silent()
         for relay, desk in self.desks.items():
             for held in desk.reservations if relay == self.relay() else ():
                 carried = RelayCarried(ports=held.ports, packets=held.packets + 1)
                 desk.handle(carried, self.now)
         for end in self.ends.values():
             end.rx += 1 + end.load
-            if not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
+            if silent or not end.handshake_s or UNIX_S + self.now_s - end.handshake_s > 120:
                 end.handshake_s = UNIX_S + self.now_s
                 if (place := self._place(end)) is not None:
                     self.knows[place] = set(self.ends)

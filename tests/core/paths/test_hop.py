@@ -312,6 +312,6 @@ def test_a_relay_that_failed_is_not_taken_up_again_for_an_answer_that_was_on_its
     granted = RelayGranted(pair=(LOW, HIGH), port=51830, lasts_s=120, both=True)
     lent.on_message(relay, granted, Instant(0.0, 0.0))
     lent.fail(relay, Instant(0.0, 0.0))
-    lent.free(relay, ())
+    lent.free(relay, (), Instant(0.0, 0.0))
     lent.on_message(relay, granted, Instant(0.2, 0.2))
     assert [lent.ready(None, Instant(at_s, at_s)) for at_s in (0.3, 9.9, 10.1, 11.0)] == [None] * 4

@@ -77,9 +77,12 @@ def refused(peer: NodeId, pair: Pair, reason: RelayRefusal) -> list[RelayEffect]
     return [Send(peer=peer, message=RelayRefused(pair=pair, reason=reason.value))]
 
 
-def granted(peer: NodeId, pair: Pair, port: int, *, both: bool = False, at_s: float = 0.0) -> Send:
+def granted(
+    peer: NodeId, pair: Pair, port: int, *, both: bool = False, theirs: bool = False, at_s: float = 0.0
+) -> Send:
     clock_ms = round(at_s * 1000)
-    message = RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both, clock_ms=clock_ms)
+    theirs = both or theirs
+    message = RelayGranted(pair=pair, port=port, lasts_s=LEASE_S, both=both, theirs=theirs, clock_ms=clock_ms)
     return Send(peer=peer, message=message)
 
 
@@ -91,7 +94,10 @@ def opened(now_s: float = 0.0, **limits: object) -> RelayDesk:
     """Returns a desk at which A and B have a reservation."""
     made = desk(**limits)
     assert asks(made, A, RelayAsked(pair=AB)) == [OpenRelay(ports=PORTS, keys=(key_of(A), key_of(B)))]
-    assert made.handle(RelayOpened(ports=PORTS), at(now_s)) == [granted(A, AB, 51830), granted(B, AB, 51831)]
+    assert made.handle(RelayOpened(ports=PORTS), at(now_s)) == [
+        granted(A, AB, 51830),
+        granted(B, AB, 51831, theirs=True),
+    ]
     return made
 
 
@@ -112,7 +118,10 @@ def test_the_other_end_gets_the_same_reservation_and_both_hear_that_both_asked()
 
 def test_who_asks_again_tells_the_other_end_again() -> None:
     one = opened()
-    assert asks(one, A, RelayAsked(pair=AB)) == [granted(A, AB, 51830), granted(B, AB, 51831)]
+    assert asks(one, A, RelayAsked(pair=AB)) == [
+        granted(A, AB, 51830),
+        granted(B, AB, 51831, theirs=True),
+    ]
 
 
 def test_an_ask_while_the_ports_are_being_opened_makes_no_second_pair() -> None:
@@ -324,7 +333,7 @@ def test_once_both_ends_are_ready_the_pair_freezes_and_both_hear_when() -> None:
     assert [held.state for held in one.reservations] == [RelayState.FROZEN]
     # Who missed it asks again.
     assert asks(one, B, RelayFreezeAsked(pair=AB), 12) == [frozen(B, 0, 11 + FREEZE_AHEAD_S)]
-    grant = RelayGranted(pair=AB, port=PORTS[1], lasts_s=LEASE_S, frozen=True, clock_ms=12_000)
+    grant = RelayGranted(pair=AB, port=PORTS[1], lasts_s=LEASE_S, theirs=False, frozen=True, clock_ms=12_000)
     assert asks(one, B, RelayRenewed(pair=AB), 12) == [Send(peer=B, message=grant)]
 
 

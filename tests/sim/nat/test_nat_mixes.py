@@ -5,18 +5,31 @@ from __future__ import annotations
 import pytest
 
 from meshpeer.sim.nat.mixes import Kind, Way, best_way, draw_mix
+from meshpeer.sim.nat.routers import End
 from meshpeer.sim.nat.run import MixRun, run_mix
+from meshpeer.sim.nat.verdict import CHANGES_MAX, Trouble
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 
 NODES, HOURS = 8, 0.334
 
 
-@pytest.mark.parametrize("seed", [1, 6])
+@pytest.mark.parametrize("seed", [1, 2, 6])
 def test_pairs_settle_on_the_best_way_and_do_not_flap(seed: int) -> None:
     result = run_mix(seed, NODES, HOURS)
     assert result.violations == ()
     assert result.late_changes == 0
+
+
+def test_an_event_excuses_so_many_changes_of_a_pair_and_no_more() -> None:
+    run = MixRun(1, NODES, HOURS)
+    one, other = run.world.hosts[:2]
+    run.verdict.happened(Trouble("the boot", 0.0, frozenset({one.index, other.index})))
+    for number in range(CHANGES_MAX + 1):
+        run.verdict.heard(one, other, End("192.0.2.1", 1_000 + number))
+    assert run.verdict.violations == []
+    run.verdict.heard(one, other, End("192.0.2.1", 2_000))
+    assert len(run.verdict.violations) == 1
 
 
 def test_one_seed_is_one_run() -> None:
