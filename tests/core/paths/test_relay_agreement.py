@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relayed_kit import HIGH, LOW, RELAYS, Pair
 
 from meshpeer.core.paths.lent import SAY_EVERY_S, YIELDS_S
+from meshpeer.core.paths.relay_health import STALE_RX_S
 from meshpeer.core.paths.relayed import TRY_S
 
 ENDS = {"low": LOW, "high": HIGH}
@@ -21,6 +22,8 @@ AGREED_S = 5 * LATE_S_MAX + 2 * SAY_EVERY_S + YIELDS_S
 """Within which two ends that can reach the same relays use one, once neither waits for one that failed."""
 BACK_S = 2 * TRY_S + AGREED_S
 """With a try that was in vain, and what was passed over after it."""
+RESTARTED_S = STALE_RX_S + BACK_S
+"""An agent that was started again takes its tunnel for one that works until nothing comes for so long."""
 ASKED_PER_MINUTE_MAX = 6
 AS_FOUND = (Stage.explicit, Stage.generate)
 
@@ -93,7 +96,8 @@ def test_whatever_happened_both_ends_use_one_relay_soon_and_stay(
         pair.run(for_s)
     all_is_well(pair)
     before = made(pair)
-    until_both_use_one(pair, BACK_S)
+    restarted = any(what == "restart" for what, *_ in events)
+    until_both_use_one(pair, RESTARTED_S if restarted else BACK_S)
     pair.run(AGREED_S)
     moves = [end.path.moves for end in pair.ends.values()]
     pair.run(60 - AGREED_S)
