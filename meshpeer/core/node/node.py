@@ -293,6 +293,8 @@ class Node:
         """Takes one event; returns every effect of it, in order."""
         self._now = now
         effects = self._dispatch(event, now)
+        shown = self.revoking.take_shown()
+        effects += self._from_gossip(shown, None, now) if shown else []
         if self._started and self._stale and now.mono_s >= self._step_at_s:
             effects += self._bring_in_step(now)
         return effects

@@ -39,7 +39,7 @@ from meshpeer.core.node.rows import (
     rows_of_member,
 )
 from meshpeer.core.records import envelope
-from meshpeer.core.records.authorities import ISSUERS_MAX
+from meshpeer.core.records.authorities import ISSUERS_MAX, Taken
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.records.revocation import Revocation, ShutOut, said_of
 from meshpeer.core.records.revocations import REVOCATIONS_MAX
@@ -101,6 +101,18 @@ class Revoking:
 
     def take_greeted_with(self) -> Outcome | None:
         outcome, self.greeted_with = self.greeted_with, None
+        return outcome
+
+    def take_shown(self) -> Outcome | None:
+        """Returns what to keep and pass on of issuers that chains have shown, None where they showed none.
+
+        A greeting's chain is no gossip, and a member's row keeps the chain that it came with: an issuer's
+        certificate that stands in one alone would be gone with the next restart.
+        """
+        if not self.ledger.shown.news:
+            return None
+        outcome = Outcome()
+        self._tell(self.ledger.take_shown(), None, outcome)
         return outcome
 
     def say(self, link: LinkId) -> bytes:
@@ -195,8 +207,11 @@ class Revoking:
         for why in taken.refused:
             note = Note(level="warning", fact="a root or issuer was refused", fields=(("reason", why),))
             outcome.notes.append(note)
-        if not taken.news:
-            return
+        if taken.news:
+            self._tell(taken, peer, outcome)
+
+    def _tell(self, taken: Taken, peer: NodeId | None, outcome: Outcome) -> None:
+        """Keeps what counts now on disk and passes it on to everybody but its source."""
         outcome.changes += map(row_of_signer, taken.news)
         outcome.changes += map(row_of_signer_gone, taken.gone)
         outcome.changes += map(row_of_revocation_gone, self.ledger.lost)

@@ -82,6 +82,8 @@ class Ledger:
         """Revocations that went with the root below which they were signed; whoever keeps them on disk takes
         them from here."""
         self._undoubted: list[NodeId] = []
+        self.shown = Taken()
+        """What chains showed of issuers: others may lack it, and no row of a member holds it."""
         self._sum = 0
         self._in = 0
         """Sum of the ids of those that are in: tells whether the cached ``ids`` still hold."""
@@ -239,7 +241,11 @@ class Ledger:
         """Merges a certificate chain, leaf first; raises ``PeerFault`` where it does not hold."""
         identity = self.identify(chain, now_unix_s)
         if not self.authorities.knows(chain[-1]):
-            self.authorize(chain[-1:], now_unix_s)
+            taken = self.authorize(chain[-1:], now_unix_s)
+            if taken.gone or self.authorities.fingerprint:
+                # Else it is the only issuer, which every chain shows.
+                self.shown.news += taken.news
+                self.shown.gone += taken.gone
         chain = self.authorities.newest(chain)
         leaf = self.judge.digest(chain[0])
         held = self._members.get(identity.node)
@@ -299,6 +305,11 @@ class Ledger:
         """Returns who was dropped, or lost a certificate, since the last call because it was revoked."""
         shut_out, self._shut_out = self._shut_out, []
         return shut_out
+
+    def take_shown(self) -> Taken:
+        """Returns which issuers' certificates chains have shown since the last call, and which gave way."""
+        shown, self.shown = self.shown, Taken()
+        return shown
 
     def take_undoubted(self) -> list[NodeId]:
         """Returns of whom less is said since the last call because an observer is in no more."""
