@@ -61,7 +61,7 @@ class SharedJudge(Judge):
         return self._digests.of(data, lambda: super(SharedJudge, self).digest(data))
 
     def admitted(self, held: Member | None, admission: Admission) -> tuple[Member, bool]:
-        key = ("admitted", held or admission.identity.node, admission.leaf)
+        key = ("admitted", held or admission.identity.node, admission.leaf, admission.chain)
         return self._steps.of(key, lambda: super(SharedJudge, self).admitted(held, admission))
 
     def recorded(

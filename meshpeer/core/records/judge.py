@@ -43,7 +43,7 @@ class Judge:
     """Decides anew each time, but for chains: they come again with every record, and are dear."""
 
     def __init__(self) -> None:
-        self._identities: dict[tuple[MeshId, tuple[bytes, ...]], VerifiedIdentity] = {}
+        self._identities: dict[tuple[MeshId, tuple[bytes, ...], tuple[bytes, ...]], VerifiedIdentity] = {}
 
     def open(self, data: bytes) -> Record | None:
         """Returns the record in an envelope whose signature is not looked at yet, None for a kind that a
@@ -58,8 +58,9 @@ class Judge:
     def identify(
         self, chain: Sequence[bytes], roots: Collection[bytes], mesh: MeshId, now_unix_s: int
     ) -> VerifiedIdentity:
-        """Judges a chain; raises ``ChainFault``. A good one is remembered as long as it is valid."""
-        key = (mesh, tuple(chain))
+        """Judges a chain; raises ``ChainFault``. A good one is remembered for these roots, as long as it is
+        valid: a root may give way to another."""
+        key = (mesh, tuple(roots), tuple(chain))
         known = self._identities.get(key)
         if known is not None and known.not_before <= now_unix_s <= known.not_after:
             return known

@@ -244,8 +244,8 @@ class Ledger:
             taken = self.authorize(chain[-1:], now_unix_s)
             if taken.gone or self.authorities.fingerprint:
                 # Else it is the only issuer, which every chain shows.
-                self.shown.news += taken.news
-                self.shown.gone += taken.gone
+                before = self.shown
+                self.shown = Taken([*before.news, *taken.news], [*before.gone, *taken.gone])
         chain = self.authorities.newest(chain)
         leaf = self.judge.digest(chain[0])
         held = self._members.get(identity.node)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from revocation_cases import (
     DAY,
+    GUEST,
     INVITE,
     ISSUER,
     JUDGE,
@@ -197,6 +198,25 @@ def test_a_root_that_was_signed_twice_leaves_every_ledger_alike() -> None:
         assert ledger.get(PLAIN.public) is not None
         ledgers.append(ledger.first_word)
     assert ledgers[0] == ledgers[1]
+
+
+def test_what_stands_on_a_root_that_gave_way_goes_whatever_was_judged_before() -> None:
+    other = make_root(b"o" * 32, now_unix_s=NOW, serial=SERIAL, above=ROOT)
+    lower, higher = sorted((SECOND, other), key=lambda one: hashlib.sha256(one.certificate).digest())
+    chains = [(durable(one, SECOND_ISSUER)[0], anew(SECOND_ISSUER, higher)) for one in (SENIOR, PLAIN)]
+    ledgers = [ledger_of(durable(GUEST)) for _ in range(2)]
+    for ledger, order in zip(ledgers, ((lower, higher), (higher, lower)), strict=True):
+        for root in order:
+            ledger.authorize([root.certificate, anew(SECOND_ISSUER, higher)], NOW)
+            for chain in chains if ledger.roots[1] == higher.certificate else ():
+                ledger.admit(chain, NOW)
+            if ledger.roots[1] == higher.certificate:
+                said = ledger.revocations.read(signed(SENIOR, "node", JUNIOR.public), chains[0])
+                ledger.revoke(said)
+                assert (len(ledger), len(ledger.revocations)) == (3, 1)
+    assert [one.lost for one in ledgers] == [[], [said]]
+    assert [[one.node for one in ledger] for ledger in ledgers] == [[GUEST.public]] * 2
+    assert ledgers[0].fingerprint == ledgers[1].fingerprint
 
 
 # --- places that several issuers gave away ------------------------------------------------------------------
