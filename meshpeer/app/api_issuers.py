@@ -19,6 +19,7 @@ from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.node.handover import IssuerKeyShown, IssuerKeyWanted
 from meshpeer.core.node.messages import RevocationSigned, SignersMade
 from meshpeer.core.records.issuer_request import read_request
+from meshpeer.core.records.offered import check_offered
 from meshpeer.core.records.retiring import plan_retirement
 from meshpeer.core.records.revocation import ROOT
 from meshpeer.runtime.control import (
@@ -121,12 +122,7 @@ class IssuerAnswers:
         """Spreads certificates of issuers and roots, and statements that a root signed; returns once they are
         on this node's disk. Raises ``Refused`` where one does not count."""
         agent, node = self._agent, self._agent.node
-        refused = node.ledger.authorities.copy().take(certificates, settled=node.ledger.retired).refused
-        if refused:
-            raise Refused(
-                f"what was signed does not hold in this mesh: {refused[0]}",
-                "is the root's key of this mesh, and was it signed for it? see `meshpeer root list`",
-            )
+        check_offered(node.ledger, certificates)
         try:
             roots = node.ledger.revocations
             read = [roots.read(one, ()) for one in statements]

@@ -22,7 +22,6 @@ from meshpeer.core.identity.renewal import can_renew, renewal_at, turn_of
 from meshpeer.core.ids import NodeId
 from meshpeer.core.records.authorities import Issuer
 from meshpeer.core.records.ledger import Chain, Ledger
-from meshpeer.core.records.revocation import ISSUER
 
 LOOK_S = 3_600.0
 """Between two looks for what is to be renewed: clocks are set, and members come back."""
@@ -54,19 +53,24 @@ class Issuing:
 
     @property
     def authority(self) -> Authority | None:
-        """Returns what this node signs with; None where no root signed its key, or it was revoked."""
+        """Returns what this node signs with; None where no root signed its key, or one that is retired, or it
+        was revoked."""
         if not self.seed:
             return None
         issuer = self._ledger.authorities.of_key(self._public)
-        if issuer is None or self._ledger.revocations.of(ISSUER, issuer.id) is not None:
+        if issuer is None or not self._stands(issuer):
             return None
         return Authority(self.seed, issuer.certificate)
 
     @property
     def issuers(self) -> list[Issuer]:
-        """Returns the mesh's issuers that were not revoked, in order of their keys."""
-        revoked = self._ledger.revocations
-        return [one for one in self._ledger.authorities.issuers if revoked.of(ISSUER, one.id) is None]
+        """Returns the mesh's issuers that were not revoked and whose root is not retired, in order of their
+        keys."""
+        return [one for one in self._ledger.authorities.issuers if self._stands(one)]
+
+    def _stands(self, issuer: Issuer) -> bool:
+        root = self._ledger.authorities.root_ids[issuer.place]
+        return self._ledger.revocations.of_issuer(issuer.id, root) is None
 
     # --- admitting ------------------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class Issuing:
         return [self._sign(authority, held, now) for held in due[:BATCH_MAX]]
 
     def next_deadline(self) -> Deadline | None:
-        if self._ledger.authorities.of_key(self._public) is None:
+        if self.authority is None:
             return None
         return Deadline(self._look_at_s, "look whose certificate is to be renewed")
 

@@ -25,7 +25,9 @@ from meshpeer.core.identity.chains import VerifiedIdentity
 from meshpeer.core.ids import Digest, MeshId, NodeId
 from meshpeer.core.records.judge import Judge
 from meshpeer.core.records.revocation import (
+    ISSUER,
     NODE,
+    ROOT,
     Chain,
     Order,
     Revocation,
@@ -110,6 +112,11 @@ class Revocations:
         self._settle()
         found = self._covers.get((what, subject))
         return found[0] if found else None
+
+    def of_issuer(self, key: bytes, root: bytes) -> Revocation | None:
+        """Returns what ended an issuer, by the ids of its key and of the root that signed it: a revocation of
+        either."""
+        return self.of(ISSUER, key) or self.of(ROOT, root)
 
     def cover(self, who: VerifiedIdentity) -> Revocation | None:
         """Returns the first revocation that shuts out whoever a chain proves; None for who is not."""

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from revocation_cases import DAY, ISSUER, MESH, NOW, PLAIN, ROOT, SECOND_ISSUER, SENIOR, SERIAL, durable
+from revocation_cases import (
+    DAY,
+    ISSUER,
+    MESH,
+    NOW,
+    PLAIN,
+    ROOT,
+    SECOND_ISSUER,
+    SENIOR,
+    SERIAL,
+    durable,
+    signed,
+)
 
 from meshpeer.core.antientropy.messages import Revoked
 from meshpeer.core.antientropy.telling import told_in_frames
@@ -120,6 +132,25 @@ def test_the_leaf_of_a_new_issuer_says_so_at_once() -> None:
     assert Capability.ISSUER in ledger.identify(named[0], at(0.2).unix_s).capabilities
 
 
+def test_an_issuer_below_a_retired_root_is_none_and_rests() -> None:
+    ledger = ledger_of(*MANY)
+    late, stays = (issuer_of(ledger, one) for one in (SECOND_ISSUER, ISSUER))
+    ledger.authorize([SECOND_ISSUER.certificate, SECOND.certificate, signed_anew(ISSUER)], NOW)
+    assert [one.id for one in stays.issuers] == sorted_ids(ISSUER, SECOND_ISSUER)
+    retired = signed(SigningKey(SECOND.seed), "root", ROOT.id)
+    ledger.revoke(ledger.revocations.read(retired, ()))
+    assert [one.id for one in stays.issuers] == [ISSUER.id]
+    assert stays.authority is not None
+    assert (late.authority, late.tick(at(33)), late.next_deadline()) == (None, [], None)
+
+
+def test_a_revoked_issuer_rests() -> None:
+    ledger = ledger_of(SENIOR, *MANY)
+    issuing = issuer_of(ledger)
+    ledger.revoke(ledger.revocations.read(signed(SigningKey(ROOT.seed), "issuer", ISSUER.id), ()))
+    assert (issuing.tick(at(33)), issuing.next_deadline()) == ([], None)
+
+
 # --- becoming one -------------------------------------------------------------------------------------------
 
 
@@ -228,6 +259,16 @@ def test_ends_that_know_other_issuers_tell_each_other_first() -> None:
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
+
+
+def signed_anew(issuer: Authority) -> bytes:
+    return certify_issuer(
+        SECOND, public_key_of(issuer.certificate), holder=b"", now_unix_s=NOW, serial=SERIAL
+    )
+
+
+def sorted_ids(*issuers: Authority) -> list[bytes]:
+    return [one.id for one in sorted(issuers, key=lambda one: public_key_of(one.certificate))]
 
 
 def at(days: float) -> Instant:
