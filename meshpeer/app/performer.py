@@ -16,7 +16,7 @@ from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
 from meshpeer.core.membership.messages import CloseLink, Dial, WeWereRefused
-from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyShown, KeepIssuerKey
+from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyLost, IssuerKeyShown, KeepIssuerKey
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
@@ -187,6 +187,7 @@ class Performer:
             keep_issuer_key(self._agent.settings.state_dir, seed)
         except EnvironmentFault as fault:
             self._agent.log.write("error", fault.what, (("hint", fault.hint),))
+            self._agent.driver.post(IssuerKeyLost())
         else:
             self._agent.driver.post(IssuerKeyKept(seed=seed))
 

@@ -165,13 +165,18 @@ def save_chain(folder: Path, chain: Chain) -> None:
 
 
 def write_key(path: Path, kind: str, seed: bytes) -> None:
-    """Writes a key file beside those that are here; raises ``EnvironmentFault``, also where there is one."""
+    """Writes a key file beside those that are here; raises ``EnvironmentFault``, also where there is one, and
+    leaves no part of a file behind."""
+    made = False
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            made = True
             file.write(encode_key_file(kind, seed).encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if made:
+            path.unlink(missing_ok=True)
         raise EnvironmentFault(
             f"{path} can't be written: {error.strerror}", "is the disk full? (df -h)"
         ) from error

@@ -51,6 +51,11 @@ class IssuerKeyKept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerKeyLost:
+    """The key could not be kept, and is nobody's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeepIssuerKey:
     """Write this key to disk, for this node's user alone to read."""
 
@@ -65,7 +70,7 @@ class IssuerKeyShown:
     request: bytes
 
 
-Event = IssuerKeyWanted | IssuerKeyKept
+Event = IssuerKeyWanted | IssuerKeyKept | IssuerKeyLost
 Say = tuple[NodeId, msgspec.Struct]
 
 
@@ -93,6 +98,10 @@ class HandOver:
                 self._issuing.keep(seed)
                 askers, self._askers = self._askers, []
                 return [one for asker in askers for one in self._show(asker, now)]
+            case IssuerKeyLost():
+                # Whoever asks again has another one made.
+                self._askers.clear()
+                return []
 
     def on_message(
         self, peer: NodeId, message: IssuerAsked | IssuerShown, now: Instant

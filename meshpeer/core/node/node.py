@@ -70,6 +70,7 @@ from meshpeer.core.node.handover import (
     HandOver,
     IssuerAsked,
     IssuerKeyKept,
+    IssuerKeyLost,
     IssuerKeyShown,
     IssuerKeyWanted,
     IssuerShown,
@@ -354,7 +355,7 @@ class Node:
                 return self._from_gossip(self.revoking.spread(chain, signed, now), None, now)
             case SignersMade(certificates=made):
                 return self._from_gossip(self.revoking.certify(made, now), None, now)
-            case IssuerKeyWanted() | IssuerKeyKept():
+            case IssuerKeyWanted() | IssuerKeyKept() | IssuerKeyLost():
                 return self._hand_over(self.handover.on_event(event, now), now)
             case RenameAsked(name=name):
                 self.presence.name = name

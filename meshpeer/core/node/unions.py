@@ -12,7 +12,13 @@ from meshpeer.core.membership.messages import (
     LinkOpened,
     WeWereRefused,
 )
-from meshpeer.core.node.handover import IssuerKeyKept, IssuerKeyShown, IssuerKeyWanted, KeepIssuerKey
+from meshpeer.core.node.handover import (
+    IssuerKeyKept,
+    IssuerKeyLost,
+    IssuerKeyShown,
+    IssuerKeyWanted,
+    KeepIssuerKey,
+)
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
@@ -74,6 +80,7 @@ NodeEvent = (
     | SignersMade
     | IssuerKeyWanted
     | IssuerKeyKept
+    | IssuerKeyLost
     | RenameAsked
     | EchoAsked
     | EchoHeard

@@ -38,6 +38,7 @@ from meshpeer.core.node.handover import (
     HandOver,
     IssuerAsked,
     IssuerKeyKept,
+    IssuerKeyLost,
     IssuerKeyShown,
     IssuerKeyWanted,
     IssuerShown,
@@ -168,6 +169,16 @@ def test_an_admins_word_makes_a_node_keep_one_key_and_show_it_once_it_is_kept() 
     body = read_request(shown.request, MESH)
     assert (body.node, body.public) == (PLAIN.public, SigningKey(b"k" * 32).public)
     assert len(node.on_message(SENIOR.public, IssuerAsked(), at(1))) == 1, "asked again, it shows the same"
+
+
+def test_a_key_that_could_not_be_kept_is_made_anew_for_whoever_asks_again() -> None:
+    ledger = ledger_of(SENIOR, PLAIN)
+    seeds = iter((b"k" * 32, b"l" * 32))
+    node = HandOver(PLAIN, ledger, Issuing(b"", ledger, bytes, at(0)), lambda _: next(seeds))
+    assert node.on_message(SENIOR.public, IssuerAsked(), at(0)) == [KeepIssuerKey(seed=b"k" * 32)]
+    assert node.on_event(IssuerKeyLost(), at(0)) == []
+    assert node.on_message(SENIOR.public, IssuerAsked(), at(1)) == [KeepIssuerKey(seed=b"l" * 32)]
+    assert len(node.on_event(IssuerKeyKept(seed=b"l" * 32), at(1))) == 1
 
 
 def test_whoever_is_no_admin_makes_nobody_keep_a_key() -> None:
