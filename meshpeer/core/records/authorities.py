@@ -189,7 +189,7 @@ class Authorities:
         )
         held = self._issuers.get(public)
         self._remember(certificate, public)
-        if held is None and len(self._issuers) >= ISSUERS_MAX:
+        if held is None and len(self._issuers) >= ISSUERS_MAX and not self._make_room(public, taken):
             taken.refused.append(f"the mesh has {ISSUERS_MAX} issuers, and takes no more")
             return
         if held is not None and held.order <= issuer.order:
@@ -198,6 +198,18 @@ class Authorities:
         taken.news.append(certificate)
         if held is not None:
             taken.gone.append(held.certificate)
+
+    def _make_room(self, public: bytes, taken: Taken) -> bool:
+        """Drops the issuer with the highest key for one with a lower: a key is all that stays of an issuer
+        that is signed anew, so every node keeps the same ones in whatever order they come."""
+        last = max(self._issuers)
+        if public > last:
+            return False
+        dropped = self._issuers.pop(last).certificate
+        if dropped in taken.news:
+            taken.news.remove(dropped)
+        taken.gone.append(dropped)
+        return True
 
     def _remember(self, certificate: bytes, public: bytes) -> None:
         if len(self._keys) >= CERTIFICATES_REMEMBERED:

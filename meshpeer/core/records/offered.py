@@ -8,6 +8,7 @@ from meshpeer.core.errors import Refused
 from meshpeer.core.identity.chains import kind_of, verify_issuer
 from meshpeer.core.identity.constraints import Kind
 from meshpeer.core.identity.profile import key_id
+from meshpeer.core.records.authorities import ISSUERS_MAX
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.records.revocation import ROOT
 
@@ -29,6 +30,11 @@ def check_offered(ledger: Ledger, certificates: Sequence[bytes]) -> None:
         key, root = key_id(public), authorities.root_ids[place]
         ended = ledger.revocations.of_issuer(key, root)
         if ended is None:
+            if ledger.authorities.of_key(public) is None and len(ledger.authorities.issuers) >= ISSUERS_MAX:
+                raise Refused(
+                    f"the mesh has {ISSUERS_MAX} issuers, and one more would take the place of another",
+                    "let one of them do it: `meshpeer issuer list`",
+                )
             continue
         if ended.record.what == ROOT:
             raise Refused(

@@ -110,13 +110,20 @@ def test_what_no_root_signed_is_left_out_and_said_why() -> None:
     assert len(taken.refused) == 5
 
 
-def test_issuers_are_bounded() -> None:
-    held = Authorities(MESH, LINE[:1])
-    for number in range(ISSUERS_MAX + 1):
-        public = SigningKey(hashlib.sha256(bytes([number])).digest()).public
-        taken = held.take([certify_issuer(ROOT, public, holder=public, now_unix_s=NOW, serial=SERIAL)])
-    assert len(held.issuers) == ISSUERS_MAX
-    assert taken.refused
+def test_issuers_are_bounded_and_the_same_ones_stay_in_whatever_order_they_come() -> None:
+    publics = [SigningKey(hashlib.sha256(bytes([number])).digest()).public for number in range(66)]
+    offered = [
+        certify_issuer(ROOT, one, holder=one, now_unix_s=NOW, serial=SERIAL) for one in sorted(publics)
+    ]
+    up, down, at_once = (Authorities(MESH, LINE[:1]) for _ in range(3))
+    refused = [bool(up.take([one]).refused) for one in offered]
+    assert refused == [False] * ISSUERS_MAX + [True] * 2
+    gone = [one for certificate in reversed(offered) for one in down.take([certificate]).gone]
+    assert gone == [offered[65], offered[64]]
+    taken = at_once.take(reversed(offered))
+    assert list(up) == list(down) == list(at_once) == offered[:ISSUERS_MAX]
+    assert up.fingerprint == down.fingerprint == at_once.fingerprint
+    assert sorted(taken.news) == sorted(offered[:ISSUERS_MAX])
 
 
 # --- rotation -----------------------------------------------------------------------------------------------

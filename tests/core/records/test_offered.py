@@ -8,6 +8,7 @@ from revocation_cases import ISSUER, MESH, NOW, PLAIN, ROOT, ROOT_KEY, SERIAL, s
 from meshpeer.core.errors import Refused
 from meshpeer.core.identity.certificates import Authority, certify_issuer, make_root, public_key_of
 from meshpeer.core.identity.keys import SigningKey
+from meshpeer.core.records.authorities import ISSUERS_MAX
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.records.offered import check_offered
 
@@ -35,6 +36,16 @@ def test_a_revoked_issuers_key_is_refused_although_it_is_known() -> None:
     for one in (ISSUER.certificate, again):
         with pytest.raises(Refused, match="was revoked"):
             check_offered(ledger, (one,))
+
+
+def test_an_issuer_beyond_the_most_is_refused_whomever_it_would_push_out() -> None:
+    ledger = Ledger(MESH, (ROOT.certificate,))
+    keys = sorted(SigningKey(bytes([number]) * 32).public for number in range(ISSUERS_MAX + 1))
+    made = [certify_issuer(ROOT, one, holder=one, now_unix_s=NOW, serial=SERIAL) for one in keys]
+    ledger.authorize(made[1:], NOW)
+    with pytest.raises(Refused, match="take the place of another"):
+        check_offered(ledger, made[:1])
+    check_offered(ledger, made[1:2])
 
 
 def test_what_no_root_of_this_mesh_signed_is_refused() -> None:
