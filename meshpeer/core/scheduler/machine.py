@@ -214,9 +214,10 @@ class Scheduler:
                 self.worker.on_running(job, attempt, now)
                 return []
             case AttemptFinished(offer=offer):
-                return self.worker.on_finished(offer, now)
-            case AttemptUnstageable():
-                return self.worker.on_unstageable(event)
+                stored = self.worker.on_finished(offer, now)
+                return [*stored, *self.webhooks.on_ended(offer.job, offer.attempt)]
+            case AttemptUnstageable(job=job, attempt=attempt):
+                return [*self.worker.on_unstageable(event), *self.webhooks.on_ended(job, attempt)]
             case WebhookReady():
                 return self.webhooks.on_ready(event, now)
             case WebhookAnswered():
