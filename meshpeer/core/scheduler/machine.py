@@ -381,8 +381,11 @@ class Scheduler:
         owner = self._owner_for(job, offer.generation, offer.epoch)
         if owner is None:
             return self._refuse(peer, job, offer.generation)
-        if offer.node != peer or not self._may_work(peer):
+        if offer.node != peer:
             return []
+        if not self._may_work(peer):
+            # Unanswered, it would be offered for ever.
+            return owner.dismiss(peer, offer)
         self.seats.heard(peer, now.mono_s)
         effects = owner.on_offer(peer, bounded_offer(offer, now), now)
         self._close_if_finished(owner)
