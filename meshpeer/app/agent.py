@@ -279,7 +279,7 @@ class Agent:
         )
         self.transport.trust(ledger.roots)
         self.driver = Driver(self.node, self.clock, self.performer.perform, tell_lag=True)
-        return restored
+        return self.node.from_scheduler(restored, now)
 
     def _carries_links(self) -> bool:
         """Says whether this node passes on links of others: settings and certificate must both allow it."""

@@ -24,6 +24,7 @@ import trio
 from agents import odd_service, running, settings_of, spec_of, submission, until
 
 from meshpeer.app.agent import Agent
+from meshpeer.app.cli.dashboard import leading_to
 from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
 
@@ -48,7 +49,7 @@ async def test_a_hostile_page_gets_nothing_and_the_honest_link_opens_the_page(
         async with running(settings_of(folder)) as agent:
             job = await agent.api.submit(submission(spec_of({"speech": hook})))
             await until(lambda: agent.node.scheduler.webhooks.waiting == 1 and bool(service.held))
-            await opens_for_the_honest(driver, agent)
+            await opens_for_the_honest(driver, agent, folder)
             token = service.held[0].rpartition("/")[2]
             port = agent.chores.pages_port
             outcomes = {
@@ -77,12 +78,17 @@ async def test_a_hostile_page_gets_nothing_and_the_honest_link_opens_the_page(
                 assert outcome == "error", (name, attempt, outcome)
 
 
-async def opens_for_the_honest(driver: Any, agent: Agent) -> None:
-    """The link opens the page, the token leaves the address, and the page follows what happens."""
+async def opens_for_the_honest(driver: Any, agent: Agent, folder: Path) -> None:
+    """The link opens the page, as does the file that leads to it; the token leaves the address, and the page
+    follows what happens."""
     link = (await agent.api.dashboard()).url
-    await trio.to_thread.run_sync(driver.get, link)
-    assert await trio.to_thread.run_sync(lambda: driver.current_url) == link.partition("?")[0]
-    text = await page_says(driver, "hooks", "hermitage")
+    leading = folder / "dashboard.html"
+    leading.write_text(leading_to(link))
+    for way in (leading.as_uri(), link):
+        await trio.to_thread.run_sync(driver.delete_all_cookies)
+        await trio.to_thread.run_sync(driver.get, way)
+        text = await page_says(driver, "hooks", "hermitage")
+        assert await trio.to_thread.run_sync(lambda: driver.current_url) == link.partition("?")[0]
     assert "hermitage this node" in text
     assert "1 alive of 1" in text
     cookies = await trio.to_thread.run_sync(driver.get_cookies)

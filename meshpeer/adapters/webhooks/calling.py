@@ -50,7 +50,10 @@ class HttpCaller:
                 )
         except httpx.HTTPError as error:
             raise EnvironmentFault(_words(error), "is the service up?") from error
-        except (httpx.InvalidURL, httpx.StreamError) as error:
+        except UnicodeError as error:
+            # A name that IDNA can't encode, which httpx does not turn into an error of its own.
+            raise EnvironmentFault("no connection: the service's host is no name", "mend its URL") from error
+        except (httpx.InvalidURL, httpx.StreamError, ValueError) as error:
             raise EnvironmentFault(f"the service's answer can't be read: {error}") from error
 
     async def close(self) -> None:

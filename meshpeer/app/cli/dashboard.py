@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
+import time
+from pathlib import Path
 
 import typer
 
@@ -12,6 +15,14 @@ from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 
 PANEL = "Looking at it"
+KEPT_S = 10.0
+"""A browser that was not running yet reads what it was told to open this late."""
+_LEADING = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={url}">
+<title>meshpeer</title>
+"""
 _EXAMPLES = """
 Examples:
   meshpeer dashboard
@@ -36,9 +47,26 @@ def dashboard(asked: Asked) -> None:
     show.line(found.url)
     if asked.quiet or not _is_desktop():
         return
+    open_privately(found.url)
+
+
+def open_privately(url: str) -> None:
+    """Opens a link in the browser by a file that leads to it, which nobody else may read and which is gone
+    soon after: what stands in a browser's arguments every user of the machine can read."""
+    import tempfile
     import webbrowser
 
-    webbrowser.open(found.url)
+    with tempfile.TemporaryDirectory(prefix="meshpeer-") as folder:
+        page = Path(folder) / "dashboard.html"
+        page.touch(mode=0o600)
+        page.write_text(leading_to(url))
+        if webbrowser.open(page.as_uri()):
+            time.sleep(KEPT_S)
+
+
+def leading_to(url: str) -> str:
+    """Returns a page that leads on to a link at once."""
+    return _LEADING.format(url=html.escape(url))
 
 
 def _is_desktop() -> bool:

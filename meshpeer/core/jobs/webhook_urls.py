@@ -31,8 +31,14 @@ _URL = re.compile(
     r"(?P<query>\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?",
     re.ASCII,
 )
-_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|%2f|%5c|%00", re.IGNORECASE)
-"""Segments that some servers take for a way up, and slashes in disguise."""
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+"""A part of a host's name (RFC 1123 section 2.1, RFC 1035 section 2.3.4): resolvers refuse others, each in
+its own way.
+"""
+_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|;|%3b|$)|%2f|%5c|%00|%25", re.IGNORECASE)
+"""Segments that some servers take for a way up, even with parameters (RFC 3986 section 3.3) that they drop
+first; slashes in disguise; and what is another thing to whoever decodes twice.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +139,7 @@ def _host(written: str) -> str | None:
             return str(ipaddress.IPv4Address(written))
         except ValueError:
             return None
-    return None if ".." in written or len(written) > 253 else written
+    return written if len(written) <= 253 and all(map(_LABEL.fullmatch, written.split("."))) else None
 
 
 def _host_text(host: str) -> str:

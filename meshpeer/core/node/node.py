@@ -377,9 +377,9 @@ class Node:
                 self.watch.on_lag(lag_s, now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
             case Persisted():
-                return self._from_scheduler(self.scheduler.handle(event, now), now)
+                return self.from_scheduler(self.scheduler.handle(event, now), now)
             case _:
-                return self._from_scheduler(self.scheduler.handle(event, now), now)
+                return self.from_scheduler(self.scheduler.handle(event, now), now)
 
     def _on_tick(self, event: Tick, now: Instant) -> list[NodeEffect]:
         self._stale = self._stale or self._is_due(self._due(), now)
@@ -394,7 +394,7 @@ class Node:
         effects += self._from_gossip(self.gossip.tick(now), None, now)
         renewed = [] if self.presence.is_silent else self.issuing.tick(now)
         effects += self._spread(renewed, (), now) if renewed else []
-        return effects + self._from_scheduler(self.scheduler.handle(event, now), now)
+        return effects + self.from_scheduler(self.scheduler.handle(event, now), now)
 
     @staticmethod
     def _is_due(deadline: Deadline | None, now: Instant) -> bool:
@@ -468,7 +468,7 @@ class Node:
             case _:
                 if peer != self.me and isinstance(message, jobs.Grant | jobs.Offer):
                     self.overlay.need(peer, now)
-                return self._from_scheduler(
+                return self.from_scheduler(
                     self.scheduler.handle(jobs.MessageReceived(peer=peer, message=message), now), now
                 )
 
@@ -492,7 +492,7 @@ class Node:
                     self.tunnels.on_link(peer)
                     done += [LookAtDevice()] if self.tunnels.shook_hands(peer) else []
                     done += [one for node, word in self.tunnels.words(now) for one in self._send(node, word)]
-                    done += self._from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
+                    done += self.from_scheduler(self.scheduler.handle(jobs.PeerUp(peer=peer), now), now)
                     done.append(MembersChanged())
                 case PeerDown(peer=peer, reason=reason):
                     self._stale = True
@@ -502,7 +502,7 @@ class Node:
                         self.overlay.on_declined(peer, now)
                     done += self._from_gossip(self.gossip.on_down(peer, now), None, now)
                     done += self._from_detector(self.detector.on_down(peer, reason, now), now)
-                    done += self._from_scheduler(self.scheduler.handle(jobs.PeerDown(peer=peer), now), now)
+                    done += self.from_scheduler(self.scheduler.handle(jobs.PeerDown(peer=peer), now), now)
                     done += self._from_links(self.links.tick(now), now)
                     done.append(MembersChanged())
                 case Dial():
@@ -578,7 +578,7 @@ class Node:
             done += self._send(peer, message, after=ticket if own_news else None)
         for node, why in outcome.shut_out:
             done += self._from_links(self.links.shut(node, why, now), now)
-            done += self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=node), now), now)
+            done += self.from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=node), now), now)
         if outcome.revoked:
             self.revoking.written = ticket
             self.gossip.plumtree.forget_seen()
@@ -613,7 +613,7 @@ class Node:
         self.presence.revoked = revoked = self.revoking.of_self(self.me, self.presence.chain, now)
         if revoked is not None:
             said = Note(level="error", fact="this node was revoked", fields=(("why", said_of(revoked)),))
-            ended = self._from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=self.me), now), now)
+            ended = self.from_scheduler(self.scheduler.handle(jobs.PeerRevoked(peer=self.me), now), now)
             return [] if before else [said, *ended]
         if before is None:
             return []
@@ -634,9 +634,11 @@ class Node:
         ]
         return self._from_detector(self.detector.on_suspicions(node, said, now), now)
 
-    def _from_scheduler(
+    def from_scheduler(
         self, effects: Iterable[jobs.SchedulerEffect | Send | Persist | Note], now: Instant
     ) -> list[NodeEffect]:
+        """Gives the scheduler's words to whoever they are for, this very node included; what it wanted when
+        it was restored comes in here too."""
         done: list[NodeEffect] = []
         for effect in effects:
             if isinstance(effect, Send):
@@ -756,7 +758,7 @@ class Node:
         elif self.presence.revoked:
             effects += self._from_parts(self.relays.shut(now))
         views = jobs.PeersChanged(peers=self.derived.views())
-        return effects + self._from_scheduler(self.scheduler.handle(views, now), now)
+        return effects + self.from_scheduler(self.scheduler.handle(views, now), now)
 
     def _settle_moves(self, now: Instant) -> list[NodeEffect]:
         """Talks to those whose pair with this node has to move."""

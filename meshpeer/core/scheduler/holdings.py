@@ -147,6 +147,7 @@ def webhook_row(holding: Holding, known: Known, started_us: int) -> WebhookRow:
         cpu=holding.cpu,
         state=WebhookState.DISPATCHED,
         started_us=started_us,
+        stolen_from=holding.stolen_from,
     )
 
 

@@ -128,7 +128,8 @@ class Scheduler:
         now: Instant,
         grants: Iterable[tuple[str, bytes]] = (),
     ) -> list[SchedulerEffect]:
-        """Takes up what the journal held; the caller performs the effects before any event.
+        """Takes up what the journal held; the caller performs the effects before any event, and carries
+        the messages among them like any others: some are for this very node.
 
         ``grants`` are the rows of the table GRANTS as they were read.
         """
@@ -146,15 +147,10 @@ class Scheduler:
             effects += owner.restore(rows, row, seats.get(record.job, ()), now)
             held = self.worker.held_of(record.job)
             if held is not None and not owner.finished:
-                for effect in owner.on_held(self.me, held, now):
-                    if isinstance(effect, Send):
-                        # Nobody carries messages yet, and these are for this very node.
-                        effects += self._on_message(self.me, effect.message, now)
-                    else:
-                        effects.append(effect)
+                effects += owner.on_held(self.me, held, now)
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
-        return [*effects, *self.outbox.take_news(now)]
+        return self._words_to_self_last([*effects, *self.outbox.take_news(now)])
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -218,9 +214,10 @@ class Scheduler:
                 self.worker.on_running(job, attempt, now)
                 return []
             case AttemptFinished(offer=offer):
-                return self.worker.on_finished(offer, now)
-            case AttemptUnstageable():
-                return self.worker.on_unstageable(event)
+                stored = self.worker.on_finished(offer, now)
+                return [*stored, *self.webhooks.on_ended(offer.job, offer.attempt)]
+            case AttemptUnstageable(job=job, attempt=attempt):
+                return [*self.worker.on_unstageable(event), *self.webhooks.on_ended(job, attempt)]
             case WebhookReady():
                 return self.webhooks.on_ready(event, now)
             case WebhookAnswered():
@@ -384,8 +381,11 @@ class Scheduler:
         owner = self._owner_for(job, offer.generation, offer.epoch)
         if owner is None:
             return self._refuse(peer, job, offer.generation)
-        if offer.node != peer or not self._may_work(peer):
+        if offer.node != peer:
             return []
+        if not self._may_work(peer):
+            # Unanswered, it would be offered for ever.
+            return owner.dismiss(peer, offer)
         self.seats.heard(peer, now.mono_s)
         effects = owner.on_offer(peer, bounded_offer(offer, now), now)
         self._close_if_finished(owner)

@@ -345,6 +345,10 @@ class JobOwner:
         effects.append(self._ack(node, offer))
         return [*effects, *(self.refill(node, now) if had_backlog else self.dispatch(now))]
 
+    def dismiss(self, node: NodeId, offer: Offer) -> list[SchedulerEffect]:
+        """Takes no result from a worker that may not run tasks any more; what it had is granted anew."""
+        return [self._ack(node, offer, superseded=True)]
+
     def refuse(self, node: NodeId) -> list[SchedulerEffect]:
         """Ends what a worker has of an older generation."""
         stop = self._stop((), "the job was adopted by force since")

@@ -87,6 +87,8 @@ class GivenRow(msgspec.Struct, frozen=True, kw_only=True):
     record: Blob
     granted: Granted
     thief: NodeId
+    stolen_from: NodeId | None = None
+    """Whom the victim had it from, where it was a thief itself."""
 
 
 class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +112,7 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     result: bytes = b""
     settled_us: int = 0
+    stolen_from: NodeId | None = None
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):

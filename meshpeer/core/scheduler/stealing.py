@@ -165,7 +165,7 @@ class Stealing:
                 epoch=row.epoch,
                 record=row.record,
                 tasks=(row.granted,),
-                stolen_from=self._worker.me,
+                stolen_from=row.stolen_from,
             )
             self._worker.restore_given(grant, now)
             self._given[row.job, row.granted.attempt] = (now.mono_s + UNTAKEN_S, row.thief)
@@ -199,6 +199,7 @@ class Stealing:
                         record=grant.record,
                         granted=holding.granted,
                         thief=thief,
+                        stolen_from=holding.stolen_from,
                     )
                 )
             )

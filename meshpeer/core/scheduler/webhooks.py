@@ -29,10 +29,10 @@ import msgspec
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Persist, TicketCounter
 from meshpeer.core.errors import InvariantBroken
-from meshpeer.core.ids import Digest, Ticket
+from meshpeer.core.ids import Digest, JobId, Ticket
 from meshpeer.core.jobs.callbacks import RESULT_BYTES_MAX, one_line
 from meshpeer.core.jobs.endings import timed_out_error
-from meshpeer.core.scheduler.messages import SchedulerEffect, StopAttempt
+from meshpeer.core.scheduler.messages import Attempt, SchedulerEffect, StopAttempt
 from meshpeer.core.scheduler.offers import Dice, Key
 from meshpeer.core.scheduler.rows import WebhookRow, delete_webhook, put_webhook
 from meshpeer.core.scheduler.tables import WebhookState, check_webhook_move
@@ -129,14 +129,16 @@ class Webhooks:
             if call.state is WebhookState.SETTLED:
                 self._file(call, self._settled)
                 continue
-            if self._worker.has(*call.key):
+            answered = call.state is WebhookState.ANSWERED
+            if answered and self._worker.has(*call.key):
                 self._file(call, self._answered)
                 continue
-            if not self._worker.restore_running(row, now):
+            # A result that no answer brought about is the worker's own: the service has no part in it.
+            if self._worker.has(*call.key) or not self._worker.restore_running(row, now):
                 effects.append(self._persist(delete_webhook(row)))
                 continue
-            self._file(call, self._answered if call.state is WebhookState.ANSWERED else self._open)
-            if call.state is WebhookState.ANSWERED:
+            self._file(call, self._answered if answered else self._open)
+            if answered:
                 effects.append(self._end(call))
             elif call.state is WebhookState.DISPATCHED:
                 effects.append(
@@ -214,6 +216,11 @@ class Webhooks:
             elif key in self._answered:
                 done.append(self._settle(self._answered[key], now))
         return done
+
+    def on_ended(self, job: JobId, attempt: Attempt) -> list[SchedulerEffect]:
+        """Lets go of an attempt that ended without an answer: its request could not be made."""
+        call = self._open.get((job, attempt))
+        return [self._drop(call)] if call is not None else []
 
     # --- time ---------------------------------------------------------------------------------------------
 

@@ -391,7 +391,7 @@ class JobWorker:
         known = self._jobs.setdefault(grant.job, Known(grant.generation, grant.epoch, grant.record))
         known.blob = known.blob or grant.record
         for granted in grant.tasks:
-            holding = Holding(grant.job, grant.owner, granted, given=True)
+            holding = Holding(grant.job, grant.owner, granted, given=True, stolen_from=grant.stolen_from)
             if holding.key not in self.offers:
                 self._held[holding.key] = holding
                 known.held += 1
@@ -410,7 +410,14 @@ class JobWorker:
             return False
         known = self._jobs.setdefault(row.job, Known(row.generation, row.epoch, row.record))
         known.blob = known.blob or row.record
-        holding = Holding(row.job, row.owner, row.granted, cpu=row.cpu, state=AttemptState.RUNNING)
+        holding = Holding(
+            row.job,
+            row.owner,
+            row.granted,
+            cpu=row.cpu,
+            state=AttemptState.RUNNING,
+            stolen_from=row.stolen_from,
+        )
         self._held[holding.key] = holding
         known.held += 1
         self._busy += row.cpu

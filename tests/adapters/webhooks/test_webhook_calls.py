@@ -71,6 +71,12 @@ async def test_nobody_there_is_said_without_the_path() -> None:
     assert caught.value.what == f"no connection to {url.removeprefix('http://')}"
 
 
+@pytest.mark.parametrize("host", ["x" * 64 + ".example", "xn--a.example", "a-.example", "-a.example", "a..b"])
+async def test_host_that_is_no_name_is_a_fault_and_no_crash(host: str) -> None:
+    with pytest.raises(EnvironmentFault):
+        await post(f"http://{host}:1/")
+
+
 async def test_rubbish_for_an_answer_is_a_broken_connection() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
 

@@ -188,6 +188,8 @@ def test_no_text_makes_the_reader_of_bodies_crash(text: str) -> None:
         "http://[::1]:8000/",
         "http://[fd00::1]:8000/a/b",
         "http://10.0.0.7/",
+        f"http://{'x' * 63}.a-b.c/",
+        "http://a/v1/models/gemma..2;size=7b/...;/x",
     ],
 )
 def test_plain_urls_are_taken(url: str) -> None:
@@ -222,7 +224,16 @@ def test_plain_urls_are_taken(url: str) -> None:
         "http://a/x/../y",
         "http://a/x/%2E%2e/y",
         "http://a/x%2fy",
+        "http://a/run/..;/admin",
+        "http://a/run/..;x=1/admin",
+        "http://a/run/.%2e;x/admin",
+        "http://a/run/..%3bx/admin",
+        "http://a/run/%252e%252e/admin",
         "http://a/" + "x" * 3_000,
+        f"http://{'x' * 64}.example/",
+        "http://a-.example/",
+        "http://-a.example/",
+        "http://a.-b.example/",
     ],
 )
 def test_urls_that_can_be_read_in_two_ways_are_refused(url: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import pytest
 from fixtures import JOB, NOW, FairDice, capacity, grant, hear, later, record, result, spec, submitted
 
-from meshpeer.core.effects import Note, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persist, Put, Send, Tick, TicketCounter
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import Digest, MeshId, NodeId
@@ -16,6 +18,8 @@ from meshpeer.core.scheduler.messages import (
     SLOTS_MAX,
     Ack,
     Attempt,
+    AttemptFinished,
+    AttemptRunning,
     Blob,
     Epoch,
     FetchJob,
@@ -30,6 +34,7 @@ from meshpeer.core.scheduler.messages import (
     PeerUp,
     PeerView,
     Renew,
+    SchedulerEffect,
     StartAttempt,
     StealNone,
     StealRequest,
@@ -39,6 +44,7 @@ from meshpeer.core.scheduler.messages import (
 )
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow
 from meshpeer.core.scheduler.seals import KeySeals
+from meshpeer.core.scheduler.webhook_messages import WebhookReady
 from meshpeer.core.wire import cbor
 
 MESH = MeshId(b"m" * 16)
@@ -197,6 +203,36 @@ def test_who_hands_on_does_not_raise_the_fence_of_the_owner() -> None:
     worker.check()
 
 
+def test_thief_that_restarts_still_shows_the_seal_of_what_a_service_works_on() -> None:
+    worker, granted = thief(tasks=1)
+    (one,) = granted.tasks
+    worker.handle(AttemptRunning(job=JOB, attempt=one.attempt), NOW)
+    called = WebhookReady(
+        job=JOB, attempt=one.attempt, token=Digest(bytes(32)), timeout_s=0, may_call_back=True
+    )
+    restarted = machine(BOB_KEY)
+    restarted.restore([], {}, [], NOW, rows_of(worker.handle(called, NOW)))
+    renew = sends(restarted.handle(PeerUp(peer=ALICE), NOW))[0].message
+    assert isinstance(renew, Renew)
+    assert renew.jobs[0].stolen == (Stolen(one.attempt, LIAR, one.seal),)
+    finished = AttemptFinished(offer=result(one.attempt.task, node=None))
+    (offered,) = sends(restarted.handle(finished, NOW))
+    assert isinstance(offered.message, Offer)
+    assert offered.message.seal == one.seal
+
+
+def test_thief_that_restarts_while_it_hands_on_takes_it_back_as_stolen() -> None:
+    worker, granted = thief(tasks=3)
+    handed = hear(worker, LIAR, StealRequest(idle=1, width=1, wait=False))
+    restarted = machine(BOB_KEY)
+    restarted.restore([], {}, [], NOW, rows_of(handed))
+    restarted.handle(Tick(), later(3))
+    renew = sends(restarted.handle(PeerUp(peer=ALICE), later(3)))[0].message
+    assert isinstance(renew, Renew)
+    last = granted.tasks[-1]
+    assert renew.jobs[0].stolen == (Stolen(last.attempt, LIAR, last.seal),)
+
+
 def test_only_the_thief_says_that_it_took_something() -> None:
     victim = machine(BOB_KEY, slots=1)
     hear(victim, ALICE, granted_by_alice(6))
@@ -251,8 +287,24 @@ def test_node_that_may_not_work_steals_nothing_and_brings_no_results() -> None:
     assert [type(one.message) for one in asked] == [StealNone]
     owner, granted = owning(4)
     owner._may_work = lambda node: node != ALICE
-    assert hear(owner, ALICE, offer(granted.tasks[0].attempt, ALICE)) == []
+    brought = hear(owner, ALICE, offer(granted.tasks[0].attempt, ALICE))
+    assert [type(one) for one in brought] == [Send]
+    assert acks(brought) == [True]
+    assert hear(owner, ALICE, offer(granted.tasks[0].attempt, BOB)) == []
     assert not owner.owned[JOB].results
+
+
+def test_worker_that_lost_the_right_to_work_offers_its_result_once() -> None:
+    owner, granted = owning(1)
+    owner._may_work = lambda node: node != ALICE
+    worker = machine(ALICE_KEY)
+    stored = offer(granted.tasks[0].attempt, ALICE, epoch=granted.epoch)
+    worker.restore([], {}, [ResultRow(owner=MINE.public, offer=stored)], NOW)
+    offered = [one.message for one in sends(worker.handle(PeerUp(peer=MINE.public), NOW))]
+    told = [one.message for word in offered for one in sends(hear(owner, ALICE, word))]
+    for word in told:
+        hear(worker, MINE.public, word)
+    assert worker.worker.unacknowledged == 0
 
 
 def test_node_that_lost_the_right_to_work_loses_what_it_was_granted() -> None:
@@ -322,6 +374,24 @@ def owning(tasks: int) -> tuple[Scheduler, Grant]:
     hear(owner, ALICE, capacity(2))
     effects = owner.handle(submitted(record(spec(tasks), submitter=MINE.public)), NOW)
     return owner, next(one.message for one in sends(effects) if isinstance(one.message, Grant))
+
+
+def thief(*, tasks: int) -> tuple[Scheduler, Grant]:
+    """Returns a worker with one slot, Bob, and what he stole of Alice's job from another."""
+    worker = machine(BOB_KEY, slots=1)
+    alice = machine(ALICE_KEY, slots=0)
+    hear(alice, LIAR, capacity(2))
+    words = sends(alice.handle(submitted(THEIRS), NOW))
+    granted = next(one.message for one in words if isinstance(one.message, Grant))
+    granted = msgspec.structs.replace(granted, tasks=granted.tasks[:tasks])
+    hear(worker, LIAR, msgspec.structs.replace(granted, stolen_from=LIAR))
+    worker.handle(JobLearned(job=JOB, record=THEIRS), NOW)
+    return worker, granted
+
+
+def rows_of(effects: Iterable[SchedulerEffect]) -> list[tuple[str, bytes]]:
+    puts = [put for one in effects if isinstance(one, Persist) for put in one.changes]
+    return [(put.key, put.value) for put in puts if isinstance(put, Put)]
 
 
 def granted_by_alice(tasks: int) -> Grant:

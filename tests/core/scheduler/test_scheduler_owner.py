@@ -29,14 +29,17 @@ from meshpeer.core.scheduler.messages import (
     Attempt,
     CancelAsked,
     Epoch,
+    FetchJob,
     Grant,
     Held,
     JobChanged,
+    JobLearned,
     Lost,
     PeerDown,
     PeersChanged,
     PeerView,
     Renew,
+    StartAttempt,
     Stolen,
     Stop,
     StoreBlob,
@@ -334,6 +337,23 @@ def test_restarted_owner_waits_a_lease_for_the_silent() -> None:
     assert granted(hear(machine, ALICE, capacity(2))) == {}
     assert granted(machine.handle(Tick(), later(14.9))) == {}
     assert list(granted(machine.handle(Tick(), later(15)))) == [ALICE]
+
+
+def test_owner_that_restarts_alone_grants_to_its_own_worker_again() -> None:
+    event = submitted(record(spec(3)))
+    row = JobRow(signed=event.signed, epoch=Epoch(3, ME), accepted_at_us=1)
+    machine = scheduler(slots=1)
+    effects = machine.restore([(event.record, event.digest, row)], {JOB: {}}, [], NOW)
+    own = [one for one in effects if isinstance(one, Send)]
+    assert own
+    assert {one.peer for one in own} == {ME}
+    # The new epoch comes first: whoever carries these words waits for it.
+    assert all(one.after is not None for one in own)
+    followed = [effect for one in own for effect in hear(machine, ME, one.message)]
+    assert [one.job for one in followed if isinstance(one, FetchJob)] == [JOB]
+    started = machine.handle(JobLearned(job=JOB, record=event.record), NOW)
+    assert [one.granted.attempt.task for one in started if isinstance(one, StartAttempt)] == [0]
+    machine.check()
 
 
 def test_finished_task_is_not_run_again_after_a_restart() -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 import pytest
-from fixtures import ALICE, JOB, ME, NOW, grant, hear, later, record, scheduler
+from fixtures import ALICE, JOB, ME, NOW, grant, hear, later, record, result, scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -307,9 +307,37 @@ def test_attempt_whose_request_can_not_be_made_anew_is_let_go() -> None:
     it.ready()
     it.restart()
     it.do(AttemptUnstageable(job=JOB, attempt=ATTEMPT, reason="its record is gone"))
-    it.pass_time(SWEEP_S)
     assert it.rows == {}
     assert not it.call_back()[-1].known  # type: ignore[union-attr]
+
+
+def test_attempt_that_fails_before_its_second_call_ends_there_through_restarts() -> None:
+    it = Bench()
+    it.ready()
+    it.restart()
+    it.refuse_to_call()
+    assert it.rows == {}
+    assert not it.call_back()[-1].known  # type: ignore[union-attr]
+    assert it.restart() == []
+    it.machine.check()
+    it.acknowledge()
+    it.pass_time(SWEEP_S + 1)
+    assert (it.rows, it.results) == ({}, {})
+
+
+def test_row_that_a_result_without_an_answer_left_behind_is_dropped() -> None:
+    it = Bench()
+    it.ready()
+    it.restart()
+    left = dict(it.rows)
+    it.refuse_to_call()
+    it.rows = left
+    assert [type(one) for one in it.restart()] == [Persist]
+    it.machine.check()
+    assert it.rows == {}
+    assert not it.call_back()[-1].known  # type: ignore[union-attr]
+    it.acknowledge()
+    it.pass_time(SWEEP_S + 1)
 
 
 def test_time_goes_on_while_the_agent_is_away() -> None:
@@ -579,6 +607,11 @@ class Bench:
                 if self.owner == ME:
                     self.take(hear(self.machine, ME, message, self.now))
         return offer
+
+    def refuse_to_call(self) -> None:
+        """What the runtime does where this node's rules forbid the call by now."""
+        refused = result(0, node=None, succeeded=False)
+        self.do(AttemptFinished(offer=refused))
 
     def acknowledge(self) -> None:
         ack = Ack(job=JOB, generation=1, epoch=Epoch(1, self.owner), attempt=ATTEMPT)
