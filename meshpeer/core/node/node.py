@@ -261,7 +261,7 @@ class Node:
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
-            self.issuing.next_deadline() if self._started else None,
+            self.issuing.next_deadline() if self._started and not self.presence.is_silent else None,
             self.watch.next_deadline(),
             self.underlay.next_deadline(),
             self.rekeying.next_deadline(self._now),
