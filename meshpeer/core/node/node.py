@@ -223,6 +223,7 @@ class Node:
             next_key=config.next_wireguard_key,
             me=self.me,
             linked=self._is_linked,
+            has_interface=bool(config.wireguard_port),
         )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.relays = Relays(config, self.derived, self.underlay, counters=self.counters, entropy=entropy)
