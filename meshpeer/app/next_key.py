@@ -44,9 +44,14 @@ def load_next_key(folder: Path) -> WireGuardPrivateKey | None:
 
 
 def keep_next_key(folder: Path, public_key: WireGuardKey) -> KeyKept:
-    """Makes the next key the current one, in one step; says whether that is on disk."""
+    """Makes the next key the current one, in one step; says whether that is on disk.
+
+    Asked again where a folder could not be flushed after the rename, it flushes that alone."""
     try:
         held = load_next_key(folder)
+        if held is None and _current(folder) == public_key:
+            _flush(folder / KEYS)
+            return KeyKept(public_key=public_key)
         if held is None or held.public != public_key:
             return KeyKept(public_key=public_key, fault=f"{_path(folder, NEXT_NAME)} holds another key")
         _rename(_path(folder, NEXT_NAME), _path(folder, NAME))
@@ -74,9 +79,17 @@ def _path(folder: Path, name: str) -> Path:
     return folder / KEYS / f"{name}.key"
 
 
+def _current(folder: Path) -> WireGuardKey:
+    return WireGuardPrivateKey(read_key(folder, NAME, "wireguard")).public
+
+
 def _rename(source: Path, target: Path) -> None:
     os.replace(source, target)
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _flush(target.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

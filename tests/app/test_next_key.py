@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -48,6 +49,22 @@ def test_another_key_than_was_announced_is_not_kept(folder: Path) -> None:
     drop_next_key(folder)
     assert load_next_key(folder) is None
     assert keep_next_key(folder, key.public).fault != ""
+
+
+def test_a_folder_that_can_not_be_flushed_after_the_rename_is_flushed_when_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_next_key(folder, NEW)
+    faults = iter([True, True])
+
+    def fsync(_: int) -> None:
+        if next(faults, False):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert [bool(keep_next_key(folder, key.public).fault) for _ in range(3)] == [True, True, False]
+    assert read_key(folder, "wireguard", "wireguard") == NEW
+    assert load_next_key(folder) is None
 
 
 def test_one_that_others_can_read_is_refused(folder: Path) -> None:

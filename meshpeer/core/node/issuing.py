@@ -123,6 +123,7 @@ class Issuing:
 
     def next_deadline(self) -> Deadline | None:
         if self.authority is None:
+            # No look is made then, so none would move the deadline on.
             return None
         return Deadline(self._look_at_s, "look whose certificate is to be renewed")
 

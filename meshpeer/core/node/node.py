@@ -224,6 +224,7 @@ class Node:
             next_key=config.next_wireguard_key,
             me=self.me,
             linked=self._is_linked,
+            has_interface=bool(config.wireguard_port),
         )
         self.agreement = Agreement(ledger, self.derived, self.detector, self.counters)
         self.relays = Relays(config, self.derived, self.underlay, counters=self.counters, entropy=entropy)
@@ -262,7 +263,7 @@ class Node:
             self.detector.next_deadline(),
             self.gossip.next_deadline(self._now),
             self._next_step() if self._started else None,
-            self.issuing.next_deadline() if self._started else None,
+            self.issuing.next_deadline() if self._started and not self.presence.is_silent else None,
             self.watch.next_deadline(),
             self.underlay.next_deadline(),
             self.rekeying.next_deadline(self._now),

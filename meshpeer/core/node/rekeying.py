@@ -45,22 +45,26 @@ class Rekeying:
         next_key: WireGuardPrivateKey | None,
         me: NodeId,
         linked: Callable[[NodeId], bool],
+        has_interface: bool,
     ) -> None:
+        """``has_interface``: without one nothing changes over, and a next key rests on disk until there is
+        one again."""
         self._derived = derived
         self._tunnels: Tunnels = derived.tunnels
         self._presence = presence
         self._underlay = underlay
         self._me = me
         self._linked = linked
-        self._has_interface = True
-        self.rotation = Rotation(key, next_key)
+        self._has_interface = has_interface
+        self.rotation = Rotation(key, next_key if has_interface else None)
         self._show()
 
     def handle(self, event: RotationAsked | KeyKept, now: Instant) -> list[RekeyingEffect]:
         match event:
             case RotationAsked(key=key):
-                self.rotation.ask(key, now)
-                self._show()
+                if self._has_interface:
+                    self.rotation.ask(key, now)
+                    self._show()
                 return []
             case KeyKept():
                 linked = [one for one in self._peers(now) if self._linked(one)]

@@ -26,7 +26,7 @@ from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.endpoints import Source, families_of, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
-from meshpeer.core.paths.relay import RelayDesk, RelayLimits
+from meshpeer.core.paths.relay import RelayDesk, RelayLimits, is_pair
 from meshpeer.core.paths.relay_binding import SECRET_BYTES
 from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
@@ -146,8 +146,9 @@ class Relays:
             return []
         if not isinstance(message, RelayRequest):
             return []
-        if isinstance(message, RelayAsked) and not self.lends and peer in pair:
-            # The desk knows ports and quotas; settings, certificate and machine are known here.
+        if isinstance(message, RelayAsked) and not self.lends and is_pair(pair) and peer in pair:
+            # The desk knows ports and quotas; settings, certificate and machine are known here. What is no
+            # pair is the desk's, too: an answer repeats the pair's name, and another has any length.
             return [Send(peer=peer, message=RelayRefused(pair=pair, reason=RelayRefusal.CLOSED.value))]
         return self.desk.handle(RelayRequested(peer=peer, message=message), now)
 

@@ -139,9 +139,9 @@ class RelayDesk:
         now: Instant,
     ) -> list[RelayEffect]:
         pair = message.pair
-        if not _is_pair(pair) or peer not in pair or self._me in pair:
+        if not is_pair(pair) or peer not in pair or self._me in pair:
             # The name of no pair is not repeated to who sent it: it has any length.
-            return [] if not _is_pair(pair) else self._refuse(peer, pair, RelayRefusal.PAIR)
+            return [] if not is_pair(pair) else self._refuse(peer, pair, RelayRefusal.PAIR)
         held = self._held.get(pair)
         if isinstance(message, RelayAsked):
             return self._on_asked(peer, message, held, now)
@@ -372,5 +372,6 @@ class RelayDesk:
         return next((one for one in self._held.values() if one.ports == ports), None)
 
 
-def _is_pair(pair: Pair) -> bool:
+def is_pair(pair: Pair) -> bool:
+    """Says whether these are the names of two members, in the order in which a pair has them."""
     return len(pair[0]) == len(pair[1]) == NODE_ID_BYTES and pair[0] < pair[1]

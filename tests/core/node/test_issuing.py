@@ -11,10 +11,12 @@ from revocation_cases import (
     NOW,
     PLAIN,
     ROOT,
+    ROOT_KEY,
     SECOND_ISSUER,
     SENIOR,
     SERIAL,
     durable,
+    revocation,
     signed,
 )
 
@@ -116,6 +118,15 @@ def test_a_node_that_keeps_a_key_which_no_root_signed_issues_nothing() -> None:
     made = certify_issuer(ROOT, public, holder=SENIOR.public, now_unix_s=NOW, serial=SERIAL)
     ledger.authorize([made], NOW)
     assert issuing.authority == Authority(b"k" * 32, made)
+
+
+def test_an_issuer_that_was_revoked_has_nothing_to_come_back_for() -> None:
+    ledger = ledger_of(PLAIN, SENIOR)
+    issuing = issuer_of(ledger)
+    assert issuing.next_deadline() is not None
+    ledger.revoke(revocation(ROOT_KEY, "issuer", ISSUER.id))
+    issuing.look_soon(at(1))
+    assert (issuing.authority, issuing.tick(at(1)), issuing.next_deadline()) == (None, [], None)
 
 
 def test_the_leaf_of_a_new_issuer_says_so_at_once() -> None:

@@ -19,7 +19,7 @@ from meshpeer.core.effects import Persist
 from meshpeer.core.identity.certificates import make_durable_leaf
 from meshpeer.core.identity.constraints import ALL, Capability
 from meshpeer.core.identity.keys import SigningKey, WireGuardPrivateKey
-from meshpeer.core.ids import Digest, LinkId
+from meshpeer.core.ids import Digest, LinkId, NodeId
 from meshpeer.core.membership import messages as membership
 from meshpeer.core.membership.messages import CloseLink, Hello, LinkClosed, LinkOpened, Refusal
 from meshpeer.core.node import messages as own_messages
@@ -27,6 +27,7 @@ from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.gossip import Gossip
 from meshpeer.core.node.messages import ApplyDevice, FrameReceived, RenameAsked, SendFrame
 from meshpeer.core.node.node import BAN_S
+from meshpeer.core.paths.relay_messages import RelayAsked, RelayRefused
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord, LeaveRecord, MemberRecord
 from meshpeer.core.records.ledger import CHARTER_ID, Chain, Ledger
@@ -262,6 +263,19 @@ def test_bare_records_of_many_members_travel_on_in_frames_that_fit() -> None:
     assert passed_on == records
 
 
+@pytest.mark.parametrize("length", [0, 31, 33, 65_440])
+def test_a_name_of_any_length_in_a_pair_is_not_repeated_by_who_lends_no_ports(length: int) -> None:
+    liar = Liar(World(25))
+    assert not liar.node.relays.lends
+    frame = CODEC.encode(RelayAsked(pair=(liar.id, NodeId(bytes(length)))))
+    assert len(frame) <= FRAME_BYTES_MAX
+    assert not [one for one in liar.say(frame) if kind_of(one) is RelayRefused]
+    low, high = sorted((liar.id, NodeId(bytes(32))))
+    asked = liar.say(CODEC.encode(RelayAsked(pair=(low, high))))
+    assert [one for one in asked if kind_of(one) is RelayRefused], "a pair is answered"
+    liar.check()
+
+
 # --- helpers ------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +373,11 @@ def publish_as(world: World, liar: Host, to: Host, claim: dict[str, object]) -> 
     world.post(to, FrameReceived(link=link, frame=frame))
     assert record_of(to, liar) == said
     world.run(0.5)
+
+
+def kind_of(effect: object) -> type | None:
+    """Returns the kind of message of a frame to send."""
+    return type(CODEC.decode(effect.frame)) if isinstance(effect, SendFrame) else None
 
 
 def links_of(host: Host) -> list[bytes]:

@@ -8,7 +8,7 @@ import pytest
 
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.node.messages import ApplyDevice, RevocationSigned
-from meshpeer.core.node.rotation import Rotation, Stage
+from meshpeer.core.node.rotation import Rotation, RotationAsked, Stage
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import RevocationRecord
 from meshpeer.core.wgconf.model import DesiredDevice, tunnel_works
@@ -98,6 +98,31 @@ def test_whoever_changes_and_whoever_is_killed_all_end_with_the_new_keys(seed: i
         world.start(victim)
     for host, old in zip(changers, olds, strict=True):
         until_changed(world, hosts, host, old, within_s=90)
+
+
+def test_a_next_key_rests_where_there_is_no_interface_any_more_until_there_is_one() -> None:
+    world, hosts, _ = mesh(12)
+    changer = hosts[1]
+    old, port = key_of(changer), world.wireguard_port
+    world.rotate(changer)
+    assert world.run_until(lambda: rotation_of(changer).stage is Stage.ANNOUNCED, within_s=10)
+    world.crash(changer)
+    world.wireguard_port = 0
+    world.start(changer)
+    for _ in range(100):
+        world.run(0.01)
+        due = changer.node.next_deadline() if changer.node else None
+        assert due is None or due.at_s > world.instant(changer).mono_s, due
+    assert rotation_of(changer).stage is Stage.STEADY
+    assert changer.next_wireguard is not None
+    assert changer.node is not None
+    world.post(changer, RotationAsked(key=changer.next_wireguard))
+    world.run(1)
+    assert changer.node.presence.next_wireguard_key == b""
+    world.crash(changer)
+    world.wireguard_port = port
+    world.start(changer)
+    until_changed(world, hosts, changer, old)
 
 
 def test_a_peer_that_is_killed_meanwhile_follows_from_its_disk() -> None:

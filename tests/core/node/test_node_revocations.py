@@ -59,6 +59,23 @@ def test_a_revoked_node_comes_to_rest() -> None:
     assert world.steps - before < 200
 
 
+@pytest.mark.parametrize("what", ["issuer", "node"])
+def test_an_issuer_comes_to_rest_whether_its_key_was_revoked_or_itself(what: str) -> None:
+    world, hosts = mesh_of(3, 3)
+    founder, other, _ = hosts
+    assert node_of(founder).issuing.authority is not None
+    subject = founder.id if what == "node" else world.issuer.id
+    revoke_by_root(world, other, subject, what)
+    assert world.run_until(
+        lambda: node_of(founder).presence.revoked is not None or node_of(founder).issuing.authority is None,
+        within_s=ROUND_S,
+    )
+    world.run(5)
+    now = world.instant(founder)
+    due = node_of(founder).next_deadline()
+    assert due is None or due.at_s > now.mono_s, due
+
+
 def test_it_can_not_come_back_after_a_restart_of_either_side() -> None:
     world, hosts = mesh_of(3, 5)
     founder, *others, gone = hosts
@@ -331,9 +348,9 @@ def revoke(world: World, by: Host, what: str, subject: bytes, *, reason: str = "
     world.post(by, RevocationSigned(envelope=signed, chain=by.chain))
 
 
-def revoke_by_root(world: World, through: Host, subject: bytes) -> None:
+def revoke_by_root(world: World, through: Host, subject: bytes, what: str = "node") -> None:
     key = SigningKey(world.root.seed)
-    signed = envelope.sign(key, world.mesh, record(world, key.public, "node", subject))
+    signed = envelope.sign(key, world.mesh, record(world, key.public, what, subject))
     world.post(through, RevocationSigned(envelope=signed, chain=()))
 
 
