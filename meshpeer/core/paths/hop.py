@@ -33,6 +33,9 @@ HOP_HOLDS_S = 15.0
 """How long the relay that was left is kept, where it goes on for so long."""
 BOUND_LASTS_S = 10.0
 """How long an answer to a binding vouches for the way: two questions in a row may be lost."""
+WAKE_S_MAX = 2.5
+"""How long a relay that was left may take to carry the pair again, once it was asked to: two words of this
+end in a row had no answer."""
 LEAVING_S_MAX = 14.0
 """How long a relay is used that should relay no more: longer than it takes one to retire."""
 
@@ -68,6 +71,8 @@ class Hop:
     """When the pair moved last (Unix seconds), for as long as its relay saw no handshake of it."""
     _move: EndpointMove | None = None
     _leaving_since_s: float | None = None
+    _waking_since_s: float | None = None
+    """Since when this end has wanted the relay woken that was left."""
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -158,6 +163,27 @@ class Hop:
             self._order(self.lent.end_at(used), now.mono_s, now)
         return self.lent.free_but((used, left, self.lent.asking), look.linked, now)
 
+    def ask_back(self, look: PairLook, now: Instant) -> list[Said] | None:
+        """Has the relay woken that was left, since the one in use carries nothing; None where there is no way
+        back: none is kept, it can't be told, or it did not answer in time."""
+        left = self.left
+        if left is None or not self.lent.holds(left) or left not in look.linked:
+            return None
+        if self._waking_since_s is None:
+            self._waking_since_s = now.mono_s
+        if now.mono_s >= self._waking_since_s + WAKE_S_MAX:
+            return None
+        return self.lent.say(left, RelayWakeAsked(pair=self.lent.pair), now)
+
+    def drop_left(self, look: PairLook, now: Instant) -> list[Said]:
+        """Gives back the relay that was left: it is frozen, and nobody is to take it up as it is."""
+        left = self.left
+        self.end(now)
+        if left is None:
+            return []
+        self.lent.fail(left, now)
+        return self.lent.free(left, look.linked, now)
+
     def go_back(self, used: NodeId, now: Instant) -> NodeId | None:
         """The relay that was left carries the pair again; returns it, which is in use from now on."""
         left = self.left
@@ -180,7 +206,7 @@ class Hop:
         """Nothing is under way, or kept, any more."""
         if self.state is not HopState.NONE:
             self._move_to(HopState.NONE, now)
-        self.target = self.left = None
+        self.target = self.left = self._waking_since_s = None
 
     def _order(self, endpoint: str, at_s: float, now: Instant) -> None:
         self._move, self._moved_s = EndpointMove(endpoint=endpoint, at_s=at_s), max(at_s, now.mono_s)

@@ -179,11 +179,14 @@ class Lent:
 
     def ready(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
         """Returns the relay that both ends asked for last, other than the one in use and the one that was
-        left."""
+        left; no frozen one, which brings no handshake."""
         found = [
             (grant.both_since_s, relay)
             for relay, grant in self._grants.items()
-            if grant.both and relay not in (used, left) and now.mono_s < grant.heard_s + READY_S
+            if grant.both
+            and grant.frozen_since_s is None
+            and relay not in (used, left)
+            and now.mono_s < grant.heard_s + READY_S
         ]
         return max(found)[1] if found else None
 

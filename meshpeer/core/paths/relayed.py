@@ -232,8 +232,8 @@ class RelayedPath:
                 return []
             return self._adopt(look, look.through, now)
         if (not self.lent.holds(self.used) or self._is_lent_anew()) and not direct:
-            self._lose_used(now)
-            return []
+            back = self.hop.ask_back(look, now)
+            return self._lose_used(look, now) if back is None else back
         match self.phase:
             case Phase.CLEARING:
                 if look.held is None:
@@ -436,6 +436,8 @@ class RelayedPath:
         self.lent.ask_for(asked, now)
         if asked not in look.linked:
             return said
+        if self.lent.is_frozen(asked, FROZEN_S_MAX, now):
+            said += self.lent.say(asked, RelayWakeAsked(pair=self.pair), now)
         planned = self._is_planned(asked, look) and self.phase is Phase.RELAYED
         return said + self.lent.say(asked, RelayAsked(pair=self.pair, planned=planned), now)
 
@@ -517,12 +519,13 @@ class RelayedPath:
         relay = self.used
         said = self.lent.free(relay, look.linked, now)
         self.lent.fail(relay, now)
-        self._lose_used(now)
-        return said
+        return said + self._lose_used(look, now)
 
-    def _lose_used(self, now: Instant) -> None:
+    def _lose_used(self, look: PairLook, now: Instant) -> list[Said]:
+        said = self.hop.drop_left(look, now)
         self._drop_used(now)
         self._patience.lose(now)
+        return said
 
     def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""

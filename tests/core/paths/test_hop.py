@@ -17,7 +17,7 @@ from meshpeer.core.paths.hop import HOP_HOLDS_S, HOP_S_MAX, LEAVING_S_MAX, MOVES
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import RETIRE_S_MAX
-from meshpeer.core.paths.relay_messages import RelayFrozen, RelayGranted
+from meshpeer.core.paths.relay_messages import RelayFreed, RelayFrozen, RelayGranted
 from meshpeer.core.paths.relayed import FROZEN_S_MAX
 from meshpeer.core.paths.relayed_look import Phase
 
@@ -213,6 +213,34 @@ def test_an_end_that_was_left_behind_has_the_relay_woken_and_both_go_back() -> N
     pair.run(FROZEN_S_MAX + 3)
     assert pair.works()
     assert resets(pair) == [1, 1]
+
+
+@pytest.mark.parametrize("which", [LOW, HIGH])
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_new_relay_that_is_lost_at_once_leads_back_or_on_but_never_to_one_that_is_frozen(
+    which: NodeId, reachable: bool
+) -> None:
+    pair, first = relayed(relays=3)
+    pair.retire(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second not in (first, None)
+    if not reachable:
+        for end in pair.ends.values():
+            end.cut.add(first)
+    pair.start(second)
+    freed = RelayFreed(pair=pair.ends[which].path.pair, reason="lost")
+    pair.ends[which].path.on_message(second, freed, pair.now)
+    for _ in range(round(RETIRE_S_MAX / STEP_S)):
+        pair.step()
+        for end in pair.ends.values():
+            assert not (end.path.phase is Phase.CLEARING and end.path.used == first)
+    pair.run(10)
+    assert pair.works()
+    if reachable:
+        assert resets(pair) == [1, 1]
 
 
 def test_a_pair_that_left_for_a_way_of_its_own_does_not_care() -> None:
