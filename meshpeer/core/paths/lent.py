@@ -151,10 +151,10 @@ class Lent:
         """Says whether an endpoint is that of a relay of this pair."""
         return endpoint is not None and endpoint in self._ends
 
-    def next_one(self, used: NodeId | None, now: Instant) -> NodeId | None:
-        """Returns the relay to ask next."""
+    def next_one(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
+        """Returns the relay to ask next: not the one that was left, which is frozen."""
         for relay in self.hosts:
-            if relay != used and not self.back_off.passes_over(relay, now):
+            if relay not in (used, left) and not self.back_off.passes_over(relay, now):
                 return relay
         return None
 

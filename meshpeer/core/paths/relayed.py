@@ -212,7 +212,7 @@ class RelayedPath:
         if not look.wanted:
             self._busy = False
             return self._give_back(look, now)
-        said = self._settle(look, now)
+        said = [*self.hop.give_back(look), *self._settle(look, now)]
         said += self._ask(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
@@ -430,7 +430,7 @@ class RelayedPath:
                 said += self.lent.withdraw(asked, look.linked, now)
             asked = refused or wished
         if asked is None and self._needs_one(look, now):
-            asked = self.lent.next_one(self.used, now)
+            asked = self.lent.next_one(self.used, now, self.hop.left)
         if asked is None:
             return said
         self.lent.ask_for(asked, now)
@@ -457,11 +457,13 @@ class RelayedPath:
         """Returns the relay that the end that leads asks instead of one that failed it of late, if any."""
         if not self.lent.leads or not self.lent.back_off.passes_over(wished, now):
             return None
-        better = self.lent.next_one(self.used, now)
+        better = self.lent.next_one(self.used, now, self.hop.left)
         return better if better in look.linked else None
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
+            if self.hop.may_go_back(look, now):
+                return False
             return self._is_faulty(self.used, look, now) or self._retires(look)
         if self._has_agreed(now):
             return False

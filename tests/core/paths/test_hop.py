@@ -16,7 +16,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.hop import HOP_HOLDS_S, HOP_S_MAX, LEAVING_S_MAX, MOVES, HopState, check_hop
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
-from meshpeer.core.paths.relay import RETIRE_S_MAX
+from meshpeer.core.paths.relay import LEFT_S, RETIRE_S_MAX
 from meshpeer.core.paths.relay_messages import RelayFreed, RelayFrozen, RelayGranted
 from meshpeer.core.paths.relayed import FROZEN_S_MAX
 from meshpeer.core.paths.relayed_look import Phase
@@ -63,7 +63,7 @@ def test_a_pair_leaves_a_relay_that_retires_for_the_next_and_no_session_is_dropp
 def test_the_relay_that_was_left_ends_soon_after_its_pair_is_gone() -> None:
     pair, first = relayed()
     pair.retire(first)
-    pair.run(5)
+    pair.run(LEFT_S + 3)
     assert states(pair) == [HopState.NONE] * 2
     assert not pair.desks[first].reservations
     pair.dead.add(first)
@@ -191,6 +191,62 @@ def test_a_move_that_leads_nowhere_leads_back_where_the_relay_goes_on() -> None:
     assert pair.relay() == first
     assert pair.works()
     assert resets(pair) == [1, 1]
+
+
+@pytest.mark.parametrize("relays", [2, 3])
+@pytest.mark.parametrize("which", [LOW, HIGH])
+def test_a_move_that_leads_nowhere_leads_back_to_a_relay_that_retires_while_that_stays(
+    which: NodeId, relays: int
+) -> None:
+    pair, first = relayed(relays=relays)
+    second = next(one for one in RELAYS if one != first)
+    pair.retire(first)
+    for end in pair.ends.values():
+        end.mutes = True
+    while pair.relay() == first:
+        pair.step()
+    pair.ends[which].blocked.add(second)
+    pair.run(LEFT_S)
+    assert pair.works()
+    assert resets(pair) == [1, 1]
+    assert pair.relay() == first or relays == 3
+    assert pair.held_max == 2
+    pair.run(RETIRE_S_MAX + 20)
+    assert pair.works() == (relays == 3)
+
+
+@pytest.mark.parametrize("relays", [2, 3])
+def test_a_new_relay_that_dies_leads_back_to_one_that_stays(relays: int) -> None:
+    pair, first = relayed(relays=relays)
+    pair.leaving.add(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second is not None
+    pair.dead.add(second)
+    pair.run(LEFT_S)
+    assert pair.works()
+    # Where there is a third one they go on to it from there.
+    assert pair.relay() == (RELAYS[2] if relays == 3 else first)
+    assert resets(pair) == [1, 1]
+
+
+def test_where_nobody_answers_a_way_back_the_pair_goes_on_to_a_third_relay() -> None:
+    pair, first = relayed(relays=3)
+    pair.leaving.add(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second is not None
+    # Links stay up for a while where a machine is gone.
+    desk = pair.desks[first]
+    desk.handle = lambda event, now: []  # type: ignore[method-assign]
+    pair.dead.add(second)
+    pair.run(25)
+    assert pair.works()
+    assert pair.relay() not in (first, second, None)
 
 
 def test_a_tunnel_that_brings_something_is_not_taken_back_because_its_echoes_are_late() -> None:
