@@ -484,6 +484,9 @@ class RelayedPath:
         if best is None or self._direct_since_s is not None:
             self.hop.give_up(now)
             return []
+        if self.phase is Phase.HELD and not self._is_way_lost(look, now):
+            # Both are on a way of their own, or about to be: that counts, and needs no relay.
+            return []
         if self._may_hop(best, look, now):
             assert self.used is not None
             return self.hop.show_itself(self.used, best, look, now)
