@@ -240,7 +240,11 @@ class Lent:
             return []
         waited_s = now.mono_s - self._asking_since_s
         late = self.asking not in linked and waited_s >= LINK_WAIT_S
-        if late or waited_s >= AGREE_S_MAX or self.asking not in self.hosts:
+        grant = self._grants.get(self.asking)
+        # The other end may have come late: what follows has its own limits.
+        agreed_s = grant.both_since_s if grant is not None and grant.both else self._asking_since_s
+        vain = now.mono_s >= max(agreed_s, self._asking_since_s) + AGREE_S_MAX
+        if late or vain or self.asking not in self.hosts:
             said = self.withdraw(self.asking, linked, now)
             self.fail(self.asking, now)
             return said

@@ -14,7 +14,7 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.hop import HOP_HOLDS_S, HOP_S_MAX, LEAVING_S_MAX, MOVES, HopState, check_hop
-from meshpeer.core.paths.lent import Lent
+from meshpeer.core.paths.lent import AGREE_S_MAX, Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import LEFT_S, RETIRE_S_MAX
 from meshpeer.core.paths.relay_messages import RelayFreed, RelayFrozen, RelayGranted
@@ -399,3 +399,23 @@ def test_a_relay_that_failed_is_not_taken_up_again_for_an_answer_that_was_on_its
     lent.free(relay, (), Instant(0.0, 0.0))
     lent.on_message(relay, granted, Instant(0.2, 0.2))
     assert [lent.ready(None, Instant(at_s, at_s)) for at_s in (0.3, 9.9, 10.1, 11.0)] == [None] * 4
+
+
+def test_a_relay_on_which_both_agreed_late_is_not_given_up_in_the_middle_of_what_follows() -> None:
+    lent, relay = Lent((LOW, HIGH)), RELAYS[0]
+    lent.follow(((relay, "198.51.100.1"),))
+    lent.ask_for(relay, Instant(0.0, 0.0))
+
+    def given_up(at_s: float) -> bool:
+        return bool(lent.stop_waiting((relay,), Instant(at_s, at_s)))
+
+    def granted(at_s: float, *, both: bool) -> None:
+        word = RelayGranted(pair=(LOW, HIGH), port=51830, lasts_s=120, both=both)
+        lent.on_message(relay, word, Instant(at_s, at_s))
+
+    granted(0.1, both=False)
+    granted(AGREE_S_MAX - 2, both=True)
+    assert not given_up(AGREE_S_MAX + HOP_S_MAX)
+    granted(AGREE_S_MAX + HOP_S_MAX, both=True)
+    assert not given_up(2 * AGREE_S_MAX - 2.1)
+    assert given_up(2 * AGREE_S_MAX - 1.9)
