@@ -20,7 +20,7 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.lent import Lent
-from meshpeer.core.paths.relay_messages import RelayFreezeAsked, RelayWakeAsked
+from meshpeer.core.paths.relay_messages import RelayFreed, RelayFreezeAsked, RelayWakeAsked
 from meshpeer.core.paths.relayed_look import PairLook, Said
 from meshpeer.core.paths.upgrade import MOVES_AGAIN_S, MUTE_S, EndpointMove
 
@@ -33,6 +33,9 @@ HOP_HOLDS_S = 15.0
 """How long the relay that was left is kept, where it goes on for so long."""
 BOUND_LASTS_S = 10.0
 """How long an answer to a binding vouches for the way: two questions in a row may be lost."""
+WAKE_S_MAX = 2.5
+"""How long a relay that was left may take to carry the pair again, once it was asked to: two words of this
+end in a row had no answer."""
 LEAVING_S_MAX = 14.0
 """How long a relay is used that should relay no more: longer than it takes one to retire."""
 
@@ -68,6 +71,10 @@ class Hop:
     """When the pair moved last (Unix seconds), for as long as its relay saw no handshake of it."""
     _move: EndpointMove | None = None
     _leaving_since_s: float | None = None
+    _owed: NodeId | None = None
+    """The relay that the pair went back from, until it is told."""
+    _waking_since_s: float | None = None
+    """Since when this end has wanted the relay woken that was left."""
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -146,17 +153,43 @@ class Hop:
         if left is None or not self.lent.holds(left):
             self.end(now)
             return []
-        if lost and now.mono_s >= self._moved_s + MUTE_S:
-            woken = RelayWakeAsked(pair=self.lent.pair)
-            return self.lent.say(left, woken, now) if left in look.linked else []
+        if not lost:
+            self._waking_since_s = None
+        elif now.mono_s >= self._moved_s + MUTE_S:
+            back = self.ask_back(look, now)
+            return self.drop_left(look, now) if back is None else back
         if retires or now.mono_s >= self._since_s + HOP_HOLDS_S:
-            self.end(now)
-            self.lent.fail(left, now)
-            return self.lent.free(left, look.linked, now)
+            return self.drop_left(look, now)
         undone = look.held is not None and look.held.endpoint == self.lent.end_at(left)
         if undone and now.mono_s >= self._moved_s + MOVES_AGAIN_S:
             self._order(self.lent.end_at(used), now.mono_s, now)
         return self.lent.free_but((used, left, self.lent.asking), look.linked, now)
+
+    def may_go_back(self, look: PairLook, now: Instant) -> bool:
+        """Says whether the relay that was left can be had woken still."""
+        left, since_s = self.left, self._waking_since_s
+        if left is None or not self.lent.holds(left) or left not in look.linked:
+            return False
+        return since_s is None or now.mono_s < since_s + WAKE_S_MAX
+
+    def ask_back(self, look: PairLook, now: Instant) -> list[Said] | None:
+        """Has the relay woken that was left, since the one in use carries nothing; None where there is no way
+        back: none is kept, it can't be told, or it did not answer in time."""
+        left = self.left
+        if left is None or not self.may_go_back(look, now):
+            return None
+        if self._waking_since_s is None:
+            self._waking_since_s = now.mono_s
+        return self.lent.say(left, RelayWakeAsked(pair=self.lent.pair), now)
+
+    def drop_left(self, look: PairLook, now: Instant) -> list[Said]:
+        """Gives back the relay that was left: it is frozen, and nobody is to take it up as it is."""
+        left = self.left
+        self.end(now)
+        if left is None:
+            return []
+        self.lent.fail(left, now)
+        return self.lent.free(left, look.linked, now)
 
     def go_back(self, used: NodeId, now: Instant) -> NodeId | None:
         """The relay that was left carries the pair again; returns it, which is in use from now on."""
@@ -165,11 +198,19 @@ class Hop:
         if not end:
             return None
         self.lent.fail(used, now)
-        self.lent.forget(used, now)
+        if self.lent.forget(used, now):
+            self._owed = used
         self._order(end, now.mono_s, now)
         self._moved_unix_s = None
         self.end(now)
         return left
+
+    def give_back(self, look: PairLook) -> list[Said]:
+        """Gives back the relay that the pair went back from, if any."""
+        owed, self._owed = self._owed, None
+        if owed is None or owed not in look.linked:
+            return []
+        return [(owed, RelayFreed(pair=self.lent.pair))]
 
     def give_up(self, now: Instant) -> None:
         """There is no next relay any more, or no need of one."""
@@ -180,7 +221,7 @@ class Hop:
         """Nothing is under way, or kept, any more."""
         if self.state is not HopState.NONE:
             self._move_to(HopState.NONE, now)
-        self.target = self.left = None
+        self.target = self.left = self._waking_since_s = None
 
     def _order(self, endpoint: str, at_s: float, now: Instant) -> None:
         self._move, self._moved_s = EndpointMove(endpoint=endpoint, at_s=at_s), max(at_s, now.mono_s)

@@ -151,10 +151,10 @@ class Lent:
         """Says whether an endpoint is that of a relay of this pair."""
         return endpoint is not None and endpoint in self._ends
 
-    def next_one(self, used: NodeId | None, now: Instant) -> NodeId | None:
-        """Returns the relay to ask next."""
+    def next_one(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
+        """Returns the relay to ask next: not the one that was left, which is frozen."""
         for relay in self.hosts:
-            if relay != used and not self.back_off.passes_over(relay, now):
+            if relay not in (used, left) and not self.back_off.passes_over(relay, now):
                 return relay
         return None
 
@@ -179,11 +179,14 @@ class Lent:
 
     def ready(self, used: NodeId | None, now: Instant, left: NodeId | None = None) -> NodeId | None:
         """Returns the relay that both ends asked for last, other than the one in use and the one that was
-        left."""
+        left; no frozen one, which brings no handshake."""
         found = [
             (grant.both_since_s, relay)
             for relay, grant in self._grants.items()
-            if grant.both and relay not in (used, left) and now.mono_s < grant.heard_s + READY_S
+            if grant.both
+            and grant.frozen_since_s is None
+            and relay not in (used, left)
+            and now.mono_s < grant.heard_s + READY_S
         ]
         return max(found)[1] if found else None
 
@@ -237,7 +240,11 @@ class Lent:
             return []
         waited_s = now.mono_s - self._asking_since_s
         late = self.asking not in linked and waited_s >= LINK_WAIT_S
-        if late or waited_s >= AGREE_S_MAX or self.asking not in self.hosts:
+        grant = self._grants.get(self.asking)
+        # The other end may have come late: what follows has its own limits.
+        agreed_s = grant.both_since_s if grant is not None and grant.both else self._asking_since_s
+        vain = now.mono_s >= max(agreed_s, self._asking_since_s) + AGREE_S_MAX
+        if late or vain or self.asking not in self.hosts:
             said = self.withdraw(self.asking, linked, now)
             self.fail(self.asking, now)
             return said

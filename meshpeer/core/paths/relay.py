@@ -50,11 +50,13 @@ from meshpeer.core.paths.relay_messages import (
 )
 from meshpeer.core.paths.relay_states import RelayState
 from meshpeer.core.paths.reservation import FREEZE_AHEAD_S, LEASE_S, Reservation
+from meshpeer.core.paths.upgrade import MUTE_S
 
 RETIRE_S_MAX = 10.0
 """How long a relay that retires serves those that don't leave it."""
-LEFT_S = 2.0
-"""How long it keeps those that left: an end that missed the instant asks again every second."""
+LEFT_S = MUTE_S + 2.0
+"""How long it keeps those that left: an end that missed the instant asks again every second, and one that
+finds the new way mute has it woken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,7 +212,7 @@ class RelayedPath:
         if not look.wanted:
             self._busy = False
             return self._give_back(look, now)
-        said = self._settle(look, now)
+        said = [*self.hop.give_back(look), *self._settle(look, now)]
         said += self._ask(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
@@ -232,8 +232,8 @@ class RelayedPath:
                 return []
             return self._adopt(look, look.through, now)
         if (not self.lent.holds(self.used) or self._is_lent_anew()) and not direct:
-            self._lose_used(now)
-            return []
+            back = self.hop.ask_back(look, now)
+            return self._lose_used(look, now) if back is None else back
         match self.phase:
             case Phase.CLEARING:
                 if look.held is None:
@@ -430,12 +430,14 @@ class RelayedPath:
                 said += self.lent.withdraw(asked, look.linked, now)
             asked = refused or wished
         if asked is None and self._needs_one(look, now):
-            asked = self.lent.next_one(self.used, now)
+            asked = self.lent.next_one(self.used, now, self.hop.left)
         if asked is None:
             return said
         self.lent.ask_for(asked, now)
         if asked not in look.linked:
             return said
+        if self.lent.is_frozen(asked, FROZEN_S_MAX, now):
+            said += self.lent.say(asked, RelayWakeAsked(pair=self.pair), now)
         planned = self._is_planned(asked, look) and self.phase is Phase.RELAYED
         return said + self.lent.say(asked, RelayAsked(pair=self.pair, planned=planned), now)
 
@@ -455,11 +457,13 @@ class RelayedPath:
         """Returns the relay that the end that leads asks instead of one that failed it of late, if any."""
         if not self.lent.leads or not self.lent.back_off.passes_over(wished, now):
             return None
-        better = self.lent.next_one(self.used, now)
+        better = self.lent.next_one(self.used, now, self.hop.left)
         return better if better in look.linked else None
 
     def _needs_one(self, look: PairLook, now: Instant) -> bool:
         if self.used is not None:
+            if self.hop.may_go_back(look, now):
+                return False
             return self._is_faulty(self.used, look, now) or self._retires(look)
         if self._has_agreed(now):
             return False
@@ -479,6 +483,9 @@ class RelayedPath:
         best = self.lent.ready(self.used, now, self.hop.left)
         if best is None or self._direct_since_s is not None:
             self.hop.give_up(now)
+            return []
+        if self.phase is Phase.HELD and not self._is_way_lost(look, now):
+            # Both are on a way of their own, or about to be: that counts, and needs no relay.
             return []
         if self._may_hop(best, look, now):
             assert self.used is not None
@@ -517,12 +524,13 @@ class RelayedPath:
         relay = self.used
         said = self.lent.free(relay, look.linked, now)
         self.lent.fail(relay, now)
-        self._lose_used(now)
-        return said
+        return said + self._lose_used(look, now)
 
-    def _lose_used(self, now: Instant) -> None:
+    def _lose_used(self, look: PairLook, now: Instant) -> list[Said]:
+        said = self.hop.drop_left(look, now)
         self._drop_used(now)
         self._patience.lose(now)
+        return said
 
     def _give_back(self, look: PairLook, now: Instant) -> list[Said]:
         """Frees all that is held: the pair does without."""

@@ -14,10 +14,10 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.hop import HOP_HOLDS_S, HOP_S_MAX, LEAVING_S_MAX, MOVES, HopState, check_hop
-from meshpeer.core.paths.lent import Lent
+from meshpeer.core.paths.lent import AGREE_S_MAX, Lent
 from meshpeer.core.paths.outlook import Outlook
-from meshpeer.core.paths.relay import RETIRE_S_MAX
-from meshpeer.core.paths.relay_messages import RelayFrozen, RelayGranted
+from meshpeer.core.paths.relay import LEFT_S, RETIRE_S_MAX
+from meshpeer.core.paths.relay_messages import RelayFreed, RelayFrozen, RelayGranted
 from meshpeer.core.paths.relayed import FROZEN_S_MAX
 from meshpeer.core.paths.relayed_look import Phase
 
@@ -63,7 +63,7 @@ def test_a_pair_leaves_a_relay_that_retires_for_the_next_and_no_session_is_dropp
 def test_the_relay_that_was_left_ends_soon_after_its_pair_is_gone() -> None:
     pair, first = relayed()
     pair.retire(first)
-    pair.run(5)
+    pair.run(LEFT_S + 3)
     assert states(pair) == [HopState.NONE] * 2
     assert not pair.desks[first].reservations
     pair.dead.add(first)
@@ -193,6 +193,62 @@ def test_a_move_that_leads_nowhere_leads_back_where_the_relay_goes_on() -> None:
     assert resets(pair) == [1, 1]
 
 
+@pytest.mark.parametrize("relays", [2, 3])
+@pytest.mark.parametrize("which", [LOW, HIGH])
+def test_a_move_that_leads_nowhere_leads_back_to_a_relay_that_retires_while_that_stays(
+    which: NodeId, relays: int
+) -> None:
+    pair, first = relayed(relays=relays)
+    second = next(one for one in RELAYS if one != first)
+    pair.retire(first)
+    for end in pair.ends.values():
+        end.mutes = True
+    while pair.relay() == first:
+        pair.step()
+    pair.ends[which].blocked.add(second)
+    pair.run(LEFT_S)
+    assert pair.works()
+    assert resets(pair) == [1, 1]
+    assert pair.relay() == first or relays == 3
+    assert pair.held_max == 2
+    pair.run(RETIRE_S_MAX + 20)
+    assert pair.works() == (relays == 3)
+
+
+@pytest.mark.parametrize("relays", [2, 3])
+def test_a_new_relay_that_dies_leads_back_to_one_that_stays(relays: int) -> None:
+    pair, first = relayed(relays=relays)
+    pair.leaving.add(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second is not None
+    pair.dead.add(second)
+    pair.run(LEFT_S)
+    assert pair.works()
+    # Where there is a third one they go on to it from there.
+    assert pair.relay() == (RELAYS[2] if relays == 3 else first)
+    assert resets(pair) == [1, 1]
+
+
+def test_where_nobody_answers_a_way_back_the_pair_goes_on_to_a_third_relay() -> None:
+    pair, first = relayed(relays=3)
+    pair.leaving.add(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second is not None
+    # Links stay up for a while where a machine is gone.
+    desk = pair.desks[first]
+    desk.handle = lambda event, now: []  # type: ignore[method-assign]
+    pair.dead.add(second)
+    pair.run(25)
+    assert pair.works()
+    assert pair.relay() not in (first, second, None)
+
+
 def test_a_tunnel_that_brings_something_is_not_taken_back_because_its_echoes_are_late() -> None:
     pair, first = relayed()
     pair.leaving.add(first)
@@ -213,6 +269,34 @@ def test_an_end_that_was_left_behind_has_the_relay_woken_and_both_go_back() -> N
     pair.run(FROZEN_S_MAX + 3)
     assert pair.works()
     assert resets(pair) == [1, 1]
+
+
+@pytest.mark.parametrize("which", [LOW, HIGH])
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_new_relay_that_is_lost_at_once_leads_back_or_on_but_never_to_one_that_is_frozen(
+    which: NodeId, reachable: bool
+) -> None:
+    pair, first = relayed(relays=3)
+    pair.retire(first)
+    while states(pair) != [HopState.MOVED] * 2:
+        pair.step()
+    pair.run(1)
+    second = pair.relay()
+    assert second not in (first, None)
+    if not reachable:
+        for end in pair.ends.values():
+            end.cut.add(first)
+    pair.start(second)
+    freed = RelayFreed(pair=pair.ends[which].path.pair, reason="lost")
+    pair.ends[which].path.on_message(second, freed, pair.now)
+    for _ in range(round(RETIRE_S_MAX / STEP_S)):
+        pair.step()
+        for end in pair.ends.values():
+            assert not (end.path.phase is Phase.CLEARING and end.path.used == first)
+    pair.run(10)
+    assert pair.works()
+    if reachable:
+        assert resets(pair) == [1, 1]
 
 
 def test_a_pair_that_left_for_a_way_of_its_own_does_not_care() -> None:
@@ -315,3 +399,23 @@ def test_a_relay_that_failed_is_not_taken_up_again_for_an_answer_that_was_on_its
     lent.free(relay, (), Instant(0.0, 0.0))
     lent.on_message(relay, granted, Instant(0.2, 0.2))
     assert [lent.ready(None, Instant(at_s, at_s)) for at_s in (0.3, 9.9, 10.1, 11.0)] == [None] * 4
+
+
+def test_a_relay_on_which_both_agreed_late_is_not_given_up_in_the_middle_of_what_follows() -> None:
+    lent, relay = Lent((LOW, HIGH)), RELAYS[0]
+    lent.follow(((relay, "198.51.100.1"),))
+    lent.ask_for(relay, Instant(0.0, 0.0))
+
+    def given_up(at_s: float) -> bool:
+        return bool(lent.stop_waiting((relay,), Instant(at_s, at_s)))
+
+    def granted(at_s: float, *, both: bool) -> None:
+        word = RelayGranted(pair=(LOW, HIGH), port=51830, lasts_s=120, both=both)
+        lent.on_message(relay, word, Instant(at_s, at_s))
+
+    granted(0.1, both=False)
+    granted(AGREE_S_MAX - 2, both=True)
+    assert not given_up(AGREE_S_MAX + HOP_S_MAX)
+    granted(AGREE_S_MAX + HOP_S_MAX, both=True)
+    assert not given_up(2 * AGREE_S_MAX - 2.1)
+    assert given_up(2 * AGREE_S_MAX - 1.9)

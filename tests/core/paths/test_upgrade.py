@@ -13,7 +13,7 @@ from relayed_kit import HIGH, LOW, OWN, PROOF_S, RELAYS, STEP_S, Pair
 from meshpeer.core.deadline import Instant
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
-from meshpeer.core.paths.relay_messages import RelayFrozen, RelayGranted
+from meshpeer.core.paths.relay_messages import RelayAsked, RelayFrozen, RelayGranted, RelayRequested
 from meshpeer.core.paths.relayed import DIRECT_HOLDS_S, FROZEN_S_MAX
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.paths.upgrade import AGAIN_S, FORGIVEN_S, LATE_S
@@ -340,3 +340,22 @@ def test_an_instant_is_never_later_than_the_word_itself_says() -> None:
 def here(relay_s: float) -> Instant:
     """Returns this node's time where the relay's clock shows that."""
     return Instant(relay_s + 7_000.0, 1_900_000_000.0)
+
+
+def test_a_pair_that_is_about_to_leave_for_its_own_way_takes_up_no_other_relay_any_more() -> None:
+    pair = relayed()
+    first = pair.relay()
+    second = next(one for one in RELAYS[:2] if one != first)
+    pair.direct = True
+    while phases(pair) != [Phase.HELD] * 2:
+        pair.step()
+    assert BOTH_DIRECT != endpoints(pair), "the instant is ahead"
+    for node, end in pair.ends.items():
+        pair._ask(second, RelayRequested(peer=node, message=RelayAsked(pair=end.path.pair)))
+    pair.run(5)
+    assert phases(pair) == [Phase.HELD] * 2
+    assert endpoints(pair) == BOTH_DIRECT
+    assert [end.path.upgrade.failures for end in pair.ends.values()] == [0, 0]
+    assert [end.resets for end in pair.ends.values()] == [1, 1]
+    pair.run(DIRECT_HOLDS_S)
+    assert not any(desk.reservations for desk in pair.desks.values())
