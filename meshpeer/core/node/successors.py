@@ -25,7 +25,9 @@ from meshpeer.core.wgconf.succession import has_taken_over, joined_peer
 LOOK_S = 0.5
 """How often the interface is looked at while a peer has announced a next key,"""
 LOOKS_FOR_S = 60.0
-"""for so long after that was heard. The regular looks go on."""
+"""for so long after that was heard. The regular looks go on,"""
+LOOKS_EVERY_S = 600.0
+"""and a peer that announces another key within so long has no more of these looks."""
 TURN_LOOK_S = 0.08
 """And how often while a peer said that it is changing over,"""
 TURN_AHEAD_S, TURN_LOOKS_FOR_S = 0.05, 3.0
@@ -39,16 +41,25 @@ BRIDGE_S = 10.0
 
 
 @dataclass(slots=True)
+class _Span:
+    """What a peer makes others look, whatever keys it announces meanwhile."""
+
+    since_s: float
+    """When it announced the first of them."""
+    heard_s: float = float("-inf")
+    """When its word that it changes over last counted."""
+
+
+@dataclass(slots=True)
 class _Heir:
     """A peer's next key, as it was announced."""
 
     key: WireGuardKey
-    since_s: float
+    span: _Span
     told_s: float = float("-inf")
     """When the peer was last told that it is let in."""
     turns_at_s: float = float("-inf")
     """When it said that it changes over."""
-    heard_s: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -71,6 +82,8 @@ class Successors:
     _announced: dict[NodeId, WireGuardKey] = field(default_factory=dict)
     """The next keys that count, of these members beside these keys of this node."""
     _keys: dict[NodeId, WireGuardKey] = field(default_factory=dict)
+    _spans: dict[NodeId, _Span] = field(default_factory=dict)
+    """Of members that announced a next key lately, whether they still do or not."""
     _bases: dict[WireGuardKey, _Base] = field(default_factory=dict)
     _raw: dict[WireGuardKey, ObservedPeer] | None = None
     """What the interface holds, by the keys that it has; None where there is none."""
@@ -109,11 +122,16 @@ class Successors:
         present = set(peers.values())
         self._bases = {key: base for key, base in self._bases.items() if key in present}
         self.followed = {key: before for key, before in self.followed.items() if key in present}
+        self._spans = {
+            node: span for node, span in self._spans.items() if now.mono_s < span.since_s + LOOKS_EVERY_S
+        }
         heirs: dict[NodeId, _Heir] = {}
         for node, key in self._announced.items():
             if node in peers:
                 held = self.heirs.get(node)
-                heirs[node] = held if held is not None and held.key == key else _Heir(key, now.mono_s)
+                if held is None or held.key != key:
+                    held = _Heir(key, self._spans.setdefault(node, _Span(now.mono_s)))
+                heirs[node] = held
         self.heirs = heirs
         return moved
 
@@ -150,9 +168,9 @@ class Successors:
     def on_turns(self, node: NodeId, message: KeyTurns, now: Instant) -> None:
         """A peer says that it is about to change over."""
         heir = self.heirs.get(node)
-        if heir is None or heir.key != message.key or now.mono_s < heir.heard_s + TURN_EVERY_S:
+        if heir is None or heir.key != message.key or now.mono_s < heir.span.heard_s + TURN_EVERY_S:
             return
-        heir.heard_s = now.mono_s
+        heir.span.heard_s = now.mono_s
         heir.turns_at_s = now.mono_s + min(max(message.in_ms, 0), TURN_MS_MAX) / 1000
 
     def words(self, mine: WireGuardKey, now: Instant) -> list[tuple[NodeId, Applied]]:
@@ -189,7 +207,7 @@ class Successors:
         begins_s = heir.turns_at_s - TURN_AHEAD_S
         if now.mono_s < heir.turns_at_s + TURN_LOOKS_FOR_S:
             return max(begins_s, self._looked_s + TURN_LOOK_S)
-        if now.mono_s < heir.since_s + LOOKS_FOR_S:
+        if now.mono_s < heir.span.since_s + LOOKS_FOR_S:
             return self._looked_s + LOOK_S
         return None
 

@@ -219,6 +219,8 @@ class Tunnels:
         self.lans.holders = layout.holders
         routes = Routes(layout.shape, self._me)
         self._keys = {one.node: one.wireguard_key for one in routes.members}
+        # Before moves look at tunnels, or one that went over to another key would seem to have ended.
+        self._follow_keys(routes, roster, mine, now)
         around = Surroundings(tunnel=self._tunnel_to, keepalive_s=charter.keepalive_s, idle_s=charter.idle_s)
         held = self.moves.update(routes, around, now)
         wanted = routes.tunnels | held.direct
@@ -226,7 +228,6 @@ class Tunnels:
         was_hub = self._forwarded is not None and self._forwarded.hub
         self.plan = routes.plan(held, forwarded=was_hub, lingering=self._lingering.keys())
         self.routes = routes
-        self._follow_keys(roster, mine, now)
         gone = {*gone, *(one.node for one in routes.members if one.doubted)}
         works = [
             tunnel_works(self._tunnel_to(node), now.unix_s) for node in sorted(wanted) if node not in gone
@@ -416,11 +417,12 @@ class Tunnels:
             tunnel = self._tunnels[key] = _Tunnel(node, now.mono_s + wait_s, False, EndpointChoice())
         return tunnel
 
-    def _follow_keys(self, roster: Roster, mine: Listed, now: Instant) -> None:
-        """Takes the keys of the plan, and the next ones of those that change theirs: a tunnel that went over
-        to another key is the same tunnel."""
+    def _follow_keys(self, routes: Routes, roster: Roster, mine: Listed, now: Instant) -> None:
+        """Takes the keys of those that have a tunnel or get one, and the next ones of those that change
+        theirs: a tunnel that went over to another key is the same tunnel."""
         own = {self._key.public, mine.record.wireguard_key, WireGuardKey(mine.record.next_wireguard_key)}
-        peers = {one.node: one.public_key for one in self.plan.peers}
+        around = routes.tunnels.union(one.node for one in self.plan.peers)
+        peers = {node: key for node, key in self._keys.items() if node in around}
         for before, key in self.successors.follow(roster.members, peers, own, now):
             tunnel = self._tunnels.pop(before, None)
             if tunnel is not None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 from topology_packets import check_pairs
 
+from meshpeer.core.deadline import Instant
 from meshpeer.core.node.messages import CharterSigned, LeaveAsked
+from meshpeer.core.node.successors import BRIDGE_S
 from meshpeer.core.node.tunnels import LINGER_S
 from meshpeer.core.records import envelope
 from meshpeer.core.topology.plan import MeshPlan
+from meshpeer.core.wgconf.model import ObservedDevice
 from meshpeer.sim.host import Host
 from meshpeer.sim.world import World
 
@@ -52,6 +57,54 @@ def test_a_charter_changes_the_topology_of_a_mesh_that_runs() -> None:
     check(hosts)
     world.run(LINGER_S)
     assert {len(plan.peers) for plan in map(plan_of, hosts)} == {6}
+
+
+def test_a_pair_that_is_held_stays_so_where_the_record_of_a_new_key_comes_before_its_handshake() -> None:
+    world, hosts = mesh_of(7, topology="full")
+    world.run(35)
+    change(world, hosts[0], topology="regional", idle_s=600)
+    world.run(5)
+    watcher, changer = next(
+        (one, other)
+        for one in hosts
+        for other in hosts
+        if one.node and other.id in one.node.tunnels.moves.pending
+    )
+    assert watcher.node is not None
+    assert changer.node is not None
+    tunnels, old = watcher.node.tunnels, changer.wireguard.public
+    take = tunnels.on_observed
+
+    shaken = int(world.unix_s())
+
+    def late(device: ObservedDevice | None, now: Instant) -> None:
+        """Takes an interface in which the key before shook hands last, and the new one has not yet."""
+        times = {old: shaken, changer.wireguard.public: shaken if changer.wireguard.public == old else 0}
+        if device is not None:
+            peers = [
+                dataclasses.replace(
+                    one, latest_handshake_unix_s=times.get(one.public_key, one.latest_handshake_unix_s)
+                )
+                for one in device.peers
+            ]
+            device = dataclasses.replace(device, peers=tuple(peers))
+        take(device, now)
+
+    tunnels.on_observed = late  # type: ignore[method-assign]
+    world.rotate(changer)
+
+    def shown() -> bool:
+        listed = watcher.node.roster.get(changer.id) if watcher.node else None
+        return listed is not None and listed.record.wireguard_key == changer.wireguard.public != old
+
+    assert world.run_until(shown, within_s=30)
+    world.run(2)
+    assert changer.id in tunnels.moves.pending
+    assert watcher.id in changer.node.tunnels.moves.pending
+    tunnels.on_observed = take  # type: ignore[method-assign]
+    world.run(BRIDGE_S)
+    assert changer.id in tunnels.moves.pending
+    check(hosts)
 
 
 def test_a_node_that_is_alone_publishes_one_record_and_no_second() -> None:

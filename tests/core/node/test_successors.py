@@ -15,6 +15,7 @@ from meshpeer.core.node.rotation import KeyTurns
 from meshpeer.core.node.successors import (
     BRIDGE_S,
     LOOK_S,
+    LOOKS_EVERY_S,
     LOOKS_FOR_S,
     TELL_EVERY_S,
     TURN_EVERY_S,
@@ -110,6 +111,33 @@ def test_a_peer_can_not_keep_others_looking() -> None:
     run.successors.on_turns(run.peer.node, KeyTurns(key=OTHER, in_ms=1), run.now)
     run.at(LOOKS_FOR_S + TURN_MS_MAX)
     assert run.successors.next_deadline(run.now) is None
+
+
+def test_a_peer_that_announces_one_key_after_the_other_can_not_keep_others_looking() -> None:
+    run = Running()
+    for number, following in enumerate([NEW, OTHER, b"", NEW, b"", OTHER, NEW, OTHER]):
+        run.at(number * LOOKS_FOR_S / 2)
+        run.follow(OLD, following)
+        run.look(OLD)
+        due = run.successors.next_deadline(run.now)
+        assert due is None or run.now.mono_s < LOOKS_FOR_S
+    run.at(LOOKS_EVERY_S)
+    run.follow(OLD, NEW)
+    run.look(OLD, NEW)
+    assert run.next_look_in() == LOOK_S, "after a while it is one that changes its key again"
+
+
+def test_a_peer_turns_no_more_often_by_announcing_another_key_each_time() -> None:
+    run = Running()
+    counted = 0
+    for number in range(40):
+        run.at(number * TURN_EVERY_S / 4)
+        following = (NEW, OTHER, b"")[number % 3]
+        run.follow(OLD, following)
+        run.successors.on_turns(run.peer.node, KeyTurns(key=WireGuardKey(following), in_ms=0), run.now)
+        heir = run.successors.heirs.get(run.peer.node)
+        counted += heir is not None and heir.turns_at_s == run.now.mono_s
+    assert 1 < counted <= 10
 
 
 class Running:
