@@ -138,12 +138,12 @@ class Rekeying:
         ]
         return Around(
             peers=self._peers(now),
-            held_up=self._held_up(),
+            held_up=self._held_up(now),
             taken_by="".join(takers[:1]),
             idle=self._tunnels.observed is None and self._tunnels.looks > 0,
         )
 
-    def _held_up(self) -> str:
+    def _held_up(self, now: Instant) -> str:
         """Says what should be over first: of two that change over at once, whose first handshakes might
         cross, the lower id goes first."""
         if not self._tunnels.looks:
@@ -158,7 +158,7 @@ class Rekeying:
             node
             for node, one in sorted(self._tunnels.relayed.items())
             # A pair that has just left its relay is watched for half a minute, and works meanwhile.
-            if one.phase not in (Phase.DIRECT, Phase.RELAYED, Phase.HELD)
+            if one.phase not in (Phase.DIRECT, Phase.RELAYED, Phase.HELD) or one.hop.is_under_way(now)
         ]
         if not moving:
             return ""

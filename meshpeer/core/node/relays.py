@@ -238,7 +238,7 @@ class Relays:
                 relayed = held[peer.node] = RelayedPath(self._me, peer.node)
             before = (relayed.phase, relayed.used, relayed.endpoint(now))
             look = self._look(relayed, peer, listed, mine, linked, now)
-            said += [*_sends(relayed.update(look, now)), *_moves(relayed, peer)]
+            said += [*_sends(relayed.update(look, now)), *self._moves(relayed, peer)]
             self._aim(relayed, look, now)
             self._bind(relayed, look, now)
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
@@ -250,6 +250,13 @@ class Relays:
                 del held[peer.node]
                 self._choices.pop(peer.node, None)
         return said
+
+    def _moves(self, relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
+        move = relayed.take_move()
+        if move is None:
+            return []
+        key = self._tunnels.successors.in_use(peer.node, peer.public_key)
+        return [MoveEndpoint(public_key=key, endpoint=move.endpoint, at_s=move.at_s)]
 
     def _is_well(self, peer: PlannedPeer, now: Instant) -> bool:
         """Says whether a tunnel works, and its endpoint is one of the peer's own for all that is known."""
@@ -412,13 +419,6 @@ class Relays:
             for node in (*(one.node for one in self._lenders), *kept)
             if links.link_to(node) is not None and node not in unusual
         )
-
-
-def _moves(relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
-    move = relayed.take_move()
-    if move is None:
-        return []
-    return [MoveEndpoint(public_key=peer.public_key, endpoint=move.endpoint, at_s=move.at_s)]
 
 
 def _sends(said: Iterable[Said]) -> list[RelayEffect]:

@@ -96,6 +96,13 @@ class Successors:
         heir = self.heirs.get(node)
         return heir.key if heir else None
 
+    def in_use(self, node: NodeId, key: WireGuardKey) -> WireGuardKey:
+        """Returns the key by which the interface knows a member's tunnel: its next one from the first
+        handshake on, before the record says so; else ``key``, which the record shows."""
+        heir = self.heirs.get(node)
+        taken = heir is not None and has_taken_over((self._raw or {}).get(heir.key))
+        return heir.key if heir is not None and taken else key
+
     # --- events ---------------------------------------------------------------------------------------------
 
     def follow(

@@ -82,6 +82,10 @@ class Hop:
         """Says whether a move did not come about in time."""
         return self.state is HopState.BINDING and now.mono_s >= self._since_s + HOP_S_MAX
 
+    def is_under_way(self, now: Instant) -> bool:
+        """Says whether the pair is between two relays: until the instant is past."""
+        return self.state is HopState.BINDING or (self.state is HopState.MOVED and now.mono_s < self._moved_s)
+
     def is_overdue(self, *, leaving: bool, now: Instant) -> bool:
         """Says whether a relay that should relay no more is used for too long."""
         if not leaving:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from meshpeer.core.counters import Counter
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.node.messages import DeviceObserved, RevocationSigned, SelfMessage
+from meshpeer.core.paths.hop import HopState
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, SendProbe
 from meshpeer.core.paths.relay import RETIRE_S_MAX
 from meshpeer.core.paths.relay_binding import is_binding
@@ -195,6 +196,71 @@ def test_a_relay_that_stops_sees_its_pair_over_to_the_other_under_its_session() 
     world.run(30)
     assert until_relayed(world, hosts, 1) is other
     assert bound.dropped == []
+
+
+def test_a_key_is_not_changed_while_a_pair_is_between_two_relays() -> None:
+    world, hosts = parted(77)
+    bound = Bound(world, hosts)
+    relay = until_relayed(world, hosts)
+    world.run(10)
+    bound.dropped.clear()
+    alpha, bravo = hosts[2:]
+    assert alpha.node is not None
+    hop, rotation = alpha.node.tunnels.relayed[bravo.id].hop, alpha.node.rekeying.rotation
+    world.post(relay, RelayStops())
+    assert world.run_until(lambda: hop.state is HopState.BINDING, within_s=5)
+    key = rotation.key
+    world.rotate(alpha)
+    said: set[str] = set()
+
+    def is_over() -> bool:
+        if hop.is_under_way(world.instant(alpha)):
+            said.add(rotation.held_up)
+            return False
+        return True
+
+    assert world.run_until(is_over, within_s=5)
+    assert hop.state is HopState.MOVED
+    assert any("on its way to another path" in one for one in said)
+    assert rotation.key is key
+    assert bound.dropped == []
+    assert world.run_until(lambda: rotation.key is not key, within_s=60)
+    assert until_relayed(world, hosts, 10) is not relay
+
+
+def test_a_move_names_the_key_that_the_peer_uses_before_its_record_says_so() -> None:
+    world, hosts = parted(78)
+    until_relayed(world, hosts)
+    world.run(10)
+    alpha, bravo = hosts[2:]
+    assert alpha.node is not None
+    tunnels = alpha.node.tunnels
+    old = bravo.wireguard.public
+    moves: list[MoveEndpoint] = []
+    world.watchers.append(
+        lambda host, _, effects: moves.extend(
+            one for one in effects if host is alpha and isinstance(one, MoveEndpoint)
+        )
+    )
+    world.rotate(bravo)
+    assert world.run_until(lambda: tunnels.successors.of(bravo.id) is not None, within_s=5)
+    following = tunnels.successors.of(bravo.id)
+    assert following is not None
+    seen = tunnels.observed
+    assert seen is not None
+    held = next(one for one in seen.peers if one.public_key == old)
+    heir = dataclasses.replace(held, public_key=following, latest_handshake_unix_s=world.unix_s())
+    others = tuple(one for one in seen.peers if one.public_key != following)
+    world.post(alpha, DeviceObserved(device=dataclasses.replace(seen, peers=(*others, heir))))
+    shown = alpha.node.roster.get(bravo.id)
+    assert shown is not None
+    assert shown.record.wireguard_key == old
+    path = tunnels.relayed[bravo.id]
+    assert path.used is not None
+    path.hop._order(path.lent.end_at(path.used), world.instant(alpha).mono_s, world.instant(alpha))
+    world.post(alpha, DeviceObserved(device=tunnels.observed))
+    assert world.run_until(lambda: bool(moves), within_s=5)
+    assert moves[0].public_key == following != old
 
 
 def test_a_relay_that_was_revoked_takes_back_what_it_lent() -> None:

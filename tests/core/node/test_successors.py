@@ -68,6 +68,18 @@ def test_both_keys_are_one_tunnel_from_the_first_handshake_on() -> None:
     assert (held[NEW].rx_bytes, held[NEW].latest_handshake_unix_s) == (1_800, 5_000)
 
 
+def test_a_tunnel_goes_by_the_next_key_from_its_first_handshake_on() -> None:
+    run = Running()
+    node = run.peer.node
+    assert run.successors.in_use(node, OLD) == OLD
+    run.look(OLD, NEW)
+    assert run.successors.in_use(node, OLD) == OLD
+    run.look(OLD, NEW, shaken=NEW)
+    assert run.successors.in_use(node, OLD) == NEW
+    run.follow(NEW, b"")
+    assert run.successors.in_use(node, NEW) == NEW
+
+
 def test_the_key_before_vouches_for_a_moment_where_the_record_came_first() -> None:
     run = Running()
     run.look(OLD, NEW)

@@ -349,7 +349,7 @@ def test_a_pair_that_is_about_to_leave_for_its_own_way_takes_up_no_other_relay_a
     pair.direct = True
     while phases(pair) != [Phase.HELD] * 2:
         pair.step()
-    assert BOTH_DIRECT != endpoints(pair), "the instant is ahead"
+    assert endpoints(pair) != BOTH_DIRECT, "the instant is ahead"
     for node, end in pair.ends.items():
         pair._ask(second, RelayRequested(peer=node, message=RelayAsked(pair=end.path.pair)))
     pair.run(5)
