@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from meshpeer.adapters.executor import ProcessExecutor, open_executor
+from meshpeer.adapters.executor.usage import LOOK_S, Usage
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, StagedFile
@@ -34,6 +35,18 @@ class Until(Protocol):
 
 
 OpenExecutor = Callable[..., AbstractAsyncContextManager[ProcessExecutor]]
+
+
+async def test_time_that_ends_while_the_machine_is_busy_ends_the_attempt(
+    executor: ProcessExecutor, plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_for_long(_: Usage) -> bool:
+        await trio.sleep(0.3)
+        return False
+
+    monkeypatch.setattr(Usage, "exceeds", look_for_long)
+    outcome = await executor.run(plans("/bin/sleep", "600", timeout_s=LOOK_S + 0.1))
+    assert outcome.error.startswith("timed out after ")
 
 
 async def test_environment_is_five_names_and_the_plans_own(
