@@ -203,14 +203,17 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def settings_of(folder: Path, *, web_port: int = 0, slots: int = 4, secret_file: str = "") -> Settings:
+def settings_of(
+    folder: Path, *, web_port: int | None = None, slots: int = 4, secret_file: str = ""
+) -> Settings:
+    """``web_port``: None for one that is free, 0 for no pages."""
     return Settings(
         state_dir=folder / "state",
         run_dir=folder / "run",
         file=File(
             mesh=MeshSettings(mdns=False, hosts_file=False),
             wireguard=WireGuardSettings(backend="none"),
-            control=ControlSettings(listen_port=0, web_port=web_port or free_port()),
+            control=ControlSettings(listen_port=0, web_port=free_port() if web_port is None else web_port),
             jobs=JobSettings(slots=slots),
             webhooks=WebhookSettings(secret_file=secret_file),
             log=LogSettings(level="error"),
@@ -231,7 +234,7 @@ async def running(settings: Settings) -> AsyncIterator[Agent]:
         agent.stopping.set()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
+async def until(condition: Callable[[], bool], within_s: float = 30) -> None:
+    with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - a thread does not tell
             await trio.sleep(0.01)

@@ -7,28 +7,25 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from agents import free_port, running, settings_of, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshpeer.app.agent import Agent
-from meshpeer.app.config import ControlSettings, File, LogSettings, MeshSettings, Settings, WireGuardSettings
 from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
-from meshpeer.app.state import load_state
 from meshpeer.core.counters import Counter
 
 LOOPBACK = "127.0.0.1"
 
 
 async def test_an_agent_shows_its_figures_once_it_is_ready(folder: Path, port: int) -> None:
-    async with running(settings_of(folder, port)) as agent:
+    async with running(settings_of(folder, web_port=port)) as agent:
         agent.counters.add(Counter.HEALING_DIALS, 7)
-        await until(lambda: agent.chores.pages_port == port)
+        await until(lambda: agent.chores.pages_port == port, within_s=20)
         figures = await trio.to_thread.run_sync(scrape, port)
 
     assert figures["meshpeer_healing_dials_total", ()] == 7
@@ -38,8 +35,8 @@ async def test_an_agent_shows_its_figures_once_it_is_ready(folder: Path, port: i
 
 async def test_an_agent_whose_port_is_taken_goes_on_and_says_so(folder: Path, port: int) -> None:
     with socket.create_server((LOOPBACK, port)):
-        async with running(settings_of(folder, port)) as agent:
-            await until(lambda: agent.chores.pages_fault is not None)
+        async with running(settings_of(folder, web_port=port)) as agent:
+            await until(lambda: agent.chores.pages_fault is not None, within_s=20)
             status = await agent.api.status()
 
     assert status.health == "ok"
@@ -47,7 +44,7 @@ async def test_an_agent_whose_port_is_taken_goes_on_and_says_so(folder: Path, po
 
 
 async def test_port_0_means_no_page(folder: Path) -> None:
-    async with running(settings_of(folder, 0)) as agent:
+    async with running(settings_of(folder, web_port=0)) as agent:
         await agent.chores.open_pages()  # returns at once, for there is nothing to serve
 
         assert (agent.chores.pages_port, agent.chores.pages_fault) == (0, None)
@@ -62,7 +59,7 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
     os.chmod(path, 0o711)
     try:
-        found(InitOptions(name="alone"), settings_of(path, 0))
+        found(InitOptions(name="alone"), settings_of(path, web_port=0))
         yield path
     finally:
         shutil.rmtree(path)
@@ -70,40 +67,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def settings_of(folder: Path, web_port: int) -> Settings:
-    return Settings(
-        state_dir=folder / "state",
-        run_dir=folder / "run",
-        file=File(
-            mesh=MeshSettings(mdns=False, hosts_file=False),
-            wireguard=WireGuardSettings(backend="none"),
-            control=ControlSettings(listen_port=0, web_port=web_port),
-            log=LogSettings(level="error"),
-        ),
-    )
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Agent]:
-    """Yields an agent that is ready; stops it afterwards."""
-    ready = trio.Event()
-    agent = Agent(settings, load_state(settings.state_dir), lambda _: ready.set())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(agent.main)
-        with trio.fail_after(20):
-            await ready.wait()
-        yield agent
-        agent.stopping.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - the agent tells nobody
-            await trio.sleep(0.01)
+    return free_port()
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -107,12 +107,13 @@ class Issuing:
             return []
         self._look_at_s = now.mono_s + LOOK_S
         due: list[VerifiedIdentity] = []
+        ids = [one.id for one in self.issuers]
         for node in self._ledger.ids:
             member = self._ledger.get(node)
-            held = member.durable.identity if member and member.durable else None
-            at = None if held is None else self._due_at(authority, held)
-            if held is None or at is None:
+            if member is None or member.durable is None:
                 continue
+            held = member.durable.identity
+            at = self._due_at(authority, held, ids)
             if at > now.unix_s:
                 self._look_at_s = min(self._look_at_s, now.mono_s + (at - now.unix_s))
             elif can_renew(authority, held, int(now.unix_s)) or self._is_unnamed(authority, held, now):
@@ -127,8 +128,8 @@ class Issuing:
             return None
         return Deadline(self._look_at_s, "look whose certificate is to be renewed")
 
-    def _due_at(self, authority: Authority, held: VerifiedIdentity) -> int:
-        ids = [one.id for one in self.issuers]
+    def _due_at(self, authority: Authority, held: VerifiedIdentity, ids: list[bytes]) -> int:
+        """``ids``: of all issuers that take turns."""
         issuer = self._ledger.authorities.held_by(held.node)
         if issuer is not None and Capability.ISSUER not in held.capabilities:
             turn = turn_of(held.node, authority.id, ids)
