@@ -1,10 +1,10 @@
 """Patience: for how long a pair tries to meet directly before it asks for a relay.
 
 Its clock runs while direct tries fail and a relay could help. It stands still while this node has no link at
-all, or holds the peer dead: nothing that goes out then says anything of the ways of this pair. What was lost
-meanwhile WireGuard repeats every REKEY_TIMEOUT (5 s, section 6.1 of its paper). So a pair that comes back, and
-met directly before, is given the time of one more initiation of each end before its session is given up for
-that of a relay; a pair that just met is not, since nobody knows yet whether it can.
+all, or holds the peer dead: what goes out then says nothing of the ways of this pair. What was lost meanwhile
+WireGuard repeats every REKEY_TIMEOUT (5 s, section 6.1 of its paper). So a pair that comes back, and met
+directly before, is given the time of one more initiation of each end before its session is given up for that
+of a relay; a pair that just met is not, since nobody knows yet whether it can.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Pair:
     def part(self) -> None:
         """Cuts the end with the lower id off from everybody; the rest comes to hold it dead."""
         self._was_direct, self.direct = self.direct, False
-        low, high = self.ends.values()
+        low = self.ends[LOW]
         low.alone, low.cut, low.blocked = True, set(self.relays), set(self.relays)
         self._dead_at_s = self.now_s + BURIED_S
 

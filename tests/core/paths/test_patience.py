@@ -1,4 +1,4 @@
-"""Direct tries have their time: little where they are in vain, enough for a handshake where a pair comes back."""
+"""Direct tries have their time: a moment where they are in vain, a handshake's where a pair comes back."""
 
 from __future__ import annotations
 
