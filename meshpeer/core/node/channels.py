@@ -38,6 +38,8 @@ class _Watched:
     key: WireGuardKey
     addresses: tuple[str, ...]
     """Overlay addresses that lead into this tunnel and to its far end; none where nothing does."""
+    alive: bool = True
+    """The member's agent lived at the last look."""
 
 
 @dataclass(slots=True)
@@ -109,7 +111,10 @@ class Channels:
                 held = _Watched(Channel(now.unix_s, lower=self.me < peer.node), peer.public_key, ())
                 # The first initiation is up to who sets the endpoint: two that cross lose both answers.
                 held.channel.tick(now, askable=False)
-            held.addresses = tuple(reached)
+            alive = self.alive(peer.node)
+            if alive and not held.alive:
+                held.channel.hasten(now)
+            held.addresses, held.alive = tuple(reached), alive
             self._watched[peer.node] = held
         self._settle()
 

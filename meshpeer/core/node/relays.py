@@ -288,6 +288,7 @@ class Relays:
             linked=linked,
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
+            alone=not self._derived.links.peers,
             tries=self._tunnels.tries(peer.node),
             mute=peer.node in self._tunnels.mute,
             probes=self._probes.able,

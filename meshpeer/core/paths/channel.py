@@ -185,6 +185,12 @@ class Channel:
             self._move(ChannelState.DOUBTED, now)
         self._strict = True
 
+    def hasten(self, now: Instant) -> None:
+        """The far end's agent lives again: a tunnel that had worked is probed at once, by the end with the
+        lower id, since two initiations that cross lose both answers."""
+        if self.lower and self.state is ChannelState.SILENT and self._handshake_s:
+            self._probe_at_s = now.mono_s
+
     def tick(self, now: Instant, *, askable: bool = True) -> bool:
         """Lets time pass; says whether to send a probe now. ``askable``: there is somewhere to send it."""
         match self.state:

@@ -211,7 +211,9 @@ class RelayedPath:
         self._health.note_traffic(look, now)
         if not look.wanted:
             self._busy = False
-            return self._give_back(look, now)
+            said = self._give_back(look, now)
+            self._patience.part()
+            return said
         said = [*self.hop.give_back(look), *self._settle(look, now)]
         said += self._ask(look, now)
         said += self._take_up(look, now)
@@ -390,7 +392,7 @@ class RelayedPath:
 
     def _follow_direct(self, look: PairLook, direct: bool, now: Instant) -> None:
         self._direct_since_s = (self._direct_since_s or now.mono_s) if direct else None
-        self._patience.follow(look, served=direct or self.used is not None, now=now)
+        self._patience.follow(look, direct=direct, relayed=self.used is not None, now=now)
 
     def _adopt(self, look: PairLook, relay: NodeId, now: Instant) -> list[Said]:
         """Takes over what this node reserved before it was started again."""
@@ -417,6 +419,10 @@ class RelayedPath:
         """Asks for a relay where one is needed, and for the one that the other end asked for."""
         if self._direct_since_s is not None:
             # It does without; what it asked for comes to nothing.
+            self.lent.asking = None
+            return []
+        if look.alone:
+            # Nobody hears an ask, and that is no fault of a relay's.
             self.lent.asking = None
             return []
         said = self.lent.stop_waiting(look.linked, now)

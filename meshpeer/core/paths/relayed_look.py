@@ -47,6 +47,8 @@ class PairLook:
     """The peer as the interface has it."""
     tells: bool = False
     """There is a link to the other end."""
+    alone: bool = False
+    """There is no link to anybody: no relay hears what this end says."""
     tries: bool = False
     """WireGuard has an endpoint of the peer's own to try."""
     mute: bool = False

@@ -46,6 +46,24 @@ def test_an_agent_that_is_gone_is_not_waited_for() -> None:
     assert it.probes(20) == []
 
 
+def test_a_silent_tunnel_of_a_member_that_lives_again_is_probed_at_once_by_the_lower_end() -> None:
+    """WireGuard shakes hands for it; by itself it may wait for a keepalive. The lower end alone asks: both
+    would lose both answers."""
+    it = Scene(3)
+    it.shake(1)
+    shaken, never = it.others
+    it.dead.update((shaken.node, never.node))
+    it.follow()
+    it.probes(KEEPALIVE_S + 30)
+    assert it.probes(20) == []
+    it.dead.clear()
+    it.follow()
+    (probe,) = [one for one in it.channels.tick(it.now) if isinstance(one, AskEcho)]
+    assert probe.address == shaken.ipv6
+    it.follow()
+    assert it.channels.tick(it.now) == []
+
+
 def test_a_tunnel_without_an_endpoint_is_left_alone() -> None:
     it = Scene(2, endpoint=None)
     assert it.probes(20) == []

@@ -41,6 +41,8 @@ STEP_S = 0.25
 OWN = "203.0.113.1:51820"
 MUTE_AFTER_S = 4.0
 SILENT_S = 15.0
+BURIED_S = 10.0
+"""From when an end is cut off until the rest holds it dead."""
 PROBE_S, PROOF_S = 4.0, 15.0
 """As ``probes.AGAIN_S`` and ``probes.LASTS_S``."""
 
@@ -60,6 +62,8 @@ class End:
     handshake_s: float = 0.0
     rx: int = 0
     wanted: bool = True
+    alone: bool = False
+    """It has no link to anybody."""
     asleep: bool = False
     load: int = 0
     """Bytes that come in each step, besides keepalives."""
@@ -113,7 +117,8 @@ class Pair:
         """Relays whose records say that they are none any more."""
         self.held_max = 0
         """Reservations of the pair at one moment, at most."""
-        self.direct = direct
+        self.direct = self._was_direct = direct
+        self._direct_at_s = self._dead_at_s = float("inf")
         self.relays = RELAYS[:relays]
         self.dead: set[NodeId] = set()
         self.ends = {LOW: End(RelayedPath(LOW, HIGH), outlook), HIGH: End(RelayedPath(HIGH, LOW), outlook)}
@@ -146,6 +151,21 @@ class Pair:
         end = self.ends[node]
         end.path, end.bound, end.moving = RelayedPath(node, end.path.peer), None, None
 
+    def part(self) -> None:
+        """Cuts the end with the lower id off from everybody; the rest comes to hold it dead."""
+        self._was_direct, self.direct = self.direct, False
+        low = self.ends[LOW]
+        low.alone, low.cut, low.blocked = True, set(self.relays), set(self.relays)
+        self._dead_at_s = self.now_s + BURIED_S
+
+    def meet(self, *, tunnel_later_s: float | None) -> None:
+        """Ends that. ``tunnel_later_s``: when a packet gets through directly after that; None: never."""
+        low, high = self.ends.values()
+        low.alone, high.wanted, self._dead_at_s = False, True, float("inf")
+        low.cut, low.blocked = set(), set()
+        if tunnel_later_s is not None and self._was_direct:
+            self._direct_at_s = self.now_s + tunnel_later_s
+
     def run(self, for_s: float) -> None:
         for _ in range(round(for_s / STEP_S)):
             self.step()
@@ -161,6 +181,10 @@ class Pair:
 
     def step(self) -> None:
         self.now_s += STEP_S
+        if self.now_s >= self._direct_at_s:
+            self.direct, self._direct_at_s = True, float("inf")
+        if self.now_s >= self._dead_at_s:
+            self.ends[HIGH].wanted = False
         self._arrive()
         for relay, desk in self.desks.items():
             if relay not in self.dead:
@@ -225,7 +249,8 @@ class Pair:
             relays=tuple((one, host_of(one)) for one in self.relays),
             linked=linked,
             held=held if end.present else None,
-            tells=True,
+            tells=not end.alone,
+            alone=end.alone,
             tries=True,
             mute=end.unheard or (end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S),
             probes=end.probes,

@@ -75,6 +75,17 @@ def test_a_firewall_in_the_tunnel_that_drops_probes_costs_nothing() -> None:
         assert pair.channel.works
 
 
+@pytest.mark.parametrize(("lower", "expected"), [(True, [True, False]), (False, [False, False])])
+def test_of_a_far_end_that_lives_again_the_lower_end_asks_at_once(lower: bool, expected: list[bool]) -> None:
+    pair = Pair()
+    pair.channel.lower = lower
+    pair.run(10)
+    pair.up = False
+    pair.run_until(SILENT, KEEPALIVE_S + QUIET_S + DOUBT_S + 3 * LOOK_S)
+    pair.channel.hasten(pair.now)
+    assert [pair.channel.tick(pair.now) for _ in expected] == expected
+
+
 def test_initiations_that_come_in_prove_nothing() -> None:
     pair = Pair()
     pair.run(10)
