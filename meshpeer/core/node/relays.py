@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -24,7 +24,7 @@ from meshpeer.core.node.successors import next_keys
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
-from meshpeer.core.paths.endpoints import Source, families_of, is_public
+from meshpeer.core.paths.endpoints import Candidate, Source, families_of, is_public
 from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits, is_pair
 from meshpeer.core.paths.relay_binding import SECRET_BYTES
@@ -52,8 +52,9 @@ from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
-_Unfit = tuple[tuple[NodeId, ...], tuple[NodeId, ...]]
-"""Lenders that are doubted, and those that are silent."""
+_Choice = tuple[object, ...]
+"""What the relays of a pair are chosen from: the lenders with where they stand, the families of both ends, who
+is doubted and who is silent."""
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
@@ -90,10 +91,12 @@ class Relays:
         self._members: object = None
         self._lenders: tuple[Listed, ...] = ()
         self._lender_of: dict[NodeId, Listed] = {}
-        self._stands: dict[NodeId, Stand] = {}
+        self._facts: tuple[tuple[NodeId, Stand, frozenset[int]], ...] = ()
+        """All of them that a choice depends on. Most news of members leaves it as it is."""
+        self._doubted: tuple[NodeId, ...] = ()
         self._silent: tuple[NodeId, ...] = ()
         """Those of them with whom this node has a tunnel that does not work, as one look finds it."""
-        self._choices: dict[NodeId, tuple[Roster, _Unfit, tuple[NodeId, ...]]] = {}
+        self._choices: dict[NodeId, tuple[_Choice, tuple[NodeId, ...]]] = {}
         """The relays of each pair, by its other end, and what they were chosen from."""
         self._reached: dict[NodeId, str] = {}
         """Where this node reaches relays, as one look finds it."""
@@ -119,7 +122,8 @@ class Relays:
         if relayed is None or mine is None or listed is None:
             return None
         via = self.via(node)
-        outlook = self._outlook(mine, listed)
+        own = self._tunnels.candidates(listed, self._derived.links.remote_of(node))
+        outlook = _outlook(mine, listed, own)
         if via is None and relayed.asking is None and outlook is not Outlook.HOPELESS:
             return None
         return RelayReason(
@@ -172,9 +176,10 @@ class Relays:
         self._members = None
         return self.desk.handle(RelayMembersShown(members=()), now)
 
-    def follow(self, now: Instant) -> list[RelayEffect]:
-        """Brings both sides in step with the roster and the plan of the moment."""
-        return [*self._follow_members(now), *self._follow_pairs(now)]
+    def follow(self, now: Instant, rests: Collection[NodeId] = ()) -> list[RelayEffect]:
+        """Brings both sides in step with the roster and the plan of the moment. ``rests``: peers that are
+        not looked at, since nothing changed for them."""
+        return [*self._follow_members(now), *self._follow_pairs(now, rests)]
 
     def links_wanted(self) -> list[NodeId]:
         """Returns the relays that this node has to be linked to."""
@@ -207,7 +212,7 @@ class Relays:
 
     # --- for pairs of this node -----------------------------------------------------------------------------
 
-    def _follow_pairs(self, now: Instant) -> list[RelayEffect]:
+    def _follow_pairs(self, now: Instant, rests: Collection[NodeId]) -> list[RelayEffect]:
         self.has_news = False
         roster, held = self._derived.roster, self._tunnels.relayed
         mine = roster.get(self._me)
@@ -218,6 +223,8 @@ class Relays:
         self._reached.clear()
         planned = {one.node: one for one in self._tunnels.plan.peers}
         ours = [one for one in self._lenders if one.node in planned]
+        unusual = self._derived.detector.unusual
+        self._doubted = tuple(one for one in self._lender_of if one in unusual)
         self._silent = tuple(one.node for one in ours if not self._works(one, now))
         said: list[RelayEffect] = []
         linked = self._linked()
@@ -229,7 +236,7 @@ class Relays:
             self._choices.pop(node, None)
         for peer in planned.values():
             listed = roster.get(peer.node)
-            if listed is None:
+            if listed is None or peer.node in rests:
                 continue
             relayed = held.get(peer.node)
             if relayed is None:
@@ -282,7 +289,7 @@ class Relays:
         return PairLook(
             # Tunnels outlive agents: one that works keeps its relay.
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
-            outlook=self._outlook(mine, listed),
+            outlook=_outlook(mine, listed, own),
             ways=tuple(one.endpoint for one in own),
             relays=self._choose(relayed),
             linked=linked,
@@ -318,18 +325,6 @@ class Relays:
             if one.both and one.answered_at_s is not None
         )
 
-    def _outlook(self, mine: Listed, listed: Listed) -> Outlook:
-        if not _share_family(mine.record, listed.record):
-            return Outlook.HOPELESS
-        own = self._tunnels.candidates(listed, self._derived.links.remote_of(listed.node))
-        sources = {one.source for one in own}
-        return outlook_of(
-            _stand(mine.record),
-            _stand(listed.record),
-            near=Source.NEAR in sources,
-            linked=Source.LINK in sources,
-        )
-
     def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
         chosen = self._chosen(relayed)
         # One that is in use stays, whatever is said of it now, until its pair left it.
@@ -340,30 +335,32 @@ class Relays:
     def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
         """Returns the relays of a pair, best first. Every second asks for them, and they change with the
         roster, with who is doubted or silent, and with the one in use."""
-        unusual = self._derived.detector.unusual
         # Who is in use is changed by its pair, with care.
-        doubted = tuple(one for one in self._lender_of if one in unusual and one != relayed.used)
+        doubted = tuple(one for one in self._doubted if one != relayed.used)
         silent = tuple(one for one in self._silent if one != relayed.used)
         roster = self._derived.roster
+        ends = [
+            families_of(end.record.wireguard_endpoints) for one in relayed.pair if (end := roster.get(one))
+        ]
+        choice: _Choice = (self._facts, *ends, doubted, silent)
         held = self._choices.get(relayed.peer)
-        if held is not None and held[0] is roster and held[1] == (doubted, silent):
-            return held[2]
-        ends = [roster.get(node) for node in relayed.pair]
+        if held is not None and held[0] == choice:
+            return held[1]
         candidates = [
             RelayCandidate(
-                node=one.node,
+                node=node,
                 permitted=True,
                 accepts=True,
-                public=not self._stands[one.node].behind,
-                seen=self._stands[one.node].open,
-                silent=one.node in silent,
-                spans=all(_share_family(one.record, end.record) for end in ends if end is not None),
-                doubted=one.node in doubted,
+                public=not stand.behind,
+                seen=stand.open,
+                silent=node in silent,
+                spans=all(not (families and end) or bool(families & end) for end in ends),
+                doubted=node in doubted,
             )
-            for one in self._lenders
+            for node, stand, families in self._facts
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        self._choices[relayed.peer] = (roster, (doubted, silent), chosen)
+        self._choices[relayed.peer] = (choice, chosen)
         return chosen
 
     def _host_at(self, relay: NodeId) -> str:
@@ -406,7 +403,12 @@ class Relays:
         self._lenders_of = roster
         self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
         self._lender_of = {one.node: one for one in self._lenders}
-        self._stands = {one.node: _stand(one.record) for one in self._lenders}
+        facts = tuple(
+            (one.node, _stand(one.record), families_of(one.record.wireguard_endpoints))
+            for one in self._lenders
+        )
+        # The same one where nothing changed: all pairs compare it at every look.
+        self._facts = self._facts if facts == self._facts else facts
         self._hosts = {}
         for one in self._lenders:
             for endpoint in one.record.wireguard_endpoints:
@@ -424,6 +426,19 @@ class Relays:
 
 def _sends(said: Iterable[Said]) -> list[RelayEffect]:
     return [Send(peer=relay, message=message) for relay, message in said]
+
+
+def _outlook(mine: Listed, listed: Listed, own: Iterable[Candidate]) -> Outlook:
+    """Returns what is to be expected of direct tries to a member with these endpoints of its own."""
+    if not _share_family(mine.record, listed.record):
+        return Outlook.HOPELESS
+    sources = {one.source for one in own}
+    return outlook_of(
+        _stand(mine.record),
+        _stand(listed.record),
+        near=Source.NEAR in sources,
+        linked=Source.LINK in sources,
+    )
 
 
 def _lends(one: Listed) -> bool:
@@ -446,6 +461,7 @@ def _share_family(one: MemberRecord, other: MemberRecord) -> bool:
     return not (here and there) or bool(here & there)
 
 
+@functools.lru_cache(maxsize=MEMBERS_MAX)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))

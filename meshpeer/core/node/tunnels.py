@@ -37,6 +37,7 @@ from meshpeer.core.topology.plan import MeshPlan, Routes
 from meshpeer.core.topology.warmth import Place, Warmth
 from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer, tunnel_works
+from meshpeer.core.wire.limits import MEMBERS_MAX
 
 UNCONFIRMED_READY_S = 3.0
 """A peer that no link reaches is taken for ready after this long."""
@@ -55,6 +56,7 @@ once."""
 RANKINGS_REMEMBERED = 16_384
 """Every change of any member asks for all rankings anew."""
 
+_Ranking = tuple[Listed, tuple[str, ...], tuple[str, tuple[str, ...], tuple[str, ...]], tuple[Candidate, ...]]
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
 
 
@@ -96,6 +98,8 @@ class Tunnels:
         self._port = port
         self._fwmark = fwmark
         self._tunnels: dict[WireGuardKey, _Tunnel] = {}
+        self._rankings: dict[NodeId, _Ranking] = {}
+        """Each member's own endpoints as they were ranked last, and what from."""
         self._early: set[WireGuardKey] = set()
         """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
@@ -450,6 +454,17 @@ class Tunnels:
     ) -> tuple[Candidate, ...]:
         if listed is None:
             return ()
+        held, of = self._rankings.get(listed.node), (link_remote, overlay, self._attached)
+        # Asked for at every look at a pair, and changed by little: what is equal is the same object, mostly.
+        if held is not None and held[0] is listed and held[1] is self.reflections.shown_now and held[2] == of:
+            return held[3]
+        ranked = self._rank(listed, link_remote, overlay)
+        if len(self._rankings) >= MEMBERS_MAX:
+            self._rankings.clear()
+        self._rankings[listed.node] = (listed, self.reflections.shown_now, of, ranked)
+        return ranked
+
+    def _rank(self, listed: Listed, link_remote: str, overlay: tuple[str, ...]) -> tuple[Candidate, ...]:
         return _ranked(
             advertised=listed.record.wireguard_endpoints,
             reflected=listed.record.reflected_endpoints,

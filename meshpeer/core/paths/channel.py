@@ -8,6 +8,9 @@ machine counts what proves something, and asks where nothing does:
 - A tunnel with a keepalive is never quiet for longer than that. One that is, or that sends and hears nothing,
   is *doubted*: probes go through it. Also those that a firewall inside the tunnel drops are answered, by an
   empty packet within KEEPALIVE_TIMEOUT (10 s; WireGuard whitepaper, section 6.5).
+- A session that is due to be renewed, and is not, is asked, too. The end that answers a handshake takes it for
+  done with the first packet that follows (whitepaper, 5.4.4), which may be lost, and the next one is a
+  keepalive of its own: it would find its tunnel dead while all of it works.
 - What is *silent* goes on being probed. Any packet makes WireGuard shake hands anew every REKEY_TIMEOUT
   (5 s); by itself it gives up after 90 s, and a keepalive would wake it 25 s later.
 - What *returns* has to answer for a while before it counts, the longer the more often it broke off: who
@@ -44,6 +47,9 @@ DOUBT_PROBES_MIN = 3
 """A machine that slept has asked once."""
 FIND_OUT_EVERY_S, FIND_OUT_MAX = 5.0, 3
 """How often, and how many times, a tunnel that works is asked whether its far end answers probes at all."""
+RENEWED_S = 152.0
+"""By when a session with a keepalive is renewed: REKEY_AFTER_TIME (120 s, section 6.2), a keepalive and one
+initiation that was lost."""
 SILENT_EVERY_LOWER_S, SILENT_EVERY_HIGHER_S = 5.0, 7.0
 """Of two initiations that cross each other both answers are lost: the two ends keep different times."""
 RETURN_EVERY_S = 1.0
@@ -112,6 +118,8 @@ class Channel:
     _sent_s: float | None = None
     """When it was first seen that something was sent after what was heard last."""
     _handshake_s: float = 0.0
+    _renewed_by_s: float = float("inf")
+    """When a session that was not renewed by then is asked about (monotonic)."""
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -144,10 +152,12 @@ class Channel:
                 Deadline(sent + UNANSWERED_S, "a tunnel did not answer") if sent is not None else None
             )
             find_out = Deadline(self._probe_at_s, "find out whether a member answers probes")
+            renewed = Deadline(max(self._renewed_by_s, self._probe_at_s), "a session is to be renewed")
             return earliest(
                 quiet if self.state is ChannelState.ANSWERING else None,
                 unanswered,
                 find_out if self._finds_out else None,
+                renewed if self._renews else None,
             )
         return Deadline(self._probe_at_s, "probe a tunnel")
 
@@ -160,6 +170,9 @@ class Channel:
         gained = 0 if self._rx is None else seen.rx_bytes - self._rx
         shaken = seen.latest_handshake_unix_s > self._handshake_s
         self._rx, self._handshake_s = seen.rx_bytes, seen.latest_handshake_unix_s
+        fresh = handshake_is_fresh(self._handshake_s, now.unix_s)
+        ends_s = now.mono_s + self._handshake_s - now.unix_s + RENEWED_S
+        self._renewed_by_s = ends_s if fresh and keepalive_s else float("inf")
         if first:
             self._tx = seen.tx_bytes
             if self.heard_unix_s is None and handshake_is_fresh(seen.latest_handshake_unix_s, now.unix_s):
@@ -211,9 +224,10 @@ class Channel:
             case ChannelState.SILENT:
                 pass
         settled = self.state in (ChannelState.ANSWERING, ChannelState.IDLE)
-        if now.mono_s < self._probe_at_s or (settled and not self._finds_out):
+        late = self._renews and now.mono_s >= self._renewed_by_s
+        if now.mono_s < self._probe_at_s or (settled and not self._finds_out and not late):
             return False
-        self._finds += settled and askable
+        self._finds += settled and askable and self._finds_out
         self._probes += 1
         self._probe_at_s = now.mono_s + self._every_s()
         return True
@@ -223,6 +237,10 @@ class Channel:
     @property
     def _finds_out(self) -> bool:
         return self.state is ChannelState.ANSWERING and not self.proven and self._finds < FIND_OUT_MAX
+
+    @property
+    def _renews(self) -> bool:
+        return self.state is ChannelState.ANSWERING and self._renewed_by_s < float("inf")
 
     def _begin(self, handshake_unix_s: float, now: Instant) -> None:
         """A tunnel that is older than this agent: it shook hands, and what came since is not known."""

@@ -85,6 +85,8 @@ class Ledger:
         self.shown = Taken()
         """What chains showed of issuers: others may lack it, and no row of a member holds it."""
         self._sum = 0
+        self._fingerprint_of: tuple[int, bytes, bytes, bytes] | None = None
+        self._fingerprint = b""
         self._in = 0
         """Sum of the ids of those that are in: tells whether the cached ``ids`` still hold."""
         self._ids: tuple[NodeId, ...] | None = None
@@ -124,8 +126,13 @@ class Ledger:
     def fingerprint(self) -> bytes:
         """32 bytes that are equal where two ledgers hold the same facts (a sum of hashes: order is
         nothing)."""
-        facts = self._sum.to_bytes(32) + self.charter_digest + self.first_word
-        return hashlib.sha256(facts).digest()
+        signers = self.authorities.fingerprint
+        facts = (self._sum, self.charter_digest, self.revocations.fingerprint, signers)
+        if facts != self._fingerprint_of:
+            # Asked for at every step, and changed by news alone.
+            said = self._sum.to_bytes(32) + self.charter_digest + self.first_word
+            self._fingerprint_of, self._fingerprint = facts, hashlib.sha256(said).digest()
+        return self._fingerprint
 
     @property
     def roots(self) -> tuple[bytes, ...]:

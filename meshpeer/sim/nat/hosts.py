@@ -46,6 +46,8 @@ class Host:
     troubled_s: float = 0.0
     dialling: set[NodeId] = field(default_factory=set)
     life: int = 0
+    applied: tuple[int, DesiredDevice] | None = None
+    """Up to which change of its interface, and for which wishes, that was found to be in step."""
 
     @property
     def id(self) -> NodeId:

@@ -106,7 +106,7 @@ class Peer:
 
 class Interface:
     """One machine's interface. ``send`` puts a packet on the wire, ``arrived`` takes what a tunnel brings,
-    ``heard`` is told of every authenticated packet."""
+    ``heard`` is told of every authenticated packet, ``roamed`` where an endpoint changed by itself."""
 
     def __init__(
         self,
@@ -118,6 +118,7 @@ class Interface:
         send: Callable[[End, Packet], None],
         arrived: Callable[[Peer, object], None],
         heard: Callable[[Peer, End], None],
+        roamed: Callable[[], None],
     ) -> None:
         self.key = key
         self.peers: dict[WireGuardKey, Peer] = {}
@@ -129,6 +130,9 @@ class Interface:
         self._send = send
         self._arrived = arrived
         self._heard = heard
+        self._roamed = roamed
+        self.changes = 0
+        """How often something changed that an agent could want otherwise."""
         self._indices: dict[int, Peer] = {}
 
     # --- what the agent does --------------------------------------------------------------------------------
@@ -161,6 +165,7 @@ class Interface:
         )
 
     def apply(self, step: SetPeer | RemovePeer) -> None:
+        self.changes += 1
         if isinstance(step, RemovePeer):
             gone = self.peers.pop(step.public_key)
             self._indices = {index: peer for index, peer in self._indices.items() if peer is not gone}
@@ -258,7 +263,10 @@ class Interface:
 
     def _take(self, peer: Peer, packet: Packet, source: End) -> None:
         peer.rx += packet.size
-        peer.endpoint = source
+        if peer.endpoint != source:
+            peer.endpoint = source
+            self.changes += 1
+            self._roamed()
         peer.traversed_s = self._heap.now_s
         peer.unanswered_s = None
         if packet.kind is not Kind.INITIATION:

@@ -1,8 +1,8 @@
 """The mind of one node as far as paths go: the very machines of ``core``, put together as ``core.node`` does,
 without membership, jobs and probes of hubs.
 
-What makes it cheap: a relay that only has to be told each second that it is still wanted costs no step of all
-that is derived.
+What makes it cheap: what an interface shows and what a relay answers are news only where they are, and pairs
+that go by a relay rest (``rest``). How wide paths are is not asked: that is another matter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from meshpeer.core.counters import Counters
-from meshpeer.core.deadline import Instant, earliest
+from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import LagMeasured, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.overlay import Overlay
@@ -38,17 +38,19 @@ from meshpeer.core.node.watch import Watch
 from meshpeer.core.paths.channel import TunnelSilent
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
 from meshpeer.core.paths.reflections import SeenAt
-from meshpeer.core.paths.relay_messages import RelayEffect, RelayGranted, RelayNews
+from meshpeer.core.paths.relay_messages import RelayEffect, RelayGranted, RelayNews, RelayRenewed
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.topology.hub_aims import NO_AIMS, Aims
 from meshpeer.core.topology.moves import Moved, MoveOffered
 from meshpeer.core.topology.plan import Routes
-from meshpeer.core.wgconf.model import ObservedDevice
+from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works
 from meshpeer.sim.nat.facts import Facts, SimDerived, SimDetector, SimLinks
+from meshpeer.sim.nat.rest import Rest
 
 STEP_PAUSE_S = 0.05
 """As ``core.node`` for a mesh of a hundred."""
-WHOLE_STEP_S = 20.0
+WHOLE_STEP_S, CALM_STEP_S = 20.0, 60.0
+"""How often all is derived anew without news: where a tunnel does not work, and where all do."""
 RENEWED_S = 150.0
 """WireGuard renews a session that is used before it is so old."""
 
@@ -86,6 +88,20 @@ class PathWatch(Watch):
     def _aims(self, routes: Routes) -> Aims:
         return NO_AIMS
 
+    def next_deadline(self) -> Deadline | None:
+        return earliest(
+            self.checks.next_deadline(), self._channels.next_deadline() if self._channels else None
+        )
+
+
+class PathUnderlay(Underlay):
+    """Without searches for how wide paths are."""
+
+    def follow_plan(self, charter_mtu: int, now: Instant) -> None:
+        if self.probes.able:
+            peers = self._tunnels.plan.peers
+            self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
+
 
 class PathMind:
     """Of one node. Two doors: ``handle`` and ``next_s``."""
@@ -110,7 +126,7 @@ class PathMind:
             port=config.wireguard_port,
             lans=Lans(mesh=ledger.mesh, config=config),
         )
-        self.underlay = Underlay(
+        self.underlay = PathUnderlay(
             self.tunnels, mesh=ledger.mesh, key=config.wireguard_key, entropy=entropy, counters=counters
         )
         self.channels = Channels(self.me, alive=lambda node: node not in facts.dead, entropy=entropy)
@@ -139,6 +155,10 @@ class PathMind:
         self._step_at_s = now.mono_s
         self._whole_step_s = float("-inf")
         self._followed = now
+        self._looked_unix_s = now.unix_s
+        self.rest = Rest(now)
+        self._relays_s: float | None = None
+        """When relays are to be followed; None: to be found out."""
 
     # --- doors ----------------------------------------------------------------------------------------------
 
@@ -155,8 +175,37 @@ class PathMind:
         return min(at_s, max(step_s, self._step_at_s))
 
     def _due_s(self) -> float:
-        due = earliest(self.derived.deadline, self.presence.next_deadline(), self.relays.next_deadline())
-        return due.at_s if due else float("inf")
+        due = earliest(self.derived.deadline, self.presence.next_deadline())
+        return min(due.at_s if due else float("inf"), self._relays_due_s())
+
+    def _relays_due_s(self) -> float:
+        if self._relays_s is None:
+            desk = self.relays.desk.next_deadline()
+            self._relays_s = min(
+                self.rest.next_s(self.tunnels.relayed), desk.at_s if desk is not None else float("inf")
+            )
+        return self._relays_s
+
+    def stir(self, now: Instant) -> list[tuple[NodeId, RelayRenewed]]:
+        """Something happens somewhere: ends all rest; returns what relays are to hear."""
+        said = self.rest.renewals(self.tunnels.relayed, now)
+        self.rest.stir(now)
+        self._relays_s = None
+        return said
+
+    def renewals(self, now: Instant) -> list[tuple[NodeId, RelayRenewed]]:
+        """Returns what relays are to hear of pairs at rest, from time to time."""
+        self._relays_s = None
+        return self.rest.renewals(self.tunnels.relayed, now)
+
+    def is_told_nothing(self, relay: NodeId, message: msgspec.Struct) -> bool:
+        """Says whether a relay only answers that it still carries a pair at rest."""
+        usual = isinstance(message, RelayGranted) and message.both and not message.retires
+        return usual and isinstance(message, RelayGranted) and self._is_granted(relay, message)
+
+    def is_calm(self, now: Instant) -> bool:
+        """Says whether nothing happened here of late, and no pair wants anything."""
+        return not self.rest.is_stirred(now) and self.rest.covers(self.tunnels.relayed)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -166,6 +215,7 @@ class PathMind:
                 return self._on_message(peer, message, now)
             case DeviceObserved(device=device):
                 self._stale = self._stale or self._shows_news(device, now)
+                self._looked_unix_s = now.unix_s
                 self.tunnels.on_observed(device, now)
                 self.watch.on_observed(now)
                 linked = self.links.up.__contains__
@@ -194,7 +244,7 @@ class PathMind:
             case LagMeasured(lag_s=lag_s):
                 self.watch.on_lag(lag_s, now)
             case _ if isinstance(event, RelayNews):
-                self._relays_stale = True
+                self._relays_stale, self._relays_s = True, None
                 return [*self.relays.on_event(event, now)]
             case _:
                 return self._on_tick(now)
@@ -217,6 +267,7 @@ class PathMind:
             case _ if isinstance(message, RelayWord):
                 before = isinstance(message, RelayGranted) and self._is_granted(peer, message)
                 self._relays_stale = self._relays_stale or not before
+                self._relays_s = None
                 return [*self.relays.on_message(peer, message, now)]
             case _:
                 raise AssertionError(message)
@@ -226,6 +277,7 @@ class PathMind:
         """Says whether an interface shows anything that a step could be for, or none was made for long: a
         session that is renewed in time, and what comes through it, change nothing."""
         held = {one.public_key: one for one in self.tunnels.observed.peers} if self.tunnels.observed else {}
+        all_work = True
         for one in device.peers if device else ():
             before = held.get(one.public_key)
             renewed = before is not None and now.unix_s < before.latest_handshake_unix_s + RENEWED_S
@@ -233,8 +285,13 @@ class PathMind:
                 return True
             if before.latest_handshake_unix_s != one.latest_handshake_unix_s and not renewed:
                 return True
+            works = tunnel_works(one, now.unix_s)
+            if works != tunnel_works(before, self._looked_unix_s):
+                return True
+            all_work = all_work and works
         gone = len(held) != len(device.peers if device else ())
-        return gone or now.mono_s >= self._whole_step_s + WHOLE_STEP_S
+        step_s = CALM_STEP_S if all_work and self.is_calm(now) else WHOLE_STEP_S
+        return gone or now.mono_s >= self._whole_step_s + step_s
 
     def _is_granted(self, relay: NodeId, message: RelayGranted) -> bool:
         """Says whether a relay in use only answers that it still carries a pair."""
@@ -256,8 +313,7 @@ class PathMind:
         derived = earliest(self.derived.deadline, self.presence.next_deadline())
         if self._stale or (derived is not None and now.mono_s >= derived.at_s):
             return self._bring_in_step(now)
-        relays = self.relays.next_deadline()
-        if self._relays_stale or (relays is not None and now.mono_s >= relays.at_s):
+        if self._relays_stale or now.mono_s >= self._relays_due_s():
             # Time alone gives an end its turn, and nobody tells the interface.
             if any(one.waits(self._followed) != one.waits(now) for one in self.tunnels.relayed.values()):
                 return self._bring_in_step(now)
@@ -291,7 +347,9 @@ class PathMind:
 
     def _follow_relays(self, now: Instant) -> list[object]:
         self._followed = now
-        effects: Sequence[RelayEffect] = self.relays.follow(now)
+        effects: Sequence[RelayEffect] = self.relays.follow(now, self.rest.resting(now))
+        self.rest.looked(self.tunnels.relayed, now)
+        self._relays_s = None
         self.wanted = tuple(dict.fromkeys((*self.relays.links_wanted(), *self.tunnels.moves.links_wanted())))
         self._stale = self._stale or self.relays.has_news
         return [*effects]

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
@@ -31,7 +33,9 @@ from meshpeer.core.paths.relay_messages import (
     MoveEndpoint,
     OpenRelay,
     RelayCarried,
+    RelayGranted,
     RelayOpened,
+    RelayRenewed,
     WakeRelay,
 )
 from meshpeer.core.records import envelope
@@ -39,7 +43,7 @@ from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.diff import diff_device
-from meshpeer.core.wgconf.model import RemovePeer, SetPeer
+from meshpeer.core.wgconf.model import RemovePeer, SetPeer, tunnel_works
 from meshpeer.sim.heap import EventHeap
 from meshpeer.sim.issuing import Office
 from meshpeer.sim.judge import SharedJudge
@@ -57,13 +61,14 @@ from meshpeer.sim.nat.hosts import (
 from meshpeer.sim.nat.interface import Interface, Packet, Peer
 from meshpeer.sim.nat.mind import FactsLearned, LinkCame, PathMind, Publish, Told
 from meshpeer.sim.nat.mixes import Mix
+from meshpeer.sim.nat.rest import RENEW_S
 from meshpeer.sim.nat.routers import Arrival, End, Machine, carry, end_of, text_of
 
 LOSS = 0.005
 """Share of datagrams that are lost."""
 BOOT_OVER_S = 2.0
 APPLY_S, MOVE_LATE_S_MAX = 0.02, 0.03
-LOOK_S, CALM_LOOK_S = 2.0, 4.0
+LOOK_S, CALM_LOOK_S, REST_LOOK_S = 2.0, 4.0, 8.0
 CALM_S = 32.0
 """An interface is calm where all its peers were heard within this."""
 TROUBLED_S_MAX = 120.0
@@ -147,21 +152,25 @@ class MixWorld:
         host.interface = self._interface(host)
         host.device, host.lent, host.dialling = None, {}, set()
         host.tick_at_s = host.look_at_s = float("inf")
-        host.troubled_s = self.heap.now_s
+        host.troubled_s, host.applied = self.heap.now_s, None
         self.post(host, endpoints_of(host))
         self.post(host, ProbePortOpened())
+        self._stir()
         self._link_up(host)
+        self.heap.after(RENEW_S * self.dice.random(), self._renew, host, host.life)
         if host.seat.lends:
             self.heap.after(CARRIED_S, self._count, host, host.life)
 
     def die(self, host: Host) -> None:
         """Switches a host's machine off."""
+        self._stir()
         host.machine.asleep = True
         host.mind = host.interface = None
         self._lose(host)
 
     def sleep(self, host: Host) -> None:
         """Lets a host's machine sleep: it keeps what it knows."""
+        self._stir()
         host.machine.asleep = True
         assert host.interface is not None
         host.interface.asleep = True
@@ -169,6 +178,7 @@ class MixWorld:
         self._lose(host)
 
     def wake(self, host: Host) -> None:
+        self._stir()
         host.machine.asleep = False
         assert host.interface is not None
         host.interface.asleep = False
@@ -185,6 +195,7 @@ class MixWorld:
 
     def cut(self, host: Host) -> None:
         """Ends a host's connections without a word."""
+        self._stir()
         host.cut_until_s = self.heap.now_s + NOTICED_S + BACK_S
         self.heap.after(NOTICED_S, self._drop_links, host)
         self.heap.after(NOTICED_S + BACK_S, self._link_up, host)
@@ -201,6 +212,50 @@ class MixWorld:
         if host.machine.asleep:
             self.facts.dead[host.id] = None
             self._tell_all()
+
+    # --- relays of pairs at rest ----------------------------------------------------------------------------
+
+    def _stir(self) -> None:
+        """Something is about to happen: nobody rests."""
+        for host in self.hosts:
+            if host.mind is not None and not host.machine.asleep:
+                self._tell_relays(host, host.mind.stir(self.now))
+                self._look_after(host, LOOK_S)
+                self._arm(host)
+
+    def _renew(self, host: Host, life: int) -> None:
+        if host.life != life or host.mind is None:
+            return
+        if not host.machine.asleep:
+            self._tell_relays(host, host.mind.renewals(self.now))
+            self._arm(host)
+        self.heap.after(RENEW_S, self._renew, host, life)
+
+    def _tell_relays(self, host: Host, said: list[tuple[NodeId, RelayRenewed]]) -> None:
+        for relay, message in said:
+            if host.mind is not None and relay in host.mind.links.up:
+                other = self.by_id[relay]
+                delay_s = self.delay_s(host.machine, other.machine)
+                self.heap.after(delay_s, self._hear_renewed, host, other, other.life, message)
+
+    def _hear_renewed(self, host: Host, relay: Host, life: int, message: RelayRenewed) -> None:
+        """A relay hears what it hears all the time: nothing follows but its answer."""
+        if relay.mind is None or not self._is_heard(host, relay, life) or relay.machine.asleep:
+            return
+        for effect in relay.mind.relays.on_message(host.id, message, self.now):
+            if isinstance(effect, Send) and effect.peer == host.id and host.id in relay.mind.links.up:
+                delay_s = self.delay_s(relay.machine, host.machine)
+                self.heap.after(delay_s, self._hear_granted, relay, host, host.life, effect.message)
+            else:
+                self._perform(relay, effect)
+
+    def _hear_granted(self, relay: Host, host: Host, life: int, message: msgspec.Struct) -> None:
+        if host.mind is None or not self._is_heard(relay, host, life) or host.machine.asleep:
+            return
+        if host.mind.is_told_nothing(relay.id, message) and isinstance(message, RelayGranted):
+            host.mind.relays.on_message(relay.id, message, self.now)
+        else:
+            self.post(host, Told(relay.id, message))
 
     # --- links ----------------------------------------------------------------------------------------------
 
@@ -252,9 +307,13 @@ class MixWorld:
             self.heap.after(delay_s, self._hear, host, other, other.life, message)
 
     def _hear(self, host: Host, other: Host, life: int, message: object) -> None:
-        cut = max(host.cut_until_s, other.cut_until_s) > self.heap.now_s
-        if other.life == life and not cut and not host.machine.asleep:
+        if self._is_heard(host, other, life):
             self.post(other, Told(host.id, message))  # type: ignore[arg-type]
+
+    def _is_heard(self, host: Host, other: Host, life: int) -> bool:
+        """Says whether what one said gets to another."""
+        cut = max(host.cut_until_s, other.cut_until_s) > self.heap.now_s
+        return other.life == life and not cut and not host.machine.asleep
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -347,6 +406,7 @@ class MixWorld:
             send=lambda end, packet: self._put(host, end, packet),
             arrived=arrived,
             heard=lambda peer, source: self._heard(host, self.by_key[peer.key], source),
+            roamed=lambda: self._look_after(host, LOOK_S),
         )
         return interface
 
@@ -364,21 +424,31 @@ class MixWorld:
         interface, device = host.interface, host.device
         if interface is None or device is None or host.machine.asleep:
             return
-        shown = interface.observe(device)
-        changed = False
-        for step in diff_device(shown, device, now_unix_s=self.now.unix_s):
-            if isinstance(step, SetPeer | RemovePeer):
-                interface.apply(step)
-                changed = True
-        if changed:
-            shown = interface.observe(device)
+        now, shown = self.now, interface.observe(device)
+        fresh = all(tunnel_works(one, now.unix_s) for one in shown.peers)
+        if not fresh or host.applied != (interface.changes, device):
+            changed = False
+            for step in diff_device(shown, device, now_unix_s=now.unix_s):
+                if isinstance(step, SetPeer | RemovePeer):
+                    interface.apply(step)
+                    changed = True
+            if changed:
+                shown = interface.observe(device)
+            host.applied = (interface.changes, device)
         self.post(host, DeviceObserved(device=shown))
-        now_s = self.heap.now_s
-        if all(now_s < one.heard_s + CALM_S for one in interface.peers.values()):
+        self._look_after(host, self._pause_s(host, interface))
+
+    def _pause_s(self, host: Host, interface: Interface) -> float:
+        """Returns when to look at an interface again, if nothing shows before."""
+        now_s, mind = self.heap.now_s, host.mind
+        calm = all(now_s < one.heard_s + CALM_S for one in interface.peers.values())
+        if calm:
             host.troubled_s = now_s
-            self._look_after(host, CALM_LOOK_S)
-        else:
-            self._look_after(host, LOOK_S if now_s < host.troubled_s + TROUBLED_S_MAX else CALM_LOOK_S)
+        if mind is None or mind.rest.is_stirred(self.now):
+            return LOOK_S
+        if not calm and now_s < host.troubled_s + TROUBLED_S_MAX:
+            return LOOK_S
+        return REST_LOOK_S if calm and mind.is_calm(self.now) else CALM_LOOK_S
 
     def _move(self, host: Host, life: int, move: MoveEndpoint) -> None:
         interface = host.interface

@@ -13,6 +13,7 @@ from meshpeer.core.paths.channel import (
     INITIATION_BYTES,
     MOVES,
     QUIET_S,
+    RENEWED_S,
     RETURN_GAP_S,
     SILENT_EVERY_HIGHER_S,
     STEADY_MAX_S,
@@ -166,6 +167,29 @@ def test_without_keepalives_an_idle_tunnel_is_not_known_and_not_disturbed() -> N
     pair.sends = 128
     pair.run(UNANSWERED_S + 3 * LOOK_S)
     assert pair.channel.state is ANSWERING
+
+
+def test_a_session_that_is_not_renewed_in_time_is_asked_before_it_ends() -> None:
+    """Two that were idle left their relay: the packet by which a handshake is done was lost, and only the
+    other end sent any keepalives."""
+    channel = Channel(UNIX, lower=True)
+    asked = []
+    for second in range(HANDSHAKE_FRESH_S):
+        now = Instant(1_000.0 + second, UNIX + second)
+        channel.observe(seen(rx=32 * (second // KEEPALIVE_S), handshake=UNIX), KEEPALIVE_S, now)
+        due = channel.next_deadline()
+        if due is not None and now.mono_s >= due.at_s and channel.tick(now):
+            asked.append(second)
+            channel.echoed(now)
+    assert channel.state is ANSWERING
+    assert [one for one in asked if one >= RENEWED_S] == [152, 157, 162, 167, 172, 177]
+    assert len([one for one in asked if one < RENEWED_S]) == 1
+
+
+def test_a_session_that_was_renewed_is_not_asked() -> None:
+    pair = Pair()
+    pair.run(3_600)
+    assert pair.probes == 1
 
 
 def test_a_tunnel_older_than_the_agent_is_asked() -> None:
