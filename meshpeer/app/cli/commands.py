@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast, get_type_hin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from meshpeer.app.cli import asked, faults
+from meshpeer.app.cli import asked, faults, plain
 from meshpeer.app.cli.asked import Asked
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -56,6 +56,10 @@ class _Formatter(Protocol):
 class MeshCommand(TyperCommand):
     """A command whose help lists its own options first and the global ones last."""
 
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        plain.spare_conversions(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         _format_options(self, ctx, formatter)
 
@@ -69,6 +73,10 @@ class MeshCommand(TyperCommand):
 
 class MeshGroup(TyperGroup):
     """A group of commands whose help lists them by what one wants to do."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        plain.spare_conversions(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         self.format_commands(ctx, formatter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -275,6 +274,8 @@ def export_wg_quick(asked: Asked) -> None:
 
 def version(asked: Asked) -> None:
     """Print the version of this program."""
+    import platform
+
     if asked.json:
         show.document(
             {
