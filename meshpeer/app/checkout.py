@@ -24,7 +24,8 @@ class Checkout:
 
     def words(self) -> str:
         """Returns ``a checkout of 1b9c387 with changes``."""
-        return f"a checkout{f' of {self.commit}' if self.commit else ''}{' with changes' if self.changed else ''}"
+        commit = f" of {self.commit}" if self.commit else ""
+        return f"a checkout{commit}{' with changes' if self.changed else ''}"
 
 
 def find_checkout(package: Path | None = None) -> Checkout | None:
