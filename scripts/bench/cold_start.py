@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures how long a person waits for a command that does nothing but start: beside an empty Python, in turns.
+"""Measures how long commands take that do nothing but start, beside an empty Python, in turns.
 
 scripts/bench/cold_start.py                  20 rounds of this Python
 scripts/bench/cold_start.py --python PYTHON  of another one, such as an installed package's
