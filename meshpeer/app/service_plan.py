@@ -8,6 +8,7 @@ user of its own makes a node of that user (ADR 14).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,26 @@ def plan_service(
         in_homes=any(_below(path, HOMES) for path in paths),
         in_temporary=any(_below(path, TEMPORARY) for path in paths),
     )
+
+
+def plan_packaged(program: str) -> ServicePlan:
+    """Derives what a package can say before there is a node: that of root, with all settings at their
+    defaults, and the same on whatever machine builds it."""
+    node = NodeFile(
+        mesh=b"",
+        roots=(),
+        name="",
+        region="",
+        roles=(),
+        endpoint="",
+        seeds=(),
+        wireguard_port=DEFAULTS.file.wireguard.listen_port,
+        control_port=0,
+    )
+    root = Owner(user="root", group="root", root=True)
+    plan = plan_service(DEFAULTS, node, root, program=(program,), code=(Path(program),), environment={})
+    # Slots follow the number of processors, which is another on each machine: systemd's own bound holds.
+    return dataclasses.replace(plan, tasks_max=0)
 
 
 def carried(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:

@@ -29,17 +29,20 @@ SOCKETS = Path("/run/wireguard")
 """The usual folder, by the name that systemd has for it."""
 
 
-def render_units(plan: ServicePlan, *, systemd: int) -> dict[str, str]:
-    """Returns the units by name; ``systemd`` is its version, 0 where that is not known."""
-    units = {AGENT: "\n".join(_agent(plan, systemd)) + "\n"}
+def render_units(plan: ServicePlan, *, systemd: int, packaged: bool = False) -> dict[str, str]:
+    """Returns the units by name; ``systemd`` is its version, 0 where that is not known.
+
+    ``packaged`` units are a package's, for whatever node will be there; they say so at their top.
+    """
+    units = {AGENT: _agent(plan, systemd)}
     if plan.userspace:
-        units[TUNNEL] = "\n".join(_tunnel(plan)) + "\n"
-        units[TUNNEL_PATH] = "\n".join(_tunnel_path(plan)) + "\n"
-    return units
+        units[TUNNEL] = _tunnel(plan)
+        units[TUNNEL_PATH] = _tunnel_path(plan)
+    head = _packaged_head if packaged else _head
+    return {name: "\n".join([*head(name), *lines]) + "\n" for name, lines in units.items()}
 
 
 def _agent(plan: ServicePlan, systemd: int) -> Iterator[str]:
-    yield from _head(AGENT)
     yield "[Unit]"
     yield "Description=meshpeer: this machine's node of a private mesh"
     yield f"After=network-online.target{f' {TUNNEL_PATH}' if plan.userspace else ''}"
@@ -76,6 +79,13 @@ def _agent(plan: ServicePlan, systemd: int) -> Iterator[str]:
 
 def _head(name: str) -> Iterator[str]:
     yield f"{MARK}, from this node's settings: run it again after changing them."
+    yield f"# Changes in this file will be lost; your own belong into `systemctl edit {name}`."
+    yield ""
+
+
+def _packaged_head(name: str) -> Iterator[str]:
+    yield "# Of the package, for a node of root with the settings that a node has by default. Nothing starts it"
+    yield "# by itself. `meshpeer service install` writes one with what this node's own settings need, and no more."
     yield f"# Changes in this file will be lost; your own belong into `systemctl edit {name}`."
     yield ""
 
@@ -206,7 +216,6 @@ def _walls(*, jobs: bool, namespaces: bool = False) -> Iterator[str]:
 
 def _tunnel(plan: ServicePlan) -> Iterator[str]:
     becomes = unit_script(plan.interface, SOCKETS)
-    yield from _head(TUNNEL)
     yield "[Unit]"
     yield f"Description=meshpeer: WireGuard as a program, for {plan.interface}"
     yield "# Each start was asked for by the agent, which waits for the outcome."
@@ -239,7 +248,6 @@ def _tunnel(plan: ServicePlan) -> Iterator[str]:
 
 
 def _tunnel_path(plan: ServicePlan) -> Iterator[str]:
-    yield from _head(TUNNEL_PATH)
     yield "[Unit]"
     yield "Description=meshpeer: starts WireGuard as a program when the agent asks for it"
     yield ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from meshpeer.adapters.systemd.unit_files import MARK
 from meshpeer.app.config import (
     ControlSettings,
     File,
@@ -20,7 +21,7 @@ from meshpeer.app.config import (
     Settings,
     WireGuardSettings,
 )
-from meshpeer.app.service_plan import Owner, ServicePlan, carried, plan_service
+from meshpeer.app.service_plan import Owner, ServicePlan, carried, plan_packaged, plan_service
 from meshpeer.app.service_units import AGENT, TUNNEL, TUNNEL_PATH, render_units
 from meshpeer.app.state import NodeFile
 
@@ -211,6 +212,20 @@ def test_systemd_has_nothing_to_say_against_the_units(
     done = analyze("verify", "--man=no", *(str(tmp_path / name) for name in units))
     ours = [line for line in done.stderr.splitlines() if "meshpeer" in line]
     assert ours == []
+
+
+def test_packaged_unit_is_that_of_a_node_with_defaults_and_waits_for_one() -> None:
+    packaged = render_units(plan_packaged("/usr/bin/meshpeer"), systemd=0, packaged=True)
+    ours = render_units(plan(), systemd=0)
+
+    assert packaged.keys() == ours.keys()
+    for name, text in packaged.items():
+        assert not text.startswith(MARK)
+        assert "`meshpeer service install`" in text
+        different = set(text.splitlines()) ^ set(ours[name].splitlines())
+        assert all(line.startswith(("#", "TasksMax=")) for line in different)
+    assert values(packaged[AGENT], "ConditionPathExists") == ["/var/lib/meshpeer/node.json"]
+    assert "TasksMax" not in packaged[AGENT], "that follows the processors of whoever built the package"
 
 
 # --- helpers ------------------------------------------------------------

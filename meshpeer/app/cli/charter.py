@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command, group
 from meshpeer.app.cli.invites import duration_s
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.control import Charter, CharterChange
+
+if TYPE_CHECKING:
+    from meshpeer.runtime.control import Charter
 
 _SET = """
 Examples:
@@ -66,6 +68,8 @@ def set_charter(
     Every member has them within seconds; connections that are open stay open. Only a node whose certificate
     allows `admin` may, as the founder does.
     """
+    from meshpeer.runtime.control import CharterChange
+
     change = CharterChange(
         subnet=subnet,
         topology=topology,

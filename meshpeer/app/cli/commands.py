@@ -11,14 +11,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from meshpeer.app.cli import asked, faults
+from meshpeer.app.cli import asked, complete, faults, plain
 from meshpeer.app.cli.asked import Asked
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -56,6 +56,10 @@ class _Formatter(Protocol):
 class MeshCommand(TyperCommand):
     """A command whose help lists its own options first and the global ones last."""
 
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        plain.spare_conversions(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         _format_options(self, ctx, formatter)
 
@@ -69,6 +73,10 @@ class MeshCommand(TyperCommand):
 
 class MeshGroup(TyperGroup):
     """A group of commands whose help lists them by what one wants to do."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        plain.spare_conversions(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         self.format_commands(ctx, formatter)
@@ -144,6 +152,7 @@ def _with_shared(
         for key, (kind, default) in _SHARED.items()
     ]
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    _complete(hints)
     mine = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in own]
 
     @functools.wraps(function)
@@ -168,6 +177,15 @@ def _with_shared(
     }
     del run.__wrapped__  # get_type_hints would look behind it
     return run
+
+
+def _complete(hints: Mapping[str, object]) -> None:
+    """Has arguments completed by what their metavars name."""
+    for hint in hints.values():
+        for info in getattr(hint, "__metadata__", ()):
+            completer = complete.BY_METAVAR.get(getattr(info, "metavar", None) or "")
+            if completer is not None and info.autocompletion is None:
+                info.autocompletion = completer
 
 
 def _format_options(command: TyperCommand | TyperGroup, ctx: typer.Context, formatter: _Formatter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import time
@@ -66,6 +65,8 @@ def open_privately(url: str) -> None:
 
 def leading_to(url: str) -> str:
     """Returns a page that leads on to a link at once."""
+    import html
+
     return _LEADING.format(url=html.escape(url))
 
 

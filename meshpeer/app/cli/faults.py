@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from typing import Protocol, runtime_checkable
 
 from meshpeer.app.cli import show
@@ -35,6 +34,8 @@ class _Shown(Protocol):
 def report(error: BaseException, *, command: str, debug: bool) -> int:
     """Prints the error in its two lines; returns the exit code."""
     if debug:
+        import traceback
+
         traceback.print_exception(error, file=sys.stderr)
     match error:
         case MeshpeerError():
@@ -68,6 +69,8 @@ def tell(what: str, hint: str) -> None:
 
 
 def _many(error: MeshpeerError) -> None:
+    if "meshpeer.core.jobs.problems" not in sys.modules:
+        return  # then nobody can have raised it, and a person waits for this line
     from meshpeer.core.jobs.problems import InvalidJob, describe_errors
 
     if isinstance(error, InvalidJob) and len(error.errors) > 1:

@@ -13,7 +13,6 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.control import InviteRequest
 
 LAN = "lan"
 STDIN = "-"
@@ -81,6 +80,8 @@ def invite(
     It holds the addresses of members, the mesh's fingerprint and the right to join. Whoever reads it can
     join until it is used up or expires: treat it as a password.
     """
+    from meshpeer.runtime.control import InviteRequest
+
     request = InviteRequest(
         expires_s=duration_s(expires, "--expires"),
         uses=uses,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -274,19 +273,25 @@ def export_wg_quick(asked: Asked) -> None:
 
 
 def version(asked: Asked) -> None:
-    """Print the version of this program."""
+    """Print the version of this program, and whether it is a checkout."""
+    import dataclasses
+    import platform
+
+    from meshpeer.app.checkout import find_checkout
+
+    checkout = find_checkout()
+    system = f"{platform.system()} {platform.release()}"
     if asked.json:
         show.document(
             {
                 "version": __version__,
                 "python": platform.python_version(),
-                "system": f"{platform.system()} {platform.release()}",
+                "system": system,
+                "checkout": dataclasses.asdict(checkout) if checkout else None,
             }
         )
     elif asked.quiet:
         show.line(__version__)
     else:
-        show.line(
-            f"meshpeer {__version__} "
-            f"(Python {platform.python_version()}, {platform.system()} {platform.release()})"
-        )
+        facts = [f"Python {platform.python_version()}", system, *([checkout.words()] if checkout else [])]
+        show.line(f"meshpeer {__version__} ({', '.join(facts)})")

@@ -12,25 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from meshpeer.app.cli import (
-    charter,
-    dashboard,
-    doctor,
-    faults,
-    hosts,
-    invites,
-    issuer,
-    jobs,
-    look,
-    map_command,
-    mesh,
-    revoke,
-    root,
-    rotate,
-    service,
-    sim,
-    why,
-)
+from meshpeer.app.cli import faults, parts
 from meshpeer.app.cli.commands import group
 
 PROGRAM = "meshpeer"
@@ -45,27 +27,10 @@ Examples:
 """
 
 
-def build() -> typer.Typer:
-    """Returns the whole command line."""
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Returns the command line, as far as these arguments need it: the whole, where they name no command."""
     app = group(PROGRAM, _HELP, epilog=_EXAMPLES)
-    for part in (
-        mesh,
-        invites,
-        look,
-        map_command,
-        dashboard,
-        hosts,
-        why,
-        doctor,
-        charter,
-        revoke,
-        rotate,
-        issuer,
-        root,
-        jobs,
-        service,
-        sim,
-    ):
+    for part in parts.needed(arguments):
         part.add_to(app)
     return app
 
@@ -94,7 +59,7 @@ def _run(arguments: list[str]) -> int:
         arguments = ["version"]
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
-        command = typer.main.get_command(build())
+        command = typer.main.get_command(build(arguments))
         outcome: object = command.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except SystemExit as ended:
@@ -108,7 +73,7 @@ def _run(arguments: list[str]) -> int:
 def _named(arguments: list[str]) -> str:
     """Returns the command that these arguments name, as far as they do, for "see ... --help"."""
     words = [PROGRAM]
-    command = typer.main.get_command(build())
+    command = typer.main.get_command(build(arguments))
     for argument in arguments:
         inner = getattr(command, "commands", {}).get(argument)
         if inner is not None:

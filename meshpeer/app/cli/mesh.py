@@ -12,7 +12,6 @@ from meshpeer.app.cli import asked as shared
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
-from meshpeer.app.options import InitOptions, JoinOptions
 from meshpeer.core.errors import EnvironmentFault, NotRunning
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def init(
         web_port=web_port,
         slots=slots,
     )
+    from meshpeer.app.options import InitOptions
+
     options = InitOptions(
         name=name,
         region=region,
@@ -177,6 +178,8 @@ def join(
         slots=slots,
     )
     where, text = resolve_seed(seed, invite)
+    from meshpeer.app.options import JoinOptions
+
     options = JoinOptions(invite=text, seed=where, name=name, region=region, endpoint=endpoint)
 
     def say(text: str) -> None:

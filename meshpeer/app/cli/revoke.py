@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.core.errors import LocalFault
-from meshpeer.runtime.control import RevocationInfo, RevocationMade, RevocationRequest
 
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
+    from meshpeer.runtime.control import RevocationInfo, RevocationMade, RevocationRequest
 
 _REVOKE = """
 Examples:
@@ -72,6 +71,8 @@ def revoke(
     ever again; its tasks run elsewhere. It can't be undone: who is to be back joins anew, with new keys.
     Only a node whose certificate allows `admin` may, as the founder does.
     """
+    from meshpeer.runtime.control import RevocationRequest
+
     client = asked.client()
     if not target:
         _print_all(asked, client.revocations())
@@ -110,6 +111,8 @@ def revoke(
 
 def _by_lent_root(client: ControlClient, wanted: RevocationRequest) -> RevocationMade:
     """Signs here where `meshpeer root use` lends the root's key; else the agent does, with its own."""
+    import msgspec
+
     from meshpeer.app.root_key import LENT
     from meshpeer.core.records.envelope import sign_body
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,7 +11,9 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.core.errors import EnvironmentFault
-from meshpeer.runtime.control import KeyRotation
+
+if TYPE_CHECKING:
+    from meshpeer.runtime.control import KeyRotation
 
 _ROTATE = """
 Examples:
