@@ -113,8 +113,18 @@ class Blobs(Protocol):
         """Returns up to ``length`` bytes; raises ``LocalFault`` where the blob is absent."""
         ...
 
-    def receive(self, ref: BlobRef) -> contextlib.AbstractAsyncContextManager[BlobWriter]:
-        """Opens a writer; leaving the context without ``finish`` drops what came."""
+    def receive(
+        self, ref: BlobRef, *, resume: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[BlobWriter]:
+        """Opens a writer; leaving the context without ``finish`` drops what came.
+
+        With ``resume`` it is kept, unless it was wrong, and the next such writer begins where it ends
+        (``received``). Raises ``StoreFailed`` where there is no room.
+        """
+        ...
+
+    def used(self, digest: Digest) -> None:
+        """Notes that a blob is of use now: what was used long ago goes first."""
         ...
 
 

@@ -41,6 +41,7 @@ from meshpeer.core.errors import (
     Refused,
     StoreFailed,
 )
+from meshpeer.core.jobs.rules import size_text
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.core.wire.unreadable import UNREADABLE
@@ -425,7 +426,8 @@ def _length(request: Request, bytes_max: int) -> int:
         raise LocalFault("an upload needs a Content-Length", "curl sends one with --upload-file")
     if int(text) > bytes_max:
         raise LocalFault(
-            f"a file of {text} bytes exceeds {bytes_max >> 20} MiB", "split it, or leave it on shared storage"
+            f"a file of {text} bytes exceeds {size_text(bytes_max, ' ')}",
+            "split it, or leave it on shared storage",
         )
     return int(text)
 
