@@ -20,7 +20,8 @@ from meshpeer.core.counters import Counter
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
-from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, WireGuardKey
+from meshpeer.core.jobs.cache import JobFiles, Use
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
 from meshpeer.core.paths.probe_desk import ProbeHeard, SendProbe
@@ -125,6 +126,24 @@ class Blobs(Protocol):
 
     def used(self, digest: Digest) -> None:
         """Notes that a blob is of use now: what was used long ago goes first."""
+        ...
+
+
+class JobLists(Protocol):
+    """What stands on this node for which job, by name alone: kept on disk, and no promise."""
+
+    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+        """Adds files of a job; raises ``StoreFailed``."""
+        ...
+
+    async def note_over(self, job: JobId, over_s: int) -> None:
+        """Notes when a job ended, in Unix seconds."""
+        ...
+
+    async def forget(self, job: JobId) -> None: ...
+
+    async def read(self) -> list[JobFiles]:
+        """Returns all lists, in the order of the jobs' ids."""
         ...
 
 

@@ -19,7 +19,8 @@ import trio
 
 from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, InvariantBroken, LocalFault, PeerFault, StoreFailed
-from meshpeer.core.ids import Digest, Ticket
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
+from meshpeer.core.jobs.cache import JobFiles, Use
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, DOCUMENT_BYTES_MAX
 from meshpeer.runtime.ports import BlobRef, CommitFailed, Committed
 
@@ -238,3 +239,33 @@ def _content(source: Path) -> bytes:
 def _check_size(size: int) -> None:
     if size > BLOB_BYTES_MAX:
         raise LocalFault(f"a file of {size} bytes exceeds {BLOB_BYTES_MAX >> 40} TiB", "split it")
+
+
+class MemoryLists:
+    """Implements ``runtime.ports.JobLists``."""
+
+    def __init__(self) -> None:
+        self._lists: dict[JobId, JobFiles] = {}
+
+    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+        await trio.lowlevel.checkpoint()
+        found = self._lists.setdefault(job, JobFiles(job, owner))
+        found.owner = owner
+        for digest, use in files:
+            if found.files.get(digest) is not Use.RESULT:
+                found.files[digest] = use
+
+    async def note_over(self, job: JobId, over_s: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self._lists[job].over_s = float(over_s)
+
+    async def forget(self, job: JobId) -> None:
+        await trio.lowlevel.checkpoint()
+        self._lists.pop(job, None)
+
+    async def read(self) -> list[JobFiles]:
+        await trio.lowlevel.checkpoint()
+        return [
+            JobFiles(one.job, one.owner, one.over_s, dict(one.files))
+            for _, one in sorted(self._lists.items())
+        ]

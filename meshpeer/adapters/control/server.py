@@ -269,11 +269,12 @@ def _routes(api: ControlApi) -> list[Route]:
         return _json(await api.outputs(request.path_params["job"], request.query_params.get("task", "")))
 
     async def output(request: Request) -> Response:
-        query = request.query_params
-        return await _stream(
-            api.get_output(request.path_params["job"], query.get("task", ""), query.get("path", "")),
-            "application/octet-stream",
-        )
+        query, job = request.query_params, request.path_params["job"]
+        task, path = query.get("task", ""), query.get("path", "")
+        if _flag(request, "ready"):
+            return _json(await api.ready_output(job, task, path))
+        pieces = api.get_output(job, task, path, _count(request, "offset", 0))
+        return await _stream(pieces, "application/octet-stream")
 
     async def log(request: Request) -> Response:
         query = request.query_params
