@@ -34,6 +34,7 @@ from meshpeer.app.api import AgentApi
 from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
+from meshpeer.app.files import Files
 from meshpeer.app.interface import Interface, forwarding_of, open_interface
 from meshpeer.app.log import Log
 from meshpeer.app.next_key import load_next_key
@@ -72,7 +73,6 @@ from meshpeer.runtime.bulk import Bulk
 from meshpeer.runtime.circuits import Circuits
 from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.endpoint_moves import EndpointMoves
-from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.outbox import AT_ONCE_MAX, Deliveries
@@ -306,9 +306,8 @@ class Agent:
     async def _run(self, nursery: trio.Nursery, restored: Sequence[object]) -> None:
         post = self.driver.post
         links = self.node.links
-        self.exchange = Exchange(
-            self.blobs, nursery, links.link_to, let_in=lambda link: links.peer_of(link) is not None
-        )
+        self.files = Files(self, nursery)
+        self.exchange = self.files.exchange
         self.relayer = Relayer(relay_of(self.settings), post, self.log.write)
         self.circuits = Circuits(
             me=self.node.me,
@@ -320,7 +319,9 @@ class Agent:
             tally=self.counters,
         )
         self.transport.connect_over = self.circuits.open
-        self.keeper = LinkKeeper(self.transport, Bulk(self.exchange, self.circuits), post, nursery)
+        self.keeper = LinkKeeper(
+            self.transport, Bulk(self.files.exchange, self.files.words, self.circuits), post, nursery
+        )
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
         self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)
@@ -332,7 +333,8 @@ class Agent:
             me=self.node.me,
             blobs=self.blobs,
             executor=self.executor,
-            fetch=self.exchange.fetch,
+            fetch=self.files.transfers.fetch,
+            files=self.files.keeper,
             check_job=self.check_job,
             secrets=FileSecrets(Path(self.settings.file.jobs.secrets_file)),
             names_of=self.names_of,
@@ -346,6 +348,7 @@ class Agent:
         for effect in restored:
             self.performer.perform(effect)
         nursery.start_soon(self.performer.watch_journal)
+        nursery.start_soon(self.files.run)
         await nursery.start(self.chores.watch_network)
         post(Started())
         for address in self._seeds():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshpeer.app import views
+from meshpeer.app.files import holders_of
+from meshpeer.app.moves import Moves
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
@@ -22,6 +24,7 @@ from meshpeer.runtime.control import (
     Job,
     LogPiece,
     OutputFile,
+    OutputState,
     Submission,
     Task,
 )
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 LOG_PIECE_BYTES = 256 * 1024
 LOG_WAIT_S = 20.0
+OUTPUT_LOOK_S = 2.0
+"""How long an answer about a file that is moved here is held back for more of it to come."""
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
@@ -44,6 +49,7 @@ class JobAnswers:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._watchers: dict[str, trio.Event] = {}
+        self._moves = Moves(agent.spawn)
         self._failure: StoreFailed | None = None
 
     # --- called by the agent --------------------------------------------------------------------------------
@@ -64,26 +70,41 @@ class JobAnswers:
     # --- files ----------------------------------------------------------------------------------------------
 
     async def has_blob(self, digest: str) -> bool:
+        self._agent.files.keeper.hold_for_a_while(_digest(digest))
         return self._agent.blobs.path(_digest(digest)) is not None
 
     async def put_blob(self, digest: str, size: int, pieces: AsyncIterator[bytes]) -> None:
+        self._agent.files.keeper.hold_for_a_while(_digest(digest))
         async with self._agent.blobs.receive(BlobRef(digest=_digest(digest), size=size)) as writer:
             async for piece in pieces:
                 if piece:
                     await writer.write(piece)
             await writer.finish()
 
-    async def get_output(self, job: str, task: str, path: str) -> AsyncIterator[bytes]:
+    async def ready_output(self, job: str, task: str, path: str) -> OutputState:
+        owner, index, file = await self._output(job, task, path)
+        ref = BlobRef(digest=file.digest, size=file.size)
+        with trio.move_on_after(OUTPUT_LOOK_S):
+            await self._moves.have(ref, lambda: self._have(ref, owner, index))
+        ready = self._agent.blobs.path(file.digest) is not None
+        if ready:
+            self._agent.files.keeper.hold_for_a_while(file.digest)
+        return OutputState(size=file.size, here_bytes=self._agent.files.transfers.received(ref), ready=ready)
+
+    async def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
+        owner, index, file = await self._output(job, task, path)
+        with self._agent.files.keeper.holding(file.digest):
+            await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
+            while offset < file.size:
+                data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)
+                offset += len(data)
+                yield data
+
+    async def _output(self, job: str, task: str, path: str) -> tuple[JobOwner, TaskIndex, FileRef]:
         owner, index = self._task(job, task)
         for file in await self._manifest(owner, index):
             if file.path == path:
-                await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
-                offset = 0
-                while offset < file.size:
-                    data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)
-                    offset += len(data)
-                    yield data
-                return
+                return owner, index, file
         raise LocalFault(f"{task} has no output {path!r}", f"see `meshpeer jobs tasks {job}`")
 
     # --- jobs -----------------------------------------------------------------------------------------------
@@ -115,6 +136,7 @@ class JobAnswers:
             )
             signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
             stored = await agent.blobs.add_bytes(signed)
+            await agent.files.note_submitted(job, [stored.digest, *(file.digest for file in spec.files)])
             agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
             owner = node.scheduler.owned[job]
         await self._on_disk(owner.accept_ticket)
@@ -139,7 +161,8 @@ class JobAnswers:
             outputs: tuple[str, ...] = ()
             if row is not None and row.outputs and self._agent.blobs.path(row.manifest.digest) is not None:
                 outputs = tuple(file.path for file in await self._manifest(owner, index))
-            tasks.append(views.task_view(self._agent.node, owner, index, outputs))
+            task = views.task_view(self._agent.node, owner, index, outputs)
+            tasks.append(self._agent.files.with_staging(owner, index, task))
         return tasks
 
     async def outputs(self, job: str, task: str) -> list[OutputFile]:
@@ -254,11 +277,11 @@ class JobAnswers:
         return cbor.decode(data, tuple[FileRef, ...], bytes_max=MANIFEST_BYTES_MAX)
 
     async def _have(self, ref: BlobRef, owner: JobOwner, index: TaskIndex) -> None:
-        if self._agent.blobs.path(ref.digest) is not None:
-            return
-        holder = owner.results[index].node
+        holder, *_ = holders = holders_of(owner, index)
         try:
-            await self._agent.exchange.fetch(ref, holder)
+            await self._agent.files.transfers.fetch(ref, holders)
+        except StoreFailed:
+            raise
         except MeshpeerError as error:
             name = views.name_of(self._agent.node, holder)
             raise EnvironmentFault(

@@ -118,6 +118,7 @@ class MeshAnswers:
             agreement=None if node.presence.revoked else agreement_view(node, agent.clock.now()),
             channel=None if node.presence.revoked else channel_view(node),
             revocations=newest(node),
+            files=agent.files.use(),
         )
 
     async def peers(self) -> list[Peer]:

@@ -101,6 +101,10 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     from_: tuple[str, ...] = msgspec.field(default=("*",), name="from")
     """Names or ids of nodes whose jobs this node runs; ``*`` for all."""
     cache_bytes_max: int = 10 * 1024**3
+    """What files of jobs may take of the disk. What is needed stays, whatever this says; the rest goes, the
+    least recently used first."""
+    results_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 7
+    """How long this node keeps what jobs made that are over, at least."""
     memory_bytes_max: int = 0
     """Of all tasks together; 0 for all of the machine's but an eighth, and 128 MiB at least."""
     output_bytes_max: int = 8 * 1024**3

@@ -177,7 +177,7 @@ class Performer:
         """Keeps what grants name. Where it can't be kept, workers say that they can't have it, and it is
         granted anew."""
         try:
-            await self._agent.blobs.add_bytes(data)
+            self._agent.files.keeper.hold_for_a_while((await self._agent.blobs.add_bytes(data)).digest)
         except EnvironmentFault as fault:
             self._agent.log.write("error", fault.what, (("hint", fault.hint),))
 

@@ -92,6 +92,7 @@ def notices_of(agent: Agent) -> list[str]:
         )
     notices += void_lines(node)
     notices += _about_lans(node)
+    notices += agent.files.notices()
     pages = agent.chores.pages_fault
     if pages is not None:
         notices.append(f"{pages.what} ({pages.hint})")

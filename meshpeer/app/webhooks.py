@@ -53,6 +53,7 @@ def webhooks_of(agent: Agent, nursery: trio.Nursery) -> Webhooks:
         clock=agent.clock,
         entropy=os.urandom,
         record_of=agent.attempts.record_of,
+        keep=agent.files.keep_result,
         post=agent.driver.post,
         nursery=nursery,
         tally=agent.counters,

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
-from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, StoreFailed
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.cache import Use
 from meshpeer.core.jobs.expand import argv_of, env_of
 from meshpeer.core.jobs.model import FileRef, JobRecord
 from meshpeer.core.jobs.rules import NO_NETWORK
@@ -34,6 +35,8 @@ from meshpeer.core.scheduler.messages import (
     StopAttempt,
 )
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.limits import DOCUMENT_BYTES_MAX
+from meshpeer.runtime.files import FileKeeper
 from meshpeer.runtime.ports import (
     AttemptOutcome,
     AttemptPlan,
@@ -45,8 +48,6 @@ from meshpeer.runtime.ports import (
     StagedFile,
 )
 
-FETCH_TRIES = 3
-FETCH_PAUSE_S = 1.0
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 
 CheckJob = Callable[[bytes], JobRecord]
@@ -61,6 +62,20 @@ class _Missing(EnvironmentFault):
         self.task = task
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One file that is to stand in the scratch folder."""
+
+    file: FileRef
+    into: str
+    task: int | None
+    holders: tuple[NodeId, ...]
+
+    @property
+    def ref(self) -> BlobRef:
+        return BlobRef(digest=self.file.digest, size=self.file.size)
+
+
 @dataclass(slots=True)
 class Attempts:
     """Runs attempts of this node."""
@@ -68,7 +83,9 @@ class Attempts:
     me: NodeId
     blobs: Blobs
     executor: Executor
-    fetch: Callable[[BlobRef, NodeId], Awaitable[None]]
+    fetch: Callable[[BlobRef, tuple[NodeId, ...]], Awaitable[None]]
+    """Makes a blob present, from whichever of these has it."""
+    files: FileKeeper
     check_job: CheckJob
     secrets: Secrets
     names_of: Callable[[NodeId], Collection[str]]
@@ -76,6 +93,7 @@ class Attempts:
     post: Callable[[object], None]
     nursery: trio.Nursery
     _running: dict[tuple[JobId, Attempt], trio.CancelScope] = field(default_factory=dict)
+    _staging: dict[tuple[JobId, Attempt], tuple[NodeId, list[BlobRef]]] = field(default_factory=dict)
 
     # --- effects --------------------------------------------------------------------------------------------
 
@@ -96,13 +114,20 @@ class Attempts:
         """Returns the executor's key of an attempt that runs here."""
         return f"{job}-{attempt.task}-{attempt.round}-{attempt.number}"
 
+    def staging(self) -> list[tuple[JobId, Attempt, NodeId, tuple[BlobRef, ...]]]:
+        """Returns the attempts whose inputs are on their way, with their jobs' owners, and these inputs."""
+        return [
+            (job, attempt, owner, tuple(refs))
+            for (job, attempt), (owner, refs) in self._staging.items()
+            if refs
+        ]
+
     # --- tasks ----------------------------------------------------------------------------------------------
 
     async def record_of(self, job: JobId, blob: Blob, holders: tuple[NodeId, ...]) -> JobRecord:
         """Returns a job's record, checked; raises ``EnvironmentFault`` or ``PeerFault`` where there is none
         to be had, or it does not hold."""
-        await self._have(BlobRef(digest=blob.digest, size=blob.size), holders)
-        record = self.check_job(await self.blobs.read(blob.digest, 0, blob.size))
+        record = self.check_job(await self._content(blob, holders, None))
         if record.job != job:
             raise PeerFault("the record is of another job")
         return record
@@ -117,9 +142,9 @@ class Attempts:
 
     async def _attempt(self, effect: StartAttempt, scope: trio.CancelScope) -> None:
         attempt = effect.granted.attempt
-        with scope:
+        with scope, self.files.holding() as held:
             try:
-                plan = await self._stage(effect)
+                plan = await self._stage(effect, held)
                 self.post(AttemptRunning(job=effect.job, attempt=attempt))
                 outcome = await self.executor.run(plan)
                 self.post(AttemptFinished(offer=await self._store(effect, outcome)))
@@ -134,17 +159,27 @@ class Attempts:
                 self.post(AttemptFinished(offer=self._failed(effect, fault.what)))
             finally:
                 del self._running[effect.job, attempt]
+                self._staging.pop((effect.job, attempt), None)
 
-    async def _stage(self, effect: StartAttempt) -> AttemptPlan:
+    async def _stage(self, effect: StartAttempt, held: set[Digest]) -> AttemptPlan:
         graph = effect.graph
         task = TaskIndex(effect.granted.attempt.task)
         spec, element = graph.spec_of(task), graph.element_of(task)
         staged: dict[str, StagedFile] = {}
-        for file in effect.record.spec.files:
-            await self._stage_file(file, "", None, (effect.owner,), staged)
+        inputs: list[_Wanted] = [
+            _Wanted(file, "", None, (effect.owner,)) for file in effect.record.spec.files
+        ]
         for needed in await self._inputs(effect):
-            for file in await self._manifest(needed, effect.owner):
-                await self._stage_file(file, needed.into, needed.task, (needed.holder, effect.owner), staged)
+            inputs += [
+                _Wanted(file, needed.into, needed.task, (needed.holder, effect.owner))
+                for file in await self._manifest(needed, effect.owner)
+            ]
+        # From before the first of them is here: what is here already may go as well as what comes.
+        held.update(one.file.digest for one in inputs)
+        self._staging[effect.job, effect.granted.attempt] = (effect.owner, [one.ref for one in inputs])
+        for one in inputs:
+            await self._stage_file(one, staged)
+        del self._staging[effect.job, effect.granted.attempt]
         names = self.names_of(effect.record.submitter)
         secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number
@@ -175,51 +210,42 @@ class Attempts:
         data = await self._content(needed.manifest, (needed.holder, owner), needed.task)
         return cbor.decode(data, tuple[FileRef, ...], bytes_max=MANIFEST_BYTES_MAX)
 
-    async def _stage_file(
-        self,
-        file: FileRef,
-        into: str,
-        task: int | None,
-        holders: tuple[NodeId, ...],
-        staged: dict[str, StagedFile],
-    ) -> None:
-        path = f"{into.rstrip('/')}/{file.path}" if into else file.path
+    async def _stage_file(self, wanted: _Wanted, staged: dict[str, StagedFile]) -> None:
+        file, task = wanted.file, wanted.task
+        path = f"{wanted.into.rstrip('/')}/{file.path}" if wanted.into else file.path
         if path in staged:
             raise LocalFault(
                 f"two inputs have the path {path!r}",
                 "give one of the needs a folder of its own: {task: NAME, into: DIR}",
             )
-        ref = BlobRef(digest=file.digest, size=file.size)
-        await self._have(ref, holders, task)
+        await self._have(wanted.ref, wanted.holders, task)
         source = self.blobs.path(file.digest)
         if source is None:
             raise _Missing(task, f"the file {path} vanished from the cache")
         staged[path] = StagedFile(path=path, source=source, executable=file.executable)
 
     async def _content(self, blob: Blob, holders: tuple[NodeId, ...], task: int | None) -> bytes:
-        await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
-        return await self.blobs.read(blob.digest, 0, blob.size)
+        """Reads a blob that is a document, wherever it is."""
+        if blob.size > DOCUMENT_BYTES_MAX:
+            raise PeerFault(f"a document of {blob.size} bytes exceeds {DOCUMENT_BYTES_MAX}")
+        with self.files.holding(blob.digest):
+            await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
+            return await self.blobs.read(blob.digest, 0, blob.size)
 
     async def _have(self, ref: BlobRef, holders: tuple[NodeId, ...], task: int | None = None) -> None:
-        """Makes a blob present, from whichever holder gives it; raises ``_Missing`` after some tries."""
-        if self.blobs.path(ref.digest) is not None:
-            return
-        reason = "nobody holds it"
-        for attempt in range(FETCH_TRIES):
-            if attempt:
-                await trio.sleep(FETCH_PAUSE_S)
-            for holder in dict.fromkeys(holders):
-                if holder == self.me:
-                    continue
-                try:
-                    await self.fetch(ref, holder)
-                    return
-                except (EnvironmentFault, PeerFault) as fault:
-                    reason = fault.what
-        raise _Missing(task, f"a needed file can't be had: {reason}")
+        """Makes a blob present, from whichever holder gives it; raises ``_Missing`` where none does, and
+        ``StoreFailed`` where this machine has no room for it."""
+        try:
+            await self.fetch(ref, holders)
+        except StoreFailed:
+            raise
+        except (EnvironmentFault, PeerFault) as fault:
+            raise _Missing(task, f"a needed file can't be had: {fault.what}") from fault
 
     async def _store(self, effect: StartAttempt, outcome: AttemptOutcome) -> Offer:
         manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs) if outcome.outputs else b"")
+        # Before anybody hears of it: what is offered must not go.
+        await self.files.note(effect.job, effect.owner, _made(effect, outcome, manifest))
         return Offer(
             job=effect.job,
             attempt=effect.granted.attempt,
@@ -248,3 +274,13 @@ class Attempts:
             manifest=NOTHING,
             outputs=0,
         )
+
+
+def _made(effect: StartAttempt, outcome: AttemptOutcome, manifest: BlobRef) -> list[tuple[Digest, Use]]:
+    """Returns the files that an attempt made, but for empty ones, and what its job has them for."""
+    made = Use.RESULT if effect.graph.is_sink(TaskIndex(effect.granted.attempt.task)) else Use.WORK
+    files = [(one.digest, made) for one in outcome.outputs]
+    if files:
+        files.append((manifest.digest, made))
+    logs = [(one.digest, Use.RESULT) for one in (outcome.stdout, outcome.stderr) if one.size]
+    return [*files, *logs]

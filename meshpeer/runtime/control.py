@@ -147,6 +147,24 @@ class Status(Doc, frozen=True, kw_only=True):
     """None: the agent is of a version that does not say."""
     revocations: tuple[RevocationInfo, ...] = ()
     """The newest that count, at most 20; `meshpeer revoke` without a name lists all."""
+    files: FileUse | None = None
+    """None: the agent is of a version that does not say."""
+
+
+class FileUse(Doc, frozen=True, kw_only=True):
+    """What files of jobs take of this node's disk, and what is on its way here."""
+
+    bytes: int
+    """As it was seen last: looks come with what is added, and every ten minutes."""
+    bytes_max: int
+    """What the settings allow."""
+    bytes_needed: int
+    """Of them what is needed, as far as that was looked at: 0 below the cap."""
+    coming: int
+    """Larger files that are moved here now."""
+    coming_bytes: int
+    here_bytes: int
+    """Of these what has come."""
 
 
 class Peer(Doc, frozen=True, kw_only=True):
@@ -287,6 +305,10 @@ class Task(Doc, frozen=True, kw_only=True):
     outputs: tuple[str, ...]
     wanted: bool
     """Nobody needs it: its outputs are the job's results."""
+    staged_bytes: int = 0
+    """Of its inputs what its node has by now, while they are moved there."""
+    input_bytes: int = 0
+    """What they are in all; 0 where nothing is moved, or it is little."""
 
 
 class OutputFile(Doc, frozen=True, kw_only=True):
@@ -294,6 +316,15 @@ class OutputFile(Doc, frozen=True, kw_only=True):
     sha256: str
     size: int
     executable: bool
+
+
+class OutputState(Doc, frozen=True, kw_only=True):
+    """How much of an output file is on the node that was asked."""
+
+    size: int
+    here_bytes: int
+    ready: bool
+    """All of it, and verified: it can be read now."""
 
 
 class LogPiece(Doc, frozen=True, kw_only=True):
@@ -679,7 +710,12 @@ class ControlApi(Protocol):
 
     async def put_blob(self, digest: str, size: int, pieces: AsyncIterator[bytes]) -> None: ...
 
-    def get_output(self, job: str, task: str, path: str) -> AsyncIterator[bytes]: ...
+    async def ready_output(self, job: str, task: str, path: str) -> OutputState:
+        """Has an output file moved to this node, and says how far that is: at once where it is here, else
+        after a second or two. Ask again until it is ready."""
+        ...
+
+    def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]: ...
 
     async def submit(self, submission: Submission) -> Job: ...
 

@@ -1,9 +1,13 @@
 """Moves blobs between nodes, in bulk frames over the links, verified by SHA-256.
 
 The one who needs a blob asks a holder for a window of pieces, writes what comes, and asks for the next
-window; so a slow disk slows the
-sender, and memory stays flat. Pieces arrive in order (a link is ordered). A blob that fails its digest is
-dropped whole.
+window; so a slow disk slows the sender, and memory stays flat. Windows follow the path
+(``core.jobs.windows``), and of one holder two are under way at once, by turns: however many files come from
+there, a ping waits behind half a second's worth at most, and a small file is not stuck behind a large one.
+
+Pieces arrive in order (a link is ordered). What came stays when a link breaks or an agent stops, and is gone
+on with from any holder. A blob that fails its digest is dropped whole. From whom to get a blob, and for how
+long to try, is decided elsewhere (``transfers``).
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ import trio
 
 from meshpeer.core.errors import EnvironmentFault, MeshpeerError, PeerFault
 from meshpeer.core.ids import Digest, LinkId, NodeId
+from meshpeer.core.jobs.windows import FIRST_PIECES, MAX_PIECES, Window
 from meshpeer.core.wire.frames import Channel, Codec
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, BLOB_CHUNK_BYTES
 from meshpeer.runtime.ports import BlobRef, Blobs, BlobWriter, Link
 
-WINDOW_PIECES = 16
-"""Pieces asked for at a time: 896 KiB in flight."""
+WINDOWS_MAX = 2
+"""Windows under way at once from one holder, of all transfers."""
 DIGEST_BYTES = 32
 STALL_S = 20.0
 """A transfer without a piece for this long is given up (and tried elsewhere by whoever needs it)."""
@@ -46,10 +51,20 @@ class BlobPiece(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="b
     offset: int
     data: bytes
     missing: bool = False
+    left: int = -1
+    """How many more the holder will send; -1 from one of an earlier version, which does not say."""
 
 
 FRAMES = (BlobAsk, BlobPiece)
 CODEC = Codec(Channel.BULK, FRAMES)
+
+
+class HolderLacksIt(EnvironmentFault):
+    """The holder says that it does not have a blob."""
+
+
+def _note_nothing(received: int) -> None:
+    """Takes note of how much has come, for who does not care."""
 
 
 class Exchange:
@@ -72,6 +87,7 @@ class Exchange:
         self._number = 0
         self._answers: dict[tuple[LinkId, int], trio.MemorySendChannel[BlobPiece]] = {}
         self._fetching: dict[Digest, trio.Event] = {}
+        self._turns: dict[NodeId, trio.CapacityLimiter] = {}
 
     # --- links ----------------------------------------------------------------------------------------------
 
@@ -110,9 +126,9 @@ class Exchange:
 
     # --- needing --------------------------------------------------------------------------------------------
 
-    async def fetch(self, ref: BlobRef, holder: NodeId) -> None:
-        """Makes the blob present here; raises ``EnvironmentFault`` where the holder can't give it,
-        ``PeerFault`` for wrong content.
+    async def fetch(self, ref: BlobRef, holder: NodeId, note: Callable[[int], None] = _note_nothing) -> None:
+        """Makes the blob present here, telling ``note`` how much of it is; raises ``EnvironmentFault`` where
+        the holder can't give it, ``PeerFault`` for wrong content.
 
         Two that need one blob at once share one transfer.
         """
@@ -123,42 +139,57 @@ class Exchange:
                 continue
             done = self._fetching[ref.digest] = trio.Event()
             try:
-                await self._transfer(ref, holder)
+                await self._transfer(ref, holder, note)
             finally:
                 del self._fetching[ref.digest]
                 done.set()
 
-    async def _transfer(self, ref: BlobRef, holder: NodeId) -> None:
+    async def _transfer(self, ref: BlobRef, holder: NodeId, note: Callable[[int], None]) -> None:
         if ref.size > BLOB_BYTES_MAX:
             raise PeerFault(f"a blob of {ref.size} bytes exceeds {BLOB_BYTES_MAX}")
-        async with self._blobs.receive(ref) as writer:
+        turns = self._turns.setdefault(holder, trio.CapacityLimiter(WINDOWS_MAX))
+        window = Window()
+        async with self._blobs.receive(ref, resume=True) as writer:
             while writer.received < ref.size:
-                await self._window(ref, holder, writer)
+                note(writer.received)
+                async with turns:
+                    try:
+                        await self._window(ref, holder, writer, window)
+                    finally:
+                        note(writer.received)
             await writer.finish()
 
-    async def _window(self, ref: BlobRef, holder: NodeId, writer: BlobWriter) -> None:
+    async def _window(self, ref: BlobRef, holder: NodeId, writer: BlobWriter, window: Window) -> None:
         """Asks for one window and writes what comes."""
         number = self._link_to(holder)
         link = self._links.get(number) if number is not None else None
         if number is None or link is None:
             raise EnvironmentFault("there is no link to the node that holds a needed file")
         self._number += 1
-        ask = BlobAsk(number=self._number, digest=ref.digest, offset=writer.received, pieces=WINDOW_PIECES)
-        give, take = trio.open_memory_channel[BlobPiece](WINDOW_PIECES)
+        ask = BlobAsk(number=self._number, digest=ref.digest, offset=writer.received, pieces=window.pieces)
+        give, take = trio.open_memory_channel[BlobPiece](window.pieces)
         self._answers[number, ask.number] = give
         try:
             await link.send_bulk(CODEC.encode(ask))
-            for _ in range(WINDOW_PIECES):
+            first_s = spread_s = 0.0
+            count = 0
+            while count < window.pieces:
                 with trio.fail_after(STALL_S):
                     piece = await take.receive()
                 if piece.missing:
-                    raise EnvironmentFault("the node that held a needed file has it no more")
+                    raise HolderLacksIt("the node that held a needed file has it no more")
                 if piece.offset != writer.received or not piece.data:
                     raise PeerFault("a piece of a file came out of order")
+                arrived_s = trio.current_time()
+                first_s = first_s if count else arrived_s
+                count, spread_s = count + 1, arrived_s - first_s
                 await writer.write(piece.data)
-                if writer.received >= ref.size or len(piece.data) < BLOB_CHUNK_BYTES:
+                if writer.received >= ref.size or len(piece.data) < BLOB_CHUNK_BYTES or piece.left == 0:
                     # A short piece is the last of the holder's file; asking on tells whether it has more.
                     break
+                if piece.left < 0 and count == FIRST_PIECES:
+                    break
+            window.took(count, spread_s)
         except trio.EndOfChannel as error:
             raise EnvironmentFault("the link broke while a file was moved") from error
         except trio.TooSlowError as error:
@@ -191,13 +222,15 @@ class Exchange:
 
     async def _give(self, link: Link, ask: BlobAsk) -> None:
         offset = ask.offset
-        for _ in range(min(ask.pieces, WINDOW_PIECES)):
+        pieces = min(ask.pieces, MAX_PIECES)
+        self._blobs.used(ask.digest)
+        for left in reversed(range(pieces)):
             data = (
                 b""
                 if self._blobs.path(ask.digest) is None
                 else await self._blobs.read(ask.digest, offset, BLOB_CHUNK_BYTES)
             )
-            piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data)
+            piece = BlobPiece(number=ask.number, offset=offset, data=data, missing=not data, left=left)
             await link.send_bulk(CODEC.encode(piece))
             offset += len(data)
             if len(data) < BLOB_CHUNK_BYTES:

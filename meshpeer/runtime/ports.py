@@ -20,7 +20,8 @@ from meshpeer.core.counters import Counter
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Change, Table
 from meshpeer.core.errors import EnvironmentFault, StoreFailed
-from meshpeer.core.ids import Digest, NodeId, Ticket, WireGuardKey
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, WireGuardKey
+from meshpeer.core.jobs.cache import JobFiles, Use
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
 from meshpeer.core.paths.probe_desk import ProbeHeard, SendProbe
@@ -113,8 +114,36 @@ class Blobs(Protocol):
         """Returns up to ``length`` bytes; raises ``LocalFault`` where the blob is absent."""
         ...
 
-    def receive(self, ref: BlobRef) -> contextlib.AbstractAsyncContextManager[BlobWriter]:
-        """Opens a writer; leaving the context without ``finish`` drops what came."""
+    def receive(
+        self, ref: BlobRef, *, resume: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[BlobWriter]:
+        """Opens a writer; leaving the context without ``finish`` drops what came.
+
+        With ``resume`` it is kept, unless it was wrong, and the next such writer begins where it ends
+        (``received``). Raises ``StoreFailed`` where there is no room.
+        """
+        ...
+
+    def used(self, digest: Digest) -> None:
+        """Notes that a blob is of use now: what was used long ago goes first."""
+        ...
+
+
+class JobLists(Protocol):
+    """What stands on this node for which job, by name alone: kept on disk, and no promise."""
+
+    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+        """Adds files of a job; raises ``StoreFailed``."""
+        ...
+
+    async def note_over(self, job: JobId, over_s: int) -> None:
+        """Notes when a job ended, in Unix seconds."""
+        ...
+
+    async def forget(self, job: JobId) -> None: ...
+
+    async def read(self) -> list[JobFiles]:
+        """Returns all lists, in the order of the jobs' ids."""
         ...
 
 

@@ -110,6 +110,8 @@ class Webhooks:
     post: Callable[[object], None]
     nursery: trio.Nursery
     tally: Counters
+    keep: Callable[[JobId, Attempt, Digest], Awaitable[None]] | None = None
+    """Keeps a result from going, before anybody is told of it."""
     _requests: dict[_Key, _Request] = field(default_factory=dict)
     _scopes: dict[_Key, trio.CancelScope] = field(default_factory=dict)
     """What is under way for an attempt: making its request, or sending it."""
@@ -296,6 +298,8 @@ class Webhooks:
     async def _end(self, effect: EndWebhook) -> None:
         try:
             kept = await self.blobs.add_bytes(effect.result) if effect.result else None
+            if kept is not None and self.keep is not None:
+                await self.keep(effect.job, effect.attempt, kept.digest)
         except EnvironmentFault as fault:
             self.post(AttemptUnstageable(job=effect.job, attempt=effect.attempt, reason=fault.what))
             return

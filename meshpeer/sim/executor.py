@@ -27,8 +27,7 @@ from meshpeer.core.jobs.endings import (
 )
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.outputs import count_error, file_error, missing_error, path_selected, secret_error
-from meshpeer.core.jobs.rules import Fault, output_pattern, relative_path
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.jobs.rules import FILE_BYTES_UNASKED, Fault, output_pattern, relative_path
 from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 NO_LIMITS = Limits()
@@ -174,9 +173,9 @@ async def _ended(program: Program, process: MemoryProcess) -> tuple[int, str] | 
     try:
         code = await program(process)
     except Killed as killed:
-        return 128 + killed.number, killed_error(killed.number.name, BLOB_BYTES_MAX)
+        return 128 + killed.number, killed_error(killed.number.name, FILE_BYTES_UNASKED)
     except HungForMemory:
-        error = killed_error(signal.SIGKILL.name, BLOB_BYTES_MAX)
+        error = killed_error(signal.SIGKILL.name)
         squeeze = Squeeze(killed_for_memory=1)
         limits = process.limits
         return 128 + signal.SIGKILL, squeezed_error(error, squeeze, limits.memory_bytes, limits.processes)

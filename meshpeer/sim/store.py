@@ -19,8 +19,9 @@ import trio
 
 from meshpeer.core.effects import Change, Put, Table
 from meshpeer.core.errors import EnvironmentFault, InvariantBroken, LocalFault, PeerFault, StoreFailed
-from meshpeer.core.ids import Digest, Ticket
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
+from meshpeer.core.jobs.cache import JobFiles, Use
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX, DOCUMENT_BYTES_MAX
 from meshpeer.runtime.ports import BlobRef, CommitFailed, Committed
 
 _DISKS = itertools.count(1)
@@ -134,6 +135,7 @@ class MemoryBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._blobs: dict[Digest, bytes] = {}
+        self._partial: dict[Digest, bytearray] = {}
         self._put(b"")
 
     def path(self, digest: Digest) -> Path | None:
@@ -147,7 +149,8 @@ class MemoryBlobs:
 
     async def add_bytes(self, data: bytes) -> BlobRef:
         await trio.lowlevel.checkpoint()
-        _check_size(len(data))
+        if len(data) > DOCUMENT_BYTES_MAX:
+            raise LocalFault(f"a document of {len(data)} bytes exceeds {DOCUMENT_BYTES_MAX >> 20} MiB")
         return self._put(data)
 
     async def add_file(self, source: Path) -> BlobRef:
@@ -162,10 +165,19 @@ class MemoryBlobs:
         return data[offset : offset + length]
 
     @contextlib.asynccontextmanager
-    async def receive(self, ref: BlobRef) -> AsyncIterator[MemoryReceiver]:
+    async def receive(self, ref: BlobRef, *, resume: bool = False) -> AsyncIterator[MemoryReceiver]:
         if not 0 <= ref.size <= BLOB_BYTES_MAX:
             raise PeerFault(f"a blob of {ref.size} bytes was announced; {BLOB_BYTES_MAX} is the most")
-        yield MemoryReceiver(ref, self._put)
+        here = self._partial.pop(ref.digest, bytearray()) if resume else bytearray()
+        receiver = MemoryReceiver(ref, self._put, here if len(here) <= ref.size else bytearray())
+        try:
+            yield receiver
+        finally:
+            if resume and not receiver.wrong and ref.digest not in self._blobs:
+                self._partial[ref.digest] = receiver.data
+
+    def used(self, digest: Digest) -> None:
+        """Nothing goes here."""
 
     async def remove(self, digest: Digest) -> bool:
         await trio.lowlevel.checkpoint()
@@ -188,25 +200,28 @@ class MemoryBlobs:
 class MemoryReceiver:
     """Implements ``runtime.ports.BlobWriter``."""
 
-    def __init__(self, ref: BlobRef, put: Callable[[bytes], BlobRef]) -> None:
+    def __init__(self, ref: BlobRef, put: Callable[[bytes], BlobRef], data: bytearray) -> None:
         self._ref = ref
         self._put = put
-        self._data = bytearray()
+        self.data = data
+        self.wrong = False
 
     @property
     def received(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     async def write(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        if len(self._data) + len(data) > self._ref.size:
+        if len(self.data) + len(data) > self._ref.size:
+            self.wrong = True
             raise PeerFault("a file is longer than was announced")
-        self._data += data
+        self.data += data
 
     async def finish(self) -> BlobRef:
         await trio.lowlevel.checkpoint()
-        data = bytes(self._data)
+        data = bytes(self.data)
         if BlobRef(digest=Digest(hashlib.sha256(data).digest()), size=len(data)) != self._ref:
+            self.wrong = len(data) == self._ref.size
             raise PeerFault("a file does not have the content that was announced")
         return self._put(data)
 
@@ -223,4 +238,34 @@ def _content(source: Path) -> bytes:
 
 def _check_size(size: int) -> None:
     if size > BLOB_BYTES_MAX:
-        raise LocalFault(f"a file of {size} bytes exceeds {BLOB_BYTES_MAX >> 20} MiB", "split it")
+        raise LocalFault(f"a file of {size} bytes exceeds {BLOB_BYTES_MAX >> 40} TiB", "split it")
+
+
+class MemoryLists:
+    """Implements ``runtime.ports.JobLists``."""
+
+    def __init__(self) -> None:
+        self._lists: dict[JobId, JobFiles] = {}
+
+    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+        await trio.lowlevel.checkpoint()
+        found = self._lists.setdefault(job, JobFiles(job, owner))
+        found.owner = owner
+        for digest, use in files:
+            if found.files.get(digest) is not Use.RESULT:
+                found.files[digest] = use
+
+    async def note_over(self, job: JobId, over_s: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self._lists[job].over_s = float(over_s)
+
+    async def forget(self, job: JobId) -> None:
+        await trio.lowlevel.checkpoint()
+        self._lists.pop(job, None)
+
+    async def read(self) -> list[JobFiles]:
+        await trio.lowlevel.checkpoint()
+        return [
+            JobFiles(one.job, one.owner, one.over_s, dict(one.files))
+            for _, one in sorted(self._lists.items())
+        ]

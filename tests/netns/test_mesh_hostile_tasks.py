@@ -127,7 +127,7 @@ ERRORS = {
     "it wanted more than 64 processes at once",
     "hog": "killed by SIGKILL: it used more than 64 MiB of memory",
     "flood": "ended: its output and files grew beyond 200 MiB",
-    "shout": "killed by SIGXFSZ: a file grew beyond 64 MiB",
+    "shout": "killed by SIGXFSZ: a file grew beyond 64 MiB (limits: {output: SIZE} allows more)",
     "deaf": "timed out after 2 s, and was killed: it did not end within 5 s of SIGTERM",
     "daemon": "",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import trio
 import trio.testing
 
 from meshpeer.adapters.secrets import FileSecrets
-from meshpeer.core.errors import EnvironmentFault, PeerFault
+from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.cache import CachedFile, Use
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import Array, Element, FileRef, JobRecord, JobSpec, TaskSpec
+from meshpeer.core.jobs.search import PAUSE_S, ROUNDS_MAX
 from meshpeer.core.scheduler.messages import (
     Attempt,
     AttemptFinished,
@@ -34,10 +36,12 @@ from meshpeer.core.scheduler.messages import (
     StopAttempt,
 )
 from meshpeer.core.wire import cbor
-from meshpeer.runtime.attempts import FETCH_PAUSE_S, FETCH_TRIES, Attempts
+from meshpeer.runtime.attempts import Attempts
+from meshpeer.runtime.files import FileKeeper
 from meshpeer.runtime.ports import BlobRef, Limits
+from meshpeer.runtime.transfers import Transfers
 from meshpeer.sim.executor import MemoryExecutor, MemoryProcess
-from meshpeer.sim.store import MemoryBlobs
+from meshpeer.sim.store import MemoryBlobs, MemoryLists
 
 Clock = trio.testing.MockClock
 ME, OWNER, HOLDER = (NodeId(letter * 32) for letter in (b"m", b"o", b"h"))
@@ -56,6 +60,34 @@ async def test_files_of_the_job_and_outputs_of_needed_tasks_stand_where_they_bel
     del it.process.files["out.txt"]
     assert it.process.files == {"tools/draw": b"#!", "frames/frame.ppm": b"pixels", "notes.txt": b"note"}
     assert it.process.executable == {"tools/draw"}
+
+
+async def test_what_an_attempt_made_is_noted_before_anybody_is_told(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with bench(tmp_path) as it:
+        it.start()
+        await it.end()
+    (noted,) = await it.lists.read()
+    (finished,) = [one for one in it.posted if isinstance(one, AttemptFinished)]
+    assert (noted.job, noted.owner, noted.over_s) == (JOB, OWNER, None)
+    assert noted.files == dict.fromkeys(
+        (blob_of(b"painted").digest, finished.offer.manifest.digest, finished.offer.stdout.digest), Use.RESULT
+    )
+
+
+async def test_a_full_disk_of_this_node_is_not_the_holders_fault(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Else its task would run again, for an output that is there."""
+    async with bench(tmp_path) as it:
+        made = await it.output_of(3, {"frame.ppm": b"pixels"})
+        it.full = True
+        it.start(inputs=(Input(3, made, HOLDER),))
+        await it.end()
+    (report,) = it.posted
+    assert report == AttemptUnstageable(job=JOB, attempt=Attempt(0, 1, 1), reason="the disk is full")
+    assert it.asked == [HOLDER]
 
 
 async def test_what_runs_is_what_the_spec_says(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -161,7 +193,7 @@ async def test_input_that_nobody_has_is_reported_with_the_task_that_made_it(
         began = trio.current_time()
         it.start(inputs=(Input(3, blob_of(b"gone"), HOLDER),))
         await it.end()
-        assert trio.current_time() - began == pytest.approx((FETCH_TRIES - 1) * FETCH_PAUSE_S, abs=POLL_S)
+        assert trio.current_time() - began == pytest.approx((ROUNDS_MAX - 1) * PAUSE_S, abs=POLL_S)
     assert it.posted == [
         AttemptUnstageable(
             job=JOB,
@@ -170,7 +202,7 @@ async def test_input_that_nobody_has_is_reported_with_the_task_that_made_it(
             missing=(3,),
         )
     ]
-    assert it.asked == [HOLDER, OWNER] * FETCH_TRIES
+    assert it.asked == [HOLDER, OWNER] * ROUNDS_MAX
 
 
 async def test_one_lost_file_of_an_output_names_the_same_task(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -313,6 +345,8 @@ class Bench:
     remote: dict[tuple[NodeId, Digest], bytes] = field(default_factory=dict)
     liars: set[NodeId] = field(default_factory=set)
     asked: list[NodeId] = field(default_factory=list)
+    full: bool = False
+    lists: MemoryLists = field(default_factory=MemoryLists)
     posted: list[object] = field(default_factory=list)
     confinement: dict[str, Any] = field(default_factory=dict)
     held: FileSecrets = field(default_factory=lambda: FileSecrets(Path("/nonexistent")))
@@ -375,9 +409,11 @@ class Bench:
             await self.far(data, at)
         return await self.far(cbor.encode(tuple(ref(path, data) for path, data in files.items())), at)
 
-    async def fetch(self, wanted: BlobRef, holder: NodeId) -> None:
+    async def fetch(self, wanted: BlobRef, holder: NodeId, note: Callable[[int], None]) -> None:
         await trio.lowlevel.checkpoint()
         self.asked.append(holder)
+        if self.full:
+            raise StoreFailed("the disk is full")
         if holder in self.liars:
             raise PeerFault("a file does not have the content that was announced")
         data = self.remote.get((holder, wanted.digest))
@@ -410,6 +446,7 @@ async def bench(tmp_path: Path, *, files: dict[str, bytes] | None = None) -> Asy
         msgspec.structs.replace(ref(path, data), executable=True) for path, data in (files or {}).items()
     )
     it = Bench(local, shared)
+    it.keeper = keeper_of(it.lists)
     for data in (files or {}).values():
         await it.far(data, OWNER)
     executor = MemoryExecutor(slots=2, blobs=local, programs={"work": it.work}, unix_s=trio.current_time)
@@ -418,7 +455,8 @@ async def bench(tmp_path: Path, *, files: dict[str, bytes] | None = None) -> Asy
             me=ME,
             blobs=local,
             executor=executor,
-            fetch=it.fetch,
+            fetch=Transfers(ME, local, it.fetch).fetch,
+            files=it.keeper,
             check_job=it.check_job,
             secrets=it.held,
             names_of=lambda node: {bytes(node).decode()},
@@ -427,6 +465,40 @@ async def bench(tmp_path: Path, *, files: dict[str, bytes] | None = None) -> Asy
         )
         yield it
         nursery.cancel_scope.cancel()
+
+
+class NoStock:
+    """Blobs that nothing is ever dropped of."""
+
+    added_bytes = 0
+    on_naming: Callable[[Digest], None]
+    make_room: Callable[[int], Awaitable[None]]
+
+    async def survey(self) -> list[CachedFile]:
+        return []
+
+    def drop_soon(self, digest: Digest, *, partial: bool = False) -> Path | None:
+        raise AssertionError("something was dropped")
+
+    async def unlink(self, gone: Path) -> None: ...
+
+    def room_bytes(self) -> int:
+        return 10**12
+
+
+def keeper_of(lists: MemoryLists) -> FileKeeper:
+    async def ask_nobody(owner: NodeId, jobs: Sequence[JobId]) -> None: ...
+
+    return FileKeeper(
+        me=ME,
+        stock=NoStock(),
+        lists=lists,
+        bytes_max=10**12,
+        results_s=0.0,
+        ended=lambda job: None,
+        ask_ends=ask_nobody,
+        write=lambda level, fact, fields: None,
+    )
 
 
 def blob_of(data: bytes) -> Blob:

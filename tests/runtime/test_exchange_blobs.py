@@ -15,12 +15,12 @@ import trio.testing
 
 from meshpeer.core.errors import EnvironmentFault, PeerFault
 from meshpeer.core.ids import Digest, LinkId, NodeId
+from meshpeer.core.jobs.windows import FIRST_PIECES, MAX_PIECES
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, BLOB_CHUNK_BYTES
 from meshpeer.runtime.exchange import (
     CODEC,
     SERVING_MAX,
     STALL_S,
-    WINDOW_PIECES,
     BlobAsk,
     BlobPiece,
     Exchange,
@@ -30,7 +30,7 @@ from meshpeer.sim.store import MemoryBlobs
 
 HERE, THERE = NodeId(b"h" * 32), NodeId(b"t" * 32)
 LINK = LinkId(1)
-WINDOW_BYTES = WINDOW_PIECES * BLOB_CHUNK_BYTES
+WINDOW_BYTES = FIRST_PIECES * BLOB_CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ WINDOW_BYTES = WINDOW_PIECES * BLOB_CHUNK_BYTES
         (WINDOW_BYTES - 1, 1),
         (WINDOW_BYTES, 1),
         (WINDOW_BYTES + 1, 2),
-        (3 * WINDOW_BYTES + 7, 4),
+        (3 * WINDOW_BYTES + 7, 3),
     ],
 )
 async def test_blob_comes_whole_in_windows(tmp_path: Path, size: int, windows: int) -> None:
@@ -52,7 +52,8 @@ async def test_blob_comes_whole_in_windows(tmp_path: Path, size: int, windows: i
         await here.exchange.fetch(ref, THERE)
         assert await here.blobs.read(ref.digest, 0, size) == content(size)
         asks = [frame for frame in here.end.sent if isinstance(frame, BlobAsk)]
-        assert [ask.offset for ask in asks] == [number * WINDOW_BYTES for number in range(windows)]
+        # In no time at all: the second window is twice the first.
+        assert [ask.offset for ask in asks] == [0, WINDOW_BYTES, 3 * WINDOW_BYTES][:windows]
 
 
 async def test_blob_that_is_here_is_not_asked_for(tmp_path: Path) -> None:
@@ -175,13 +176,75 @@ async def test_more_pieces_than_a_window_are_a_fault(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         piece = BlobPiece(number=1, offset=3, data=b"x")
         # One is handed over at once, a window waits.
-        for _ in range(WINDOW_PIECES + 1):
+        for _ in range(FIRST_PIECES + 1):
             here.hear(piece)
         with pytest.raises(PeerFault, match="more pieces than were asked for"):
             here.hear(piece)
 
 
-async def test_link_that_breaks_in_mid_transfer_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_transfer_that_was_cut_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async with linked(tmp_path, mute=True) as (here, there):
+        data = content(WINDOW_BYTES)
+        ref = await there.blobs.add_bytes(data)
+        noted: list[int] = []
+
+        async def cut() -> None:
+            with pytest.raises(EnvironmentFault, match="the link broke"):
+                await here.exchange.fetch(ref, THERE, noted.append)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            await trio.testing.wait_all_tasks_blocked()
+            for piece in range(3):
+                at = piece * BLOB_CHUNK_BYTES
+                here.hear(BlobPiece(number=1, offset=at, data=data[at : at + BLOB_CHUNK_BYTES]))
+                await trio.testing.wait_all_tasks_blocked()
+            here.exchange.detach(LINK)
+        assert noted == [0, 3 * BLOB_CHUNK_BYTES]
+        here.exchange.attach(LINK, here.end)
+        here.end.mute = False
+        await here.exchange.fetch(ref, THERE)
+        assert await here.blobs.read(ref.digest, 0, len(data)) == data
+        asks = [frame.offset for frame in here.end.sent if isinstance(frame, BlobAsk)]
+        assert asks == [0, 3 * BLOB_CHUNK_BYTES]
+
+
+async def test_of_one_holder_two_windows_are_under_way_and_small_files_get_their_turn(tmp_path: Path) -> None:
+    async with linked(tmp_path, mute=True) as (here, there), trio.open_nursery() as nursery:
+        large = [await there.blobs.add_bytes(content(9 * WINDOW_BYTES + number)) for number in range(3)]
+        small = await there.blobs.add_bytes(b"small")
+        for ref in (*large, small):
+            nursery.start_soon(here.exchange.fetch, ref, THERE)
+            await trio.testing.wait_all_tasks_blocked()
+        asked = [frame.digest for frame in here.end.sent if isinstance(frame, BlobAsk)]
+        assert asked == [large[0].digest, large[1].digest]
+        here.end.mute = False
+        for ask in list(here.end.sent):
+            assert isinstance(ask, BlobAsk)
+            there.hear(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        asked = [frame.digest for frame in here.end.sent if isinstance(frame, BlobAsk)]
+        assert asked.index(small.digest) == 3, "after a window of each large one"
+        assert all(here.blobs.path(ref.digest) for ref in (*large, small))
+
+
+async def test_holder_of_an_earlier_version_is_not_waited_for(tmp_path: Path) -> None:
+    """It sends one window of 16 pieces, however many it is asked for, and does not say so."""
+    async with linked(tmp_path, mute=True) as (here, _), trio.open_nursery() as nursery:
+        data = content(4 * WINDOW_BYTES)
+        nursery.start_soon(here.exchange.fetch, ref_of(data), THERE)
+        for _ in range(4):
+            await trio.testing.wait_all_tasks_blocked()
+            ask = here.end.sent[-1]
+            assert isinstance(ask, BlobAsk)
+            for at in range(ask.offset, ask.offset + WINDOW_BYTES, BLOB_CHUNK_BYTES):
+                piece = data[at : at + BLOB_CHUNK_BYTES]
+                here.hear(BlobPiece(number=ask.number, offset=at, data=piece))
+                await trio.testing.wait_all_tasks_blocked()
+    assert here.blobs.path(ref_of(data).digest) is not None
+
+
+async def test_link_that_breaks_in_mid_transfer_leaves_no_blob_behind(tmp_path: Path) -> None:
     async with linked(tmp_path, mute=True) as (here, _):
         data = content(WINDOW_BYTES)
         async with trio.open_nursery() as nursery:
@@ -220,7 +283,7 @@ async def test_cancelled_fetch_lets_the_next_one_begin_anew(tmp_path: Path) -> N
 async def test_greedy_peer_is_at_fault(tmp_path: Path) -> None:
     async with linked(tmp_path) as (here, _):
         ref = await here.blobs.add_bytes(content(WINDOW_BYTES))
-        ask = BlobAsk(number=1, digest=ref.digest, offset=0, pieces=WINDOW_PIECES)
+        ask = BlobAsk(number=1, digest=ref.digest, offset=0, pieces=FIRST_PIECES)
         for _ in range(SERVING_MAX):
             here.hear(ask)
         with pytest.raises(PeerFault, match="more than 8 blob requests at once"):
@@ -232,14 +295,14 @@ async def test_greedy_peer_is_at_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pieces", [-1, 0, 1, 10**9])
 async def test_no_ask_is_answered_with_more_than_a_window(tmp_path: Path, pieces: int) -> None:
     async with linked(tmp_path) as (here, _):
-        ref = await here.blobs.add_bytes(content(3 * WINDOW_BYTES))
+        ref = await here.blobs.add_bytes(content(5 * WINDOW_BYTES))
         here.hear(BlobAsk(number=9, digest=ref.digest, offset=5, pieces=pieces))
         await trio.testing.wait_all_tasks_blocked()
         answered = [frame for frame in here.end.sent if isinstance(frame, BlobPiece)]
-        assert len(answered) == max(0, min(pieces, WINDOW_PIECES))
+        assert len(answered) == max(0, min(pieces, MAX_PIECES))
         assert (
             b"".join(one.data for one in answered)
-            == content(3 * WINDOW_BYTES)[5:][: BLOB_CHUNK_BYTES * len(answered)]
+            == content(5 * WINDOW_BYTES)[5:][: BLOB_CHUNK_BYTES * len(answered)]
         )
 
 

@@ -44,6 +44,7 @@ from meshpeer.runtime.control import (
     KeyRotation,
     LogPiece,
     OutputFile,
+    OutputState,
     Peer,
     PingAnswer,
     Plan,
@@ -172,13 +173,16 @@ class ControlClient:
         with self._ask("PUT", f"/v1/blobs/{digest}", body=file, length=size, timeout_s=SUBMIT_S) as response:
             self._all(response)
 
-    def get_output(self, job: str, task: str, path: str) -> Iterator[bytes]:
-        """Yields the file's bytes; raises ``NotRunning`` where the agent goes away before the end."""
-        with self._ask(
-            "GET",
-            f"/v1/jobs/{_segment(job)}/output?{urlencode({'task': task, 'path': path})}",
-            timeout_s=SUBMIT_S,
-        ) as response:
+    def ready_output(self, job: str, task: str, path: str) -> OutputState:
+        """Has a file moved to this node; asked again and again until it is ready to be read."""
+        query = urlencode({"task": task, "path": path, "ready": 1})
+        return self._get(f"/v1/jobs/{_segment(job)}/output?{query}", OutputState, timeout_s=SUBMIT_S)
+
+    def get_output(self, job: str, task: str, path: str, offset: int = 0) -> Iterator[bytes]:
+        """Yields the file's bytes from ``offset`` on; raises ``NotRunning`` where the agent goes away before
+        the end."""
+        query = urlencode({"task": task, "path": path, "offset": offset})
+        with self._ask("GET", f"/v1/jobs/{_segment(job)}/output?{query}", timeout_s=SUBMIT_S) as response:
             while piece := self._some(response, PIECE_BYTES):
                 yield piece
 

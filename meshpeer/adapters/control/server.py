@@ -41,6 +41,7 @@ from meshpeer.core.errors import (
     Refused,
     StoreFailed,
 )
+from meshpeer.core.jobs.rules import size_text
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.core.wire.unreadable import UNREADABLE
@@ -268,11 +269,12 @@ def _routes(api: ControlApi) -> list[Route]:
         return _json(await api.outputs(request.path_params["job"], request.query_params.get("task", "")))
 
     async def output(request: Request) -> Response:
-        query = request.query_params
-        return await _stream(
-            api.get_output(request.path_params["job"], query.get("task", ""), query.get("path", "")),
-            "application/octet-stream",
-        )
+        query, job = request.query_params, request.path_params["job"]
+        task, path = query.get("task", ""), query.get("path", "")
+        if _flag(request, "ready"):
+            return _json(await api.ready_output(job, task, path))
+        pieces = api.get_output(job, task, path, _count(request, "offset", 0))
+        return await _stream(pieces, "application/octet-stream")
 
     async def log(request: Request) -> Response:
         query = request.query_params
@@ -425,7 +427,8 @@ def _length(request: Request, bytes_max: int) -> int:
         raise LocalFault("an upload needs a Content-Length", "curl sends one with --upload-file")
     if int(text) > bytes_max:
         raise LocalFault(
-            f"a file of {text} bytes exceeds {bytes_max >> 20} MiB", "split it, or leave it on shared storage"
+            f"a file of {text} bytes exceeds {size_text(bytes_max, ' ')}",
+            "split it, or leave it on shared storage",
         )
     return int(text)
 

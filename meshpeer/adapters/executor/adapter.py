@@ -4,9 +4,9 @@
       -> ended, all of it dead -> stdout, stderr and outputs stored -> folders cleaned -> slot free
 
 Memory and processes are bounded by the slot's control group, or else by rlimits (``groups``). By rlimits in
-any case: a file of at most ``BLOB_BYTES_MAX`` (stdout and stderr included: the kernel ends the task with
-SIGXFSZ, where a pipe would cost a copy of everything), no core files, descriptors. What an attempt writes in
-all is looked at while it runs (``usage``). A task leaves nothing behind: what it put into the background dies
+any case: the size of one file (stdout and stderr included: the kernel ends the task with SIGXFSZ, where a
+pipe would cost a copy of everything), no core files, descriptors. What an attempt writes in all is looked at
+while it runs (``usage``). A task leaves nothing behind: what it put into the background dies
 with it, and its stderr says so.
 
 It refuses to know what a job is, where inputs come from, and what becomes of an outcome.
@@ -54,8 +54,7 @@ from meshpeer.core.jobs.endings import (
     too_much_output_error,
 )
 from meshpeer.core.jobs.model import FileRef
-from meshpeer.core.jobs.rules import Fault, output_pattern
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.jobs.rules import FILE_BYTES_UNASKED, Fault, output_pattern
 from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Blobs, Gap, Limits
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -235,7 +234,7 @@ class ProcessExecutor:
     ) -> tuple[int | None, str]:
         """Runs the process to its end and returns exit code and error; then nothing of it is left."""
         limits = self._limits_of(plan)
-        rlimits = await slot.limit(limits.memory_bytes, limits.processes, limits.output_bytes)
+        rlimits = await slot.limit(limits.memory_bytes, limits.processes, _file_bytes(plan, limits))
         before = slot.group.squeeze()
         try:
             await self._spawn(slot, helper, plan, folder, rlimits)
@@ -246,7 +245,7 @@ class ProcessExecutor:
                 await slot.replace_helper()
             # Once all of its task is dead and memory still full, the kernel turns to the helper.
             if squeeze.killed_for_memory:
-                error = killed_error(signal.SIGKILL.name, BLOB_BYTES_MAX)
+                error = killed_error(signal.SIGKILL.name)
                 return 128 + signal.SIGKILL, self._squeezed(error, squeeze, limits)
             return None, HELPER_DIED
         except trio.Cancelled:
@@ -385,11 +384,18 @@ def _since(before: Squeeze, slot: Slot) -> Squeeze:
     )
 
 
+def _file_bytes(plan: AttemptPlan, limits: Limits) -> int:
+    """Returns what one file may grow to: whoever asks for much output may have it in one piece."""
+    return limits.output_bytes if plan.limits.output_bytes else min(limits.output_bytes, FILE_BYTES_UNASKED)
+
+
 def _read_end(plan: AttemptPlan, ended: Ended | NotStarted, rlimits: Rlimits) -> tuple[int | None, str]:
     """Returns exit code and error; raises ``EnvironmentFault`` where the machine is to blame."""
     if isinstance(ended, Ended):
         if ended.signal:
-            return ended.exit_code, killed_error(_signal_name(ended.signal), rlimits.file_bytes)
+            return ended.exit_code, killed_error(
+                _signal_name(ended.signal), rlimits.file_bytes, asked=bool(plan.limits.output_bytes)
+            )
         return ended.exit_code, exit_error(ended.exit_code)
     if ended.errno in _BUSY or ended.stage == "folder":
         raise EnvironmentFault(

@@ -59,7 +59,7 @@ class Slot:
                 "then `meshpeer service install` again)"
             ) from kept
 
-    async def limit(self, memory_bytes: int, processes: int, output_bytes: int) -> Rlimits:
+    async def limit(self, memory_bytes: int, processes: int, file_bytes: int) -> Rlimits:
         """Bounds the next attempt by the control group, and returns by which rlimits, too; raises
         ``EnvironmentFault``."""
         if self.group.limits_differ(memory_bytes, processes):
@@ -73,7 +73,7 @@ class Slot:
         return Rlimits(
             address_space_bytes=0 if "memory" in self.group.held else memory_bytes,
             processes=processes + 1 if by_user and "pids" not in self.group.held else 0,
-            file_bytes=min(output_bytes, BLOB_BYTES_MAX),
+            file_bytes=min(file_bytes, BLOB_BYTES_MAX),
         )
 
     def usage(self, bytes_max: int, reserve_bytes: int) -> Usage:

@@ -18,7 +18,7 @@ from meshpeer.core.ids import Digest
 from meshpeer.core.jobs.model import FileRef
 from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.jobs.problems import SpecError
-from meshpeer.core.jobs.rules import FILES_MAX, Fault, relative_path, shown
+from meshpeer.core.jobs.rules import FILES_MAX, Fault, relative_path, shown, size_text
 from meshpeer.core.jobs.spec import WantedFile
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 
@@ -101,15 +101,16 @@ def _add(gathered: Gathered, source: Path, home: Path) -> Fault | None:
             f"{shown(path)} is a link that leads out of the job's folder", "copy the file into the folder"
         )
     try:
-        mode = source.stat().st_mode
+        status = source.stat()
+        mode, size = status.st_mode, status.st_size
         if not stat.S_ISREG(mode):
             return Fault(f"{shown(path)} is neither a file nor a folder", "name regular files")
-        digest, size = _digest(source)
+        digest, size = _digest(source) if size <= BLOB_BYTES_MAX else (Digest(b""), size)
     except OSError as error:
         return Fault(f"{shown(path)} can't be read: {error.strerror}", "allow yourself to read it")
     if size > BLOB_BYTES_MAX:
-        limit = f"{BLOB_BYTES_MAX // 1024**2} MiB"
-        return Fault(f"{shown(path)} is larger than {limit}", f"a file of a job has at most {limit} for now")
+        limit = size_text(BLOB_BYTES_MAX, " ")
+        return Fault(f"{shown(path)} is larger than {limit}", f"a file of a job has at most {limit}")
     executable = bool(mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH))
     gathered.refs[path] = FileRef(path=path, digest=digest, size=size, executable=executable)
     gathered.sources[path] = source

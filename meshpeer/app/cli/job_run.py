@@ -170,7 +170,7 @@ def _exit_code(tasks: list[Task], job: str, asked: Asked) -> int:
 
 
 def _fetch_outputs(client: ControlClient, job: str, to: Path, asked: Asked) -> None:
-    from meshpeer.app.cli.job_results import fetch_results
+    from meshpeer.app.cli.job_files import fetch_results
 
     for path in fetch_results(client, job, to):
         if not asked.quiet:

@@ -248,12 +248,17 @@ def _task_row(one: Task) -> list[str]:
     node = f"{one.node}*" if one.node and stolen else one.node or "-"
     return [
         one.id,
-        one.state,
+        one.state if not one.input_bytes else staging_words(one),
         node,
         str(len(one.attempts)),
         "-" if one.exit_code is None else str(one.exit_code),
         outputs or "-",
     ]
+
+
+def staging_words(one: Task) -> str:
+    """Returns how far the inputs of a task are: ``staging 1.2 GiB of 5.0 GiB``."""
+    return f"staging {show.size(one.staged_bytes)} of {show.size(one.input_bytes)}"
 
 
 def watch(asked: Asked, job: JobName) -> None:
@@ -282,12 +287,16 @@ def wait_for(asked: Asked, client: ControlClient, job: str, output: Path | None)
     """Waits for the job's end, showing progress on standard error; then prints it. Raises ``typer.Exit``
     where it did not succeed.
     """
-    from meshpeer.app.cli.job_results import fetch_results
+    from meshpeer.app.cli.job_files import fetch_results
     from meshpeer.app.cli.progress import follow
 
     try:
         ended = follow(client.watch(job), quiet=asked.quiet or asked.json)
-        written = fetch_results(client, ended.id, output) if output is not None else []
+        written = (
+            fetch_results(client, ended.id, output, quiet=asked.quiet or asked.json)
+            if output is not None
+            else []
+        )
     except KeyboardInterrupt:
         say_goes_on(job)
         raise typer.Exit(INTERRUPTED) from None

@@ -65,6 +65,18 @@ def status(asked: Asked) -> None:
         _print_status(found, asked.verbose)
 
 
+def _files(found: Status) -> str:
+    """Returns what files of jobs take, and what is on its way: nothing where that is nothing."""
+    use = found.files
+    if use is None or not (use.bytes or use.coming):
+        return ""
+    text = f"{show.size(use.bytes)} of {show.size(use.bytes_max)}"
+    if use.coming:
+        text += f"; {show.count(use.coming, 'file')} on the way here: "
+        text += f"{show.size(use.here_bytes)} of {show.size(use.coming_bytes)}"
+    return text
+
+
 def _print_status(found: Status, verbose: int) -> None:
     mesh, node, members = found.mesh, found.node, found.members
     colour = {"ok": "green", "degraded": "yellow"}.get(found.health, "red")
@@ -107,6 +119,7 @@ def _print_status(found: Status, verbose: int) -> None:
                 "tasks",
                 f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else "none are taken",
             ),
+            ("files", _files(found)),
             ("admission", admission),
             ("up for", show.seconds(node.uptime_s)),
         ]

@@ -328,4 +328,4 @@ def _too_many(path: FieldPath, count: int, most: int) -> Iterator[SpecError]:
         yield SpecError(path=path, what=f"{count:,} entries, and {most:,} are allowed", hint="split the job")
 
 
-_FILE_SIZE_HINT = f"a file of a job has at most {BLOB_BYTES_MAX // 1024**2} MiB in this version"
+_FILE_SIZE_HINT = f"a file of a job has at most {rules.size_text(BLOB_BYTES_MAX, ' ')}"

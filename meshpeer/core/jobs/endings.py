@@ -23,10 +23,14 @@ def exit_error(exit_code: int) -> str:
     return "" if exit_code == 0 else f"exit code {exit_code}"
 
 
-def killed_error(signal_name: str, file_bytes_max: int) -> str:
-    """Returns the error of a process that a signal ended; the kernel enforces the size of files by one."""
+def killed_error(signal_name: str, file_bytes_max: int = 0, *, asked: bool = True) -> str:
+    """Returns the error of a process that a signal ended; the kernel enforces the size of files by one.
+
+    ``asked``: the job says itself how much its output may be.
+    """
     if signal_name == "SIGXFSZ":
-        return f"killed by SIGXFSZ: a file grew beyond {size_text(file_bytes_max, ' ')}"
+        more = "" if asked else " (limits: {output: SIZE} allows more)"
+        return f"killed by SIGXFSZ: a file grew beyond {size_text(file_bytes_max, ' ')}{more}"
     return f"killed by {signal_name}"
 
 

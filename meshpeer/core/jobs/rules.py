@@ -33,6 +33,9 @@ PATH_PART_BYTES_MAX = 255
 MEMORY_BYTES_MIN = 16 * 1024**2
 """Below, many an interpreter does not start."""
 OUTPUT_BYTES_MIN = 4 * 1024
+FILE_BYTES_UNASKED = 64 * 1024**2
+"""One file of a task whose job says nothing of its output: what runs wild ends early. With ``limits:
+{output}`` a file may be all of that."""
 SIZE_BYTES_MAX = 2**50
 """A pebibyte; more is a slip of the unit."""
 PROCESSES_MAX = 512

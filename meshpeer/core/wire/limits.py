@@ -19,8 +19,10 @@ CBOR_DEPTH_MAX = 16
 NAME_LENGTH_MAX = 63
 """One DNS label (RFC 1035)."""
 ROLES_MAX = 16
-BLOB_BYTES_MAX = 64 * 1024 * 1024
-"""One file that a job carries or a task produces."""
+BLOB_BYTES_MAX = 1024**4
+"""One file that a job carries or a task produces: it is moved, hashed and kept in blocks, never whole."""
+DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
+"""One blob that is read into memory whole: a job's record, a manifest, a list of inputs."""
 BLOB_CHUNK_BYTES = 56 * 1024
 """Payload of one bulk frame; leaves room for its envelope."""
 JOB_TASKS_MAX = 100_000

@@ -33,6 +33,7 @@ from meshpeer.runtime.control import (
     MeshInfo,
     NodeInfo,
     OutputFile,
+    OutputState,
     Peer,
     PingAnswer,
     Plan,
@@ -260,6 +261,8 @@ class FakeApi:
         self.told: tuple[JobMessage, ...] = ()
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
+        self.awaited = 0
+        """How often a file is not here yet when it is asked for."""
         self.lies: dict[str, str] = {}
         """Path -> SHA-256 announced for it, whatever it is."""
         self.job_state = "succeeded"
@@ -396,9 +399,15 @@ class FakeApi:
             raise PeerFault("a file does not have the content that was announced")
         self.stored[digest] = data
 
-    async def get_output(self, job: str, task: str, path: str) -> AsyncIterator[bytes]:
-        self._answer("get_output", job, task, path)
-        data = self.made[task][path]
+    async def ready_output(self, job: str, task: str, path: str) -> OutputState:
+        self._answer("ready_output", job, task, path)
+        size = len(self.made[task][path])
+        self.awaited -= 1
+        return OutputState(size=size, here_bytes=size // 2, ready=self.awaited < 0)
+
+    async def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
+        self._answer("get_output", job, task, path, *((offset,) if offset else ()))
+        data = self.made[task][path][offset:]
         for start in range(0, len(data), 1_000):
             yield data[start : start + 1_000]
 

@@ -31,6 +31,7 @@ from meshpeer.core.errors import (
 )
 from meshpeer.core.jobs.model import JobSpec, TaskSpec
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.runtime.control import InviteRequest, Submission
 
 JOB = "jaaaaaaaaaaaaaaaaaaa"
@@ -200,8 +201,8 @@ def test_a_refused_upload_says_why_although_it_was_not_read(api: FakeApi, client
 
 
 def test_an_upload_beyond_the_limit_is_refused_before_it_is_read(api: FakeApi, client: ControlClient) -> None:
-    with pytest.raises(LocalFault, match="exceeds 64 MiB"):
-        client.put_blob("00" * 32, 65 * 1024 * 1024, io.BytesIO(b"x"))
+    with pytest.raises(LocalFault, match="exceeds 1 TiB"):
+        client.put_blob("00" * 32, BLOB_BYTES_MAX + 1, io.BytesIO(b"x"))
     assert api.asked == []
 
 

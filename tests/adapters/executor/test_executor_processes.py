@@ -14,8 +14,8 @@ import trio
 from meshpeer.adapters.executor import ProcessExecutor, open_executor
 from meshpeer.adapters.executor.usage import LOOK_S, Usage
 from meshpeer.core.errors import EnvironmentFault, LocalFault
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, StagedFile
+from meshpeer.core.jobs.rules import FILE_BYTES_UNASKED
+from meshpeer.runtime.ports import AttemptOutcome, AttemptPlan, BlobRef, Limits, StagedFile
 
 
 class Plans(Protocol):
@@ -206,8 +206,20 @@ async def test_attempts_run_side_by_side(open_processes: OpenExecutor, plans: Pl
 async def test_flood_ends_at_the_size_of_a_file(executor: ProcessExecutor, plans: Plans) -> None:
     outcome = await executor.run(plans("yes"))
 
-    assert (outcome.exit_code, outcome.error) == (153, "killed by SIGXFSZ: a file grew beyond 64 MiB")
-    assert outcome.stdout.size == BLOB_BYTES_MAX
+    error = "killed by SIGXFSZ: a file grew beyond 64 MiB (limits: {output: SIZE} allows more)"
+    assert (outcome.exit_code, outcome.error) == (153, error)
+    assert outcome.stdout.size == FILE_BYTES_UNASKED
+
+
+async def test_one_file_may_be_all_of_the_output_that_was_asked_for(
+    executor: ProcessExecutor, plans: Plans
+) -> None:
+    make = ("/bin/sh", "-c", "truncate -s 65M large")
+    asked = await executor.run(plans(*make, outputs=("large",), limits=Limits(output_bytes=128 * 1024**2)))
+    assert (asked.error, [one.size for one in asked.outputs]) == ("", [65 * 1024**2])
+
+    unasked = await executor.run(plans(*make, outputs=("large",)))
+    assert unasked.error
 
 
 async def test_command_larger_than_a_message_runs(

@@ -156,7 +156,7 @@ def test_what_cannot_be_carried_is_refused(tmp_path: Path) -> None:
         "a.yaml:2:15: files[1]: the folder 'empty' has no files (put files in, or remove it from the list)",
         f"a.yaml:2:22: files[2]: 'rendr.py' does not exist in {tmp_path} (did you mean 'render.py'?)",
         "a.yaml:2:32: files[3]: 'render.py' is a file, not a folder (write render.py)",
-        "a.yaml:2:44: files[4]: 'huge' is larger than 64 MiB (a file of a job has at most 64 MiB for now)",
+        "a.yaml:2:44: files[4]: 'huge' is larger than 1 TiB (a file of a job has at most 1 TiB)",
     ]
 
 

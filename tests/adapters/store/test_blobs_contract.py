@@ -150,6 +150,44 @@ async def test_an_announced_size_beyond_the_limits_is_refused(blobs: BlobsWithRo
             pytest.fail("a writer was opened")
 
 
+async def test_what_came_is_gone_on_with(blobs: BlobsWithRoom) -> None:
+    data = _noise(3_000_000)
+    for first, last in ((0, 1_500_001), (1_500_001, 1_500_001), (1_500_001, 2_000_000)):
+        async with blobs.receive(_ref(data), resume=True) as writer:
+            assert writer.received == first
+            await writer.write(data[first:last])
+    assert blobs.path(_ref(data).digest) is None
+    async with blobs.receive(_ref(data), resume=True) as writer:
+        await writer.write(data[2_000_000:])
+        await writer.finish()
+    assert await blobs.read(_ref(data).digest, 0, len(data)) == data
+    assert await blobs.remove(_ref(data).digest)
+    async with blobs.receive(_ref(data), resume=True) as writer:
+        assert writer.received == 0
+
+
+async def test_an_upload_begins_at_its_start_although_a_transfer_was_cut(blobs: BlobsWithRoom) -> None:
+    async with blobs.receive(_ref(b"hello"), resume=True) as writer:
+        await writer.write(b"hel")
+    async with blobs.receive(_ref(b"hello")) as writer:
+        assert writer.received == 0
+        await writer.write(b"hello")
+        await writer.finish()
+    assert await blobs.read(_ref(b"hello").digest, 0, 5) == b"hello"
+
+
+@pytest.mark.parametrize("came", ["HELLO", "hello!"])
+async def test_what_was_wrong_is_not_gone_on_with(blobs: BlobsWithRoom, came: str) -> None:
+    async with blobs.receive(_ref(b"hello"), resume=True) as writer:
+        with pytest.raises(PeerFault):  # noqa: PT012 - one of the two
+            await writer.write(came.encode())
+            await writer.finish()
+    async with blobs.receive(_ref(b"hello"), resume=True) as writer:
+        assert writer.received == 0
+        await writer.write(b"hello")
+        await writer.finish()
+
+
 # --- files that can't be added ----------------------------------------------------------------------------
 
 
@@ -174,7 +212,7 @@ async def test_a_file_beyond_the_limit_is_refused_by_its_size(blobs: BlobsWithRo
     source = tmp_path / "source"
     source.touch()
     os.truncate(source, BLOB_BYTES_MAX + 1)
-    with pytest.raises(LocalFault, match="64 MiB"):
+    with pytest.raises(LocalFault, match="1 TiB"):
         await blobs.add_file(source)
     assert await blobs.total_bytes() == 0
 

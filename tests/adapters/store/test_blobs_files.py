@@ -14,10 +14,10 @@ from typing import NoReturn
 import pytest
 import trio
 
-from meshpeer.adapters.store import open_blobs
-from meshpeer.core.errors import EnvironmentFault, InvariantBroken, LocalFault, StoreFailed
+from meshpeer.adapters.store import drafts, open_blobs
+from meshpeer.core.errors import EnvironmentFault, InvariantBroken, LocalFault, PeerFault, StoreFailed
 from meshpeer.core.ids import Digest
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.wire.limits import DOCUMENT_BYTES_MAX
 from meshpeer.runtime.ports import BlobRef
 
 EMPTY = Digest(hashlib.sha256(b"").digest())
@@ -143,6 +143,98 @@ async def test_a_large_transfer_keeps_little_in_memory(tmp_path: Path) -> None:
         await writer.finish()
 
 
+async def test_a_cut_transfer_is_gone_on_with_after_a_restart_and_without_hashing_anew_before_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(3_000_000)
+    blobs = open_blobs(tmp_path)
+    async with blobs.receive(_ref(data), resume=True) as writer:
+        await writer.write(data[:1_000_001])
+    with monkeypatch.context() as guarded:
+        guarded.setattr(drafts.Draft, "catch_up", lambda *_: pytest.fail("it was hashed already"))
+        async with blobs.receive(_ref(data), resume=True) as writer:
+            assert writer.received == 1_000_001
+            await writer.write(data[1_000_001:2_000_000])
+    again = open_blobs(tmp_path)
+    async with again.receive(_ref(data), resume=True) as writer:
+        assert writer.received == 2_000_000
+        await writer.write(data[2_000_000:])
+        await writer.finish()
+    assert again.place(_ref(data).digest).read_bytes() == data
+    assert _incoming(tmp_path) == []
+
+
+async def test_a_part_that_a_crash_damaged_is_found_out_at_the_end_and_dropped(tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    blobs = open_blobs(tmp_path)
+    async with blobs.receive(_ref(data), resume=True) as writer:
+        await writer.write(data[:50_000])
+    (part,) = (tmp_path / "incoming").iterdir()
+    part.write_bytes(bytes(50_000))
+    again = open_blobs(tmp_path)
+    async with again.receive(_ref(data), resume=True) as writer:
+        await writer.write(data[50_000:])
+        with pytest.raises(PeerFault):
+            await writer.finish()
+    assert _incoming(tmp_path) == []
+
+
+async def test_a_part_of_last_month_is_dropped_on_opening(tmp_path: Path) -> None:
+    async with open_blobs(tmp_path).receive(_ref(b"hello"), resume=True) as writer:
+        await writer.write(b"hel")
+    (part,) = (tmp_path / "incoming").iterdir()
+    os.utime(part, (0, 0))
+    open_blobs(tmp_path)
+    assert _incoming(tmp_path) == []
+
+
+async def test_the_last_of_the_disk_is_left_alone(tmp_path: Path) -> None:
+    """The journal needs it: an agent that can't write that stops."""
+    blobs = open_blobs(tmp_path, reserve_bytes=10**18)
+    asked: list[int] = []
+
+    async def make_room(size: int) -> None:
+        asked.append(size)
+
+    blobs.make_room = make_room
+    large, ref = tmp_path / "large", BlobRef(digest=EMPTY, size=5 * 10**9)
+    large.write_bytes(bytes(2_000_000))
+    with pytest.raises(StoreFailed, match=r"a file of 5.0 GB is to come, and there is room for 0 bytes"):
+        async with blobs.receive(ref, resume=True):
+            pytest.fail("a writer was opened")
+    with pytest.raises(StoreFailed, match=r"a file of 2.0 MB"):
+        await blobs.add_file(large)
+    assert asked == [5 * 10**9, 2_000_000]
+    assert await blobs.add_bytes(b"a log") == _ref(b"a log")
+
+
+async def test_what_is_dropped_has_no_name_at_once_and_is_gone_soon(tmp_path: Path) -> None:
+    blobs = open_blobs(tmp_path)
+    ref = await blobs.add_bytes(b"hello")
+    async with blobs.receive(_ref(b"there"), resume=True) as writer:
+        await writer.write(b"the")
+        assert blobs.drop_soon(_ref(b"there").digest, partial=True) is None  # it is being received
+    seen = {(one.digest, one.size, one.partial) for one in await blobs.survey() if one.size}
+    assert seen == {(ref.digest, 5, False), (_ref(b"there").digest, 3, True)}
+    for digest, partial in ((ref.digest, False), (_ref(b"there").digest, True)):
+        gone = blobs.drop_soon(digest, partial=partial)
+        assert gone is not None
+        assert blobs.path(ref.digest) is None
+        await blobs.unlink(gone)
+    assert blobs.drop_soon(ref.digest) is None
+    assert _incoming(tmp_path) == []
+
+
+async def test_use_is_remembered(tmp_path: Path) -> None:
+    blobs = open_blobs(tmp_path)
+    ref = await blobs.add_bytes(b"hello")
+    os.utime(blobs.place(ref.digest), (0, 0))
+    blobs.used(ref.digest)
+    blobs.used(_ref(b"absent").digest)
+    (found,) = [one for one in await blobs.survey() if one.size]
+    assert found.used_s > 0
+
+
 async def test_many_tasks_may_add_one_content_at_once(tmp_path: Path) -> None:
     blobs = open_blobs(tmp_path)
     refs: list[BlobRef] = []
@@ -172,14 +264,15 @@ async def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(
 ) -> None:
     blobs = open_blobs(tmp_path)
     monkeypatch.setattr(os, "pread", lambda _file, length, _offset: bytes(length))
-    with (tmp_path / "endless").open("w+b") as file, pytest.raises(LocalFault, match="64 MiB"):
+    monkeypatch.setattr(drafts, "BLOB_BYTES_MAX", 4 * 1024**2)
+    with (tmp_path / "endless").open("w+b") as file, pytest.raises(LocalFault, match="exceeds 4 MiB"):
         await blobs.add_open(file)
     assert _incoming(tmp_path) == []
 
 
 async def test_bytes_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalFault, match="64 MiB"):
-        await open_blobs(tmp_path).add_bytes(bytes(BLOB_BYTES_MAX + 1))
+        await open_blobs(tmp_path).add_bytes(bytes(DOCUMENT_BYTES_MAX + 1))
 
 
 async def test_reading_is_whole_where_the_page_cache_holds_only_some(
@@ -239,7 +332,7 @@ def test_killed_at_any_step_a_blob_is_whole_or_absent(tmp_path: Path) -> None:
 CHILD = """
 import os, signal, sys, trio
 from pathlib import Path
-from meshpeer.adapters.store import open_blobs
+from meshpeer.adapters.store import drafts, open_blobs
 
 left = int(sys.argv[2])
 

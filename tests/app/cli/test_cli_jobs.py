@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -310,8 +311,59 @@ def test_a_link_in_an_outputs_place_is_replaced_not_followed(agent: FakeApi, cal
     Path("got").mkdir()
     Path("target").write_text("untouched")
     Path("got/film.gif").symlink_to(Path("target").absolute())
-    assert call("jobs", "result", "film", "film", "--output", "got").code == 0
+    assert call("jobs", "result", "film", "film", "--output", "got", "--force").code == 0
     assert (Path("target").read_text(), Path("got/film.gif").read_bytes()) == ("untouched", b"GIF")
+
+
+def test_a_result_overwrites_nothing_unless_it_is_told_to(agent: FakeApi, call: Call, film: Path) -> None:
+    agent.made = {"film": {"a": b"new a", "film.gif": b"GIF"}}
+    _submit(agent, call)
+    Path("got").mkdir()
+    Path("got/film.gif").write_bytes(b"mine")
+    ran = call("jobs", "result", "film", "film", "--output", "got")
+    assert ran.code == 2
+    assert ran.two_lines == (
+        "got/film.gif is there already, and is something else",
+        "name another folder with --output, or overwrite it with --force",
+    )
+    assert _files("got") == ["film.gif"], "not even the other file was written"
+    assert call("jobs", "result", "film", "film", "--output", "got", "--force").code == 0
+    assert (Path("got/a").read_bytes(), Path("got/film.gif").read_bytes()) == (b"new a", b"GIF")
+    assert call("jobs", "result", "film", "film", "--output", "got").code == 0, "it is there: done before"
+
+
+def test_a_fetch_that_was_cut_off_goes_on_where_it_stopped(agent: FakeApi, call: Call, film: Path) -> None:
+    data = bytes(range(256)) * 20
+    agent.made = {"film": {"film.gif": data}}
+    agent.awaited = 1
+    _submit(agent, call)
+    Path("got").mkdir()
+    draft = Path("got") / f".meshpeer-{hashlib.sha256(data).hexdigest()[:32]}.part"
+    draft.write_bytes(data[:3_000])
+    assert call("jobs", "result", "film", "film", "--output", "got").code == 0
+    assert Path("got/film.gif").read_bytes() == data
+    assert _files("got") == ["film.gif"]
+    assert ("get_output", "film", "film", "film.gif", 3_000) in agent.asked
+    draft.write_bytes(b"rubbish")
+    Path("got/film.gif").unlink()
+    assert call("jobs", "result", "film", "film", "--output", "got").code == 1, "it is not what was announced"
+    assert call("jobs", "result", "film", "film", "--output", "got").code == 0
+
+
+def test_a_result_without_a_task_is_of_all_that_nobody_needs(agent: FakeApi, call: Call, film: Path) -> None:
+    agent.made = {"split": {"scene/1": b"work"}, "film": {"out/film.gif": b"GIF"}}
+    _submit(agent, call)
+    assert call("jobs", "result", "film").out.splitlines()[0].startswith("film: succeeded on beta")
+    assert call("jobs", "result", "film", "--output", "got").code == 0
+    assert _files("got") == ["out/film.gif"]
+
+
+def test_a_task_whose_inputs_are_moved_says_how_far_that_is(agent: FakeApi, call: Call, film: Path) -> None:
+    job = _submit(agent, call)
+    agent.tasks_of[job][0] = make_task(
+        state="ready", exit_code=None, attempts=(), staged_bytes=1_288_490_188, input_bytes=5 * 1024**3
+    )
+    assert "staging 1.2 GiB of 5.0 GiB" in call("jobs", "tasks", "film").out
 
 
 def test_an_output_of_another_content_is_not_kept(agent: FakeApi, call: Call, film: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_malformed_task_is_refused(changes: dict[str, object], field: str, wha
         ([("a/./b", 1, 32)], "'a/./b' is not in normal form"),
         ([("a", 1, 32), ("a", 1, 32)], "'a' is given twice"),
         ([("a", 1, 32), ("a/b", 1, 32)], "'a/b' is inside of what is a file as well"),
-        ([("a", BLOB_BYTES_MAX + 1, 32)], "'a' has 67,108,865 bytes"),
+        ([("a", BLOB_BYTES_MAX + 1, 32)], "'a' has 1,099,511,627,777 bytes"),
         ([("a", 1, 5)], "'a' has no SHA-256 digest"),
     ],
 )
