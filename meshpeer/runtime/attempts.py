@@ -17,6 +17,7 @@ from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Pe
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.expand import argv_of, env_of
 from meshpeer.core.jobs.model import FileRef, JobRecord
+from meshpeer.core.jobs.python import calls_paths
 from meshpeer.core.jobs.rules import NO_NETWORK
 from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.messages import (
@@ -44,6 +45,7 @@ from meshpeer.runtime.ports import (
     Secrets,
     StagedFile,
 )
+from meshpeer.runtime.python_calls import PythonCalls
 
 FETCH_TRIES = 3
 FETCH_PAUSE_S = 1.0
@@ -71,6 +73,7 @@ class Attempts:
     fetch: Callable[[BlobRef, NodeId], Awaitable[None]]
     check_job: CheckJob
     secrets: Secrets
+    python: PythonCalls
     names_of: Callable[[NodeId], Collection[str]]
     """What a submitter goes by in this node's own settings."""
     post: Callable[[object], None]
@@ -121,7 +124,7 @@ class Attempts:
             try:
                 plan = await self._stage(effect)
                 self.post(AttemptRunning(job=effect.job, attempt=attempt))
-                outcome = await self.executor.run(plan)
+                outcome = await self.python.told(plan, await self.executor.run(plan))
                 self.post(AttemptFinished(offer=await self._store(effect, outcome)))
             except _Missing as missing:
                 needed = () if missing.task is None else (missing.task,)
@@ -140,8 +143,12 @@ class Attempts:
         task = TaskIndex(effect.granted.attempt.task)
         spec, element = graph.spec_of(task), graph.element_of(task)
         staged: dict[str, StagedFile] = {}
+        calls = calls_paths(effect.record.spec)
         for file in effect.record.spec.files:
-            await self._stage_file(file, "", None, (effect.owner,), staged)
+            if file.path not in calls:
+                await self._stage_file(file, "", None, (effect.owner,), staged)
+            elif spec.python is not None and file.path == spec.python.calls:
+                await self._have(BlobRef(digest=file.digest, size=file.size), (effect.owner,))
         for needed in await self._inputs(effect):
             for file in await self._manifest(needed, effect.owner):
                 await self._stage_file(file, needed.into, needed.task, (needed.holder, effect.owner), staged)
@@ -149,7 +156,7 @@ class Attempts:
         secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number
         task_id = graph.id_of(task)
-        return AttemptPlan(
+        plan = AttemptPlan(
             key=self.key_of(effect.job, effect.granted.attempt),
             argv=argv_of(spec, element, effect.job, task_id, number),
             env=env_of(spec, element, effect.job, task_id, number),
@@ -163,6 +170,7 @@ class Attempts:
             network=spec.network != NO_NETWORK,
             secrets=secrets,
         )
+        return plan if spec.python is None else await self.python.plan(effect, plan)
 
     async def _inputs(self, effect: StartAttempt) -> tuple[Input, ...]:
         blob = effect.granted.inputs_blob
