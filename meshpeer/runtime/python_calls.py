@@ -106,10 +106,10 @@ class PythonCalls:
 
     def _check_versions(self, says: CallsHead, found: PythonFound) -> None:
         if says.python != found.version:
+            todo = f"name a Python {says.python} as python under [jobs] there, or submit from {found.version}"
             raise LocalFault(
                 f"the function was pickled by Python {says.python}, and this node runs functions with Python "
-                f"{found.version} ({found.program}): name a Python {says.python} as python under [jobs] there, "
-                f"or submit from Python {found.version}"
+                f"{found.version} ({found.program}): {todo}"
             )
         if says.cloudpickle != self.interpreter.cloudpickle:
             raise LocalFault(

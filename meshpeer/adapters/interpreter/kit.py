@@ -34,6 +34,7 @@ def kit() -> bytes:
             mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
             py_compile.compile(str(source), str(compiled), dfile=name, doraise=True, invalidation_mode=mode)
             _add(archive, f"{name}c", compiled.read_bytes())
+        _add(archive, "cloudpickle_version.py", f"VERSION = {cloudpickle_version()!r}\n".encode())
     return packed.getvalue()
 
 

@@ -10,16 +10,11 @@ REPORT, with its traceback, which goes to stderr as well; then the exit code is 
 
 from __future__ import annotations
 
-import base64
-import importlib
-import json
 import os
-import pickle
 import struct
 import sys
-import traceback
-from typing import Any, Callable, List, NoReturn  # noqa: UP035 - of an older Python, too
 
+# Whatever else a call takes is imported where it is taken: most of a short task's time is imports.
 RESULT_BYTES_MAX = 16 * 1024 * 1024
 MESSAGE_CHARACTERS_MAX = 4096
 TRACEBACK_CHARACTERS_MAX = 64 * 1024
@@ -37,7 +32,7 @@ class ResultUnfit(Exception):
     """What the function returned can't be handed back: the text says why."""
 
 
-def main(arguments: List[str]) -> int:  # noqa: UP006
+def main(arguments: list[str]) -> int:
     """Calls, and writes result or report; returns the exit code."""
     base = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
     call_path, form, result_path, report_path = arguments
@@ -57,7 +52,9 @@ def main(arguments: List[str]) -> int:  # noqa: UP006
 
 def _value_of(call: bytes) -> object:
     if not call.startswith(MAGIC):
-        return _named(json.loads(call.decode("utf-8")))
+        return _named(call)
+    import pickle
+
     _, major, minor, version, _count = HEAD.unpack_from(call)
     _check_versions(major, minor, version.rstrip(b"\0").decode("ascii"))
     _, function_bytes, _, arguments_bytes = ROW.unpack_from(call, HEAD.size)
@@ -75,19 +72,22 @@ def _check_versions(major: int, minor: int, cloudpickle_version: str) -> None:
     if (major, minor) != sys.version_info[:2]:
         mine = ".".join(map(str, sys.version_info[:2]))
         raise CannotCall(f"the function was pickled by Python {major}.{minor}, and this is Python {mine}")
-    import cloudpickle
+    from cloudpickle_version import VERSION
 
-    if cloudpickle.__version__ != cloudpickle_version:
+    if cloudpickle_version != VERSION:
         raise CannotCall(
-            f"the function was pickled by cloudpickle {cloudpickle_version}, and here is "
-            f"{cloudpickle.__version__}"
+            f"the function was pickled by cloudpickle {cloudpickle_version}, and here is {VERSION}"
         )
 
 
-def _named(document: Any) -> object:
+def _named(call: bytes) -> object:
+    import importlib
+    import json
+
+    document = json.loads(call.decode("utf-8"))
     module_name, _, qualified = document["call"].partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        found: object = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.split(".")[: error.name.count(".") + 1] == error.name.split("."):
             raise CannotCall(
@@ -100,12 +100,16 @@ def _named(document: Any) -> object:
             found = getattr(found, name)
         except AttributeError:
             raise CannotCall(f"there is no {qualified} in {module_name}") from None
-    function: Callable[..., object] = found
-    return function(*document.get("args", ()), **document.get("kwargs", {}))
+    if not callable(found):
+        raise CannotCall(f"{qualified} in {module_name} is no function")
+    value: object = found(*document.get("args", ()), **document.get("kwargs", {}))
+    return value
 
 
 def _dumped(value: object, form: str) -> bytes:
     if form == "json":
+        import json
+
         try:
             data = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
@@ -116,14 +120,16 @@ def _dumped(value: object, form: str) -> bytes:
         data = _pickled(value)
     if len(data) > RESULT_BYTES_MAX:
         raise ResultUnfit(
-            f"the result has {len(data)} bytes, and {RESULT_BYTES_MAX} are allowed: write it to a file and name "
-            "that under outputs"
+            f"the result has {len(data)} bytes, and {RESULT_BYTES_MAX} are allowed: write it to a file and "
+            "name that under outputs"
         )
     return data
 
 
 def _pickled(value: object) -> bytes:
     """Pickles with the standard library where that can, since that is fast, else by cloudpickle."""
+    import pickle
+
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - whatever __reduce__ raises
@@ -138,10 +144,15 @@ def _pickled(value: object) -> bytes:
 
 
 def _report(path: str, error: BaseException, form: str) -> None:
+    import base64
+    import json
+    import traceback
+
     shown = error.__traceback__
-    while shown is not None and shown.tb_frame.f_code.co_filename == __file__:
+    while shown is not None and shown.tb_frame.f_code.co_filename == _value_of.__code__.co_filename:
         shown = shown.tb_next
-    text = "".join(_lines(error, shown))
+    own = isinstance(error, (CannotCall, ResultUnfit))
+    text = str(error) + "\n" if own else "".join(traceback.format_exception(type(error), error, shown))
     sys.stderr.write(text)
     sys.stderr.flush()
     document = {
@@ -151,12 +162,6 @@ def _report(path: str, error: BaseException, form: str) -> None:
         "pickle": base64.b64encode(_pickled_error(error)).decode("ascii") if form == "pickle" else "",
     }
     _write(path, json.dumps(document).encode("ascii"))
-
-
-def _lines(error: BaseException, shown: Any) -> List[str]:  # noqa: UP006
-    if isinstance(error, (CannotCall, ResultUnfit)):
-        return [_text_of(error) + "\n"]
-    return traceback.format_exception(type(error), error, shown)
 
 
 def _text_of(error: BaseException) -> str:
@@ -170,6 +175,8 @@ def _pickled_error(error: BaseException) -> bytes:
     """Returns the exception pickled; nothing where it can't be, or is too large."""
     if isinstance(error, (CannotCall, ResultUnfit)):
         return b""
+    import pickle
+
     try:
         data = _pickled(error)
         pickle.loads(data)  # many an exception can be pickled, and not be made again
@@ -184,11 +191,5 @@ def _write(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def _run() -> NoReturn:
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    _run()
+    sys.exit(main(sys.argv[1:]))
