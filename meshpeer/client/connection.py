@@ -65,7 +65,7 @@ class Client:
         """Has a function called on some node, once; ``result()`` of what it returns waits for that. Returns
         when the job is on disk. Raises ``Unpicklable``, and ``LocalFault`` for what is too large."""
         packed = pickling.pickled_function(function, self.options.carry)
-        call = (packed, pickling.pickled_arguments(args, kwargs))
+        call = (packed, pickling.pickled_arguments(args, kwargs, self.options.carry))
         return self.submit_calls([call], pickling.name_of(function), array=False)
 
     def map(
@@ -79,12 +79,15 @@ class Client:
             raise LocalFault("there are no calls to make", "give map an iterable with something in it")
         packed = pickling.pickled_function(function, self.options.carry)
         if chunks is None:
-            arguments = [pickling.pickled_arguments(one, {}) for one in calls]
+            arguments = [pickling.pickled_arguments(one, {}, self.options.carry) for one in calls]
         elif chunks < 1:
             raise LocalFault(f"{chunks} chunks are none", "give 1 or more")
         else:
             size = math.ceil(len(calls) / chunks)
-            arguments = [pickling.pickled_chunk(calls[at : at + size]) for at in range(0, len(calls), size)]
+            arguments = [
+                pickling.pickled_chunk(calls[at : at + size], self.options.carry)
+                for at in range(0, len(calls), size)
+            ]
         name = pickling.name_of(function)
         return self.submit_calls(
             [(packed, one) for one in arguments], name, array=True, chunked=chunks is not None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshpeer.core.errors import LocalFault, MeshpeerError
+
+LOGS_HINT: Final = "see `meshpeer jobs logs` for what it printed"
+MODULES_HINT: Final = (
+    "send the module along, by Options(carry=...) or files=..., or install it on the workers"
+)
 
 
 class Unpicklable(LocalFault):
@@ -20,10 +27,10 @@ class RemoteError(MeshpeerError):
     def __init__(
         self, what: str, *, task: str, node: str | None = None, kind: str = "", traceback: str = ""
     ) -> None:
-        super().__init__(what, "see `meshpeer jobs logs` for what it printed")
+        super().__init__(what, MODULES_HINT if kind == "ModuleNotFoundError" else LOGS_HINT)
         self.task = task
         self.node = node
         self.kind = kind
         self.traceback = traceback
         where = f"{task} on {node}" if node else task
-        self.add_note(f"task {where}\n{traceback}".rstrip())
+        self.add_note(f"task {where} ({self.hint})\n{traceback}".rstrip())

@@ -81,11 +81,13 @@ class Executor(futures.Executor):
         """Has a function called on some node. Raises ``Unpicklable`` for what can't be sent, and
         ``LocalFault`` for what is larger than a job may be."""
         future: futures.Future[object] = futures.Future()
+        carry = self._client.options.carry
         if isinstance(fn, _Chunk):
-            function, arguments = fn.function, pickling.pickled_chunk(cast(list[tuple[object, ...]], args[0]))
+            function = fn.function
+            arguments = pickling.pickled_chunk(cast(list[tuple[object, ...]], args[0]), carry)
         else:
-            function, arguments = fn, pickling.pickled_arguments(args, kwargs)
-        packed = pickling.pickled_function(function, self._client.options.carry)
+            function, arguments = fn, pickling.pickled_arguments(args, kwargs, carry)
+        packed = pickling.pickled_function(function, carry)
         call = _Call(future, pickling.name_of(function), packed, arguments)
         if call.size > BATCH_BYTES_MAX:
             pickling.calls_of([(packed, arguments)])

@@ -43,20 +43,24 @@ def pickled_function(function: Callable[..., object], carry: Sequence[ModuleType
             raise Unpicklable(_about_function(function, error), HINT) from error
 
 
-def pickled_arguments(args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+def pickled_arguments(
+    args: tuple[object, ...], kwargs: Mapping[str, object], carry: Sequence[ModuleType] = ()
+) -> bytes:
     """Pickles the arguments of one call; raises ``Unpicklable``, which names the one that is the trouble."""
     try:
-        return _dumped((args, dict(kwargs)))
+        with _by_value(carry):
+            return _dumped((args, dict(kwargs)))
     except Exception as error:
         named = [(f"argument {n}", one) for n, one in enumerate(args, 1)]
         named += [(f"the argument {name}", one) for name, one in kwargs.items()]
         raise Unpicklable(_about(named, error) or f"the arguments can't be pickled: {error}", HINT) from error
 
 
-def pickled_chunk(calls: Sequence[tuple[object, ...]]) -> bytes:
+def pickled_chunk(calls: Sequence[tuple[object, ...]], carry: Sequence[ModuleType] = ()) -> bytes:
     """Pickles the arguments of several calls that one task makes, one after the other."""
     try:
-        return _dumped(list(calls))
+        with _by_value(carry):
+            return _dumped(list(calls))
     except Exception as error:
         named = [(f"item {n}", one) for n, call in enumerate(calls, 1) for one in call]
         raise Unpicklable(_about(named, error) or f"the items can't be pickled: {error}", HINT) from error
