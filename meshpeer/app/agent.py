@@ -21,7 +21,8 @@ from pathlib import Path
 import trio
 from trio import TaskStatus
 
-from meshpeer.adapters.executor import Bounds, ClosedExecutor, open_executor
+from meshpeer.adapters.executor import TASKS_PATH, Bounds, ClosedExecutor, open_executor
+from meshpeer.adapters.interpreter import TaskInterpreter
 from meshpeer.adapters.prober import UdpProber
 from meshpeer.adapters.secrets import FileSecrets
 from meshpeer.adapters.store import FileBlobs, SqliteStore, lock_state, open_blobs, open_store
@@ -78,6 +79,7 @@ from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.outbox import AT_ONCE_MAX, Deliveries
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
+from meshpeer.runtime.python_calls import PythonCalls
 from meshpeer.runtime.reconciler import Reconciler
 from meshpeer.runtime.relaying import Relayer
 from meshpeer.runtime.tunnelport import TunnelPortKeeper
@@ -337,6 +339,7 @@ class Agent:
             files=self.files.keeper,
             check_job=self.check_job,
             secrets=FileSecrets(Path(self.settings.file.jobs.secrets_file)),
+            python=PythonCalls(self.blobs, TaskInterpreter(self.settings.file.jobs.python, TASKS_PATH)),
             names_of=self.names_of,
             post=post,
             nursery=nursery,

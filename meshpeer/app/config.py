@@ -109,6 +109,9 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Of all tasks together; 0 for all of the machine's but an eighth, and 128 MiB at least."""
     output_bytes_max: int = 8 * 1024**3
     """Of one attempt: stdout, stderr and scratch folder together. A job may ask for less."""
+    python: str = ""
+    """The interpreter of tasks that are functions, as a path; empty for the first python3 where tasks look
+    for programs."""
     secrets_file: str = "/etc/meshpeer/secrets.toml"
     """What tasks of this node get under the names that their jobs give; mode 0600."""
     namespaces: bool = False
@@ -322,6 +325,9 @@ def _check(file: File, where: Where) -> File:
     if not Path(jobs.secrets_file).is_absolute():
         what = f"{where('jobs', 'secrets_file')}: {jobs.secrets_file!r} is no absolute path"
         raise LocalFault(what, "write it from / on, such as /etc/meshpeer/secrets.toml")
+    if jobs.python and not Path(jobs.python).is_absolute():
+        what = f"{where('jobs', 'python')}: {jobs.python!r} is no absolute path"
+        raise LocalFault(what, "write it from / on, such as /usr/bin/python3")
     if file.mesh.via and not file.mesh.seeds:
         what = f"{where('mesh', 'via')}: there are no seeds that could go via {file.mesh.via}"
         raise LocalFault(what, 'name the forwarded port: seeds = ["127.0.0.1:51900"] under [mesh]')

@@ -18,6 +18,7 @@ from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.cache import Use
 from meshpeer.core.jobs.expand import argv_of, env_of
 from meshpeer.core.jobs.model import FileRef, JobRecord
+from meshpeer.core.jobs.python import calls_paths
 from meshpeer.core.jobs.rules import NO_NETWORK
 from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.messages import (
@@ -47,6 +48,7 @@ from meshpeer.runtime.ports import (
     Secrets,
     StagedFile,
 )
+from meshpeer.runtime.python_calls import PythonCalls
 
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 
@@ -88,6 +90,7 @@ class Attempts:
     files: FileKeeper
     check_job: CheckJob
     secrets: Secrets
+    python: PythonCalls
     names_of: Callable[[NodeId], Collection[str]]
     """What a submitter goes by in this node's own settings."""
     post: Callable[[object], None]
@@ -146,7 +149,7 @@ class Attempts:
             try:
                 plan = await self._stage(effect, held)
                 self.post(AttemptRunning(job=effect.job, attempt=attempt))
-                outcome = await self.executor.run(plan)
+                outcome = await self.python.told(plan, await self.executor.run(plan))
                 self.post(AttemptFinished(offer=await self._store(effect, outcome)))
             except _Missing as missing:
                 needed = () if missing.task is None else (missing.task,)
@@ -166,8 +169,13 @@ class Attempts:
         task = TaskIndex(effect.granted.attempt.task)
         spec, element = graph.spec_of(task), graph.element_of(task)
         staged: dict[str, StagedFile] = {}
-        inputs: list[_Wanted] = [
-            _Wanted(file, "", None, (effect.owner,)) for file in effect.record.spec.files
+        files, calls = effect.record.spec.files, calls_paths(effect.record.spec)
+        inputs = [_Wanted(file, "", None, (effect.owner,)) for file in files if file.path not in calls]
+        # Read from the cache where it is, and not a file of the task's.
+        called = [
+            _Wanted(file, "", None, (effect.owner,))
+            for file in files
+            if spec.python is not None and file.path == spec.python.calls
         ]
         for needed in await self._inputs(effect):
             inputs += [
@@ -175,8 +183,11 @@ class Attempts:
                 for file in await self._manifest(needed, effect.owner)
             ]
         # From before the first of them is here: what is here already may go as well as what comes.
-        held.update(one.file.digest for one in inputs)
-        self._staging[effect.job, effect.granted.attempt] = (effect.owner, [one.ref for one in inputs])
+        everything = [*called, *inputs]
+        held.update(one.file.digest for one in everything)
+        self._staging[effect.job, effect.granted.attempt] = (effect.owner, [one.ref for one in everything])
+        for one in called:
+            await self._have(one.ref, one.holders, one.task)
         for one in inputs:
             await self._stage_file(one, staged)
         del self._staging[effect.job, effect.granted.attempt]
@@ -184,7 +195,7 @@ class Attempts:
         secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number
         task_id = graph.id_of(task)
-        return AttemptPlan(
+        plan = AttemptPlan(
             key=self.key_of(effect.job, effect.granted.attempt),
             argv=argv_of(spec, element, effect.job, task_id, number),
             env=env_of(spec, element, effect.job, task_id, number),
@@ -198,6 +209,7 @@ class Attempts:
             network=spec.network != NO_NETWORK,
             secrets=secrets,
         )
+        return plan if spec.python is None else await self.python.plan(effect, plan)
 
     async def _inputs(self, effect: StartAttempt) -> tuple[Input, ...]:
         blob = effect.granted.inputs_blob

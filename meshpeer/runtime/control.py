@@ -327,6 +327,21 @@ class OutputState(Doc, frozen=True, kw_only=True):
     """All of it, and verified: it can be read now."""
 
 
+class CallResult(Doc, frozen=True, kw_only=True):
+    task: str
+    index: int | None
+    state: str
+    """One in which a task stays: ``succeeded``, ``failed``, ``skipped`` or ``cancelled``."""
+    node: str | None
+    error: str
+    """Why it failed, or why what it returned can't be had now."""
+    path: str
+    """The output file that holds what it returned, or raised; empty where there is none."""
+    size: int
+    data: bytes | None
+    """Its content, base64 in JSON; null where that is larger than 256 KiB, or not to be had now."""
+
+
 class LogPiece(Doc, frozen=True, kw_only=True):
     data: bytes
     """Base64 in JSON."""
@@ -731,6 +746,10 @@ class ControlApi(Protocol):
 
     def watch(self, job: str) -> AsyncIterator[Job]:
         """Yields the job now and at every change until it has ended."""
+        ...
+
+    def results(self, job: str) -> AsyncIterator[CallResult]:
+        """Yields what became of each task that is a function, as they end."""
         ...
 
     async def cancel(self, job: str) -> Job: ...

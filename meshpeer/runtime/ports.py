@@ -296,10 +296,11 @@ class Relaying(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedFile:
-    """One file to stand in the scratch folder before the task starts: a copy or reflink of a blob."""
+    """One file to stand in the scratch folder before the task starts: a copy or reflink of a blob, or content
+    of the agent's own."""
 
     path: str
-    source: Path
+    source: Path | bytes
     executable: bool = False
 
 
@@ -329,6 +330,8 @@ class AttemptPlan:
     limits: Limits = Limits()
     network: bool = True
     """Without it the attempt has a loopback of its own and nothing else."""
+    report: str = ""
+    """A file that is kept, where it is there, although the attempt has failed; empty for none."""
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Variables whose values appear nowhere but in the process: masked in what it writes to stdout and
     stderr, and no part of any output file."""
@@ -349,6 +352,33 @@ class AttemptOutcome:
     stdout: BlobRef
     stderr: BlobRef
     outputs: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonFound:
+    """The Python that runs functions of jobs."""
+
+    program: str
+    version: str
+    """``3.11``."""
+
+
+class Interpreter(Protocol):
+    """What this machine runs functions with."""
+
+    @property
+    def kit(self) -> bytes:
+        """A zip application that makes a call: pure Python, for any version that tasks may have."""
+        ...
+
+    @property
+    def cloudpickle(self) -> str:
+        """The version of cloudpickle that the kit brings along."""
+        ...
+
+    async def find(self) -> PythonFound:
+        """Raises ``EnvironmentFault`` where there is none that works."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

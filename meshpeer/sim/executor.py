@@ -143,8 +143,9 @@ class MemoryExecutor:
         selected: list[str] = []
         if not error:
             selected, error = _select(plan, process)
-        if not error:
-            outputs = tuple([await self._store(process, path) for path in selected])
+        if error and plan.report in process.files:
+            selected = [plan.report]
+        outputs = tuple([await self._store(process, path) for path in selected])
         return AttemptOutcome(
             exit_code=exit_code,
             error=error,
@@ -207,7 +208,8 @@ def _stage(plan: AttemptPlan, process: MemoryProcess) -> str:
             return f"input: {path.what}"
         if path in process.files:
             return f"two inputs stand in each other's way at {path.rpartition('/')[2]!r}"
-        process.files[path] = file.source.read_bytes()
+        source = file.source
+        process.files[path] = source if isinstance(source, bytes) else source.read_bytes()
         if file.executable:
             process.executable.add(path)
     cwd = relative_path(plan.cwd) if plan.cwd else ""

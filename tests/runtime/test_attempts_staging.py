@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from meshpeer.adapters.interpreter import TaskInterpreter
 from meshpeer.adapters.secrets import FileSecrets
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
@@ -39,6 +40,7 @@ from meshpeer.core.wire import cbor
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.files import FileKeeper
 from meshpeer.runtime.ports import BlobRef, Limits
+from meshpeer.runtime.python_calls import PythonCalls
 from meshpeer.runtime.transfers import Transfers
 from meshpeer.sim.executor import MemoryExecutor, MemoryProcess
 from meshpeer.sim.store import MemoryBlobs, MemoryLists
@@ -459,6 +461,7 @@ async def bench(tmp_path: Path, *, files: dict[str, bytes] | None = None) -> Asy
             files=it.keeper,
             check_job=it.check_job,
             secrets=it.held,
+            python=PythonCalls(local, TaskInterpreter("", "/nonexistent")),
             names_of=lambda node: {bytes(node).decode()},
             post=it.posted.append,
             nursery=nursery,

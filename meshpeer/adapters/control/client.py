@@ -33,6 +33,7 @@ from meshpeer.core.errors import (
 )
 from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.control import (
+    CallResult,
     Charter,
     CharterChange,
     DashboardLink,
@@ -228,6 +229,13 @@ class ControlClient:
         with self._ask("GET", f"/v1/jobs/{_segment(job)}/watch", timeout_s=None) as response:
             for line in self._lines(response):
                 yield self._decoded(line, Job)
+
+    def results(self, job: str, *, silence_s: float | None = None) -> Iterator[CallResult]:
+        """Yields what became of each function of a job, as they end; raises ``EnvironmentFault`` from a
+        ``TimeoutError`` after a silence of ``silence_s``."""
+        with self._ask("GET", f"/v1/jobs/{_segment(job)}/results", timeout_s=silence_s) as response:
+            for line in self._lines(response):
+                yield self._decoded(line, CallResult)
 
     def cancel(self, job: str) -> Job:
         return self._post(f"/v1/jobs/{_segment(job)}/cancel", Job)

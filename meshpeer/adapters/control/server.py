@@ -298,6 +298,17 @@ def _routes(api: ControlApi) -> list[Route]:
 
         return await _stream(lines(), "application/x-ndjson")
 
+    async def results(request: Request) -> Response:
+        async def lines() -> AsyncGenerator[bytes, None]:
+            found = api.results(request.path_params["job"])
+            try:
+                async for one in found:
+                    yield msgspec.json.encode(one) + b"\n"
+            finally:
+                await _close(found)
+
+        return await _stream(lines(), "application/x-ndjson")
+
     async def cancel(request: Request) -> Response:
         return _json(await api.cancel(request.path_params["job"]))
 
@@ -329,6 +340,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/jobs/{job}/output", output),
         ("GET", "/v1/jobs/{job}/log", log),
         ("GET", "/v1/jobs/{job}/watch", watch),
+        ("GET", "/v1/jobs/{job}/results", results),
         ("POST", "/v1/jobs/{job}/cancel", cancel),
     ]
     return [Route(path, handler, methods=methods.split()) for methods, path, handler in table]

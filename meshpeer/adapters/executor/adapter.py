@@ -215,6 +215,9 @@ class ProcessExecutor:
             exit_code, error = await self._execute(slot, helper, plan, folder)
             if not error and patterns:
                 outputs = await self._collect(slot, plan, patterns)
+            elif error and plan.report:
+                with contextlib.suppress(OutputFault):
+                    outputs = await self._collect(slot, plan, [plan.report])
         except (BadPlan, OutputFault) as fault:
             error = str(fault)
         finished = time.time()

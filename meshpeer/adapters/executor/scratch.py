@@ -215,20 +215,17 @@ class Scratch:
         return here
 
     def _copy(self, file: StagedFile, name: str, folder: int) -> None:
-        try:
-            source = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise EnvironmentFault(f"the input {file.path} is not here any more: {error.strerror}") from error
-        try:
+        with _opened(file) as source:
             target = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
             try:
-                _copy_content(source, target)
+                if isinstance(source, bytes):
+                    _write(source, target)
+                else:
+                    _copy_content(source, target)
                 os.fchmod(target, 0o755 if file.executable else 0o644)
                 os.fchown(target, self._owner, self._owner)
             finally:
                 os.close(target)
-        finally:
-            os.close(source)
 
 
 @contextlib.contextmanager
@@ -241,6 +238,27 @@ def translated(folder: Path) -> Iterator[None]:
         raise EnvironmentFault(
             f"the scratch folder {folder} can't be used: {error.strerror}", hint
         ) from error
+
+
+@contextlib.contextmanager
+def _opened(file: StagedFile) -> Iterator[int | bytes]:
+    if isinstance(file.source, bytes):
+        yield file.source
+        return
+    try:
+        source = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise EnvironmentFault(f"the input {file.path} is not here any more: {error.strerror}") from error
+    try:
+        yield source
+    finally:
+        os.close(source)
+
+
+def _write(content: bytes, target: int) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(target, rest) :]
 
 
 def _copy_content(source: int, target: int) -> None:
@@ -263,6 +281,8 @@ def _checked(path: str, what: str) -> str:
 
 
 def _size(file: StagedFile) -> int:
+    if isinstance(file.source, bytes):
+        return len(file.source)
     try:
         return file.source.stat().st_size
     except OSError:

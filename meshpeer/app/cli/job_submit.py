@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 JOB_ID_LETTERS = 19
 
 
-def hand_over(client: ControlClient, spec: JobSpec, sources: Mapping[str, Path]) -> Job:
-    """Uploads what the agent has not got, then submits; returns once all is on disk. Raises
-    ``MeshpeerError``.
+def hand_over(client: ControlClient, spec: JobSpec, sources: Mapping[str, Path | bytes]) -> Job:
+    """Uploads what the agent has not got, then submits; returns once all is on disk. ``sources`` tells where
+    the bytes of each file are, or holds them. Raises ``MeshpeerError``.
     """
     uploaded: set[bytes] = set()
     for file in spec.files:
@@ -44,9 +45,12 @@ def make_job_id() -> JobId:
     return JobId("j" + base64.b32encode(os.urandom(15)).decode("ascii")[:JOB_ID_LETTERS].lower())
 
 
-def _upload(client: ControlClient, file: FileRef, source: Path) -> None:
+def _upload(client: ControlClient, file: FileRef, source: Path | bytes) -> None:
     digest = file.digest.hex()
     if client.has_blob(digest):
+        return
+    if isinstance(source, bytes):
+        client.put_blob(digest, file.size, io.BytesIO(source))
         return
     try:
         with source.open("rb") as content:

@@ -15,6 +15,7 @@ from meshpeer.core.jobs.located import FieldPath
 from meshpeer.core.jobs.model import Array, FileRef, JobSpec, TaskSpec
 from meshpeer.core.jobs.nearest import did_you_mean
 from meshpeer.core.jobs.problems import InvalidJob, SpecError
+from meshpeer.core.jobs.python import check_calls, check_python
 from meshpeer.core.jobs.rules import Fault, shown
 from meshpeer.core.jobs.template import names_in
 from meshpeer.core.jobs.webhook import check_job_webhooks, check_webhook
@@ -37,6 +38,7 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
         *_check_count(spec),
         *check_files(spec.files),
         *check_job_webhooks(spec),
+        *check_calls(spec),
         *(error for task in spec.tasks for error in _check_task(task, unread)),
         *_check_needs(spec, unread),
     )
@@ -109,16 +111,22 @@ def _check_task(task: TaskSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
     yield from _located((*at, "timeout"), rules.number_fault(task.timeout_ms, 0, rules.TIMEOUT_MS_MAX))
     yield from _located((*at, "resources", "cpu"), rules.number_fault(task.cpu, 1, rules.CPU_MAX))
     yield from check_confinement(task, at, _fields_of(task))
-    yield from check_webhook(task, at, _check_expansion if (*at, "array") not in unread else None)
+    check_expansion = _check_expansion if (*at, "array") not in unread else None
+    yield from check_webhook(task, at, check_expansion)
+    yield from check_python(task, at, check_expansion)
 
 
 def _check_run(task: TaskSpec, at: FieldPath, unread: Collection[FieldPath]) -> Iterator[SpecError]:
     run: FieldPath = (*at, "run")
     if task.argv and task.shell:
         yield SpecError(path=run, what="it has arguments and a shell line", hint="keep one of them")
-    elif task.webhook is not None:
+    elif task.webhook is not None or task.python is not None:
+        other = "calls a service" if task.webhook is not None else "calls a function"
         if task.argv or task.shell:
-            yield SpecError(path=run, what="it runs a program and calls a service", hint="make it two tasks")
+            yield SpecError(path=run, what=f"it runs a program and {other}", hint="make it two tasks")
+        elif task.webhook is not None and task.python is not None:
+            what = "it calls a service and a function"
+            yield SpecError(path=(*at, "python"), what=what, hint="make it two tasks")
         return
     elif not task.argv and not task.shell.strip():
         yield SpecError(path=run, what="there is nothing to run", hint="write run: [program, argument]")

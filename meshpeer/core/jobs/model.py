@@ -54,9 +54,22 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     """JSON text whose strings are expanded; empty for an empty object."""
 
 
+class PythonCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that does a task's work: named by a job file, or pickled by the Python client."""
+
+    call: str = ""
+    """``package.module:function``; empty where it is pickled."""
+    arguments: str = ""
+    """JSON text ``{"args": [...], "kwargs": {...}}`` whose strings are expanded; empty for none."""
+    calls: str = ""
+    """The path of the job's file that holds pickled calls, one for each element (``jobs.calls``)."""
+    result: str = "json"
+    """One of ``python.RESULTS``: what the value is put out as."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One task of the file, before arrays are expanded. Exactly one of ``argv``, ``shell`` and ``webhook`` is
-    there."""
+    """One task of the file, before arrays are expanded. Exactly one of ``argv``, ``shell``, ``webhook`` and
+    ``python`` is there."""
 
     name: str
     argv: tuple[str, ...] = ()
@@ -83,6 +96,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     """Names alone: each worker has values of its own, in its own file."""
     webhook: Webhook | None = None
+    python: PythonCall | None = None
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshpeer.core.jobs import rules
+from meshpeer.core.jobs.python import CALL_CHARACTERS_MAX, CALL_PATTERN
 from meshpeer.core.jobs.webhook_urls import URL_BYTES_MAX
 from meshpeer.core.wire.limits import JOB_TASKS_MAX
 
@@ -33,10 +34,16 @@ def job_schema() -> dict[str, Json]:
             },
             "task": {
                 "description": (
-                    "One task, or an array of tasks that differ in their fields. It has run or webhook."
+                    "One task, or an array of tasks that differ in their fields. It has run, webhook or "
+                    "python."
                 ),
                 **_object({**_TASK, **_COMMON}),
-                "oneOf": [{"required": ["run"]}, {"required": ["webhook"]}],
+                "oneOf": [{"required": ["run"]}, {"required": ["webhook"]}, {"required": ["python"]}],
+            },
+            "call": {"type": "string", "maxLength": CALL_CHARACTERS_MAX, "pattern": CALL_PATTERN},
+            "python": {
+                "description": "A function that the worker calls in a Python of its own, as a program.",
+                **_object(_PYTHON, required=["call"]),
             },
             "webhook": {
                 "description": "A call of a service on the worker, instead of a program.",
@@ -160,6 +167,15 @@ _TASK: dict[str, Json] = {
     "webhook": {
         "$ref": "#/$defs/webhook",
         "examples": [{"url": "http://127.0.0.1:18789/judge", "body": {"frames": 24}}],
+    },
+    "python": {
+        "description": (
+            "A function that is called instead of a program: alone, or with its arguments. It is imported "
+            "from the task's scratch folder, where the job's files stand, or from the worker's Python. What "
+            "it returns, as JSON, is put out as results/NAME.json, of an array as results/NAME.INDEX.json."
+        ),
+        "oneOf": [{"$ref": "#/$defs/call"}, {"$ref": "#/$defs/python"}],
+        "examples": [{"call": "shapes:area", "args": [3, 4]}, "shapes:report"],
     },
     "needs": {
         "description": (
@@ -293,6 +309,26 @@ _WEBHOOK: dict[str, Json] = {
         ),
         "default": {},
         "examples": [{"frame": "${index}"}],
+    },
+}
+_PYTHON: dict[str, Json] = {
+    "call": {
+        "description": "The function, as package.module:function.",
+        "$ref": "#/$defs/call",
+        "examples": ["shapes:area"],
+    },
+    "args": {
+        "description": (
+            "Its arguments by position: any values, lists and mappings. In texts, ${index}, ${job}, ${task}, "
+            "${attempt} and the array's own fields are expanded, and $$ is a dollar sign."
+        ),
+        "type": "array",
+        "examples": [["${index}", 5]],
+    },
+    "kwargs": {
+        "description": "Its arguments by name, likewise.",
+        "type": "object",
+        "examples": [{"scale": 2}],
     },
 }
 _RESOURCES: dict[str, Json] = {

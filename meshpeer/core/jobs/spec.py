@@ -17,19 +17,19 @@ from meshpeer.core.jobs.confinement import UNSAID, Confinement, read_confinement
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
 from meshpeer.core.jobs.problems import SpecError, sorted_errors
+from meshpeer.core.jobs.python import read_python
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
 from meshpeer.core.jobs.webhook import read_url, read_webhook
 
 JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "tasks")
 DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources", "limits", "network", "secrets")
-TASK_FIELDS = ("run", "webhook", "needs", "array", *DEFAULTS_FIELDS, "outputs")
+TASK_FIELDS = ("run", "webhook", "python", "needs", "array", *DEFAULTS_FIELDS, "outputs")
 NEED_FIELDS = ("task", "into")
 RESOURCE_FIELDS = ("cpu", "memory")
 
 JOB_FIELDS_LATER = ("webhooks", "priority", "group", "inputs")
 TASK_FIELDS_LATER = (
-    "python",
     "where",
     "priority",
     "keep",
@@ -118,7 +118,10 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
     fields = reader.fields(node, at, TASK_FIELDS, TASK_FIELDS_LATER, "write {run: [program, argument]}")
     argv: tuple[str, ...] = ()
     shell = ""
-    webhook = None
+    webhook = python = None
+    if "python" in fields:
+        python = read_python(reader, fields["python"], (*at, "python"))
+        reader.rejected.update({(*at, "run")} if python is None else ())
     if "webhook" in fields:
         webhook = read_webhook(reader, fields["webhook"], (*at, "webhook"))
         reader.rejected.update({(*at, "run")} if webhook is None else ())
@@ -126,7 +129,7 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         defaults = replace(defaults, env=(), cwd=None, memory_bytes=None, confinement=UNSAID)
     if "run" in fields:
         argv, shell = _read_run(reader, fields["run"], (*at, "run"))
-    elif "webhook" in fields:
+    elif "webhook" in fields or "python" in fields:
         pass
     elif isinstance(node, Mapping) and not any(
         (*at, later) in reader.rejected for later in TASK_FIELDS_LATER
@@ -155,6 +158,7 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         network=confinement.network or rules.NETWORKS[0],
         secrets=confinement.secrets or (),
         webhook=webhook,
+        python=python,
     )
 
 

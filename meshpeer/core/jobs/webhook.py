@@ -5,36 +5,25 @@ The service runs beside the worker (a model server, say), and the worker calls i
 may be sent to is the worker's own rule (``webhook_urls``), so that a job can't turn a node against its own
 network.
 
-A body travels as JSON text, since signed records carry no floats; it is expanded value by value after it is
-parsed, so that no field can break out of its string.
+A body travels as JSON text (``json_values``).
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
-from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import JobId
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.expand import fields_of
-from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Scalar, Sequence
+from meshpeer.core.jobs.json_values import JsonValue, expanded, parse, text_of, texts, written
+from meshpeer.core.jobs.located import FieldPath, Located, Mapping
 from meshpeer.core.jobs.model import JobSpec, TaskSpec, Webhook
 from meshpeer.core.jobs.problems import SpecError
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import Fault
-from meshpeer.core.jobs.template import expand, names_in
 from meshpeer.core.jobs.webhook_urls import url_fault
 
 WEBHOOK_FIELDS = ("url", "body")
-BODY_BYTES_MAX = 256 * 1024
-BODY_DEPTH_MAX = 24
-EXPANDED_BYTES_MAX = 1024 * 1024
-"""Characters of all texts of a body after expansion."""
-
-JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
 
 def read_webhook(reader: Reader, node: Located, path: FieldPath) -> Webhook | None:
@@ -47,7 +36,7 @@ def read_webhook(reader: Reader, node: Located, path: FieldPath) -> Webhook | No
     url = read_url(reader, fields["url"], (*path, "url"))
     body = ""
     if "body" in fields:
-        body = _written(reader, fields["body"], (*path, "body"))
+        body = written(reader, fields["body"], (*path, "body"))
     return None if url is None else Webhook(url=url, body=body)
 
 
@@ -98,7 +87,7 @@ def check_webhook(
     if isinstance(parsed, Fault):
         yield SpecError(path=body, what=parsed.what, hint=parsed.hint)
     elif check_expansion is not None:
-        for text in _texts(parsed):
+        for text in texts(parsed):
             yield from check_expansion(text, task, body)
 
 
@@ -109,101 +98,9 @@ def body_of(spec: TaskSpec, element: int | None, job: JobId, task: str, attempt:
     parsed = parse_body(spec.webhook.body)
     assert not isinstance(parsed, Fault)
     fields = fields_of(spec, element, job, task, attempt)
-    if sum(_expanded_length(text, fields) for text in _texts(parsed)) > EXPANDED_BYTES_MAX:
-        raise LocalFault("the webhook's body is too large once its fields are expanded", "use fewer of them")
-    return json.dumps(_expanded(parsed, fields), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return text_of(expanded(parsed, fields, "the webhook's body")).encode("utf-8")
 
 
 def parse_body(text: str) -> JsonValue | Fault:
     """Returns the value of a body's JSON text, an empty object for no text, or why it is none."""
-    if len(text.encode("utf-8", "surrogatepass")) > BODY_BYTES_MAX:
-        return Fault(
-            f"the body is larger than {BODY_BYTES_MAX // 1024} KiB", "let the service fetch the rest"
-        )
-    if not text:
-        return {}
-    fault = rules.text_fault(text, bytes_max=BODY_BYTES_MAX)
-    if fault is not None:
-        return fault
-    try:
-        value: JsonValue = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return Fault("the body is not JSON", "write it as values, lists and mappings")
-    return _shape_fault(value) or value
-
-
-def _refuse_constant(name: str) -> JsonValue:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _shape_fault(value: JsonValue, depth: int = 0) -> Fault | None:
-    if depth > BODY_DEPTH_MAX:
-        return Fault(f"the body is nested more than {BODY_DEPTH_MAX} deep", "flatten it")
-    match value:
-        case str():
-            return rules.text_fault(value, bytes_max=BODY_BYTES_MAX)
-        case float() if not math.isfinite(value):
-            return Fault("the body holds a number that JSON has not", "write a finite one")
-        case list():
-            faults = (_shape_fault(one, depth + 1) for one in value)
-            return next((fault for fault in faults if fault is not None), None)
-        case dict():
-            texts = (
-                _shape_fault(key, depth + 1) or _shape_fault(one, depth + 1) for key, one in value.items()
-            )
-            return next((fault for fault in texts if fault is not None), None)
-        case _:
-            return None
-
-
-def _written(reader: Reader, node: Located, path: FieldPath) -> str:
-    """Returns a document's part as JSON text; what can't be is rejected."""
-    value = _value(reader, node, path, 0)
-    if path in reader.rejected or any(one[: len(path)] == path for one in reader.rejected):
-        return ""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _value(reader: Reader, node: Located, path: FieldPath, depth: int) -> JsonValue:
-    if depth > BODY_DEPTH_MAX:
-        reader.reject(path, node, f"it is nested more than {BODY_DEPTH_MAX} deep", "flatten it")
-        return None
-    match node:
-        case Mapping():
-            named = reader.mapping(node, path, "") or {}
-            return {key: _value(reader, one, (*path, key), depth + 1) for key, one in named.items()}
-        case Sequence(items=items):
-            return [_value(reader, one, (*path, place), depth + 1) for place, one in enumerate(items)]
-        case Scalar(value=float() as number) if not math.isfinite(number):
-            reader.reject(path, node, f"{node.written} is no number that JSON has", "write a finite one")
-            return None
-        case Scalar(value=value):
-            return value
-
-
-def _texts(value: JsonValue) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case list():
-            for one in value:
-                yield from _texts(one)
-        case dict():
-            for one in value.values():
-                yield from _texts(one)
-
-
-def _expanded_length(text: str, fields: dict[str, str]) -> int:
-    return len(text) + sum(len(fields[name]) for name in names_in(text) if name is not None)
-
-
-def _expanded(value: JsonValue, fields: dict[str, str]) -> JsonValue:
-    match value:
-        case str():
-            return expand(value, fields)
-        case list():
-            return [_expanded(one, fields) for one in value]
-        case dict():
-            return {key: _expanded(one, fields) for key, one in value.items()}
-        case _:
-            return value
+    return parse(text, "the body") if text else {}

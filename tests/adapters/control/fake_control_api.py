@@ -18,6 +18,7 @@ from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobSpec
 from meshpeer.core.wire import cbor
 from meshpeer.runtime.control import (
+    CallResult,
     Charter,
     CharterChange,
     DashboardLink,
@@ -259,6 +260,7 @@ class FakeApi:
         self.printed: dict[tuple[str, str], bytes] = {}
         self.made: dict[str, dict[str, bytes]] = {}
         self.told: tuple[JobMessage, ...] = ()
+        self.returned: tuple[CallResult, ...] = ()
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.awaited = 0
@@ -465,6 +467,11 @@ class FakeApi:
         data = self.printed.get((task, stream), b"")
         piece = data[offset : offset + 10]
         return LogPiece(data=piece, offset=offset + len(piece), finished=offset + len(piece) >= len(data))
+
+    async def results(self, job: str) -> AsyncIterator[CallResult]:
+        self._answer("results", job)
+        for one in self.returned:
+            yield one
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         self._answer("watch", job)

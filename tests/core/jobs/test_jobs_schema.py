@@ -7,6 +7,7 @@ import pytest
 
 from meshpeer.core.jobs import spec
 from meshpeer.core.jobs.confinement import LIMIT_FIELDS
+from meshpeer.core.jobs.python import PYTHON_FIELDS
 from meshpeer.core.jobs.schema import Json, job_schema
 from meshpeer.core.jobs.webhook import WEBHOOK_FIELDS
 
@@ -19,6 +20,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "resources": (spec.RESOURCE_FIELDS, spec.RESOURCE_FIELDS_LATER),
     "limits": (LIMIT_FIELDS, ()),
     "webhook": (WEBHOOK_FIELDS, ()),
+    "python": (PYTHON_FIELDS, ()),
 }
 
 
@@ -64,6 +66,14 @@ def test_every_example_fits_its_field(part: str) -> None:
         ({"name": "x", "tasks": {"t": {"run": "x", "needs": ["a[0]"]}}}, False),
         ({"name": "x", "tasks": {"t": {"run": "x", "webhook": {}}}}, False),
         ({"name": "x", "tasks": {"t": {"webhook": {}}}}, False),
+        (
+            {"name": "x", "tasks": {"t": {"python": {"call": "a.b:c", "args": [1], "kwargs": {"k": []}}}}},
+            True,
+        ),
+        ({"name": "x", "tasks": {"t": {"python": "a.b:c"}}}, True),
+        ({"name": "x", "tasks": {"t": {"python": "a.b"}}}, False),
+        ({"name": "x", "tasks": {"t": {"python": {"call": "a:b", "args": 1}}}}, False),
+        ({"name": "x", "tasks": {"t": {"run": "x", "python": "a:b"}}}, False),
         ({"name": "x", "tasks": {"t": {"webhook": {"url": "http://127.0.0.1:1/x", "body": [1]}}}}, True),
         ({"name": "x", "tasks": {"t": {"needs": []}}}, False),
     ],

@@ -373,8 +373,8 @@ def test_a_malformed_job_is_answered_by_field(document: object, errors: list[str
             ],
         ),
         (
-            {"python": "x"},
-            [".python: this version of meshpeer does not have 'python' yet (remove it)"],
+            {"condition": "x"},
+            [".condition: this version of meshpeer does not have 'condition' yet (remove it)"],
         ),
         ({"nedds": ["u"]}, [".nedds: unknown field 'nedds' (did you mean 'needs'?)"]),
     ],
@@ -385,8 +385,8 @@ def test_a_malformed_task_is_answered_by_field(fields: dict[str, object], errors
 
 
 def test_a_task_that_only_a_later_version_can_run_is_answered_once() -> None:
-    assert errors_of({"name": "x", "tasks": {"t": {"python": {}}}}) == [
-        "tasks.t.python: this version of meshpeer does not have 'python' yet (remove it)"
+    assert errors_of({"name": "x", "tasks": {"t": {"condition": {}}}}) == [
+        "tasks.t.condition: this version of meshpeer does not have 'condition' yet (remove it)"
     ]
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import JobId
 from meshpeer.core.jobs.check import check_job
+from meshpeer.core.jobs.json_values import DEPTH_MAX, EXPANDED_CHARACTERS_MAX, TEXT_BYTES_MAX
 from meshpeer.core.jobs.located import Entry, Located, Mapping, Scalar, Sequence
 from meshpeer.core.jobs.model import Array, Element, JobSpec, TaskSpec, Webhook
 from meshpeer.core.jobs.problems import describe_errors
 from meshpeer.core.jobs.rules import WEBHOOK_ALLOW, Fault
 from meshpeer.core.jobs.spec import parse_job
-from meshpeer.core.jobs.webhook import BODY_BYTES_MAX, BODY_DEPTH_MAX, EXPANDED_BYTES_MAX, body_of, parse_body
+from meshpeer.core.jobs.webhook import body_of, parse_body
 from meshpeer.core.jobs.webhook_urls import (
     allow_fault,
     is_loopback,
@@ -109,9 +110,9 @@ def test_a_malformed_webhook_is_answered_by_field(fields: dict[str, object], err
         "1e999",
         '{"a": "\\ud800"}',
         '"\\u0000"',
-        "[" * (BODY_DEPTH_MAX + 2) + "]" * (BODY_DEPTH_MAX + 2),
+        "[" * (DEPTH_MAX + 2) + "]" * (DEPTH_MAX + 2),
         "[" * 100_000,
-        f'"{"x" * BODY_BYTES_MAX}"',
+        f'"{"x" * TEXT_BYTES_MAX}"',
         '"${nothing}"',
         '"${"',
     ],
@@ -134,7 +135,7 @@ def test_fields_are_expanded_inside_of_their_texts_alone() -> None:
 
 def test_body_that_grows_without_bound_is_refused() -> None:
     word = "x" * 4_000
-    many = "${word}" * (EXPANDED_BYTES_MAX // len(word) + 1)
+    many = "${word}" * (EXPANDED_CHARACTERS_MAX // len(word) + 1)
     spec = TaskSpec(
         name="t",
         array=Array(size=1, elements=(Element(fields=(("word", word),)),)),

@@ -1,0 +1,85 @@
+"""An agent as a process, alone in its mesh: the client is for plain code that waits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshpeer.client import connect
+from meshpeer.core.errors import NotRunning
+
+SETTINGS = """
+[mesh]
+mdns = false
+hosts_file = false
+[wireguard]
+backend = "none"
+[control]
+listen_port = 0
+web_port = 0
+[jobs]
+slots = 4
+[log]
+level = "error"
+"""
+
+
+@dataclass
+class AgentProcess:
+    """An agent alone in its mesh, which can be killed and started again."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    commands: Iterator[str] = field(default_factory=lambda: iter(["init --name alone", *["up"] * 10]))
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "run"
+
+    def start(self) -> None:
+        (self.folder / "meshpeer.toml").write_text(SETTINGS)
+        options = ["--state-dir", self.folder / "state", "--run-dir", self.run_dir]
+        options += ["--config", self.folder / "meshpeer.toml"]
+        command = [sys.executable, "-m", "meshpeer", *next(self.commands).split(), "--quiet", *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        ends_at = time.monotonic() + 30
+        while True:
+            assert self.process.poll() is None
+            try:
+                connect(self.run_dir)
+                return
+            except NotRunning:
+                assert time.monotonic() < ends_at
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(30)
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@contextmanager
+def agent_process() -> Iterator[AgentProcess]:
+    """Runs an agent in a folder that tasks' users may pass, as pytest's own may not be."""
+    folder = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
+    os.chmod(folder, 0o711)
+    agent = AgentProcess(folder)
+    try:
+        agent.start()
+        yield agent
+    finally:
+        agent.stop()
+        shutil.rmtree(folder)
