@@ -41,6 +41,7 @@ from meshpeer.core.scheduler.messages import (
     Stolen,
     Stop,
 )
+from meshpeer.core.scheduler.retrying import RETRY_MAX_S, retry_wait_s
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
 from meshpeer.core.scheduler.seals import NUMBER_MAX, FormerHolders, Seals, proves
 from meshpeer.core.scheduler.seats import Seats
@@ -48,7 +49,6 @@ from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
 CRASH_LIMIT = 3
 """A task that took this many workers down with it is given up; so is one whose inputs were lost as often."""
-RETRY_FIRST_S, RETRY_MAX_S = 0.5, 60.0
 HOLDER_GONE_S = 10.0
 """Outputs count as lost when their holder has had no link for this long; an agent restarts faster."""
 UNSTAGED_MAX = 3
@@ -161,7 +161,7 @@ class JobOwner:
         self.book.restore(rows)
         ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
-        if row.cancelled:
+        if row.cancelled or self.book.failed_fast:
             self.book.cancel_open()
         if self.finished:
             return []
@@ -179,13 +179,7 @@ class JobOwner:
         if self.finished:
             return []
         self.cancelled = True
-        holders = self._leases.holders()
-        for lease in list(self.leases.values()):
-            self._leases.release(lease)
-        self.book.cancel_open()
-        effects = self._finish_if_done(now)
-        for node in holders:
-            effects.append(Send(peer=node, message=self._stop((), "cancelled"), after=self._last_ticket))
+        effects = self._end_rest("cancelled", now)
         return [*effects, JobChanged(job=self.job)]
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -340,7 +334,7 @@ class JobOwner:
         else:
             effects.append(self._persist((put_task(self.job, task, self.book.open_row(task, node)),)))
             if self.states[task] is TaskState.LEASED and task not in self.leases:
-                self._try_later(task, RETRY_FIRST_S * 2.0 ** (history.failures - 1), now)
+                self._try_later(task, retry_wait_s(self.graph.spec_of(task), history.failures), now)
             effects.append(JobChanged(job=self.job))
         effects.append(self._ack(node, offer))
         return [*effects, *(self.refill(node, now) if had_backlog else self.dispatch(now))]
@@ -412,7 +406,11 @@ class JobOwner:
         history = self.book.history(task)
         history.unstaged += 1
         needed = {one for one, _ in self.graph.needs_of(task)}
-        absent = [TaskIndex(one) for one in message.missing if one in needed and one in self.results]
+        absent = [
+            TaskIndex(one)
+            for one in message.missing
+            if one in needed and self.states[one] is TaskState.SUCCEEDED
+        ]
         lost = [
             one
             for one in sorted(set(absent))
@@ -421,7 +419,7 @@ class JobOwner:
         ]
         self._leases.release(lease)
         if not lost:
-            self._try_later(task, 2.0 ** (history.unstaged - 1), now)
+            self._try_later(task, min(RETRY_MAX_S, 2.0 ** (history.unstaged - 1)), now)
             return [JobChanged(job=self.job)]
         history.unstaged = 0
         worn = next((one for one in lost if self.book.round_of(one) >= self._crash_limit), None)
@@ -453,8 +451,19 @@ class JobOwner:
                 effects.append(Send(peer=lease.node, message=stop))
                 self._leases.release(lease)
         effects.append(self._persist((put_task(self.job, task, row),)))
+        if self.book.failed_fast:
+            return [*effects, *self._end_rest("another task has failed", now), JobChanged(job=self.job)]
         self.backlog.add(self.book.take_ready(), self._last_ticket)
         return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
+
+    def _end_rest(self, reason: str, now: Instant) -> list[SchedulerEffect]:
+        """Ends every open task as cancelled, and what runs of it."""
+        holders = self._leases.holders()
+        for lease in list(self.leases.values()):
+            self._leases.release(lease)
+        self.book.cancel_open()
+        stops = [Send(peer=node, message=self._stop((), reason), after=self._last_ticket) for node in holders]
+        return [*self._finish_if_done(now), *stops]
 
     def _lose(
         self, leases: list[Lease], reason: str, now: Instant, *, crashed: bool = False
@@ -528,7 +537,7 @@ class JobOwner:
             self.book.move(task, TaskState.WAITING)
             return
         self.book.move(task, TaskState.READY)
-        self.backlog.add_later(task, now.mono_s + min(RETRY_MAX_S, wait_s))
+        self.backlog.add_later(task, now.mono_s + wait_s)
 
     def _finish_if_done(self, now: Instant) -> list[SchedulerEffect]:
         if self.finished or not self.book.all_committed:

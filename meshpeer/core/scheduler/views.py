@@ -9,7 +9,7 @@ from typing import assert_never
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.seats import Seats
-from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
 NAMED_MAX = 3
 """Needs that a reason names before it counts the rest."""
@@ -21,7 +21,8 @@ def job_state(owner: JobOwner) -> str:
     if owner.finished:
         if owner.cancelled:
             return "cancelled"
-        return "failed" if counts[TaskState.FAILED] or counts[TaskState.SKIPPED] else "succeeded"
+        # What is skipped beside no failure was to run only after one.
+        return "failed" if counts[TaskState.FAILED] else "succeeded"
     started = owner.running or counts[TaskState.SUCCEEDED] or counts[TaskState.FAILED]
     return "running" if started else "pending"
 
@@ -70,7 +71,7 @@ def why(owner: JobOwner, seats: Seats, task: TaskIndex, name_of: Callable[[NodeI
         case TaskState.SKIPPED:
             return "skipped: something that it needs has failed"
         case TaskState.CANCELLED:
-            return "cancelled with its job"
+            return "cancelled with its job" if owner.cancelled else "cancelled: another task has failed"
         case _:
             assert_never(state)
 
@@ -79,7 +80,7 @@ def _why_waiting(owner: JobOwner, task: TaskIndex) -> str:
     open_needs = (
         owner.graph.id_of(needed)
         for needed, _ in owner.graph.needs_of(task)
-        if owner.states[needed] is not TaskState.SUCCEEDED
+        if owner.states[needed] not in COMMITTED
     )
     named = list(itertools.islice(open_needs, NAMED_MAX))
     more = sum(1 for _ in open_needs)
