@@ -384,8 +384,8 @@ def test_a_malformed_task_is_answered_by_field(fields: dict[str, object], errors
 
 
 def test_a_task_that_only_a_later_version_can_run_is_answered_once() -> None:
-    assert errors_of({"name": "x", "tasks": {"t": {"condition": {}}}}) == [
-        "tasks.t.condition: this version of meshpeer does not have 'condition' yet (remove it)"
+    assert errors_of({"name": "x", "tasks": {"t": {"keep": True}}}) == [
+        "tasks.t.keep: this version of meshpeer does not have 'keep' yet (remove it)"
     ]
 
 
