@@ -49,6 +49,8 @@ WHERE_MAX = 64
 WHERE_LABELS_MAX = 16
 PLACEMENTS_MAX = 256
 """Different demands and groups of one job's tasks: the owner goes through all of them."""
+LABELS_MAX = 16
+"""Labels of one node."""
 LABEL_BYTES_MAX = 128
 PRIORITY_MAX = 100
 """Priorities go from this far below 0 to this far above."""

@@ -65,6 +65,9 @@ class Profile:
         return next((count for one, count in self.resources if one == name), 0)
 
 
+NO_PROFILE = Profile()
+
+
 @dataclass(slots=True)
 class Load:
     """What is taken of one node's resources."""
@@ -172,3 +175,9 @@ def fits_beside(
         if load.taken(name) + count + kept > total * depth:
             return False
     return True
+
+
+def oversubscribed(load: Load, profile: Profile) -> bool:
+    """Tells whether more of something is taken than a node has."""
+    taken = ((CPU, load.cpu), *load.more.items())
+    return any((total := profile.total(name)) is not None and count > total for name, count in taken)

@@ -110,11 +110,15 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.capacity"):
-    """Said on every new link: how many tasks the sender runs at once, and which run of its agent this is."""
+    """Said on every new link: what the sender has for tasks, and which run of its agent this is."""
 
     slots: int
     accepting: bool
     boot: bytes
+    memory_bytes: int = 0
+    """Of all tasks together; 0 where it doesn't say."""
+    resources: tuple[tuple[str, int], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.grant"):
@@ -217,6 +221,8 @@ class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Its slots in all: wider tasks are of no use to it."""
     wait: bool
     """Push when there is more (a lifeline), where there is nothing now."""
+    free: tuple[tuple[str, int], ...] = ()
+    """What is idle of everything but slots."""
 
 
 class StealNone(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.none"):
@@ -245,6 +251,10 @@ class PeerView:
     region: str
     dead: bool = False
     """Not merely suspected."""
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    rtt_s: float = 0.0
+    """How long a message there and back takes; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +262,8 @@ class PeersChanged:
     """All peers, as they are now."""
 
     peers: tuple[PeerView, ...]
+    name: str = ""
+    """What this node is called; empty where that is as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

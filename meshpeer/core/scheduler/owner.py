@@ -79,6 +79,9 @@ class JobOwner:
         self.accepted_at_us = accepted_at_us
         self.finished_at_us = 0
         self.cancelled = False
+        self.in_turn = False
+        """Others have work to give away too: when this one grants is not up to it (``turns``)."""
+        self.wants_turn = False
         self.accept_ticket: Ticket | None = None
         """The write that backs the submitter's answer; None after a restart, when it is long done."""
         self.graph = Graph.of(record.spec)
@@ -206,16 +209,22 @@ class JobOwner:
 
     # --- granting -----------------------------------------------------------------------------------------
 
-    def dispatch(self, now: Instant) -> list[SchedulerEffect]:
-        """Grants what is ready to the workers that have room."""
+    def dispatch(
+        self, now: Instant, *, only: NodeId | None = None, most: int | None = None
+    ) -> list[SchedulerEffect]:
+        """Grants what is ready to the workers that have room; for ``only`` and ``most`` see ``grant``."""
         if not self.backlog:
             return []
-        effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket)
+        if self.in_turn and most is None:
+            self.wants_turn = True
+            return []
+        self.wants_turn = False
+        effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket, only=only, most=most)
         return [*self._remember(nodes), *effects]
 
     def refill(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Grants more where this worker has come to hold little."""
-        return self.dispatch(now) if self.backlog and self.granting.is_low(node) else []
+        return self.dispatch(now, only=node) if self.backlog and self.granting.is_low(node) else []
 
     # --- workers' words -----------------------------------------------------------------------------------
 
@@ -386,8 +395,8 @@ class JobOwner:
             # Granted before this owner restarted, or its lease had run out.
             history = self.book.history(task)
             history.number = max(history.number, attempt.number)
-            lease = Lease(attempt, node, self.graph.spec_of(task).cpu, now.mono_s, stolen_from=victim)
-            lease.token = self._former.token_of(task, attempt)
+            lease = self.granting.new_lease(attempt, node, now, self._former.token_of(task, attempt))
+            lease.stolen_from = victim
             self.book.move(task, TaskState.LEASED)
             self._leases.add(lease)
         elif (
@@ -462,8 +471,9 @@ class JobOwner:
         for lease in list(self.leases.values()):
             self._leases.release(lease)
         self.book.cancel_open()
-        stops = [Send(peer=node, message=self._stop((), reason), after=self._last_ticket) for node in holders]
-        return [*self._finish_if_done(now), *stops]
+        effects = self._finish_if_done(now)
+        stop, after = self._stop((), reason), self._last_ticket
+        return [*effects, *(Send(peer=node, message=stop, after=after) for node in holders)]
 
     def _lose(
         self, leases: list[Lease], reason: str, now: Instant, *, crashed: bool = False

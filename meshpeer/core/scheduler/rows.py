@@ -113,6 +113,8 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes = b""
     settled_us: int = 0
     stolen_from: NodeId | None = None
+    amounts: tuple[tuple[str, int], ...] = ()
+    """What it takes of the node; empty for ``cpu`` alone."""
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):

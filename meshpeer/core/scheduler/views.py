@@ -10,6 +10,7 @@ from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.tables import COMMITTED, TaskState
+from meshpeer.core.scheduler.waiting import why_waiting
 
 NAMED_MAX = 3
 """Needs that a reason names before it counts the rest."""
@@ -93,12 +94,14 @@ def _why_ready(owner: JobOwner, seats: Seats, task: TaskIndex, name_of: Callable
     if owner.backlog.suspects:
         heard = ", ".join(name_of(node) for node in owner.backlog.suspects)
         return f"its owner was started again and waits to hear what {heard} may be running"
-    cpu = owner.graph.spec_of(task).cpu
-    takers = [seat for seat in seats if seat.slots and not owner.granting.rests(seat.node)]
-    linked = [seat for seat in takers if seat.linked]
-    if not linked:
+    resting = [seat.node for seat in seats if owner.granting.rests(seat.node)]
+    takers = [seat for seat in seats if seat.slots and seat.linked and seat.node not in resting]
+    if not takers:
         return "no worker with a link takes this job now"
-    widest = max(seat.slots for seat in linked)
-    if widest < cpu:
-        return f"no worker has cpu >= {cpu}: the widest has {widest}"
-    return f"every slot is taken: {len(linked)} workers, {sum(seat.slots for seat in linked)} slots"
+    spec = owner.graph.spec_of(task)
+    reason = why_waiting(spec, seats.profiles(without=resting))
+    if reason:
+        return f"waiting: {reason}"
+    if spec.group and owner.granting.is_full(spec.group):
+        return f"waiting: group {spec.group} has as many at once as it may"
+    return f"every slot is taken: {len(takers)} workers, {sum(seat.slots for seat in takers)} slots"
