@@ -133,6 +133,7 @@ class Relays:
             asked=relayed.asking,
             hopeless=outlook is Outlook.HOPELESS,
             lenders=len(relayed.lent.hosts),
+            shut=tuple(one for one in relayed.lent.hosts if one in self._shut),
         )
 
     # --- events ---------------------------------------------------------------------------------------------
