@@ -188,6 +188,9 @@ def _relay(reason: RelayReason, name_of: NameOf, me: NodeId) -> str:
             f"{ends} are both behind routers, and one of these gives every destination another port: "
             "they can't meet directly"
         )
+    if reason.shut:
+        names = ", ".join(name_of(one) for one in reason.shut)
+        why = f"{why}; the ports that {names} would lend do not answer {name_of(me)} (UDP 51830-51929 there)"
     if reason.relay is not None:
         return f"{why}; {name_of(reason.relay)} passes on what they encrypt, and can't read it"
     if reason.asked is not None:

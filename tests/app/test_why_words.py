@@ -140,6 +140,13 @@ def test_what_a_relay_has_to_do_with_a_tunnel_is_told(
     assert ("can't meet directly" in said.text) is hopeless
 
 
+def test_relays_whose_ports_do_not_answer_are_named() -> None:
+    _, one, other, path = two_regions()
+    reason = RelayReason(node=other, relay=None, asked=None, hopeless=True, lenders=1, shut=(path[1],))
+    said = rule(reason, me=one)
+    assert f"the ports that {name(path[1])} would lend do not answer {name(one)}" in said.text
+
+
 def test_a_path_by_a_relay_is_told_with_its_name_and_end() -> None:
     view, one, other, path = two_regions()
     reason = RelayReason(node=other, relay=path[1], asked=None, hopeless=True, lenders=2)

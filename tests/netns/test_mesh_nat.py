@@ -56,8 +56,8 @@ def test_members_reach_a_founder_behind_a_router_that_lets_it_through(lab: Lab, 
     assert meshkit.peers(lab.node("public"))["open"].endpoint == f"{lab.node('r2').address('net')}:51820"
     assert meshkit.peers(lab.node("open"))["guest"].endpoint.startswith(f"{lab.node('r3').address('net')}:")
     # Only one of the two has to be reachable: guest's packets open the way back.
-    # Where the first packet is late they try the only relay there is, and its router lets nothing to it.
-    meshkit.until(lambda: meshkit.pings(lab.node("guest"), "public.mesh"), "guest reaches public", 30)
+    # Where the first packet is late they ask the only relay there is, and its router lets nothing to it.
+    meshkit.until(lambda: meshkit.pings(lab.node("guest"), "public.mesh"), "guest reaches public")
     lab.node("public").run(["ping", "-c1", "-W2", "guest.mesh"])
 
 

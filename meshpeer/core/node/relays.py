@@ -57,6 +57,8 @@ _Choice = tuple[object, ...]
 is doubted and who is silent."""
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
+SHUT_S = 600.0
+"""For how long a relay comes last for all pairs of this node whose port did not answer it."""
 RELAYS_KNOWN_MAX = 8
 """Relays that one pair may fall back on, the two that serve it first among them."""
 _is_public = functools.lru_cache(maxsize=MEMBERS_MAX)(is_public)
@@ -95,7 +97,10 @@ class Relays:
         """All of them that a choice depends on. Most news of members leaves it as it is."""
         self._doubted: tuple[NodeId, ...] = ()
         self._silent: tuple[NodeId, ...] = ()
-        """Those of them with whom this node has a tunnel that does not work, as one look finds it."""
+        """Those of them with whom this node has a tunnel that does not work, as one look finds it, and those
+        whose ports did not answer it of late."""
+        self._shut: dict[NodeId, float] = {}
+        """The latter, and until when that counts (monotonic)."""
         self._choices: dict[NodeId, tuple[_Choice, tuple[NodeId, ...]]] = {}
         """The relays of each pair, by its other end, and what they were chosen from."""
         self._reached: dict[NodeId, str] = {}
@@ -132,6 +137,7 @@ class Relays:
             asked=relayed.asking,
             hopeless=outlook is Outlook.HOPELESS,
             lenders=len(relayed.lent.hosts),
+            shut=tuple(one for one in relayed.lent.hosts if one in self._shut),
         )
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -225,7 +231,9 @@ class Relays:
         ours = [one for one in self._lenders if one.node in planned]
         unusual = self._derived.detector.unusual
         self._doubted = tuple(one for one in self._lender_of if one in unusual)
-        self._silent = tuple(one.node for one in ours if not self._works(one, now))
+        self._shut = {node: until_s for node, until_s in self._shut.items() if now.mono_s < until_s}
+        silent = {one.node for one in ours if not self._works(one, now)}
+        self._silent = tuple(sorted(silent.union(self._shut)))
         said: list[RelayEffect] = []
         linked = self._linked()
         for node in [node for node in held if node not in planned]:
@@ -250,6 +258,10 @@ class Relays:
             self._bind(relayed, look, now)
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
+            for relay, reached in relayed.reach.take_found().items():
+                self._shut.pop(relay, None)
+                if not reached:
+                    self._shut[relay] = now.mono_s + SHUT_S
             moves, hops = relayed.take_counts()
             self._counters.add(Counter.RELAYS_USED, moves)
             self._counters.add(Counter.RELAY_HOPS, hops)
@@ -299,6 +311,7 @@ class Relays:
             tries=self._tunnels.tries(peer.node),
             mute=peer.node in self._tunnels.mute,
             probes=self._probes.able,
+            checks=self._probes.able and self._bindings.has_room(peer.node),
             proved=self._proved(peer.node, now),
             leaving=relayed.used is not None and all(one.node != relayed.used for one in self._lenders),
             bound=self._bindings.answered(peer.node),
@@ -315,7 +328,7 @@ class Relays:
         """Shows a relay that the pair goes over to where this node is."""
         shaken_unix_s = look.held.latest_handshake_unix_s if look.held else 0
         place = relayed.binding(shaken_unix_s) if look.probes else None
-        usable = place is not None and self._probes.desk.may_carry(place[0])
+        usable = place is not None and self._probes.desk.may_carry(place.endpoint)
         self._bindings.aim(relayed.peer, place if usable else None, now)
 
     def _proved(self, node: NodeId, now: Instant) -> tuple[tuple[str, float], ...]:

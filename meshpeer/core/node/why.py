@@ -78,6 +78,8 @@ class RelayReason:
     """The routers of the two are why, as both records tell; else direct tries failed."""
     lenders: int
     """Relays that this node could ask."""
+    shut: tuple[NodeId, ...] = ()
+    """Those of them whose ports did not answer this node of late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

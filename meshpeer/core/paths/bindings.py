@@ -1,13 +1,15 @@
-"""Bindings: shows relays that lend ports to this node's pairs where it is, from WireGuard's own port.
+"""Bindings: shows relays that lend ports to this node's pairs where it is, from WireGuard's own port, or asks
+whether these ports are reached.
 
 One endpoint of a relay at a time for each pair, named by its owner (``aim``). A question goes there again and
-again, often at first; an answer vouches that the relay takes this end to be where it is, and that the way
-leads there and back. ``relay_binding`` has the bytes.
+again, often at first; an answer vouches that the way leads there and back and, unless it was a check, that
+the relay takes this end to be where it is. ``relay_binding`` has the bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.ids import NodeId
@@ -28,12 +30,19 @@ OPEN_MAX = 4
 """Questions of one pair that may still be answered."""
 
 
+class Place(NamedTuple):
+    """A port that a relay lends to an end, what that one seals with, and what it asks."""
+
+    endpoint: str
+    secret: bytes
+    kind: BindingKind = BindingKind.QUESTION
+
+
 @dataclass(slots=True)
 class _Aim:
-    endpoint: str
+    place: Place
     source: str
-    """The same, as it is written of what comes from there."""
-    secret: bytes
+    """Its endpoint, as it is written of what comes from there."""
     due_s: float
     sent: int = 0
     open: tuple[int, ...] = ()
@@ -50,25 +59,28 @@ class Bindings:
         self._aims: dict[NodeId, _Aim] = {}
         self._stamp = 0
 
-    def aim(self, peer: NodeId, place: tuple[str, bytes] | None, now: Instant) -> None:
-        """Shows the relay of the pair with a peer where this node is, from now on. ``place``: the endpoint
-        that is lent, and the secret of that; None: it is left alone."""
+    def has_room(self, peer: NodeId) -> bool:
+        """Says whether a relay of the pair with a peer can be asked now."""
+        return peer in self._aims or len(self._aims) < PEERS_MAX
+
+    def aim(self, peer: NodeId, place: Place | None, now: Instant) -> None:
+        """Asks a relay of the pair with a peer from now on; None: it is left alone."""
         if place is None:
             self._aims.pop(peer, None)
             return
-        endpoint, secret = place
         held = self._aims.get(peer)
-        if held is not None and (held.endpoint, held.secret) == place:
+        if held is not None and held.place == place:
             return
-        parts = split_endpoint(endpoint)
-        if parts is None or (held is None and len(self._aims) >= PEERS_MAX):
-            return
-        self._aims[peer] = _Aim(endpoint, join_endpoint(*parts), secret, now.mono_s)
+        parts = split_endpoint(place.endpoint)
+        if parts is not None and self.has_room(peer):
+            self._aims[peer] = _Aim(place, join_endpoint(*parts), now.mono_s)
 
     def answered(self, peer: NodeId) -> tuple[str, float] | None:
         """Returns the endpoint that answered, and when it did so last (monotonic)."""
         aim = self._aims.get(peer)
-        return (aim.endpoint, aim.answered_s) if aim is not None and aim.answered_s is not None else None
+        if aim is None or aim.answered_s is None:
+            return None
+        return aim.place.endpoint, aim.answered_s
 
     def on_heard(self, event: ProbeHeard, now: Instant) -> bool:
         """Takes a datagram; says whether it is one of these, be it good for something or not."""
@@ -77,7 +89,7 @@ class Bindings:
         for aim in self._aims.values():
             if aim.source != event.source:
                 continue
-            binding = read_binding(event.data, aim.secret)
+            binding = read_binding(event.data, aim.place.secret)
             if binding is None or binding.kind is not BindingKind.ANSWER or binding.stamp not in aim.open:
                 continue
             self.has_news = self.has_news or aim.answered_s is None
@@ -96,7 +108,7 @@ class Bindings:
             often = aim.answered_s is None and aim.sent < len(GAPS_S)
             aim.due_s = now.mono_s + (GAPS_S[aim.sent] if often else AGAIN_S)
             aim.sent += 1
-            data = write_binding(Binding(BindingKind.QUESTION, self._stamp), aim.secret)
+            data = write_binding(Binding(aim.place.kind, self._stamp), aim.place.secret)
             sent.append(SendProbe(endpoint=aim.source, data=data))
         return sent
 

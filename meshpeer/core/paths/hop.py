@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.bindings import Place
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.relay_messages import RelayFreed, RelayFreezeAsked, RelayWakeAsked
 from meshpeer.core.paths.relayed_look import PairLook, Said
@@ -95,7 +96,7 @@ class Hop:
         since_s = self._leaving_since_s
         return since_s is not None and now.mono_s >= since_s + LEAVING_S_MAX
 
-    def binding(self, used: NodeId | None, handshake_unix_s: float) -> tuple[str, bytes] | None:
+    def binding(self, used: NodeId | None, handshake_unix_s: float) -> Place | None:
         """Returns the lent endpoint to show where this end is, and the secret of that; None where to none.
 
         It goes on after the move: a relay that saw no handshake of a pair can't tell a packet of an end that
@@ -106,7 +107,7 @@ class Hop:
         if relay is None or (self.state is not HopState.BINDING and self._moved_unix_s is None):
             return None
         end, secret = self.lent.end_at(relay), self.lent.secret_of(relay)
-        return (end, secret) if end and secret else None
+        return Place(end, secret) if end and secret else None
 
     def take_move(self) -> EndpointMove | None:
         """Returns a move that has to be made, once."""

@@ -60,6 +60,7 @@ class _Grant:
     both: bool = False
     frozen_since_s: float | None = None
     bind: bytes = b""
+    checks: bool = False
     both_since_s: float = 0.0
     theirs: bool = True
     planned: bool = False
@@ -126,6 +127,11 @@ class Lent:
         """Returns what this end's bindings at a relay are sealed with; empty where it can't bind there."""
         grant = self._grants.get(relay)
         return grant.bind if grant is not None else b""
+
+    def answers_checks(self, relay: NodeId) -> bool:
+        """Says whether a relay lends a port that can be asked whether it is reached."""
+        grant = self._grants.get(relay)
+        return grant is not None and grant.checks and bool(grant.bind) and relay in self.hosts
 
     def is_frozen(self, relay: NodeId, for_s: float, now: Instant) -> bool:
         """Says whether a relay has said for so long that nothing crosses."""
@@ -216,6 +222,7 @@ class Lent:
                 if both and not held.both:
                     held.both_since_s = now.mono_s
                 held.heard_s, held.both, held.theirs = now.mono_s, both, message.theirs
+                held.checks = message.checks
                 held.bind, held.planned, held.retires = message.bind, message.planned, message.retires
                 held.ahead_s = (*held.ahead_s, now.mono_s - clock_ms / 1000)[-CLOCK_WORDS:]
                 since_s = held.frozen_since_s

@@ -11,6 +11,10 @@ there and back. As with TURN's bindings (RFC 8656) the secret is what proves, no
     16  16 BLAKE2b of all before it, keyed with the secret
 
 An answer has its question's stamp, and its length: nothing is to be gained by sending from another's address.
+
+A *check* asks as a question does, and moves nobody: an end only wants to know whether the port is reached. A
+relay that knew both ends before they shook hands there would pass on both of two initiations that cross, and
+both answers would be lost.
 """
 
 from __future__ import annotations
@@ -37,11 +41,15 @@ NO_BINDS: Binds = (b"", b"")
 class BindingKind(enum.IntEnum):
     QUESTION = 1
     ANSWER = 2
+    CHECK = 3
 
 
 class Binding(NamedTuple):
     kind: BindingKind
     stamp: int
+
+
+_KINDS = frozenset(BindingKind)
 
 
 def binding_secret(key: bytes, number: int, side: int) -> bytes:
@@ -67,7 +75,7 @@ def read_binding(data: bytes, secret: bytes) -> Binding | None:
     if not secret or not hmac.compare_digest(_seal(head, secret), seal):
         return None
     _, kind, stamp = _HEAD.unpack(head)
-    return Binding(BindingKind(kind), stamp) if kind in (BindingKind.QUESTION, BindingKind.ANSWER) else None
+    return Binding(BindingKind(kind), stamp) if kind in _KINDS else None
 
 
 def _seal(head: bytes, secret: bytes) -> bytes:

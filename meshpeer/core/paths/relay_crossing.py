@@ -181,7 +181,7 @@ class Crossing:
 
     def bind(self, side: int, way: Way, data: bytes, now_s: float) -> bytes | None:
         """Takes what came to the port of end ``side`` and is a binding (``is_binding``); returns the answer,
-        to where it came from, or None for what proves nothing."""
+        to where it came from, or None for what proves nothing. A check is answered, and moves nobody."""
         end = self.ends[side]
         if self.is_frozen(now_s):
             self._drop(Drop.FROZEN)
@@ -190,14 +190,15 @@ class Crossing:
             self._drop(Drop.FLOOD)
             return None
         binding = read_binding(data, end.secret)
-        if binding is None or binding.kind is not BindingKind.QUESTION:
+        if binding is None or binding.kind is BindingKind.ANSWER:
             self._drop(Drop.MAC)
             return None
         if binding.stamp <= end.stamp:
             self._drop(Drop.REPLAY)
             return None
         end.stamp = binding.stamp
-        self._settle(end, way, proved=True)
+        if binding.kind is BindingKind.QUESTION:
+            self._settle(end, way, proved=True)
         return write_binding(Binding(BindingKind.ANSWER, binding.stamp), end.secret)
 
     def spend(self, side: int, sizes: Sequence[int], now_s: float) -> int:

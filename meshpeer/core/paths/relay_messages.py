@@ -100,6 +100,8 @@ class RelayGranted(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """The relay's own clock as it says so, from whenever: only differences mean something."""
     bind: bytes = b""
     """What this end seals its bindings with (``relay_binding``); empty where the relay takes none."""
+    checks: bool = False
+    """The relay answers checks as well."""
     planned: bool = False
     """An end asked for it as the next one of a pair whose relay still works."""
     retires: bool = False

@@ -29,14 +29,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshpeer.core.deadline import Deadline, Instant
+from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
+from meshpeer.core.paths.bindings import Place
 from meshpeer.core.paths.direct_trial import TRIAL_S, TrialMeant, Trials
 from meshpeer.core.paths.hop import Hop, HopState
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
+from meshpeer.core.paths.reach import AGAIN_S, Reach
 from meshpeer.core.paths.relay_health import STALE_RX_S, RelayHealth
 from meshpeer.core.paths.relay_messages import (
     Pair,
@@ -85,6 +87,7 @@ class RelayedPath:
     lent: Lent = field(init=False)
     upgrade: Upgrade = field(default_factory=Upgrade)
     hop: Hop = field(init=False)
+    reach: Reach = field(init=False)
     _since_s: float = 0.0
     """When the phase began."""
     _patience: Patience = field(default_factory=Patience)
@@ -102,6 +105,7 @@ class RelayedPath:
     def __post_init__(self) -> None:
         self.lent = Lent(self.pair, leads=self.me < self.peer)
         self.hop = Hop(self.lent)
+        self.reach = Reach(self.lent)
         self._trials = Trials(first=self.me < self.peer)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -152,9 +156,10 @@ class RelayedPath:
         """Returns the relays in use, and left a moment ago: they count, whatever their records say now."""
         return tuple(one for one in (self.used, self.hop.left) if one is not None)
 
-    def binding(self, handshake_unix_s: float) -> tuple[str, bytes] | None:
-        """See ``Hop.binding``."""
-        return self.hop.binding(self.used, handshake_unix_s)
+    def binding(self, handshake_unix_s: float) -> Place | None:
+        """Returns what to ask which relay from WireGuard's own port: see ``Hop.binding``, and ``Reach``."""
+        bound = self.hop.binding(self.used, handshake_unix_s)
+        return self.reach.place or bound
 
     def take_move(self) -> EndpointMove | None:
         """Returns a move of the endpoint that has to be made, once."""
@@ -173,7 +178,9 @@ class RelayedPath:
         if self.phase in (Phase.TRYING, Phase.TRIAL) and turn_s > self._looked_s:
             return Deadline(turn_s, "a relay's turn")
         if self._busy:
-            return Deadline(self._looked_s + LOOK_S, "look after a relay")
+            return earliest(
+                Deadline(self._looked_s + LOOK_S, "look after a relay"), self.reach.next_deadline()
+            )
         over_at_s = self._patience.over_at_s
         if over_at_s is not None and self.lent.hosts:
             return Deadline(max(over_at_s, self._looked_s + LOOK_S), "direct tries are in vain")
@@ -213,9 +220,11 @@ class RelayedPath:
             self._busy = False
             said = self._give_back(look, now)
             self._patience.part()
+            self.reach.follow(None, look, now)
             return said
         said = [*self.hop.give_back(look), *self._settle(look, now)]
         said += self._ask(look, now)
+        said += self._check(look, now)
         said += self._take_up(look, now)
         said += self._keep(look, now)
         said += self.lent.tidy((*self.kept, self.asking), look.linked, now)
@@ -452,7 +461,8 @@ class RelayedPath:
         new = self.used is not None and now.mono_s < self._used_since_s + SETTLES_S
         if (self.lent.leads and new) or self._has_agreed(now):
             return None
-        return self.lent.followed(self.used, look.linked, now)
+        wished = self.lent.followed(self.used, look.linked, now)
+        return None if wished is None or self.reach.back_off.passes_over(wished, now) else wished
 
     def _has_agreed(self, now: Instant) -> bool:
         """Says whether a relay is there to be taken up."""
@@ -484,6 +494,18 @@ class RelayedPath:
         heard_s = max(self.lent.heard_s(used), self._since_s, self._used_since_s)
         return self._health.is_faulty(used, heard_s, look, now)
 
+    def _check(self, look: PairLook, now: Instant) -> list[Said]:
+        """Gives back a relay that this end's packets don't get to, before it is taken up."""
+        best = self.lent.ready(self.used, now, self.hop.left)
+        relay = best if best is not None else self.asking
+        # A relay that works meanwhile shows by itself whether it can go over to the next (``hop``).
+        spared = self._direct_since_s is not None or (relay is not None and self._may_hop(relay, look, now))
+        shut = self.reach.follow(None if spared else relay, look, now)
+        if shut is None:
+            return []
+        self.lent.fail(shut, now, AGAIN_S)
+        return self.lent.free(shut, look.linked, now)
+
     def _take_up(self, look: PairLook, now: Instant) -> list[Said]:
         """Uses a relay that both ends asked for."""
         best = self.lent.ready(self.used, now, self.hop.left)
@@ -498,6 +520,8 @@ class RelayedPath:
             return self.hop.show_itself(self.used, best, look, now)
         if self.used is not None and not self.lent.is_newer(best, self.used):
             return self.lent.free(best, look.linked, now) if self.lent.leads else []
+        if not self.reach.allows(best, now):
+            return []
         said: list[Said] = []
         if self.phase is Phase.HELD:
             self.upgrade.fail(now)

@@ -55,13 +55,15 @@ class PairLook:
     """The tunnel shook hands lately, and answers nothing (``tunnel_checks``)."""
     probes: bool = False
     """This machine can probe ways from WireGuard's own port."""
+    checks: bool = False
+    """It can ask, from there, whether a relay's port is reached."""
     proved: tuple[tuple[str, float], ...] = ()
     """Endpoints of the peer's own that probes went to both ways of late, best first, and when each was
     answered last (monotonic)."""
     leaving: bool = False
     """The relay in use should relay no more, as its record and certificate say."""
     bound: tuple[str, float] | None = None
-    """The lent endpoint that this end binds to, and when it was answered last (monotonic)."""
+    """The lent endpoint that this end binds to, or checks, and when it was answered last (monotonic)."""
     through: NodeId | None = None
     """The relay that the tunnel seems to go through, by its endpoint; after a restart, nothing else tells."""
 

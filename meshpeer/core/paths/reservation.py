@@ -90,6 +90,7 @@ class Reservation:
             frozen=self.state is RelayState.FROZEN,
             clock_ms=round(now.mono_s * 1000),
             bind=self.binds[side],
+            checks=bool(self.binds[side]),
             planned=self.planned,
             retires=retires,
         )

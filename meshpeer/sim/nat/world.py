@@ -25,6 +25,7 @@ from meshpeer.core.node.messages import (
 )
 from meshpeer.core.paths.path_mtus import ETHERNET, UDP_OVER_IP
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
+from meshpeer.core.paths.relay_binding import is_binding
 from meshpeer.core.paths.relay_bucket import Bucket
 from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.core.paths.relay_messages import (
@@ -374,8 +375,8 @@ class MixWorld:
             case MoveEndpoint():
                 late_s = MOVE_LATE_S_MAX * self.dice.random()
                 self.heap.at(max(effect.at_s, self.heap.now_s) + late_s, self._move, host, host.life, effect)
-            case OpenRelay(ports=ports, keys=keys):
-                crossing = Crossing(keys, Bucket(RATE, RATE), Bucket(RATE, RATE))
+            case OpenRelay(ports=ports, keys=keys, binds=binds):
+                crossing = Crossing(keys, Bucket(RATE, RATE), Bucket(RATE, RATE), binds)
                 host.lent.update((port, (ports, crossing)) for port in ports)
                 self.heap.after(APPLY_S, self.post, host, RelayOpened(ports=ports))
             case CloseRelay(ports=ports):
@@ -521,6 +522,12 @@ class MixWorld:
         self._ship(host.machine, PORT, end, self._hear_probe, probe.data)
 
     def _hear_probe(self, arrival: Arrival, data: bytes) -> None:
-        if arrival.target.port == PORT:
+        host, port = self._by_machine[id(arrival.machine)], arrival.target.port
+        if port == PORT:
             heard = ProbeHeard(source=text_of(arrival.source), local=arrival.target.host, data=data)
-            self.post(self._by_machine[id(arrival.machine)], heard)
+            self.post(host, heard)
+        elif port in host.lent and is_binding(data) and not host.machine.asleep:
+            ports, crossing = host.lent[port]
+            answer = crossing.bind(ports.index(port), Way(*arrival.source), data, self.heap.now_s)
+            if answer is not None:
+                self._ship(host.machine, port, arrival.source, self._hear_probe, answer)

@@ -129,6 +129,8 @@ class Bound:
     def __init__(self, world: World, hosts: list[Host]) -> None:
         self.world, self.hosts = world, hosts
         self.crossings: dict[tuple[str, int], tuple[Crossing, int]] = {}
+        self.shut: set[str] = set()
+        """Addresses of those whose ports nothing gets to."""
         self.dropped: list[str] = []
         """Who took the peer of the pair out of its interface, since this began."""
         world.watchers.append(self._watch)
@@ -154,6 +156,8 @@ class Bound:
 
     def _bind(self, host: Host, endpoint: str, data: bytes) -> None:
         address, _, port = endpoint.rpartition(":")
+        if address in self.shut:
+            return
         crossing, side = self.crossings[address, int(port)]
         answer = crossing.bind(side, Way(address_of(host), 51820), data, 0.0)
         if answer is not None:
@@ -174,6 +178,25 @@ class Bound:
 
 def address_of(host: Host) -> str:
     return host.address.rpartition(":")[0]
+
+
+def test_a_relay_whose_ports_are_shut_is_left_before_it_costs_a_tunnel_and_comes_last_from_then_on() -> None:
+    world, hosts = parted(71)
+    first = until_relayed(world, hosts)
+    world, hosts = parted(71)
+    bound = Bound(world, hosts)
+    first = next(one for one in hosts if one.name == first.name)
+    bound.shut.add(address_of(first))
+    other = until_relayed(world, hosts)
+    assert other is not first
+    for host, peer in (hosts[2:], hosts[:1:-1]):
+        assert host.node is not None
+        reason = host.node.relays.why(peer.id)
+        assert reason is not None
+        assert reason.shut == (first.id,)
+        path = host.node.tunnels.relayed[peer.id]
+        assert tuple(path.lent.hosts) == (other.id, first.id)
+        assert path.moves == 1
 
 
 def test_a_relay_that_stops_sees_its_pair_over_to_the_other_under_its_session() -> None:

@@ -16,6 +16,7 @@ from meshpeer.core.ids import NodeId, WireGuardKey
 from meshpeer.core.paths.direct_trial import TrialMeant
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits
+from meshpeer.core.paths.relay_binding import BindingKind
 from meshpeer.core.paths.relay_messages import (
     CloseRelay,
     FreezeRelay,
@@ -254,6 +255,7 @@ class Pair:
             tries=True,
             mute=end.unheard or (end.mutes and self.now_s >= end.heard_s + MUTE_AFTER_S),
             probes=end.probes,
+            checks=end.probes,
             leaving=end.path.used in self.leaving,
             bound=end.bound,
             through=self._through(end),
@@ -309,10 +311,11 @@ class Pair:
         if place is None:
             end.bound = None
             return
-        found = self._lent(node, place[0])
+        found = self._lent(node, place.endpoint)
         if found is not None and found[0] not in end.blocked:
-            end.bound = (place[0], self.now_s)
-            self.knows.setdefault(found, set()).add(node)
+            end.bound = (place.endpoint, self.now_s)
+            if place.kind is BindingKind.QUESTION:
+                self.knows.setdefault(found, set()).add(node)
 
     def _apply(self, end: End) -> None:
         """Does to the interface what the agent does."""

@@ -6,7 +6,7 @@ import itertools
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId, WireGuardKey
-from meshpeer.core.paths.bindings import OPEN_MAX, PEERS_MAX, Bindings
+from meshpeer.core.paths.bindings import OPEN_MAX, PEERS_MAX, Bindings, Place
 from meshpeer.core.paths.probe_desk import ProbeHeard, SendProbe
 from meshpeer.core.paths.probe_packets import PROBE_BYTES
 from meshpeer.core.paths.probes import AGAIN_S, GAPS_S
@@ -31,7 +31,7 @@ def asked(one: Bindings, now_s: float) -> SendProbe:
 def answer(sent: SendProbe, secret: bytes = SECRET) -> bytes:
     question = read_binding(sent.data, SECRET)
     assert question is not None
-    assert question.kind is BindingKind.QUESTION
+    assert question.kind is not BindingKind.ANSWER
     return write_binding(Binding(BindingKind.ANSWER, question.stamp), secret)
 
 
@@ -41,7 +41,7 @@ def heard(data: bytes, source: str = END) -> ProbeHeard:
 
 def aimed() -> Bindings:
     one = Bindings()
-    one.aim(PEER, (END, SECRET), at(0))
+    one.aim(PEER, Place(END, SECRET), at(0))
     return one
 
 
@@ -56,6 +56,22 @@ def test_a_real_relay_answers_and_is_heard() -> None:
     assert one.on_heard(heard(answered), at(0.02))
     assert one.answered(PEER) == (END, 0.02)
     assert one.has_news
+
+
+def test_a_check_is_answered_as_well_and_an_aim_of_another_kind_begins_anew() -> None:
+    one = Bindings()
+    one.aim(PEER, Place(END, SECRET, BindingKind.CHECK), at(0))
+    keys = (WireGuardKey(b"a" * 32), WireGuardKey(b"b" * 32))
+    crossing = Crossing(keys, Bucket(1e9, 1e9), Bucket(1e9, 1e9), (SECRET, b"t" * 32))
+    answered = crossing.bind(0, HERE, asked(one, 0).data, 0.0)
+    assert answered is not None
+    assert crossing.ends[0].way is None
+    assert one.on_heard(heard(answered), at(0.02))
+    assert one.answered(PEER) == (END, 0.02)
+    one.aim(PEER, Place(END, SECRET), at(1))
+    assert one.answered(PEER) is None
+    assert crossing.bind(0, HERE, asked(one, 1).data, 1.0) is not None
+    assert crossing.ends[0].proved
 
 
 def test_only_the_answer_to_a_question_of_ours_from_where_it_went_counts() -> None:
@@ -111,9 +127,9 @@ def test_stamps_rise_even_where_the_clock_is_set_back() -> None:
 def test_the_same_aim_goes_on_and_another_begins_anew() -> None:
     one = aimed()
     one.on_heard(heard(answer(asked(one, 0))), at(0.1))
-    one.aim(PEER, (END, SECRET), at(1))
+    one.aim(PEER, Place(END, SECRET), at(1))
     assert one.answered(PEER) == (END, 0.1)
-    one.aim(PEER, (END, b"n" * 32), at(1))
+    one.aim(PEER, Place(END, b"n" * 32), at(1))
     assert one.answered(PEER) is None
     one.aim(PEER, None, at(1))
     assert one.next_deadline() is None
@@ -121,15 +137,17 @@ def test_the_same_aim_goes_on_and_another_begins_anew() -> None:
 
 def test_what_is_no_address_is_passed_over_and_there_are_so_many_at_most() -> None:
     one = Bindings()
-    one.aim(PEER, ("relay.example:51830", SECRET), at(0))
+    one.aim(PEER, Place("relay.example:51830", SECRET), at(0))
     assert one.tick(at(0)) == []
     for number in range(PEERS_MAX + 5):
-        one.aim(NodeId(number.to_bytes(32, "big")), (f"198.51.100.1:{1000 + number}", SECRET), at(0))
+        assert one.has_room(NodeId(number.to_bytes(32, "big"))) == (number < PEERS_MAX)
+        one.aim(NodeId(number.to_bytes(32, "big")), Place(f"198.51.100.1:{1000 + number}", SECRET), at(0))
+    assert one.has_room(NodeId(bytes(32)))
     assert len(one.tick(at(0))) == PEERS_MAX
 
 
 def test_an_ipv6_endpoint_is_known_however_it_was_written() -> None:
     one = Bindings()
-    one.aim(PEER, ("[2001:db8:0::1]:51830", SECRET), at(0))
+    one.aim(PEER, Place("[2001:db8:0::1]:51830", SECRET), at(0))
     one.on_heard(heard(answer(asked(one, 0)), "[2001:db8::1]:51830"), at(0.1))
     assert one.answered(PEER) == ("[2001:db8:0::1]:51830", 0.1)

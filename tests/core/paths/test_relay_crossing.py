@@ -291,6 +291,18 @@ def test_a_replay_another_ends_secret_an_answer_and_a_relay_without_secrets_bind
     assert crossing().bind(0, STRANGER, write_binding(Binding(BindingKind.QUESTION, 1), b""), 1) is None
 
 
+def test_a_check_is_answered_once_and_moves_nobody() -> None:
+    pair = bound()
+    before = [(end.way, end.proved) for end in pair.ends]
+    packet = write_binding(Binding(BindingKind.CHECK, 9), SECRETS[0])
+    answer = pair.bind(0, ELSEWHERE, packet, 1)
+    assert answer is not None
+    assert len(answer) == len(packet)
+    assert read_binding(answer, SECRETS[0]) == Binding(BindingKind.ANSWER, 9)
+    assert [(end.way, end.proved) for end in pair.ends] == before
+    assert pair.bind(0, ELSEWHERE, packet, 1) is None
+
+
 def test_a_frozen_pair_binds_nobody() -> None:
     pair = bound(0, 1)
     pair.freeze(5.0)
