@@ -93,8 +93,9 @@ class Relays:
         self._members: object = None
         self._lenders: tuple[Listed, ...] = ()
         self._lender_of: dict[NodeId, Listed] = {}
-        self._facts: tuple[tuple[NodeId, Stand, frozenset[int]], ...] = ()
-        """All of them that a choice depends on. Most news of members leaves it as it is."""
+        self._facts: tuple[tuple[NodeId, bool, bool, frozenset[int]], ...] = ()
+        """All of them that a choice depends on: who may be public, is seen to be, and of which families. Most
+        news of members leaves it as it is."""
         self._doubted: tuple[NodeId, ...] = ()
         self._silent: tuple[NodeId, ...] = ()
         """Those of them with whom this node has a tunnel that does not work, as one look finds it, and those
@@ -364,13 +365,13 @@ class Relays:
                 node=node,
                 permitted=True,
                 accepts=True,
-                public=not stand.behind,
-                seen=stand.open,
+                public=public,
+                seen=seen,
                 silent=node in silent,
                 spans=all(not (families and end) or bool(families & end) for end in ends),
                 doubted=node in doubted,
             )
-            for node, stand, families in self._facts
+            for node, public, seen, families in self._facts
         ]
         chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
         self._choices[relayed.peer] = (choice, chosen)
@@ -416,9 +417,10 @@ class Relays:
         self._lenders_of = roster
         self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
         self._lender_of = {one.node: one for one in self._lenders}
+        stands = [(one, _stand(one.record)) for one in self._lenders]
         facts = tuple(
-            (one.node, _stand(one.record), families_of(one.record.wireguard_endpoints))
-            for one in self._lenders
+            (one.node, not stand.behind, stand.open, families_of(one.record.wireguard_endpoints))
+            for one, stand in stands
         )
         # The same one where nothing changed: all pairs compare it at every look.
         self._facts = self._facts if facts == self._facts else facts

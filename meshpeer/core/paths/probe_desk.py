@@ -40,6 +40,8 @@ OPEN_MAX = 512
 """Questions under way; the oldest is forgotten first."""
 ANSWERS_PER_S, ANSWERS_BURST = 10.0, 60.0
 """Of one asker: eight candidates that are tried at once, and a search for the path's MTU."""
+ENDPOINTS_REMEMBERED = 1_024
+"""Of which it is known whether they may carry a probe; the same few are named again and again."""
 STAMPS_KEPT = 64
 """Questions of one asker that may overtake each other."""
 ASKER_FORGOTTEN_S = 600.0
@@ -148,22 +150,27 @@ class ProbeDesk:
         self._open: dict[int, _Open] = {}
         self._stamp = 0
         self._named: tuple[str, ...] = ()
+        self._may_carry: dict[str, bool] = {}
         self._inside: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
 
-    def know(self, members: Iterable[tuple[NodeId, WireGuardKey]], inside: Iterable[str]) -> None:
-        """Sets who may ask and be asked, and the prefixes that go into the tunnels, which carry no probe."""
+    def know(self, members: Iterable[tuple[NodeId, WireGuardKey]], inside: Iterable[str]) -> bool:
+        """Sets who may ask and be asked, and the prefixes that go into the tunnels, which carry no probe;
+        says whether these are other ones."""
         named = tuple(inside)
-        if named != self._named:
+        moved = named != self._named
+        if moved:
             self._named = named
             self._inside = tuple(ipaddress.ip_network(one, strict=False) for one in named)
+            self._may_carry.clear()
         known = dict(members)
         if known == self._known:
-            return
+            return moved
         self._known = known
         self._tag()
         keys = set(known.values())
         self._keys = {key: made for key, made in self._keys.items() if key in keys}
         self._askers = {node: asker for node, asker in self._askers.items() if node in known}
+        return moved
 
     def rekey(self, key: WireGuardPrivateKey) -> None:
         """Sets this node's own key: whatever is sealed with the one before says nothing any more."""
@@ -176,6 +183,14 @@ class ProbeDesk:
 
     def may_carry(self, endpoint: str) -> bool:
         """Says whether an endpoint is an address in numbers, outside the mesh, that is some machine's own."""
+        may = self._may_carry.get(endpoint)
+        if may is None:
+            if len(self._may_carry) >= ENDPOINTS_REMEMBERED:
+                self._may_carry.clear()
+            may = self._may_carry[endpoint] = self._judge(endpoint)
+        return may
+
+    def _judge(self, endpoint: str) -> bool:
         parts = split_endpoint(endpoint)
         if parts is None:
             return False

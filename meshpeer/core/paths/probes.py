@@ -97,6 +97,8 @@ class _Candidate:
 @dataclass(slots=True)
 class _Aim:
     held: dict[str, _Candidate] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
+    """As the owner named them last; empty: what is usable of them is to be found out."""
 
 
 class PathProbes:
@@ -123,7 +125,9 @@ class PathProbes:
 
     def know(self, members: Iterable[tuple[NodeId, WireGuardKey]], inside: Iterable[str]) -> None:
         """Sets the members with whom this node has tunnels, and the prefixes that go into them."""
-        self.desk.know(members, inside)
+        if self.desk.know(members, inside):
+            for aim in self._aims.values():
+                aim.named = ()
         for peer in [one for one in self._aims if not self.desk.knows(one)]:
             self._due_s = None
             del self._aims[peer]
@@ -133,6 +137,10 @@ class PathProbes:
 
         What is known of those that were named before stays. DNS names are passed over: only the interface
         resolves them."""
+        before = self._aims.get(peer)
+        if before is not None and endpoints and before.named == tuple(endpoints):
+            # As every look says it; who was heard long ago is forgotten with the next question.
+            return
         self._due_s = None
         if not endpoints or not self.desk.knows(peer):
             self._aims.pop(peer, None)
@@ -140,6 +148,7 @@ class PathProbes:
         if peer not in self._aims and len(self._aims) >= PEERS_MAX:
             return
         aim = self._aims.setdefault(peer, _Aim())
+        aim.named = tuple(endpoints)
         usable = [one for one in dict.fromkeys(endpoints) if self.desk.may_carry(one)][:CANDIDATES_MAX]
         for endpoint in usable:
             candidate = aim.held.setdefault(endpoint, _Candidate(endpoint, named=True, due_s=now.mono_s))

@@ -57,6 +57,8 @@ WEIGHTS = {
 OPEN_MIN, OPEN_BOTH_MIN = 3, 3
 SMALL = 20
 """A mix of fewer has one and two of them."""
+SILENT_SHARE = 0.1
+"""Of mixes that are not small, those with a machine (one) where no UDP gets out."""
 REGION_MEMBERS = 12
 MAP_S = 0.08
 """Regions lie on a square of this side, in seconds of delay."""
@@ -138,6 +140,11 @@ def draw_mix(seed: int, count: int) -> Mix:
     weights = [WEIGHTS[kind] * (0.3 + 1.4 * dice.random()) for kind in kinds]
     least = (1, 2) if count < SMALL else (OPEN_MIN, OPEN_BOTH_MIN)
     drawn = [Kind.OPEN] * least[0] + [Kind.OPEN_BOTH] * least[1]
+    silent = count < SMALL or dice.random() < SILENT_SHARE
+    if count >= SMALL:
+        # Drawn by itself: one of them is enough, and the pairs of one never rest.
+        weights[kinds.index(Kind.NO_UDP)] = 0.0
+        drawn += [Kind.NO_UDP] * silent
     drawn += dice.choices(kinds, weights, k=count - len(drawn))
     dice.shuffle(drawn)
     regions = [
