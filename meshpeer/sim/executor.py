@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -142,9 +142,11 @@ class MemoryExecutor:
         finished = self._unix_s()
         selected: list[str] = []
         if not error:
-            selected, error = _select(plan, process)
-        if error and plan.report in process.files:
-            selected = [plan.report]
+            selected, error = _select(plan, plan.outputs, process)
+            selected = [] if error else selected
+        elif plan.report:
+            selected, unfit = _select(plan, (plan.report,), process)
+            selected = [] if unfit else selected
         outputs = tuple([await self._store(process, path) for path in selected])
         return AttemptOutcome(
             exit_code=exit_code,
@@ -219,10 +221,10 @@ def _stage(plan: AttemptPlan, process: MemoryProcess) -> str:
     return ""
 
 
-def _select(plan: AttemptPlan, process: MemoryProcess) -> tuple[list[str], str]:
+def _select(plan: AttemptPlan, patterns: Sequence[str], process: MemoryProcess) -> tuple[list[str], str]:
     """Returns the paths that the outputs select, and what is wrong with them, or nothing."""
     paths: set[str] = set()
-    for pattern in plan.outputs:
+    for pattern in patterns:
         normal = output_pattern(pattern)
         found = {path for path in process.files if isinstance(normal, str) and path_selected(normal, path)}
         if not found:

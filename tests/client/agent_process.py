@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from meshpeer.client import connect
@@ -26,7 +26,7 @@ backend = "none"
 listen_port = 0
 web_port = 0
 [jobs]
-slots = 4
+slots = SLOTS
 [log]
 level = "error"
 """
@@ -37,18 +37,21 @@ class AgentProcess:
     """An agent alone in its mesh, which can be killed and started again."""
 
     folder: Path
+    slots: int = 4
+    seed: AgentProcess | None = None
     process: subprocess.Popen[bytes] | None = None
-    commands: Iterator[str] = field(default_factory=lambda: iter(["init --name alone", *["up"] * 10]))
+    started: bool = False
 
     @property
     def run_dir(self) -> Path:
         return self.folder / "run"
 
     def start(self) -> None:
-        (self.folder / "meshpeer.toml").write_text(SETTINGS)
+        (self.folder / "meshpeer.toml").write_text(SETTINGS.replace("SLOTS", str(self.slots)))
         options = ["--state-dir", self.folder / "state", "--run-dir", self.run_dir]
         options += ["--config", self.folder / "meshpeer.toml"]
-        command = [sys.executable, "-m", "meshpeer", *next(self.commands).split(), "--quiet", *options]
+        command = [sys.executable, "-m", "meshpeer", *self._command(), "--quiet", *options]
+        self.started = True
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         ends_at = time.monotonic() + 30
         while True:
@@ -59,6 +62,16 @@ class AgentProcess:
             except NotRunning:
                 assert time.monotonic() < ends_at
                 time.sleep(0.05)
+
+    def _command(self) -> list[str]:
+        if self.started:
+            return ["up"]
+        if self.seed is None:
+            return ["init", "--name", "alone"]
+        port = connect(self.seed.run_dir).status().node.control_port
+        asked = [sys.executable, "-m", "meshpeer", "invite", "--quiet", "--run-dir", self.seed.run_dir]
+        invite = subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+        return ["join", f"127.0.0.1:{port}", "--invite", invite, "--name", "other"]
 
     def kill(self) -> None:
         assert self.process is not None
@@ -72,11 +85,11 @@ class AgentProcess:
 
 
 @contextmanager
-def agent_process() -> Iterator[AgentProcess]:
+def agent_process(slots: int = 4, seed: AgentProcess | None = None) -> Iterator[AgentProcess]:
     """Runs an agent in a folder that tasks' users may pass, as pytest's own may not be."""
     folder = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
     os.chmod(folder, 0o711)
-    agent = AgentProcess(folder)
+    agent = AgentProcess(folder, slots, seed)
     try:
         agent.start()
         yield agent

@@ -15,7 +15,7 @@ PRINTED = {
     "primes.py": "78,498 primes below a million\nby 8 tasks\n",
     "futures.py": (
         "refused: ValueError: '4 frames' is no word (a ValueError)\n"
-        "film weighs 424\njudge weighs 527\nrender weighs 644\nlongest: 8\n"
+        "film weighs 424\njudge weighs 527\nrender weighs 640\nlongest: 8\n"
     ),
     "jobfile.py": (
         "{'area': 4, 'unit': 'cm'}\n{'area': 9, 'unit': 'cm'}\n{'area': 25, 'unit': 'cm'}\n38 cm²\n"

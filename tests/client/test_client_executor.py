@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent import futures
 from pathlib import Path
 
 import pytest
+from agent_process import AgentProcess
 
 from meshpeer.client import Client, Executor, Options, RemoteError, Unpicklable
 from meshpeer.core.errors import LocalFault
@@ -120,6 +123,17 @@ def test_an_agent_that_is_gone_fails_the_futures_of_its_jobs(mesh: Client, tmp_p
     with Executor(Client(tmp_path)) as executor:
         error = executor.submit(abs, 1).exception(LONG_S)
     assert "no agent is running here" in str(error)
+
+
+def test_threads_of_an_executor_that_is_left_alone_do_not_keep_its_program(agent: AgentProcess) -> None:
+    program = (
+        "from meshpeer.client import Executor, connect\n"
+        f"executor = Executor(connect({str(agent.run_dir)!r}))\n"
+        "print(executor.submit(abs, -3).result(60))\n"
+        "import sys; print('trio' in sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=100, check=True)
+    assert ended.stdout == b"3\nFalse\n"
 
 
 def wait_for(condition: object, within_s: float = 30.0) -> None:

@@ -456,6 +456,7 @@ _PYTHON: dict[str, Json] = {
             "Its arguments by position: any values, lists and mappings. In texts, ${index}, ${job}, ${task}, "
             "${attempt} and the array's own fields are expanded, and $$ is a dollar sign."
         ),
+        "title": "list of any values",
         "type": "array",
         "examples": [["${index}", 5]],
     },

@@ -77,6 +77,7 @@ class Plans:
         limits: Limits = NO_LIMITS,
         network: bool = True,
         secrets: dict[str, str] | None = None,
+        report: str = "",
     ) -> AttemptPlan:
         return AttemptPlan(
             key=key or f"attempt-{next(self._numbers)}",
@@ -89,6 +90,7 @@ class Plans:
             limits=limits,
             network=network,
             secrets=tuple((secrets or {}).items()),
+            report=report,
         )
 
     def shell(self, line: str, **rest: Any) -> AttemptPlan:

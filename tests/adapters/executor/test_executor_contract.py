@@ -103,6 +103,38 @@ async def test_inputs_stand_at_their_paths(world: World) -> None:
     assert (outcome.error, world.blobs.text(outcome.stdout)) == ("", "onetwo")
 
 
+async def test_content_of_the_agents_own_is_an_input_like_others(world: World) -> None:
+    files = (
+        StagedFile(path="kit/call", source=b"y" * 70_000 + b"\n"),
+        StagedFile(path="kit/run", source=b"#!", executable=True),
+    )
+
+    outcome = await world.run("show", "kit/call", staged=files, outputs=("kit/run",))
+
+    assert (outcome.error, world.blobs.text(outcome.stdout)) == ("", "y" * 70_000 + "\n")
+    assert [(one.path, one.executable) for one in outcome.outputs] == [("kit/run", True)]
+
+
+async def test_of_a_failed_attempt_its_report_alone_is_kept(world: World) -> None:
+    files = (world.file("report", "why"), world.file("picture", "half"))
+
+    failed = await world.run("exit", "3", staged=files, outputs=("picture",), report="report")
+    silent = await world.run("exit", "3", staged=files, outputs=("picture",), report="other")
+    fine = await world.run("exit", "0", staged=files, outputs=("picture",), report="report")
+
+    assert [one.path for one in failed.outputs] == ["report"]
+    assert (silent.error, silent.outputs) == ("exit code 3", ())
+    assert [one.path for one in fine.outputs] == ["picture"]
+
+
+async def test_a_report_that_holds_a_secret_is_not_kept(world: World) -> None:
+    files = (world.file("report", "the token was 12345678"),)
+
+    outcome = await world.run("exit", "3", staged=files, report="report", secrets={"TOKEN": "12345678"})
+
+    assert (outcome.error, outcome.outputs) == ("exit code 3", ())
+
+
 async def test_modes_of_inputs_reach_outputs(world: World) -> None:
     files = (world.file("tool", "#!/bin/sh\n", executable=True), world.file("data", "x"))
 

@@ -23,6 +23,7 @@ from meshpeer.core.identity.certificates import make_durable_leaf
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.ids import LinkId
+from meshpeer.core.jobs.calls import HEAD_BYTES, ROW_BYTES, decode_head, decode_row, encode_calls, row_offset
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
@@ -221,6 +222,16 @@ def _read_manifest(data: bytes) -> object:
     return cbor.decode(data, tuple[FileRef, ...], bytes_max=1 << 20)
 
 
+def _cut_calls(data: bytes) -> object:
+    head = decode_head(data[:HEAD_BYTES])
+    found = []
+    for number in range(min(head.count, 3)):
+        at = row_offset(number)
+        found += decode_row(data[at : at + ROW_BYTES], head=head, file_bytes=len(data))
+    assert all(data[part.offset : part.offset + part.size] for part in found)
+    return found
+
+
 def _manifests() -> list[bytes]:
     return [cbor.encode(tuple(samples(FileRef, _KNOWN)))]
 
@@ -393,6 +404,13 @@ TARGETS = (
         seeds=_job_records,
         mutate=mutate.cbor(),
         bytes_max=4_096,
+    ),
+    Target(
+        name="jobs.calls",
+        run=_cut_calls,
+        refusals=(PeerFault,),
+        seeds=lambda: [encode_calls((3, 11), "3.1.2", [(b"f", b"abc"), (b"f", b"d"), (b"g", b"e")])],
+        bytes_max=512,
     ),
     Target(
         name="jobs.manifest",

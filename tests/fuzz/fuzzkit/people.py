@@ -68,6 +68,9 @@ tasks:
     array: {width: [1, 2], colour: [red, blue]}
     cwd: work
     network: none
+  judge:
+    python: {call: "a.b:c", args: ["${index}", {x: [1, 2.5]}], kwargs: {k: null}}
+    array: 2
 """
 _TOML = b"""\
 name = "render"
