@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from fixtures import ALICE, BOB, JOB, ME, NOW, hear, record, result, scheduler, submitted
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec, Where
 from meshpeer.core.scheduler.fitting import Profile, can_run, demand_of
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
+    AttemptFinished,
     Capacity,
     Grant,
     JobLearned,
@@ -27,6 +29,7 @@ from meshpeer.core.scheduler.messages import (
     StealNone,
     StealRequest,
 )
+from meshpeer.core.scheduler.spoils import worth_moving
 from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.scheduler.views import job_state, why
 
@@ -317,3 +320,34 @@ def most_at_once(world: World, tasks: range) -> int:
         running += change
         most = max(most, running)
     return most
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "rtt_s", "size", "worth"),
+    [
+        (None, 0.1, 10**9, True),
+        (0.3, 0.1, 0, True),
+        (0.2, 0.1, 0, False),
+        (1.0, 0.1, 9_000_000, True),
+        (1.0, 0.1, 11_000_000, False),
+    ],
+)
+def test_what_waits_longer_than_it_takes_to_move_is_worth_moving(
+    wait_s: float | None, rtt_s: float, size: int, worth: bool
+) -> None:
+    assert worth_moving(wait_s, rtt_s, size) == worth
+
+
+def test_a_thief_far_away_is_not_handed_what_would_have_run_before_it_came() -> None:
+    spec = job(task("t", 4))
+    machine = scheduler(slots=1)
+    hear_own_grants(machine, spec)
+    machine.handle(
+        AttemptFinished(offer=msgspec.structs.replace(result(0, node=None), finished_us=50_001)), NOW
+    )
+    for rtt_s, wants in ((0.2, StealNone), (0.01, Grant)):
+        far = PeerView(node=BOB, alive=True, linked=True, region="", rtt_s=rtt_s)
+        machine.handle(PeersChanged(peers=(far,)), NOW)
+        hear(machine, BOB, capacity(Profile(slots=1)))
+        effects = hear(machine, BOB, StealRequest(idle=1, width=1, wait=False))
+        assert wants in [type(one.message) for one in effects if isinstance(one, Send)]
