@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from meshpeer.core.deadline import Deadline
 from meshpeer.core.ids import NodeId, TaskIndex, Ticket
 from meshpeer.core.scheduler.fitting import PLAIN, Demand
-from meshpeer.core.scheduler.ranked import Ranked
+from meshpeer.core.scheduler.ranked import Arrivals, Ranked
 
 Entry = tuple[TaskIndex, Ticket | None]
 Kind = tuple[Demand, str]
@@ -41,6 +41,7 @@ class Backlog:
     """The READY tasks of one job."""
 
     __slots__ = (
+        "_arrivals",
         "_is_ready",
         "_kind_of",
         "_lines",
@@ -61,6 +62,7 @@ class Backlog:
         self._kind_of = kind_of
         self._priority_of = priority_of
         self._lines: dict[Kind, Line] = {}
+        self._arrivals = Arrivals()
         self._retries: list[tuple[float, TaskIndex]] = []
         self._withheld: list[TaskIndex] = []
         """After a restart: what may be held by workers that have not spoken yet."""
@@ -163,6 +165,6 @@ class Backlog:
         kind = self._kind_of(task)
         line = self._lines.get(kind)
         if line is None:
-            queue: Ranked[Entry] = Ranked(lambda entry: self._is_ready(entry[0]))
+            queue: Ranked[Entry] = Ranked(lambda entry: self._is_ready(entry[0]), self._arrivals)
             line = self._lines[kind] = Line(*kind, queue)
         return line

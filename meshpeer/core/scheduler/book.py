@@ -135,6 +135,11 @@ class TaskBook:
             if row is not None and row.outputs and self.states[needed] is TaskState.SUCCEEDED:
                 yield Input(needed, row.manifest, row.node, need.into)
 
+    def input_bytes(self, task: TaskIndex) -> int:
+        """Returns what the outputs of the task's needs come to, as far as those who made them said."""
+        needed = (self.results.get(one) for one, _ in self.graph.needs_of(task))
+        return sum(row.output_bytes for row in needed if row is not None)
+
     def may_run(self, task: TaskIndex) -> bool:
         """Tells whether a task that was ready still is: a need may have been opened again."""
         return not self._reopened or self.needs_met(task)
@@ -213,6 +218,7 @@ class TaskBook:
             stderr=_shared(offer.stderr),
             manifest=_shared(offer.manifest),
             outputs=offer.outputs,
+            output_bytes=offer.output_bytes,
         )
 
     def given_up_row(self, task: TaskIndex, node: NodeId, error: str) -> TaskRow:

@@ -42,6 +42,8 @@ def bounded_offer(offer: Offer, now: Instant) -> Offer:
         started_us = min(max(0, offer.started_us), now_us)
         finished_us = min(max(started_us, offer.finished_us), now_us)
         offer = msgspec.structs.replace(offer, started_us=started_us, finished_us=finished_us)
+    if not 0 <= offer.output_bytes <= SIZE_BYTES_MAX:
+        offer = msgspec.structs.replace(offer, output_bytes=0)
     if len(offer.error) > REASON_LENGTH_MAX:
         offer = msgspec.structs.replace(offer, error=offer.error[:REASON_LENGTH_MAX])
     return offer

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import NodeId
 from meshpeer.core.scheduler.fitting import Demand
 from meshpeer.core.scheduler.holdings import Holding
@@ -65,7 +66,7 @@ class Lineup:
     it needs, so that it starts once what runs has made room.
     """
 
-    __slots__ = ("_is_queued", "_overtaken", "_overtakes_max", "_pace_s", "_queues", "_shares")
+    __slots__ = ("_first", "_is_queued", "_overtakes_max", "_pace_s", "_queues", "_shares")
 
     def __init__(self, is_queued: Callable[[Holding], bool], overtakes_max: int) -> None:
         self._is_queued = is_queued
@@ -73,8 +74,8 @@ class Lineup:
         self._queues: dict[NodeId, Ranked[Holding]] = {}
         self._shares: Shares[NodeId] = Shares()
         self._pace_s: dict[NodeId, float] = {}
-        self._overtaken: tuple[Holding, int] | None = None
-        """Whose turn it is, where it does not fit, and how many have been started before it."""
+        self._first: Holding | None = None
+        """What was overtaken so often that its room is kept until it starts; one at a time."""
 
     @property
     def holdings(self) -> Iterator[Holding]:
@@ -87,27 +88,32 @@ class Lineup:
         if queue is None:
             self._shares.come(submitter)
             queue = self._queues[submitter] = Ranked(self._is_queued)
+        holding.submitter = submitter
         queue.add(holding, rank)
 
     def take(self, fits: Callable[[Demand, Demand | None], bool]) -> Holding | None:
         """Takes the next attempt to start; ``fits`` says whether a demand fits what is free, and leaves what
         another needs."""
-        head: Holding | None = None
-        kept: Demand | None = None
+        first = self._first
+        if first is not None and not self._is_queued(first):
+            first = self._first = None
+        if first is not None and fits(first.demand, None):
+            self._first = None
+            self._queues[self._submitter_of(first)].pass_turn()
+            return self._serve(first)
+        kept = first.demand if first is not None else None
         for submitter in self._by_turn():
             queue = self._queues[submitter]
             for rank, place, holding in queue.waiting(LOOK_MAX):
-                if not fits(holding.demand, kept):
-                    if head is None:
-                        head, kept = holding, self._kept_for(holding)
-                    continue
-                queue.take(rank, place)
-                if head is None:
-                    self._overtaken = None
-                elif self._overtaken is not None:
-                    self._overtaken = (head, self._overtaken[1] + 1)
-                self._serve(submitter, holding)
-                return holding
+                if fits(holding.demand, kept):
+                    if first is not None:
+                        first.overtaken += 1
+                    queue.take(rank, place)
+                    return self._serve(holding)
+                if first is None:
+                    first = holding
+                    if first.overtaken >= self._overtakes_max:
+                        self._first, kept = first, first.demand
         return None
 
     def latest(self, most: int) -> Iterator[Holding]:
@@ -149,13 +155,13 @@ class Lineup:
             return list(self._queues)
         return sorted(self._queues, key=self._shares.time_of)
 
-    def _kept_for(self, head: Holding) -> Demand | None:
-        """Returns what has to be left for who does not fit, once it was overtaken often enough."""
-        if self._overtaken is None or self._overtaken[0] is not head:
-            self._overtaken = (head, 0)
-        return head.demand if self._overtaken[1] >= self._overtakes_max else None
-
-    def _serve(self, submitter: NodeId, holding: Holding) -> None:
-        holding.submitter = submitter
+    def _serve(self, holding: Holding) -> Holding:
+        submitter = self._submitter_of(holding)
         holding.charged = self._pace_s.get(submitter, PACE_FIRST_S) * holding.demand.cpu
         self._shares.serve(submitter, holding.charged)
+        return holding
+
+    def _submitter_of(self, holding: Holding) -> NodeId:
+        if holding.submitter is None:
+            raise InvariantBroken(f"{holding.key} is in line for nobody")
+        return holding.submitter

@@ -219,10 +219,11 @@ class Granting:
 
     def _unsealed(self, task: TaskIndex, attempt: Attempt) -> tuple[Granted, tuple[SchedulerEffect, ...]]:
         inputs = tuple(self._book.inputs_of(task))
+        size = self._book.input_bytes(task) if inputs else 0
         if len(inputs) <= INPUTS_INLINE_MAX:
-            return Granted(attempt, inputs), ()
+            return Granted(attempt, inputs, input_bytes=size), ()
         blob, stored = _blob_of(inputs)
-        return Granted(attempt, (), blob), (stored,)
+        return Granted(attempt, (), blob, input_bytes=size), (stored,)
 
     def _body(self, granted: Granted) -> bytes:
         return sealed_body(self._record.job, self._record.generation, self._blob, granted)

@@ -50,9 +50,11 @@ class Holding:
     told: bool = False
     """The owner knows that it runs."""
     submitter: NodeId | None = None
-    """Whose share it was started from."""
+    """Whose share it is started from; not known before its job's record is."""
     charged: float = 0.0
     """What that share was charged for it."""
+    overtaken: int = 0
+    """How often others were started before it because they fitted and it did not."""
 
     @property
     def key(self) -> Key:

@@ -79,7 +79,9 @@ class Granted(msgspec.Struct, frozen=True, array_like=True):
     inputs_blob: Blob | None = None
     """Where there are too many to list: a blob of ``tuple[Input, ...]``, held by the owner."""
     seal: bytes = b""
-    """The owner's signature on all of this (``seals``): a thief takes nothing without it."""
+    """The owner's signature on all of the above (``seals``): a thief takes nothing without it."""
+    input_bytes: int = 0
+    """What its inputs come to; a hint for those who move it, which the seal does not cover."""
 
 
 class Stolen(msgspec.Struct, frozen=True, array_like=True):
@@ -187,6 +189,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.o
     manifest: Blob
     outputs: int
     """How many files the manifest lists."""
+    output_bytes: int = 0
+    """What these come to; 0 where it isn't said."""
     generation: int = 1
     epoch: Epoch | None = None
     """The owner's epoch as the worker knew it."""

@@ -17,18 +17,34 @@ Rank = tuple[int, ...]
 """Compared from the left; of one length within a queue."""
 
 
+class Arrivals:
+    """Numbers items as they come; queues whose items are to be compared share one."""
+
+    __slots__ = ("_first", "_last")
+
+    def __init__(self) -> None:
+        self._first = self._last = 0
+
+    def next(self) -> int:
+        self._last += 1
+        return self._last
+
+    def before_all(self) -> int:
+        self._first -= 1
+        return self._first
+
+
 class Ranked(Generic[Item]):
     """Items by rank and arrival. ``is_live`` tells which are still wanted; others are dropped when met."""
 
-    __slots__ = ("_arrivals", "_is_live", "_levels", "_ranks", "_returns", "_turns")
+    __slots__ = ("_arrivals", "_is_live", "_levels", "_ranks", "_turns")
 
-    def __init__(self, is_live: Callable[[Item], bool]) -> None:
+    def __init__(self, is_live: Callable[[Item], bool], arrivals: Arrivals | None = None) -> None:
         self._is_live = is_live
+        self._arrivals = arrivals or Arrivals()
         self._levels: dict[Rank, collections.deque[tuple[int, Item]]] = {}
         self._ranks: list[Rank] = []
         """Of the levels that hold anything, negated and ascending: the highest rank first."""
-        self._arrivals = 0
-        self._returns = 0
         self._turns = 0
 
     def __len__(self) -> int:
@@ -36,13 +52,11 @@ class Ranked(Generic[Item]):
         return sum(map(len, self._levels.values()))
 
     def add(self, item: Item, rank: Rank) -> None:
-        self._arrivals += 1
-        self._level(rank).append((self._arrivals, item))
+        self._level(rank).append((self._arrivals.next(), item))
 
     def add_first(self, item: Item, rank: Rank) -> None:
         """Puts an item before all others of its rank: it had its turn before."""
-        self._returns -= 1
-        self._level(rank).appendleft((self._returns, item))
+        self._level(rank).appendleft((self._arrivals.before_all(), item))
 
     def first(self) -> Item | None:
         """Returns whose turn it is, without taking it."""
@@ -81,6 +95,10 @@ class Ranked(Generic[Item]):
         """Takes what ``waiting`` has just yielded; whose turn it is keeps it until it is taken itself."""
         self._turns += (rank, place) == (self._first(), 0)
         return self._take(rank, place)
+
+    def pass_turn(self) -> None:
+        """Counts a turn of somebody who was taken without being met here."""
+        self._turns += 1
 
     def latest(self) -> Iterator[Item]:
         """Yields everybody, who would come last first."""

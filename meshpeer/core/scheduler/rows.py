@@ -62,6 +62,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     stderr: Blob
     manifest: Blob
     outputs: int
+    output_bytes: int = 0
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):

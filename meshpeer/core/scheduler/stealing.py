@@ -5,7 +5,8 @@ al., "Lifeline-based global load balancing", PPoPP 2011); the next round of aski
 that an idle mesh is silent. Victims are random: gossiped load would send every thief to the same one. Four in
 five of the first tries stay in the thief's own region, two in five of the second.
 
-The victim journals what it hands over, then sends it, and keeps it in its renewals until the thief says that
+What is handed over is what the thief may and can run, and what is worth its way (``spoils``). The victim
+journals what it hands over, then sends it, and keeps it in its renewals until the thief says that
 it has it; what is not taken up is queued again. A thief that took it up late runs it twice, which its owner
 settles.
 """
@@ -184,7 +185,9 @@ class Stealing:
 
     def _hand_over(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
         """Hands half of what waits here over, rounded up: all slots are busy, or it would not wait."""
-        appetite = Appetite(self._profile_of(thief), request)
+        rtt_s = next((one.rtt_s for one in self._victims if one.node == thief), 0.0)
+        wait_s = self._worker.wait_s
+        appetite = Appetite(self._profile_of(thief), request, wait_s=wait_s, rtt_s=rtt_s)
         given = self._worker.give((self._worker.queued + 1) // 2, appetite.takes)
         if not given:
             return []

@@ -140,6 +140,11 @@ class JobWorker:
         return self._used.cpu
 
     @property
+    def wait_s(self) -> float | None:
+        """How long the last in line will wait for a slot; None while nobody knows how long tasks take."""
+        return self._line.wait_s(self.slots)
+
+    @property
     def unacknowledged(self) -> int:
         return len(self.offers)
 
