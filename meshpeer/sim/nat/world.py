@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import LagMeasured, Note, Send
+from meshpeer.core.effects import AskEcho, LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.messages import (
     ApplyDevice,
@@ -38,7 +38,6 @@ from meshpeer.core.paths.relay_messages import (
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Ledger
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import RemovePeer, SetPeer
 from meshpeer.sim.heap import EventHeap
