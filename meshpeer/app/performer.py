@@ -11,7 +11,7 @@ import trio
 
 from meshpeer.app.next_key import drop_next_key, keep_next_key
 from meshpeer.app.state import keep_issuer_key, save_chain
-from meshpeer.core.effects import Note, Persist, Persisted
+from meshpeer.core.effects import AskEcho, Note, Persist, Persisted
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
@@ -49,7 +49,6 @@ from meshpeer.core.scheduler.webhook_messages import (
     EndWebhook,
     ResumeWebhook,
 )
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.dialbacks import dial_back
 from meshpeer.runtime.ports import CommitFailed
 from meshpeer.runtime.releases import Releases, Verdict

@@ -72,6 +72,15 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskEcho:
+    """Sends an echo to an overlay address: whoever has it answers with the same number."""
+
+    number: int
+    """Not to be guessed."""
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Tells the operator a fact: logged, and shown by ``status`` where it is a warning."""
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import trio
 
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.errors import EnvironmentFault
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.ports import Prober
 
 RETRY_S = 2.0

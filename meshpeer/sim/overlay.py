@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.ids import WireGuardKey
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.sim.heap import EventHeap
 from meshpeer.sim.host import Host

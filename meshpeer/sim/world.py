@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
+from meshpeer.core.effects import AskEcho, Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import Ticket, key_text
@@ -44,7 +44,6 @@ from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Chain, Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.seals import KeySeals
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice
 from meshpeer.core.wire import cbor
 from meshpeer.sim import warm

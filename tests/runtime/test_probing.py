@@ -6,8 +6,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.node.messages import EchoAsked, EchoHeard
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.runtime.probing import RETRY_S, TOLD_AFTER, Probing
 from meshpeer.sim.prober import MemoryOverlay, MemoryProber
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note
+from meshpeer.core.effects import AskEcho, Note
 from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.paths.channel import Channel, TunnelSilent
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.topology.view import MemberView
 from meshpeer.core.wgconf.model import ObservedPeer

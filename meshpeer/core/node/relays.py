@@ -1,14 +1,11 @@
 """Relays: lends this node's ports to pairs of others, and finds relays for its own pairs.
 
-Joins strangers: ``paths.relay`` is the desk, ``paths.relayed`` one end of a pair, ``paths.relay_choice`` says
-which members relay which pair. The plan says which pairs there are, the records where each node stands, the
-detector who seems alive.
+Joins strangers: ``paths.relay`` is the desk, ``paths.relayed`` one end of a pair, ``lenders`` says which
+members relay which pair. The plan says which pairs there are, the detector who seems alive.
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections.abc import Callable, Collection, Iterable
 
 from meshpeer.core.counters import Counter, Counters
@@ -19,16 +16,15 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
+from meshpeer.core.node.lenders import Lenders
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.node.successors import next_keys
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.why import RelayReason
 from meshpeer.core.paths.direct_trial import TrialMeant
-from meshpeer.core.paths.endpoints import Candidate, Source, families_of, is_public
-from meshpeer.core.paths.outlook import Outlook, Stand, outlook_of
+from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay import RelayDesk, RelayLimits, is_pair
 from meshpeer.core.paths.relay_binding import SECRET_BYTES
-from meshpeer.core.paths.relay_choice import RelayCandidate, choose_relays
 from meshpeer.core.paths.relay_messages import (
     MoveEndpoint,
     RelayAble,
@@ -47,21 +43,11 @@ from meshpeer.core.paths.relay_messages import (
 )
 from meshpeer.core.paths.relayed import RelayedPath
 from meshpeer.core.paths.relayed_look import PairLook, Said
-from meshpeer.core.records.kinds import MemberRecord
 from meshpeer.core.topology.plan import PlannedPeer
 from meshpeer.core.wgconf.model import tunnel_works
-from meshpeer.core.wire.limits import MEMBERS_MAX
 
-_Choice = tuple[object, ...]
-"""What the relays of a pair are chosen from: the lenders with where they stand, the families of both ends, who
-is doubted and who is silent."""
 RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
-SHUT_S = 600.0
-"""For how long a relay comes last for all pairs of this node whose port did not answer it."""
-RELAYS_KNOWN_MAX = 8
-"""Relays that one pair may fall back on, the two that serve it first among them."""
-_is_public = functools.lru_cache(maxsize=MEMBERS_MAX)(is_public)
 
 
 class Relays:
@@ -91,24 +77,7 @@ class Relays:
         self.has_news = False
         """A pair took up a relay, or left one: the interface has to follow."""
         self._members: object = None
-        self._lenders: tuple[Listed, ...] = ()
-        self._lender_of: dict[NodeId, Listed] = {}
-        self._facts: tuple[tuple[NodeId, bool, bool, frozenset[int]], ...] = ()
-        """All of them that a choice depends on: who may be public, is seen to be, and of which families. Most
-        news of members leaves it as it is."""
-        self._doubted: tuple[NodeId, ...] = ()
-        self._silent: tuple[NodeId, ...] = ()
-        """Those of them with whom this node has a tunnel that does not work, as one look finds it, and those
-        whose ports did not answer it of late."""
-        self._shut: dict[NodeId, float] = {}
-        """The latter, and until when that counts (monotonic)."""
-        self._choices: dict[NodeId, tuple[_Choice, tuple[NodeId, ...]]] = {}
-        """The relays of each pair, by its other end, and what they were chosen from."""
-        self._reached: dict[NodeId, str] = {}
-        """Where this node reaches relays, as one look finds it."""
-        self._hosts: dict[str, Listed] = {}
-        """Where members that lend ports have their tunnels."""
-        self._lenders_of: object = None
+        self._lenders = Lenders(self._me, derived)
 
     @property
     def lends(self) -> bool:
@@ -128,8 +97,9 @@ class Relays:
         if relayed is None or mine is None or listed is None:
             return None
         via = self.via(node)
-        own = self._tunnels.candidates(listed, self._derived.links.remote_of(node))
-        outlook = _outlook(mine, listed, own)
+        outlook = self._lenders.outlook(
+            mine, listed, self._tunnels.candidates(listed, self._derived.links.remote_of(node))
+        )
         if via is None and relayed.asking is None and outlook is not Outlook.HOPELESS:
             return None
         return RelayReason(
@@ -138,7 +108,7 @@ class Relays:
             asked=relayed.asking,
             hopeless=outlook is Outlook.HOPELESS,
             lenders=len(relayed.lent.hosts),
-            shut=tuple(one for one in relayed.lent.hosts if one in self._shut),
+            shut=self._lenders.shut_among(relayed.lent.hosts),
         )
 
     # --- events ---------------------------------------------------------------------------------------------
@@ -223,26 +193,21 @@ class Relays:
         self.has_news = False
         roster, held = self._derived.roster, self._tunnels.relayed
         mine = roster.get(self._me)
-        self._find_lenders()
-        lenders = self._lenders
-        if mine is None or (not lenders and not held):
+        self._lenders.find()
+        if mine is None or (not self._lenders.all and not held):
             return []
-        self._reached.clear()
         planned = {one.node: one for one in self._tunnels.plan.peers}
-        ours = [one for one in self._lenders if one.node in planned]
-        unusual = self._derived.detector.unusual
-        self._doubted = tuple(one for one in self._lender_of if one in unusual)
-        self._shut = {node: until_s for node, until_s in self._shut.items() if now.mono_s < until_s}
-        silent = {one.node for one in ours if not self._works(one, now)}
-        self._silent = tuple(sorted(silent.union(self._shut)))
+        self._lenders.look(planned, now)
         said: list[RelayEffect] = []
         linked = self._linked()
         for node in [node for node in held if node not in planned]:
             over = held.pop(node)
             self._probes.aim(node, (), now)
             self._bindings.aim(node, None, now)
-            said += _sends(over.update(PairLook(wanted=False, relays=self._choose(over), linked=linked), now))
-            self._choices.pop(node, None)
+            said += _sends(
+                over.update(PairLook(wanted=False, relays=self._lenders.choose(over), linked=linked), now)
+            )
+            self._lenders.forget(node)
         for peer in planned.values():
             listed = roster.get(peer.node)
             if listed is None or peer.node in rests:
@@ -259,16 +224,13 @@ class Relays:
             self._bind(relayed, look, now)
             after = (relayed.phase, relayed.used, relayed.endpoint(now))
             self.has_news = self.has_news or before != after
-            for relay, reached in relayed.reach.take_found().items():
-                self._shut.pop(relay, None)
-                if not reached:
-                    self._shut[relay] = now.mono_s + SHUT_S
+            self._lenders.note(relayed.reach.take_found(), now)
             moves, hops = relayed.take_counts()
             self._counters.add(Counter.RELAYS_USED, moves)
             self._counters.add(Counter.RELAY_HOPS, hops)
             if relayed.is_idle(now) and self._is_well(peer, now):
                 del held[peer.node]
-                self._choices.pop(peer.node, None)
+                self._lenders.forget(peer.node)
         return said
 
     def _moves(self, relayed: RelayedPath, peer: PlannedPeer) -> list[RelayEffect]:
@@ -282,7 +244,7 @@ class Relays:
         """Says whether a tunnel works, and its endpoint is one of the peer's own for all that is known."""
         held = self._tunnels.observed_peer(peer.public_key)
         answers = tunnel_works(held, now.unix_s) and peer.node not in self._tunnels.mute
-        return answers and self._through(held.endpoint if held else None) is None
+        return answers and self._lenders.through(held.endpoint if held else None) is None
 
     def _look(
         self,
@@ -298,13 +260,14 @@ class Relays:
         opinion = self._derived.detector.opinion(peer.node)
         own = self._tunnels.candidates(listed, self._derived.links.remote_of(peer.node))
         endpoint = held.endpoint if held else None
-        strange = endpoint is not None and all(one.endpoint != endpoint for one in own)
+        named = any(one.endpoint == endpoint for one in own)
+        strange = endpoint is not None and not named and not relayed.goes_through(endpoint)
         return PairLook(
             # Tunnels outlive agents: one that works keeps its relay.
             wanted=opinion.state is not State.DEAD or (relayed.used is not None and works),
-            outlook=_outlook(mine, listed, own),
+            outlook=self._lenders.outlook(mine, listed, own),
             ways=tuple(one.endpoint for one in own),
-            relays=self._choose(relayed),
+            relays=self._lenders.choose(relayed),
             linked=linked,
             held=held,
             tells=self._derived.links.link_to(peer.node) is not None,
@@ -314,9 +277,9 @@ class Relays:
             probes=self._probes.able,
             checks=self._probes.able and self._bindings.has_room(peer.node),
             proved=self._proved(peer.node, now),
-            leaving=relayed.used is not None and all(one.node != relayed.used for one in self._lenders),
+            leaving=relayed.used is not None and all(one.node != relayed.used for one in self._lenders.all),
             bound=self._bindings.answered(peer.node),
-            through=self._through(endpoint) if strange and not relayed.goes_through(endpoint) else None,
+            through=self._lenders.through(endpoint) if strange else None,
         )
 
     def _aim(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
@@ -339,147 +302,15 @@ class Relays:
             if one.both and one.answered_at_s is not None
         )
 
-    def _choose(self, relayed: RelayedPath) -> tuple[tuple[NodeId, str], ...]:
-        chosen = self._chosen(relayed)
-        # One that is in use stays, whatever is said of it now, until its pair left it.
-        known = [*chosen, *(one for one in relayed.kept if one not in chosen)]
-        hosts = [(node, self._host_at(node)) for node in known]
-        return tuple((node, host) for node, host in hosts if host)
-
-    def _chosen(self, relayed: RelayedPath) -> tuple[NodeId, ...]:
-        """Returns the relays of a pair, best first. Every second asks for them, and they change with the
-        roster, with who is doubted or silent, and with the one in use."""
-        # Who is in use is changed by its pair, with care.
-        doubted = tuple(one for one in self._doubted if one != relayed.used)
-        silent = tuple(one for one in self._silent if one != relayed.used)
-        roster = self._derived.roster
-        ends = [
-            families_of(end.record.wireguard_endpoints) for one in relayed.pair if (end := roster.get(one))
-        ]
-        choice: _Choice = (self._facts, *ends, doubted, silent)
-        held = self._choices.get(relayed.peer)
-        if held is not None and held[0] == choice:
-            return held[1]
-        candidates = [
-            RelayCandidate(
-                node=node,
-                permitted=True,
-                accepts=True,
-                public=public,
-                seen=seen,
-                silent=node in silent,
-                spans=all(not (families and end) or bool(families & end) for end in ends),
-                doubted=node in doubted,
-            )
-            for node, public, seen, families in self._facts
-        ]
-        chosen = choose_relays(relayed.pair, candidates, RELAYS_KNOWN_MAX)
-        self._choices[relayed.peer] = (choice, chosen)
-        return chosen
-
-    def _host_at(self, relay: NodeId) -> str:
-        """Returns where this node reaches a relay, the same for all pairs of one look; empty for nowhere."""
-        if relay not in self._reached:
-            listed = self._derived.roster.get(relay)
-            self._reached[relay] = self._host_of(listed) if listed is not None else ""
-        return self._reached[relay]
-
-    def _works(self, one: Listed, now: Instant) -> bool:
-        held = self._tunnels.observed_peer(one.record.wireguard_key)
-        return tunnel_works(held, now.unix_s) and one.node not in self._tunnels.mute
-
-    def _host_of(self, relay: Listed) -> str:
-        """Returns where this node reaches a relay, as an address; empty where it knows none."""
-        held = self._tunnels.observed_peer(relay.record.wireguard_key)
-        own = self._tunnels.candidates(relay, self._derived.links.remote_of(relay.node))
-        endpoints = [one.endpoint for one in sorted(own, key=lambda one: one.source is not Source.LINK)]
-        if (
-            held
-            and held.endpoint
-            and held.latest_handshake_unix_s
-            and not self._tunnels.goes_through_relay(relay.node)
-        ):
-            endpoints.insert(0, held.endpoint)
-        return next((host for one in endpoints if _is_address(host := one.rpartition(":")[0])), "")
-
-    def _through(self, endpoint: str | None) -> NodeId | None:
-        """Returns the member that lends ports on the host of an endpoint, which is not its own tunnel's."""
-        if not endpoint:
-            return None
-        host, _, port = endpoint.rpartition(":")
-        one = self._hosts.get(host)
-        return one.node if one is not None and port != str(one.record.wireguard_port) else None
-
-    def _find_lenders(self) -> None:
-        roster = self._derived.roster
-        if roster is self._lenders_of:
-            return
-        self._lenders_of = roster
-        self._lenders = tuple(one for one in roster.members if one.node != self._me and _lends(one))
-        self._lender_of = {one.node: one for one in self._lenders}
-        stands = [(one, _stand(one.record)) for one in self._lenders]
-        facts = tuple(
-            (one.node, not stand.behind, stand.open, families_of(one.record.wireguard_endpoints))
-            for one, stand in stands
-        )
-        # The same one where nothing changed: all pairs compare it at every look.
-        self._facts = self._facts if facts == self._facts else facts
-        self._hosts = {}
-        for one in self._lenders:
-            for endpoint in one.record.wireguard_endpoints:
-                self._hosts.setdefault(endpoint.rpartition(":")[0], one)
-
     def _linked(self) -> frozenset[NodeId]:
         links, unusual = self._derived.links, self._derived.detector.unusual
         kept = [node for relayed in self._tunnels.relayed.values() for node in relayed.kept]
         return frozenset(
             node
-            for node in (*(one.node for one in self._lenders), *kept)
+            for node in (*(one.node for one in self._lenders.all), *kept)
             if links.link_to(node) is not None and node not in unusual
         )
 
 
 def _sends(said: Iterable[Said]) -> list[RelayEffect]:
     return [Send(peer=relay, message=message) for relay, message in said]
-
-
-def _outlook(mine: Listed, listed: Listed, own: Iterable[Candidate]) -> Outlook:
-    """Returns what is to be expected of direct tries to a member with these endpoints of its own."""
-    if not _share_family(mine.record, listed.record):
-        return Outlook.HOPELESS
-    sources = {one.source for one in own}
-    return outlook_of(
-        _stand(mine.record),
-        _stand(listed.record),
-        near=Source.NEAR in sources,
-        linked=Source.LINK in sources,
-    )
-
-
-def _lends(one: Listed) -> bool:
-    return one.record.relay and Capability.RELAY in one.identity.capabilities
-
-
-def _stand(record: MemberRecord) -> Stand:
-    return Stand(
-        router=record.router,
-        reflected=bool(record.reflected_endpoints),
-        configured=record.configured_endpoint,
-        public=any(_is_public(one) for one in record.wireguard_endpoints),
-    )
-
-
-def _share_family(one: MemberRecord, other: MemberRecord) -> bool:
-    """Says whether two may have a packet from each other, by IPv4 or IPv6; yes where one does not say what it
-    has."""
-    here, there = families_of(one.wireguard_endpoints), families_of(other.wireguard_endpoints)
-    return not (here and there) or bool(here & there)
-
-
-@functools.lru_cache(maxsize=MEMBERS_MAX)
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Tick
+from meshpeer.core.effects import AskEcho, LagMeasured, Note, Persist, Persisted, Tick
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.membership.messages import (
     CloseLink,
@@ -58,7 +58,6 @@ from meshpeer.core.paths.relay_messages import (
     WakeRelay,
 )
 from meshpeer.core.scheduler import messages as jobs
-from meshpeer.core.topology.hub_probes import AskEcho
 
 NodeEvent = (
     Started

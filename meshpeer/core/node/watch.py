@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note
+from meshpeer.core.effects import AskEcho, Note
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.messages import AnswerEchoes, EchoAsked, EchoHeard, EndpointsChanged
@@ -19,7 +19,7 @@ from meshpeer.core.paths.tunnel_checks import TunnelChecks, TunnelSeen
 from meshpeer.core.records.kinds import LeaveRecord, MemberRecord, Seen
 from meshpeer.core.topology.distances import MEASURE_EVERY_S, Distances
 from meshpeer.core.topology.hub_aims import Aims, aims_of
-from meshpeer.core.topology.hub_probes import AskEcho, HubProbes
+from meshpeer.core.topology.hub_probes import HubProbes
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import tunnel_works
 
@@ -175,7 +175,7 @@ class Watch:
         """Returns the probes and echoes that are due, and what is worth a line in the log."""
         if now.mono_s >= self._measure_at_s:
             self._measure(now)
-        echoes = [AskEcho(number=one.number, address=one.address) for one in self.checks.tick(now)]
+        echoes = self.checks.tick(now)
         return [
             *self.probes.tick(now),
             *echoes,

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.ids import NodeId
 
 ASK_GAPS_S = (0.3, 0.4, 0.5)
@@ -57,12 +58,6 @@ class TunnelSeen:
     handshake_unix_s: int
     rx_bytes: int
     endpoint: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Echo:
-    number: int
-    address: str
 
 
 @dataclass(slots=True)
@@ -183,10 +178,10 @@ class TunnelChecks:
         self._end(asked[0], now)
         return True
 
-    def tick(self, now: Instant) -> list[Echo]:
+    def tick(self, now: Instant) -> list[AskEcho]:
         """Returns the echoes that are due."""
         self._forget(now)
-        echoes: list[Echo] = []
+        echoes: list[AskEcho] = []
         for node, times_s in list(self._learns.items()):
             if now.mono_s >= times_s[0]:
                 left = tuple(at_s for at_s in times_s if at_s > now.mono_s)
@@ -217,7 +212,7 @@ class TunnelChecks:
             node = next(iter(self._waiting))
             self._begin(node, self._known[node], now)
 
-    def _step(self, node: NodeId, check: _Check, now: Instant) -> list[Echo]:
+    def _step(self, node: NodeId, check: _Check, now: Instant) -> list[AskEcho]:
         known = self._known[node]
         if check.mute_since_s is not None:
             check.next_s = now.mono_s + MUTE_ASK_S
@@ -277,14 +272,14 @@ class TunnelChecks:
 
     # --- echoes ---------------------------------------------------------------------------------------------
 
-    def _ask(self, node: NodeId, now: Instant) -> list[Echo]:
-        echoes: list[Echo] = []
+    def _ask(self, node: NodeId, now: Instant) -> list[AskEcho]:
+        echoes: list[AskEcho] = []
         for address in self._known[node].seen.addresses:
             while len(self._asked) >= ASKED_MAX:
                 del self._asked[next(iter(self._asked))]
             number = int.from_bytes(self.entropy(NUMBER_BYTES))
             self._asked[number] = (node, now.mono_s)
-            echoes.append(Echo(number, address))
+            echoes.append(AskEcho(number=number, address=address))
         return echoes
 
     def _forget(self, now: Instant) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.ids import NodeId
 from meshpeer.core.topology.hub_aims import IPV4, IPV6, NO_AIMS, Aims, Target
 from meshpeer.core.topology.hub_reports import FORWARDING, TUNNEL
@@ -45,15 +46,6 @@ FORGOTTEN_AFTER_S = 10.0
 NUMBER_BYTES, SECRET_BYTES = 8, 32
 LATE_S = 0.5
 """A machine that is called so much too late was not let run: what it waits for may lie unread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskEcho:
-    """Send a probe to an overlay address."""
-
-    number: int
-    """Not to be guessed; the answer carries it."""
-    address: str
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import LagMeasured, Note, Send
+from meshpeer.core.effects import AskEcho, LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.messages import (
     ApplyDevice,
@@ -42,7 +42,6 @@ from meshpeer.core.paths.relay_messages import (
 from meshpeer.core.records import envelope
 from meshpeer.core.records.kinds import CharterRecord
 from meshpeer.core.records.ledger import Ledger
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.diff import diff_device
 from meshpeer.core.wgconf.model import RemovePeer, SetPeer, tunnel_works
 from meshpeer.sim.heap import EventHeap

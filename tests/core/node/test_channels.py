@@ -14,11 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from why_cases import member, view_of
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Note
+from meshpeer.core.effects import AskEcho, Note
 from meshpeer.core.ids import NodeId
 from meshpeer.core.node.channels import HURRIED_MAX, HURRY_S, Channels
 from meshpeer.core.paths.channel import TunnelSilent
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.plan import MeshPlan, plan_mesh
 from meshpeer.core.topology.view import MemberView
 from meshpeer.core.wgconf.model import ObservedPeer

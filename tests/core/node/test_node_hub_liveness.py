@@ -7,8 +7,8 @@ import random
 import pytest
 from topology_packets import check_pairs
 
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.node.messages import AnswerEchoes
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.hub_reports import FORWARDING, TUNNEL
 from meshpeer.core.topology.plan import MeshPlan
 from meshpeer.core.topology.warmth import HOLD_S

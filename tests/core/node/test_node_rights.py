@@ -32,7 +32,7 @@ def test_hub_and_relay_beyond_the_certificate_are_ignored_and_named() -> None:
     assert alpha.node.ledger.charter is not None
     view = alpha.node.derived.layout(alpha.node.ledger.charter, ()).shape.view
     assert {one.node: one.hub for one in view.members}[beta.id] == "never"
-    assert beta.id not in [one.node for one in alpha.node.relays._lenders]
+    assert beta.id not in [one.node for one in alpha.node.relays._lenders.all]
 
 
 def test_node_whose_certificate_is_narrowed_takes_its_claims_back() -> None:

@@ -4,11 +4,10 @@ elsewhere where nothing comes back."""
 from __future__ import annotations
 
 from meshpeer.core.addressing.overlap import Route
-from meshpeer.core.effects import LagMeasured
+from meshpeer.core.effects import AskEcho, LagMeasured
 from meshpeer.core.node.messages import ApplyDevice, EndpointsChanged, LookAtDevice
 from meshpeer.core.node.tunnels import UNCONFIRMED_READY_S
 from meshpeer.core.paths.tunnel_checks import VERDICT_S
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
 from meshpeer.sim.host import Host
 from meshpeer.sim.network import nat_address

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshpeer.core.deadline import Instant
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.ids import NodeId
 from meshpeer.core.paths.tunnel_checks import (
     AROUND,
@@ -20,7 +21,6 @@ from meshpeer.core.paths.tunnel_checks import (
     LEARN_S,
     VERDICT_MIN_S,
     VERDICT_S,
-    Echo,
     TunnelChecks,
     TunnelSeen,
 )
@@ -289,10 +289,10 @@ class Bench:
             for number in range(1, peers + 1)
         }
         self.deaf: set[NodeId] = set()
-        self.asked: list[Echo] = []
+        self.asked: list[AskEcho] = []
         self.slow_s = 0.0
         """The round trip."""
-        self._way: list[tuple[float, Echo]] = []
+        self._way: list[tuple[float, AskEcho]] = []
         self.now = Instant(1_000.0, float(UNIX))
         self.looks = 0
         self._look_s = self.now.mono_s

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from topology_members import member, node, view_of
 
 from meshpeer.core.deadline import Instant
+from meshpeer.core.effects import AskEcho
 from meshpeer.core.ids import NodeId
 from meshpeer.core.records.bounds import HUBS_FAILED_MAX
 from meshpeer.core.records.kinds import HubReport
 from meshpeer.core.topology.hub_aims import FAR_MAX, IPV4, NEAR_MAX, aims_of
-from meshpeer.core.topology.hub_probes import ASKED_MAX, NEW_TUNNEL_S, AskEcho, HubProbes
+from meshpeer.core.topology.hub_probes import ASKED_MAX, NEW_TUNNEL_S, HubProbes
 from meshpeer.core.topology.hub_reports import FORWARDING, TUNNEL
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.topology.report_book import (
