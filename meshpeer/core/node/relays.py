@@ -19,7 +19,7 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
-from meshpeer.core.node.roster import Listed, Roster
+from meshpeer.core.node.roster import Listed
 from meshpeer.core.node.successors import next_keys
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.why import RelayReason

@@ -25,7 +25,6 @@ from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
     DeviceObserved,
-    EchoAsked,
     EchoHeard,
     EndpointsChanged,
     LookAtDevice,
@@ -47,8 +46,8 @@ from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works
 from meshpeer.sim.nat.facts import Facts, SimDerived, SimDetector, SimLinks
 from meshpeer.sim.nat.rest import Rest
 
-STEP_PAUSE_S = 0.05
-"""As ``core.node`` for a mesh of a hundred."""
+STEP_PAUSE_S = 0.1
+"""As ``core.node`` for a mesh of two hundred."""
 WHOLE_STEP_S, CALM_STEP_S = 20.0, 60.0
 """How often all is derived anew without news: where a tunnel does not work, and where all do."""
 RENEWED_S = 150.0
@@ -157,6 +156,8 @@ class PathMind:
         self._followed = now
         self._looked_unix_s = now.unix_s
         self.rest = Rest(now)
+        self._derived_s = float("inf")
+        """When all is derived anew without news."""
         self._relays_s: float | None = None
         """When relays are to be followed; None: to be found out."""
 
@@ -175,8 +176,7 @@ class PathMind:
         return min(at_s, max(step_s, self._step_at_s))
 
     def _due_s(self) -> float:
-        due = earliest(self.derived.deadline, self.presence.next_deadline())
-        return min(due.at_s if due else float("inf"), self._relays_due_s())
+        return min(self._derived_s, self._relays_due_s())
 
     def _relays_due_s(self) -> float:
         if self._relays_s is None:
@@ -221,7 +221,7 @@ class PathMind:
                 linked = self.links.up.__contains__
                 words = [*self.tunnels.words(now), *self.tunnels.seen(linked, now)]
                 return [Send(peer=node, message=word) for node, word in words]
-            case EchoAsked() | EchoHeard():
+            case EchoHeard():
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
             case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
@@ -310,8 +310,7 @@ class PathMind:
 
     def _follow(self, now: Instant) -> list[object]:
         """Brings in step what is due: all of it, or relays alone."""
-        derived = earliest(self.derived.deadline, self.presence.next_deadline())
-        if self._stale or (derived is not None and now.mono_s >= derived.at_s):
+        if self._stale or now.mono_s >= self._derived_s:
             return self._bring_in_step(now)
         if self._relays_stale or now.mono_s >= self._relays_due_s():
             # Time alone gives an end its turn, and nobody tells the interface.
@@ -343,6 +342,8 @@ class PathMind:
         effects += [Send(peer=node, message=word) for node, word in said]
         self.watch.follow_plan(now)
         self.underlay.follow_plan(self.derived.charter_mtu, now)
+        due = earliest(self.derived.deadline, self.presence.next_deadline())
+        self._derived_s = due.at_s if due else float("inf")
         return effects + self._follow_relays(now)
 
     def _follow_relays(self, now: Instant) -> list[object]:
