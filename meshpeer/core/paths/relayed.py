@@ -131,6 +131,10 @@ class RelayedPath:
             return False
         return now.mono_s < self._since_s + self._second_waits_s
 
+    def is_new_at_relay(self, for_s: float, now: Instant) -> bool:
+        """Says whether the relay in use was taken up less than so long ago."""
+        return self.used is not None and now.mono_s < self._used_since_s + for_s
+
     def is_idle(self, now: Instant) -> bool:
         """Says whether nothing is asked for, held, used, or to be remembered."""
         if not self.upgrade.is_over(now):
