@@ -59,9 +59,6 @@ RelayWord = RelayMessage | TrialMeant
 """What members say to each other about relays."""
 RELAYS_KNOWN_MAX = 8
 """Relays that one pair may fall back on, the two that serve it first among them."""
-HOPELESS_PROBES_S = 20.0
-"""For how long a pair that is new at its relay looks for a way of its own without a hope: each end asks some
-ten times."""
 _is_public = functools.lru_cache(maxsize=MEMBERS_MAX)(is_public)
 
 
@@ -309,12 +306,8 @@ class Relays:
         )
 
     def _aim(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
-        """Probes the ways of a pair that goes by a relay and may do without, or left it just now.
-
-        Where the outlook is hopeless, too, for a while: what a router lets in nobody can tell from outside,
-        and some let in whoever knows the port (RFC 4787, endpoint-independent filtering)."""
-        hopes = look.outlook is not Outlook.HOPELESS or relayed.is_new_at_relay(HOPELESS_PROBES_S, now)
-        wanted = relayed.used is not None and (hopes or bool(look.proved))
+        """Probes the ways of a pair that goes by a relay and may do without, or left it just now."""
+        wanted = relayed.seeks(look, now)
         if wanted or self._probes.is_aimed(relayed.peer):
             self._probes.aim(relayed.peer, look.ways if wanted else (), now)
 

@@ -66,6 +66,9 @@ LEAVE_MS_MAX = 2_000
 FROZEN_S_MAX = 3.0
 """A relay that is frozen for so long while this end did not leave it is woken."""
 LOOK_S = 1.0
+HOPELESS_PROBES_S = 20.0
+"""For how long a pair that is new at its relay looks for a way of its own without a hope: each end asks some
+ten times."""
 
 
 @dataclass(slots=True)
@@ -131,9 +134,15 @@ class RelayedPath:
             return False
         return now.mono_s < self._since_s + self._second_waits_s
 
-    def is_new_at_relay(self, for_s: float, now: Instant) -> bool:
-        """Says whether the relay in use was taken up less than so long ago."""
-        return self.used is not None and now.mono_s < self._used_since_s + for_s
+    def seeks(self, look: PairLook, now: Instant) -> bool:
+        """Says whether ways of the pair's own are to be probed.
+
+        For a while that is so without a hope, too: what a router lets in nobody can tell from outside, and
+        some let in whoever knows the port (RFC 4787, endpoint-independent filtering)."""
+        if self.used is None:
+            return False
+        new = now.mono_s < self._used_since_s + HOPELESS_PROBES_S
+        return look.outlook is not Outlook.HOPELESS or new or bool(look.proved)
 
     def is_idle(self, now: Instant) -> bool:
         """Says whether nothing is asked for, held, used, or to be remembered."""
