@@ -38,6 +38,8 @@ class _Watched:
     key: WireGuardKey
     addresses: tuple[str, ...]
     """Overlay addresses that lead into this tunnel and to its far end; none where nothing does."""
+    seen: tuple[ObservedPeer, int] | None = None
+    """As the interface showed it last, and its keepalive."""
     due: Deadline | None = None
     """When its channel has something to do; kept, since news is of one tunnel mostly."""
 
@@ -118,15 +120,22 @@ class Channels:
     def observe(self, held: Mapping[WireGuardKey, ObservedPeer], keepalive_s: int, now: Instant) -> None:
         """Takes what the interface shows."""
         self._has_endpoint.clear()
+        changed: list[_Watched] = []
         for node, watched in self._watched.items():
             seen = held.get(watched.key)
-            if seen is not None:
-                if seen.endpoint:
-                    self._has_endpoint.add(node)
-                worked = watched.channel.works
-                watched.channel.observe(seen, keepalive_s, now)
-                self._note_change(node, watched.channel, worked, now)
-        self._settle(self._watched.values())
+            if seen is None:
+                continue
+            if seen.endpoint:
+                self._has_endpoint.add(node)
+            if watched.seen == (seen, keepalive_s):
+                # Nothing came, and nothing went.
+                continue
+            watched.seen = (seen, keepalive_s)
+            changed.append(watched)
+            worked = watched.channel.works
+            watched.channel.observe(seen, keepalive_s, now)
+            self._note_change(node, watched.channel, worked, now)
+        self._settle(changed)
 
     def on_echo(self, number: int, source: str, now: Instant) -> None:
         """A probe came back: from where it was sent to, or it is none."""

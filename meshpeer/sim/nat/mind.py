@@ -15,7 +15,7 @@ import msgspec
 
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import LagMeasured, Send
+from meshpeer.core.effects import LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.node.channels import Channels
@@ -35,11 +35,18 @@ from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.watch import Watch
 from meshpeer.core.paths.channel import TunnelSilent
-from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.reflections import SeenAt
-from meshpeer.core.paths.relay_messages import RelayEffect, RelayGranted, RelayNews, RelayRenewed
+from meshpeer.core.paths.relay_messages import (
+    RelayCarried,
+    RelayEffect,
+    RelayGranted,
+    RelayNews,
+    RelayRenewed,
+)
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.topology.hub_aims import NO_AIMS, Aims
+from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.moves import Moved, MoveOffered
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works
@@ -87,10 +94,19 @@ class PathWatch(Watch):
     def _aims(self, routes: Routes) -> Aims:
         return NO_AIMS
 
+    @property
+    def has_news(self) -> bool:
+        turned = self._channels is not None and self._channels.has_news
+        return turned or self.checks.mute != self._tunnels.mute
+
     def next_deadline(self) -> Deadline | None:
         return earliest(
             self.checks.next_deadline(), self._channels.next_deadline() if self._channels else None
         )
+
+    def tick(self, now: Instant) -> list[AskEcho | Note]:
+        echoes = [AskEcho(number=one.number, address=one.address) for one in self.checks.tick(now)]
+        return [*echoes, *(self._channels.tick(now) if self._channels else ())]
 
 
 class PathUnderlay(Underlay):
@@ -100,6 +116,16 @@ class PathUnderlay(Underlay):
         if self.probes.able:
             peers = self._tunnels.plan.peers
             self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
+
+    @property
+    def has_news(self) -> bool:
+        return self.bindings.has_news
+
+    def tick(self, now: Instant) -> list[SendProbe]:
+        return [*self.probes.tick(now), *self.bindings.tick(now)]
+
+    def next_deadline(self) -> Deadline | None:
+        return earliest(self.probes.next_deadline(), self.bindings.next_deadline())
 
 
 class PathMind:
@@ -243,6 +269,8 @@ class PathMind:
                 self._stale = True
             case LagMeasured(lag_s=lag_s):
                 self.watch.on_lag(lag_s, now)
+            case RelayCarried():
+                return [*self.relays.on_event(event, now)]
             case _ if isinstance(event, RelayNews):
                 self._relays_stale, self._relays_s = True, None
                 return [*self.relays.on_event(event, now)]
@@ -265,7 +293,9 @@ class PathMind:
                 self._stale = True
                 return [Send(peer=peer, message=answer)] if answer else []
             case _ if isinstance(message, RelayWord):
-                before = isinstance(message, RelayGranted) and self._is_granted(peer, message)
+                before = isinstance(message, RelayRenewed) or (
+                    isinstance(message, RelayGranted) and self._is_granted(peer, message)
+                )
                 self._relays_stale = self._relays_stale or not before
                 self._relays_s = None
                 return [*self.relays.on_message(peer, message, now)]
