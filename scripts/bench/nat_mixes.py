@@ -5,13 +5,14 @@ Each mix draws machines behind routers of all kinds, boots them, and then a rout
 changes, a relay is off for a while and a machine sleeps. Exits with 1 where any pair has another way than it
 could have, or changes without a reason. One seed replays a mix: `--seed N --mixes 1`.
 
-    .venv/bin/python scripts/bench/nat_mixes.py [--mixes 50] [--nodes 100] [--hours 1] [--seed 1]
+    .venv/bin/python scripts/bench/nat_mixes.py [--mixes 50] [--nodes 100] [--hours 1] [--seed 1] [--jobs 1]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from meshpeer.sim.nat.mixes import Way
 from meshpeer.sim.nat.run import LEAST_S, MixResult, run_mix
@@ -23,10 +24,12 @@ NODES = range(6, 251)
 def main() -> int:
     asked = _parsed()
     results: list[MixResult] = []
-    for seed in range(asked.seed, asked.seed + asked.mixes):
-        results.append(run_mix(seed, asked.nodes, asked.hours))
-        show(results[-1])
-    failed = [one.seed for one in results if one.violations]
+    seeds = range(asked.seed, asked.seed + asked.mixes)
+    with ProcessPoolExecutor(asked.jobs, max_tasks_per_child=1) as pool:
+        for one in as_completed(pool.submit(run_mix, seed, asked.nodes, asked.hours) for seed in seeds):
+            results.append(one.result())
+            show(results[-1])
+    failed = sorted(one.seed for one in results if one.violations)
     cpu_s = sum(one.cpu_s for one in results)
     print(f"{len(results)} mixes of {asked.nodes} nodes, {asked.hours:g} h each: ", end="")
     print(f"{len(results) - len(failed)} without a violation; {cpu_s:.0f} s of a processor")
@@ -42,6 +45,7 @@ def show(result: MixResult) -> None:
     for (best, way), count in sorted(result.ways.items(), key=lambda one: (one[0][0], one[0][1] or "")):
         has = way or ("link" if best is Way.LINK else "nothing")
         print(f"  pairs       {count // 2} could have {best}, have {has}")
+    print(f"  pairs       {result.carried // 2} go by hubs")
     for name, spread in (("boot", result.boot_s), ("events", result.events_s)):
         print(
             f"  {name:<11} settled after {spread[0]:.1f} s p50, {spread[1]:.1f} s p99, {spread[2]:.1f} s max"
@@ -62,6 +66,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes; mixes are shown as they end")
     asked = parser.parse_args()
     if asked.nodes not in NODES:
         parser.error(f"--nodes goes from {NODES[0]} to {NODES[-1]}")

@@ -8,7 +8,7 @@ it, and nobody waits for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -39,6 +39,10 @@ class _Watched:
     """Overlay addresses that lead into this tunnel and to its far end; none where nothing does."""
     alive: bool = True
     """The member's agent lived at the last look."""
+    seen: tuple[ObservedPeer, int] | None = None
+    """As the interface showed it last, and its keepalive."""
+    due: Deadline | None = None
+    """When its channel has something to do; kept, since news is of one tunnel mostly."""
 
 
 @dataclass(slots=True)
@@ -115,20 +119,27 @@ class Channels:
                 held.channel.hasten(now)
             held.addresses, held.alive = tuple(reached), alive
             self._watched[peer.node] = held
-        self._settle()
+        self._settle(self._watched.values())
 
     def observe(self, held: Mapping[WireGuardKey, ObservedPeer], keepalive_s: int, now: Instant) -> None:
         """Takes what the interface shows."""
         self._has_endpoint.clear()
+        changed: list[_Watched] = []
         for node, watched in self._watched.items():
             seen = held.get(watched.key)
-            if seen is not None:
-                if seen.endpoint:
-                    self._has_endpoint.add(node)
-                worked = watched.channel.works
-                watched.channel.observe(seen, keepalive_s, now)
-                self._note_change(node, watched.channel, worked, now)
-        self._settle()
+            if seen is None:
+                continue
+            if seen.endpoint:
+                self._has_endpoint.add(node)
+            if watched.seen == (seen, keepalive_s):
+                # Nothing came, and nothing went.
+                continue
+            watched.seen = (seen, keepalive_s)
+            changed.append(watched)
+            worked = watched.channel.works
+            watched.channel.observe(seen, keepalive_s, now)
+            self._note_change(node, watched.channel, worked, now)
+        self._settle(changed)
 
     def on_echo(self, number: int, source: str, now: Instant) -> None:
         """A probe came back: from where it was sent to, or it is none."""
@@ -139,30 +150,31 @@ class Channels:
         worked = watched.channel.works
         watched.channel.echoed(now)
         self._note_change(node, watched.channel, worked, now)
-        self._settle()
+        self._settle((watched,))
 
     def on_word(self, peer: NodeId, now: Instant) -> None:
         """A member says that it hears nothing from this node through their tunnel."""
         watched = self._watched.get(peer)
         if watched is not None:
             watched.channel.told(now)
-            self._settle()
+            self._settle((watched,))
 
     def tick(self, now: Instant) -> list[AskEcho | Note]:
         """Returns the probes that are due, and what is worth a line in the log."""
         probes: list[AskEcho | Note] = []
         if self._due is not None and now.mono_s >= self._due.at_s:
+            asked: list[_Watched] = []
             for node, watched in self._watched.items():
-                due = watched.channel.next_deadline()
-                if due is None or now.mono_s < due.at_s:
+                if watched.due is None or now.mono_s < watched.due.at_s:
                     continue
+                asked.append(watched)
                 worked = watched.channel.works
                 askable = self._can_ask(node, watched)
                 probe = watched.channel.tick(now, askable=askable)
                 self._note_change(node, watched.channel, worked, now)
                 if probe and askable:
                     probes.append(self._ask(node, watched))
-            self._settle()
+            self._settle(asked)
         notes, self._notes = self._notes, []
         return [*probes, *notes]
 
@@ -173,8 +185,10 @@ class Channels:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        self._due = earliest(*(watched.channel.next_deadline() for watched in self._watched.values()))
+    def _settle(self, changed: Iterable[_Watched]) -> None:
+        for watched in changed:
+            watched.due = watched.channel.next_deadline()
+        self._due = earliest(*[watched.due for watched in self._watched.values()])
 
     def _can_ask(self, node: NodeId, watched: _Watched) -> bool:
         """Says whether a probe may go: a packet into a tunnel without an endpoint would make it wait for

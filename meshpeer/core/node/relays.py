@@ -284,7 +284,7 @@ class Relays:
 
     def _aim(self, relayed: RelayedPath, look: PairLook, now: Instant) -> None:
         """Probes the ways of a pair that goes by a relay and may do without, or left it just now."""
-        wanted = relayed.used is not None and look.outlook is not Outlook.HOPELESS
+        wanted = relayed.seeks(look, now)
         if wanted or self._probes.is_aimed(relayed.peer):
             self._probes.aim(relayed.peer, look.ways if wanted else (), now)
 

@@ -8,8 +8,8 @@ machine counts what proves something, and asks where nothing does:
 - A tunnel with a keepalive is never quiet for longer than that. One that is, or that sends and hears nothing,
   is *doubted*: probes go through it. Also those that a firewall inside the tunnel drops are answered, by an
   empty packet within KEEPALIVE_TIMEOUT (10 s; WireGuard whitepaper, section 6.5).
-- A session that is due to be renewed, and is not, is asked, too. The end that answers a handshake takes it for
-  done with the first packet that follows (whitepaper, 5.4.4), which may be lost, and the next one is a
+- A session that is due to be renewed, and is not, is asked, too. The end that answers a handshake takes it
+  for done with the first packet that follows (whitepaper, 5.4.4), which may be lost, and the next one is a
   keepalive of its own: it would find its tunnel dead while all of it works.
 - What is *silent* goes on being probed. Any packet makes WireGuard shake hands anew every REKEY_TIMEOUT
   (5 s); by itself it gives up after 90 s, and a keepalive would wake it 25 s later.

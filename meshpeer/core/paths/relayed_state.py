@@ -13,6 +13,7 @@ from meshpeer.core.paths.bindings import Place
 from meshpeer.core.paths.direct_trial import Trials
 from meshpeer.core.paths.hop import Hop
 from meshpeer.core.paths.lent import Lent
+from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.patience import Patience
 from meshpeer.core.paths.reach import Reach
 from meshpeer.core.paths.relay_health import STALE_RX_S, RelayHealth
@@ -23,6 +24,9 @@ from meshpeer.core.wgconf.model import tunnel_works
 
 SECOND_WAITS_S = 0.3
 """As in ``node.tunnels``."""
+HOPELESS_PROBES_S = 20.0
+"""For how long a pair that is new at its relay looks for a way of its own without a hope: each end asks some
+ten times."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,16 @@ class RelayedState:
         if self.phase not in (Phase.TRYING, Phase.TRIAL):
             return False
         return now.mono_s < self._since_s + self._second_waits_s
+
+    def seeks(self, look: PairLook, now: Instant) -> bool:
+        """Says whether ways of the pair's own are to be probed.
+
+        For a while that is so without a hope, too: what a router lets in nobody can tell from outside, and
+        some let in whoever knows the port (RFC 4787, endpoint-independent filtering)."""
+        if self.used is None:
+            return False
+        new = now.mono_s < self._used_since_s + HOPELESS_PROBES_S
+        return look.outlook is not Outlook.HOPELESS or new or bool(look.proved)
 
     def is_idle(self, now: Instant) -> bool:
         """Says whether nothing is asked for, held, used, or to be remembered."""

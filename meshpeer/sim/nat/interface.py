@@ -102,6 +102,30 @@ class Peer:
     due_s: float = float("inf")
     heard_s: float = float("-inf")
     heard_from: End | None = None
+    _shown: ObservedPeer | None = None
+
+    def shown(self) -> ObservedPeer:
+        """Returns the peer as ``wg`` shows it: the same object while it is the same."""
+        shown, endpoint = self._shown, text_of(self.endpoint) if self.endpoint else None
+        if (
+            shown is None
+            or shown.rx_bytes != self.rx
+            or shown.tx_bytes != self.tx
+            or shown.endpoint != endpoint
+            or shown.latest_handshake_unix_s != self.handshake_unix_s
+            or shown.keepalive_s != self.keepalive_s
+            or shown.allowed_ips is not self.allowed_ips
+        ):
+            shown = self._shown = ObservedPeer(
+                public_key=self.key,
+                allowed_ips=self.allowed_ips,
+                endpoint=endpoint,
+                keepalive_s=self.keepalive_s,
+                latest_handshake_unix_s=self.handshake_unix_s,
+                rx_bytes=self.rx,
+                tx_bytes=self.tx,
+            )
+        return shown
 
 
 class Interface:
@@ -139,18 +163,7 @@ class Interface:
 
     def observe(self, desired: DesiredDevice) -> ObservedDevice:
         """Returns the interface as ``wg`` shows it, with the rest as it is desired."""
-        peers = tuple(
-            ObservedPeer(
-                public_key=one.key,
-                allowed_ips=one.allowed_ips,
-                endpoint=text_of(one.endpoint) if one.endpoint else None,
-                keepalive_s=one.keepalive_s,
-                latest_handshake_unix_s=one.handshake_unix_s,
-                rx_bytes=one.rx,
-                tx_bytes=one.tx,
-            )
-            for one in self.peers.values()
-        )
+        peers = tuple(one.shown() for one in self.peers.values())
         return ObservedDevice(
             interface=desired.interface,
             public_key=desired.public_key,

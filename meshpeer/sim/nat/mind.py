@@ -15,7 +15,7 @@ import msgspec
 
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import LagMeasured, Send
+from meshpeer.core.effects import LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.node.channels import Channels
@@ -25,7 +25,6 @@ from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
     DeviceObserved,
-    EchoAsked,
     EchoHeard,
     EndpointsChanged,
     LookAtDevice,
@@ -36,19 +35,26 @@ from meshpeer.core.node.tunnels import Tunnels
 from meshpeer.core.node.underlay import Underlay
 from meshpeer.core.node.watch import Watch
 from meshpeer.core.paths.channel import TunnelSilent
-from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong
+from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, ProbeTooLong, SendProbe
 from meshpeer.core.paths.reflections import SeenAt
-from meshpeer.core.paths.relay_messages import RelayEffect, RelayGranted, RelayNews, RelayRenewed
+from meshpeer.core.paths.relay_messages import (
+    RelayCarried,
+    RelayEffect,
+    RelayGranted,
+    RelayNews,
+    RelayRenewed,
+)
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.topology.hub_aims import NO_AIMS, Aims
+from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.moves import Moved, MoveOffered
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works
 from meshpeer.sim.nat.facts import Facts, SimDerived, SimDetector, SimLinks
 from meshpeer.sim.nat.rest import Rest
 
-STEP_PAUSE_S = 0.05
-"""As ``core.node`` for a mesh of a hundred."""
+STEP_PAUSE_S = 0.1
+"""As ``core.node`` for a mesh of two hundred."""
 WHOLE_STEP_S, CALM_STEP_S = 20.0, 60.0
 """How often all is derived anew without news: where a tunnel does not work, and where all do."""
 RENEWED_S = 150.0
@@ -88,10 +94,19 @@ class PathWatch(Watch):
     def _aims(self, routes: Routes) -> Aims:
         return NO_AIMS
 
+    @property
+    def has_news(self) -> bool:
+        turned = self._channels is not None and self._channels.has_news
+        return turned or self.checks.mute != self._tunnels.mute
+
     def next_deadline(self) -> Deadline | None:
         return earliest(
             self.checks.next_deadline(), self._channels.next_deadline() if self._channels else None
         )
+
+    def tick(self, now: Instant) -> list[AskEcho | Note]:
+        echoes = [AskEcho(number=one.number, address=one.address) for one in self.checks.tick(now)]
+        return [*echoes, *(self._channels.tick(now) if self._channels else ())]
 
 
 class PathUnderlay(Underlay):
@@ -101,6 +116,16 @@ class PathUnderlay(Underlay):
         if self.probes.able:
             peers = self._tunnels.plan.peers
             self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
+
+    @property
+    def has_news(self) -> bool:
+        return self.bindings.has_news
+
+    def tick(self, now: Instant) -> list[SendProbe]:
+        return [*self.probes.tick(now), *self.bindings.tick(now)]
+
+    def next_deadline(self) -> Deadline | None:
+        return earliest(self.probes.next_deadline(), self.bindings.next_deadline())
 
 
 class PathMind:
@@ -157,6 +182,8 @@ class PathMind:
         self._followed = now
         self._looked_unix_s = now.unix_s
         self.rest = Rest(now)
+        self._derived_s = float("inf")
+        """When all is derived anew without news."""
         self._relays_s: float | None = None
         """When relays are to be followed; None: to be found out."""
 
@@ -175,8 +202,7 @@ class PathMind:
         return min(at_s, max(step_s, self._step_at_s))
 
     def _due_s(self) -> float:
-        due = earliest(self.derived.deadline, self.presence.next_deadline())
-        return min(due.at_s if due else float("inf"), self._relays_due_s())
+        return min(self._derived_s, self._relays_due_s())
 
     def _relays_due_s(self) -> float:
         if self._relays_s is None:
@@ -221,7 +247,7 @@ class PathMind:
                 linked = self.links.up.__contains__
                 words = [*self.tunnels.words(now), *self.tunnels.seen(linked, now)]
                 return [Send(peer=node, message=word) for node, word in words]
-            case EchoAsked() | EchoHeard():
+            case EchoHeard():
                 self.watch.on_echo(event, now)
                 self._stale = self._stale or self.watch.has_news
             case ProbePortOpened() | ProbeHeard() | ProbeTooLong():
@@ -243,6 +269,8 @@ class PathMind:
                 self._stale = True
             case LagMeasured(lag_s=lag_s):
                 self.watch.on_lag(lag_s, now)
+            case RelayCarried():
+                return [*self.relays.on_event(event, now)]
             case _ if isinstance(event, RelayNews):
                 self._relays_stale, self._relays_s = True, None
                 return [*self.relays.on_event(event, now)]
@@ -265,7 +293,9 @@ class PathMind:
                 self._stale = True
                 return [Send(peer=peer, message=answer)] if answer else []
             case _ if isinstance(message, RelayWord):
-                before = isinstance(message, RelayGranted) and self._is_granted(peer, message)
+                before = isinstance(message, RelayRenewed) or (
+                    isinstance(message, RelayGranted) and self._is_granted(peer, message)
+                )
                 self._relays_stale = self._relays_stale or not before
                 self._relays_s = None
                 return [*self.relays.on_message(peer, message, now)]
@@ -310,8 +340,7 @@ class PathMind:
 
     def _follow(self, now: Instant) -> list[object]:
         """Brings in step what is due: all of it, or relays alone."""
-        derived = earliest(self.derived.deadline, self.presence.next_deadline())
-        if self._stale or (derived is not None and now.mono_s >= derived.at_s):
+        if self._stale or now.mono_s >= self._derived_s:
             return self._bring_in_step(now)
         if self._relays_stale or now.mono_s >= self._relays_due_s():
             # Time alone gives an end its turn, and nobody tells the interface.
@@ -343,6 +372,8 @@ class PathMind:
         effects += [Send(peer=node, message=word) for node, word in said]
         self.watch.follow_plan(now)
         self.underlay.follow_plan(self.derived.charter_mtu, now)
+        due = earliest(self.derived.deadline, self.presence.next_deadline())
+        self._derived_s = due.at_s if due else float("inf")
         return effects + self._follow_relays(now)
 
     def _follow_relays(self, now: Instant) -> list[object]:

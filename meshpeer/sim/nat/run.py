@@ -33,6 +33,8 @@ class MixResult:
     kinds: dict[str, int]
     ways: dict[tuple[Way, Way | None], int]
     """Pairs at the end, each counted at both ends: what theory allows, and what they have."""
+    carried: int
+    """Ordered pairs at the end without a tunnel of their own, whose packets go by hubs."""
     boot_s: tuple[float, float, float]
     events_s: tuple[float, float, float]
     """Until pairs settled after the boot, and after what happened: median, 99th percentile, longest."""
@@ -162,6 +164,7 @@ class MixRun:
             hours=self._hours,
             kinds=dict(collections.Counter(one.kind.value for one in self.mix.seats)),
             ways=verdict.ways,
+            carried=verdict.carried,
             boot_s=_spread(boot),
             events_s=_spread(events),
             late_changes=sum(verdict.late.values()),

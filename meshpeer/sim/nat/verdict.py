@@ -26,6 +26,8 @@ HEARD_S = 75.0
 """A tunnel that works is heard within this, by both ends: by keepalives of either, or by what asks for
 them."""
 RELAY_PORTS = range(51830, 51930)
+HOPS_MAX = 3
+"""Two that have no tunnel reach each other over one or two hubs."""
 VIOLATIONS_KEPT = 200
 
 Place = tuple[int, int]
@@ -74,6 +76,8 @@ class Verdict:
     settled: list[Settled] = field(default_factory=list)
     ways: dict[tuple[Way, Way | None], int] = field(default_factory=dict)
     """At the last look: pairs by what theory allows and what they have."""
+    carried: int = 0
+    """At the last look: ordered pairs without a tunnel of their own, whose packets go by hubs."""
     violations: list[str] = field(default_factory=list)
 
     def heard(self, host: Host, peer: Host, source: End) -> None:
@@ -118,6 +122,37 @@ class Verdict:
                 changed_s = self.changed_s.get(place)
                 if changed_s is not None and changed_s >= after.at_s and after.touches(place):
                     self._settle(place, after, changed_s)
+        self._look_over_hubs(after, now_s)
+
+    def _look_over_hubs(self, after: Trouble, now_s: float) -> None:
+        """Follows packets of all who have no tunnel to each other, from interface to interface: each pair
+        that is out of reach is a violation."""
+        up = [one for one in self.world.hosts if one.interface is not None and one.machine.udp]
+        up = [one for one in up if not one.machine.asleep]
+        self.carried = 0
+        for host in up:
+            own = {one.index for one in self.world.planned(host)}
+            for other in up:
+                if other is host or other.index in own:
+                    continue
+                self.carried += 1
+                if not self._is_reached(host, other, now_s):
+                    self._violate(f"{self._name((other.index, host.index))} by no hub, after {after.name}")
+
+    def _is_reached(self, host: Host, other: Host, now_s: float) -> bool:
+        """Says whether routes lead there, by tunnels that both ends heard of late."""
+        address = f"10.10.0.{other.index + 2}/32"
+        for _ in range(HOPS_MAX):
+            peer = host.interface.routes.get(address) if host.interface is not None else None
+            if peer is None:
+                return False
+            following = self.world.by_key[peer.key]
+            if self._way((host.index, following.index), now_s) is None:
+                return False
+            if following is other:
+                return True
+            host = following
+        return False
 
     def _settle(self, place: Place, after: Trouble, changed_s: float) -> None:
         """Notes how long a pair took; one of a host that was away, since that was back."""

@@ -19,7 +19,6 @@ from meshpeer.core.ids import NodeId
 from meshpeer.core.node.messages import (
     ApplyDevice,
     DeviceObserved,
-    EchoAsked,
     EchoHeard,
     LookAtDevice,
 )
@@ -468,7 +467,6 @@ class MixWorld:
         elif content.answers:
             self.post(host, EchoHeard(number=content.number, source=content.source))
         else:
-            self.post(host, EchoAsked(source=content.source))
             answer = Echo(content.number, content.target, content.source, answers=True)
             interface.route(content.source, answer)
 

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from meshpeer.core.counters import Counter
+from meshpeer.core.deadline import Instant
+from meshpeer.core.effects import Send
 from meshpeer.core.identity.keys import SigningKey
 from meshpeer.core.node.messages import DeviceObserved, RevocationSigned, SelfMessage
 from meshpeer.core.paths.hop import HopState
@@ -21,6 +23,7 @@ from meshpeer.core.paths.relay_messages import (
     OpenRelay,
     RelayAble,
     RelayGranted,
+    RelayRenewed,
     RelayStops,
 )
 from meshpeer.core.records import envelope
@@ -76,6 +79,21 @@ def test_two_that_do_not_meet_find_a_relay_and_stay_with_it() -> None:
     assert hosts[2].node.relays.via(relay.id) is None
     world.run(50)
     assert until_relayed(world, hosts, 1) is relay
+
+
+def test_a_pair_that_rests_is_not_looked_at() -> None:
+    world, hosts = parted(71)
+    relay = until_relayed(world, hosts)
+    alpha, bravo = hosts[2:]
+    assert alpha.node is not None
+    world.run(5)
+    later = world.instant(alpha)
+    later = Instant(later.mono_s + 1.5, later.unix_s + 1.5)
+    assert alpha.node.relays.follow(later, rests=(bravo.id,)) == []
+    (said,) = alpha.node.relays.follow(later)
+    assert isinstance(said, Send)
+    assert said.peer == relay.id
+    assert isinstance(said.message, RelayRenewed)
 
 
 def test_the_next_relay_takes_over_from_one_whose_machine_is_gone() -> None:

@@ -48,6 +48,17 @@ def test_both_ends_agree_on_a_path_where_routers_allow_one(one: str, other: str,
     assert bool(confirmed(world, left, right)) is bool(confirmed(world, right, left)) is meets
 
 
+def test_what_is_said_again_is_probed_no_more_once_the_mesh_goes_there() -> None:
+    world = World()
+    left, right = world.host("left"), world.host("right")
+    ends = (f"{right.address}:{PORT}", "192.168.7.7:51820")
+    left.probes.aim(right.node, ends, world.now)
+    assert [one.endpoint for one in left.probes.look(right.node, world.now)] == list(ends)
+    left.probes.know(((right.node, right.key.public),), ("192.168.7.0/24",))
+    left.probes.aim(right.node, ends, world.now)
+    assert [one.endpoint for one in left.probes.look(right.node, world.now)] == list(ends[:1])
+
+
 def test_two_of_one_network_confirm_within_two_round_trips() -> None:
     world = World()
     left, right = world.host("left"), world.host("right")

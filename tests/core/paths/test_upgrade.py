@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,8 +15,9 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.paths.lent import Lent
 from meshpeer.core.paths.outlook import Outlook
 from meshpeer.core.paths.relay_messages import RelayAsked, RelayFrozen, RelayGranted, RelayRequested
-from meshpeer.core.paths.relayed import DIRECT_HOLDS_S, FROZEN_S_MAX
-from meshpeer.core.paths.relayed_look import Phase
+from meshpeer.core.paths.relayed import DIRECT_HOLDS_S, FROZEN_S_MAX, RelayedPath
+from meshpeer.core.paths.relayed_look import PairLook, Phase
+from meshpeer.core.paths.relayed_state import HOPELESS_PROBES_S
 from meshpeer.core.paths.upgrade import AGAIN_S, FORGIVEN_S, LATE_S
 
 BOTH_DIRECT = [OWN, OWN]
@@ -260,6 +262,24 @@ def test_nothing_moves_in_an_hour_once_a_pair_has_its_way(
         seen.add(tuple(endpoints(pair)))
     assert len(seen) == 1
     assert [end.resets for end in pair.ends.values()] == resets
+
+
+def test_a_pair_without_a_hope_looks_for_a_way_while_it_is_new_at_its_relay() -> None:
+    """A symmetric router and one that lets in whoever knows the port: records tell nobody that these meet."""
+    pair = relayed(Outlook.HOPELESS)
+    end = pair.ends[LOW]
+    look = PairLook(wanted=True, outlook=Outlook.HOPELESS)
+    assert end.path.seeks(look, pair.now)
+    pair.run(HOPELESS_PROBES_S)
+    assert pair.relay() is not None
+    assert not end.path.seeks(look, pair.now)
+    assert end.path.seeks(replace(look, proved=((OWN, pair.now_s),)), pair.now)
+    assert end.path.seeks(replace(look, outlook=Outlook.OPEN), pair.now)
+
+
+def test_a_pair_without_a_relay_seeks_nothing() -> None:
+    path = RelayedPath(LOW, HIGH)
+    assert not path.seeks(PairLook(wanted=True, outlook=Outlook.OPEN), Instant(100.0, 1_900_000_000.0))
 
 
 FAULTS = st.lists(
