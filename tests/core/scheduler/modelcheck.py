@@ -361,8 +361,8 @@ class Checker:
         while todo:
             effect = todo.popleft()
             match effect:
-                case Keep(vote=vote, rows=rows, anew=anew):
-                    held = {} if anew else {row.key: row for row in node.disk[1]}
+                case Keep(vote=vote, rows=rows, gone=gone):
+                    held = {row.key: row for row in node.disk[1] if row.key not in gone}
                     held.update((row.key, row) for row in rows)
                     node.disk = (vote, tuple(row for _, row in sorted(held.items())))
                     written = True
@@ -415,7 +415,7 @@ class Checker:
         )
 
     def _number(self, node: Node) -> int:
-        key = _frozen(node, () if self.budget.lapses else ("_beat", "_beats", "_heard"))
+        key = _frozen(node, () if self.budget.lapses else ("_beat", "_beats", "_began_s", "_heard"))
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._nodes)

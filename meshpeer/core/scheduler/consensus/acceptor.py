@@ -161,12 +161,13 @@ class Acceptor:
         if vote == self.vote and not rows:
             return []
         self.vote = vote
-        if anew:
-            self.rows.clear()
+        gone = tuple(self.rows) if anew else ()
+        for key in gone:
+            del self.rows[key]
         for row in rows:
             self.rows[row.key] = row
         self._last_ticket = self._tickets.take()
-        return [Keep(ticket=self._last_ticket, vote=vote, rows=rows, anew=anew)]
+        return [Keep(ticket=self._last_ticket, vote=vote, rows=rows, gone=gone)]
 
     def _backed(self) -> Ticket | None:
         """Returns the write that an answer waits for."""

@@ -92,6 +92,7 @@ class Leader:
         """All batches up to this one were told as chosen."""
         self._joint_ends_at: int | None = None
         """The last batch that must be chosen before a joint membership may be left."""
+        self._began_s = 0.0
         self._beat = 0
         self._beats: dict[int, float] = {}
         """When each of the last signs of life was given."""
@@ -129,15 +130,16 @@ class Leader:
         present = self.rows.get(key)
         return present is None or not present.decided
 
-    def heard_at_s(self, replica: Replica) -> float | None:
-        """Returns when the newest message was sent that this replica has answered."""
-        return self._heard.get(replica)
+    def silent_for_s(self, replica: Replica, now_s: float) -> float:
+        """Returns how long ago the newest message was sent that this replica has answered, or how long this
+        leader waits for its first answer."""
+        return now_s - self._heard.get(replica, self._began_s)
 
     # --- start --------------------------------------------------------------------------------------------
 
     def found(self, now_s: float) -> list[ConsensusEffect]:
         """Leads a new job (or generation), that nobody can have led before: there is nothing to read."""
-        self.phase, self.told_by = Phase.LEADING, self.ballot
+        self.phase, self.told_by, self._began_s = Phase.LEADING, self.ballot, now_s
         return self.beat(now_s)
 
     def start(self) -> list[ConsensusEffect]:
@@ -188,6 +190,17 @@ class Leader:
             if one not in batch.voters
         ]
 
+    def admit(self, node: NodeId) -> list[ConsensusEffect]:
+        """Gives all rows to a replica that has just come to be one, in batches like any others."""
+        missed = self.ask_again(node)
+        if not self.is_leading or not self._told:
+            return missed
+        chosen = [row for _, row in sorted(self.rows.items()) if row.sequence <= self._told]
+        effects = missed
+        for part in batches(Row(row.task, row.round, row.decided, row.value) for row in chosen):
+            effects += self._add(part)
+        return effects
+
     def _go_by_newest(self, message: Promise) -> None:
         if (message.told_by, message.membership.number) > (self.told_by, self.membership.number):
             self.membership, self.told_by = message.membership, message.told_by
@@ -200,7 +213,7 @@ class Leader:
 
     def _lead(self, now_s: float) -> list[ConsensusEffect]:
         """Takes up what was read: writes again what a quorum does not have under one stamp."""
-        self.phase, self.told_by = Phase.LEADING, self.ballot
+        self.phase, self.told_by, self._began_s = Phase.LEADING, self.ballot, now_s
         readings = {one: reading.rows for one, reading in self._readings.items() if reading.whole}
         self._readings.clear()
         for rows in readings.values():
@@ -298,10 +311,14 @@ class Leader:
         if (message.generation, message.ballot) != (self.generation, self.ballot):
             return []
         higher = (message.promised_generation, message.promised) > (self.generation, self.ballot)
-        if self.phase is Phase.DEPOSED or not higher:
+        return self.give_way(message.promised) if higher else []
+
+    def give_way(self, to: Ballot) -> list[ConsensusEffect]:
+        """Ends this leader: its own replica, or another, has promised a higher ballot."""
+        if self.phase is Phase.DEPOSED:
             return []
         self.phase = Phase.DEPOSED
-        return [Deposed(ballot=self.ballot, by=message.promised)]
+        return [Deposed(ballot=self.ballot, by=to)]
 
     # --- signs of life ------------------------------------------------------------------------------------
 

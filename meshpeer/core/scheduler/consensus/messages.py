@@ -99,8 +99,8 @@ class Keep:
     ticket: Ticket
     vote: Vote
     rows: tuple[Written, ...] = ()
-    anew: bool = False
-    """A later generation: the rows of the one before go."""
+    gone: tuple[Key, ...] = ()
+    """Rows of an older generation, to be deleted first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
