@@ -74,12 +74,14 @@ from meshpeer.runtime.driver import Driver
 from meshpeer.runtime.endpoint_moves import EndpointMoves
 from meshpeer.runtime.exchange import Exchange
 from meshpeer.runtime.forwarder import Forwarder
+from meshpeer.runtime.job_questions import JobQuestions
 from meshpeer.runtime.linkkeeper import LinkKeeper
 from meshpeer.runtime.outbox import AT_ONCE_MAX, Deliveries
 from meshpeer.runtime.ports import Executor
 from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.reconciler import Reconciler
 from meshpeer.runtime.relaying import Relayer
+from meshpeer.runtime.replicas import ReplicaFetcher
 from meshpeer.runtime.tunnelport import TunnelPortKeeper
 from meshpeer.runtime.webhooks import Webhooks
 
@@ -235,6 +237,7 @@ class Agent:
             slots=self.executor.slots,
             accepting=self.settings.file.jobs.accept,
             seals=KeySeals(state.key, state.mesh),
+            store=self.store.store_id,
             may_work=rights.may_work,
             may_submit=rights.may_submit,
             boot=os.urandom(8),
@@ -339,9 +342,17 @@ class Agent:
             post=post,
             nursery=nursery,
         )
+        self.replica_fetcher = ReplicaFetcher(self.attempts, post, nursery)
         self.webhooks = webhooks_of(self, nursery)
         self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)
+        self.questions = JobQuestions(
+            post=post,
+            blobs=self.blobs,
+            fetch=self.exchange.fetch,
+            answer=self.api.answer,
+            nursery=nursery,
+        )
         self.nursery = nursery
         for effect in restored:
             self.performer.perform(effect)

@@ -200,6 +200,10 @@ class Attempts:
         await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
         return await self.blobs.read(blob.digest, 0, blob.size)
 
+    async def have(self, ref: BlobRef, holders: tuple[NodeId, ...]) -> None:
+        """Makes a blob present, from whichever holder gives it; raises ``EnvironmentFault`` for none."""
+        await self._have(ref, holders)
+
     async def _have(self, ref: BlobRef, holders: tuple[NodeId, ...], task: int | None = None) -> None:
         """Makes a blob present, from whichever holder gives it; raises ``_Missing`` after some tries."""
         if self.blobs.path(ref.digest) is not None:

@@ -16,6 +16,7 @@ from meshpeer.core.effects import Note, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.asking import JobAnswered, JobAsked, PassOn, Spoken
 from meshpeer.core.scheduler.claims import bounded_offer, slots_of
 from meshpeer.core.scheduler.consensus.messages import (
     Accept,
@@ -27,6 +28,7 @@ from meshpeer.core.scheduler.consensus.messages import (
     Prepare,
     Promise,
 )
+from meshpeer.core.scheduler.leases import LEASE_S
 from meshpeer.core.scheduler.messages import (
     Ack,
     AttemptFinished,
@@ -266,6 +268,8 @@ class Scheduler:
                 return self.webhooks.on_callback(event, now)
             case JobSubmitted():
                 return self._on_submitted(event, now)
+            case Spoken(peer=peer, message=message):
+                return [Send(peer=peer, message=message)]
             case ReplicaFetched():
                 return self.replicas.on_fetched(event, now)
             case ReplicaUnfetched():
@@ -410,6 +414,8 @@ class Scheduler:
                 return self.stealing.on_none(peer, now)
             case Taken():
                 return self.stealing.on_taken(peer, message)
+            case JobAsked() | JobAnswered():
+                return [PassOn(peer=peer, message=message)]
             case Owns(job=job, generation=generation, ballot=ballot):
                 if ballot.replica.node != peer:
                     return []
@@ -605,6 +611,11 @@ class Scheduler:
         effects += owner.restore(taken.tasks.items(), row, workers, now)
         if not owner.finished:
             linked = [one.node for one in self._peers if one.linked]
+            if now.mono_s - (self.seats.started_at_s or now.mono_s) >= LEASE_S:
+                # Who has no link now, the last owner above all, is not waited for; its results are welcome.
+                for node in workers:
+                    if node not in linked:
+                        owner.backlog.heard(node)
             effects += self.replicas.announce(copy, [*linked, self.me])
             held = self.worker.held_of(copy.job)
             effects += owner.on_held(self.me, held, now) if held is not None else []

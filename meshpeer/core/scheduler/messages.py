@@ -25,7 +25,8 @@ from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
 from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler import replica_messages
+from meshpeer.core.scheduler import asking, replica_messages
+from meshpeer.core.scheduler.asking import PassOn, Spoken
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.webhook_messages import WebhookEffect, WebhookEvent
 
@@ -247,6 +248,7 @@ FRAMES = (
     StealNone,
     Taken,
     *replica_messages.FRAMES,
+    *asking.FRAMES,
 )
 
 # --- events -----------------------------------------------------------------------------------------------
@@ -375,6 +377,7 @@ SchedulerEvent = (
     | AttemptUnstageable
     | ReplicaFetched
     | ReplicaUnfetched
+    | Spoken
     | WebhookEvent
 )
 
@@ -435,6 +438,7 @@ SchedulerEffect = (
     | StoreBlob
     | JobChanged
     | FetchReplica
+    | PassOn
     | WebhookEffect
 )
 

@@ -20,7 +20,7 @@ from meshpeer.core.effects import Change, Note, Persist, Send, Table, TicketCoun
 from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.consensus.acceptor import Acceptor
-from meshpeer.core.scheduler.consensus.leader import Leader
+from meshpeer.core.scheduler.consensus.leader import WRITE_LEASE_S, Leader
 from meshpeer.core.scheduler.consensus.messages import (
     Accept,
     Accepted,
@@ -131,13 +131,21 @@ class Replicas:
 
     # --- reading ------------------------------------------------------------------------------------------
 
-    def is_settled(self, job: JobId, ticket: Ticket | None) -> bool:
+    def is_settled(self, ticket: Ticket | None) -> bool:
         """Says whether what was written under a ticket is chosen, as far as it has to be."""
         return ticket is None or ticket not in self._sequences
 
-    def epoch_of(self, job: JobId) -> Epoch | None:
-        copy = self.copies.get(job)
-        return _epoch(copy.acceptor.vote.promised) if copy else None
+    def partners(self) -> list[NodeId]:
+        """Returns the other replicas of jobs that have not ended: they are to be linked."""
+        return sorted(
+            {
+                one.node
+                for copy in self.copies.values()
+                if not copy.ended
+                for one in copy.acceptor.vote.membership.everybody
+                if one != self.me
+            }
+        )
 
     def may_grant(self, job: JobId, now: Instant) -> bool:
         copy = self.copies.get(job)
@@ -148,7 +156,10 @@ class Replicas:
         if job not in self.copies:
             return "this_node"
         copy = self.copies[job]
-        return "replicated" if copy.ended or self.may_grant(job, now) else "blocked"
+        fine = copy.ended or self.may_grant(job, now)
+        if not copy.leads:
+            fine = fine or copy.heard_at_s + WRITE_LEASE_S > now.mono_s
+        return "replicated" if fine else "blocked"
 
     def choose(self, job: JobId, alive: Mapping[NodeId, str]) -> tuple[NodeId, ...]:
         """Returns whom a new job's record is to name, this node first; it alone where there are too few.
@@ -467,7 +478,3 @@ class Replicas:
         assert copy.leader is not None
         owns = Owns(job=copy.job, generation=copy.record.generation, ballot=copy.leader.ballot)
         return [Send(peer=peer, message=owns) for peer in peers]
-
-
-def _epoch(ballot: Ballot) -> Epoch:
-    return Epoch(ballot.counter, ballot.replica.node)
