@@ -144,19 +144,20 @@ class JobAnswers:
 
     async def jobs(self) -> list[Job]:
         jobs = await self._away.jobs()
-        for one in self._jobs_here():
+        for one in self.jobs_here():
             if one.as_of is None or one.id not in jobs:
                 jobs[one.id] = one
         return sorted(jobs.values(), key=lambda one: one.submitted_at, reverse=True)
 
-    def _jobs_here(self) -> list[Job]:
+    def jobs_here(self) -> list[Job]:
         """Returns the jobs that this node owns, or keeps a replica of."""
         scheduler = self._agent.node.scheduler
         here = dict(scheduler.owned)
         for job in scheduler.replicas.copies:
             if job not in here and (seen := scheduler.seen(job)) is not None:
                 here[job] = seen
-        return [self._view(one) for one in here.values()]
+        jobs = [self._view(one) for one in here.values()]
+        return sorted(jobs, key=lambda one: one.submitted_at, reverse=True)
 
     async def job(self, job: str) -> Job:
         found = await self._find(job)
@@ -285,7 +286,7 @@ class JobAnswers:
         nothing."""
         match asked.what, asked.arguments:
             case "jobs", ():
-                return self._jobs_here()
+                return self.jobs_here()
             case "job", (job,):
                 return self._view(self._here(job))
             case "tasks", (job,):
