@@ -83,6 +83,7 @@ from meshpeer.runtime.probing import Probing
 from meshpeer.runtime.python_calls import PythonCalls
 from meshpeer.runtime.reconciler import Reconciler
 from meshpeer.runtime.relaying import Relayer
+from meshpeer.runtime.replicas import ReplicaFetcher
 from meshpeer.runtime.tunnelport import TunnelPortKeeper
 from meshpeer.runtime.webhooks import Webhooks
 
@@ -238,6 +239,7 @@ class Agent:
             slots=self.executor.slots,
             accepting=self.settings.file.jobs.accept,
             seals=KeySeals(state.key, state.mesh),
+            store=self.store.store_id,
             may_work=rights.may_work,
             may_submit=rights.may_submit,
             boot=os.urandom(8),
@@ -346,6 +348,7 @@ class Agent:
             post=post,
             nursery=nursery,
         )
+        self.replica_fetcher = ReplicaFetcher(self.attempts, post, nursery)
         self.webhooks = webhooks_of(self, nursery)
         self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +41,8 @@ MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
 DRIFT_SHOWN_S = 600.0
+REPLICAS_WAIT_S = 15.0
+"""How long `submit` waits for a second replica."""
 
 
 class JobAnswers:
@@ -132,28 +134,39 @@ class JobAnswers:
                 submitter=node.me,
                 submitted_at_us=int(agent.clock.now().unix_s * 1e6),
                 spec=spec,
-                replicas=(node.me,),
+                replicas=node.scheduler.choose_replicas(job),
             )
             signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
             stored = await agent.blobs.add_bytes(signed)
             await agent.files.note_submitted(job, [stored.digest, *(file.digest for file in spec.files)])
             agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
             owner = node.scheduler.owned[job]
-        await self._on_disk(owner.accept_ticket)
-        return views.job_view(node, owner)
+        with trio.move_on_after(REPLICAS_WAIT_S):
+            await self._settled(owner, owner.accept_ticket)
+            return self._view(owner)
+        raise EnvironmentFault(
+            "the job is on this node's disk alone: none of its other replicas answers",
+            f"it begins when one does; see `meshpeer peers` and `meshpeer jobs status {job}`",
+        )
 
     async def jobs(self) -> list[Job]:
-        owners = self._agent.node.scheduler.owned.values()
-        return [
-            views.job_view(self._agent.node, one)
-            for one in sorted(owners, key=lambda one: -one.record.submitted_at_us)
-        ]
+        return self.jobs_here()
+
+    def jobs_here(self) -> list[Job]:
+        """Returns the jobs that this node owns, or keeps a replica of."""
+        scheduler = self._agent.node.scheduler
+        here = dict(scheduler.owned)
+        for job in scheduler.replicas.copies:
+            if job not in here and (seen := scheduler.seen(job)) is not None:
+                here[job] = seen
+        jobs = [self._view(one) for one in here.values()]
+        return sorted(jobs, key=lambda one: one.submitted_at, reverse=True)
 
     async def job(self, job: str) -> Job:
-        return views.job_view(self._agent.node, self._owner(job))
+        return self._view(self._known(job))
 
     async def tasks(self, job: str) -> list[Task]:
-        owner = self._owner(job)
+        owner = self._known(job)
         tasks: list[Task] = []
         for number in range(len(owner.graph)):
             index = TaskIndex(number)
@@ -210,8 +223,8 @@ class JobAnswers:
             ended = owner.finished
             if ended:
                 # The end is told once it is on disk: a crash must not take it back.
-                await self._on_disk(owner.last_ticket)
-            present = views.job_view(self._agent.node, owner)
+                await self._settled(owner, owner.last_ticket)
+            present = self._view(owner)
             if present != last:
                 yield present
                 last = present
@@ -221,12 +234,17 @@ class JobAnswers:
             if self._failure is not None:
                 raise self._failure
             await trio.sleep(0.05)
+            if not owner.finished and self._agent.node.scheduler.owned.get(owner.job) is not owner:
+                raise EnvironmentFault("another node owns the job now", f"watch {owner.job} again")
 
     async def cancel(self, job: str) -> Job:
         owner = self._owner(job)
         self._agent.driver.step_now(CancelAsked(job=owner.job))
-        await self._on_disk(owner.last_ticket)
-        return views.job_view(self._agent.node, owner)
+        await self._settled(owner, owner.last_ticket)
+        return self._view(owner)
+
+    def _view(self, owner: JobOwner) -> Job:
+        return views.job_view(self._agent.node, owner, self._agent.clock.now())
 
     # --- helpers --------------------------------------------------------------------------------------------
 
@@ -237,6 +255,21 @@ class JobAnswers:
                 "its invite was made with --deny submit; submit at another node",
             )
 
+    async def _settled(self, owner: JobOwner, ticket: Ticket | None) -> None:
+        """Returns once a write is on disk, on those of a quorum where the job has replicas; raises
+        ``EnvironmentFault`` where another node has taken the job over meanwhile."""
+        await self._on_disk(ticket)
+        scheduler = self._agent.node.scheduler
+        while not scheduler.replicas.is_settled(ticket):
+            event = self._watchers.setdefault(owner.job, trio.Event())
+            await event.wait()
+            if self._failure is not None:
+                raise self._failure
+        if scheduler.owned.get(owner.job) is not owner:
+            raise EnvironmentFault(
+                "another node has taken the job over", f"see `meshpeer jobs status {owner.job}`"
+            )
+
     async def _on_disk(self, ticket: Ticket | None) -> None:
         """Returns once the ticket is on disk; raises ``StoreFailed`` where it can't be."""
         done = trio.Event()
@@ -245,25 +278,28 @@ class JobAnswers:
         if self._failure is not None:
             raise self._failure
 
+    def _known(self, job: str) -> JobOwner:
+        """Returns a job that this node owns, or (for reading alone) keeps a replica of."""
+        scheduler = self._agent.node.scheduler
+        records = {one: copy.record for one, copy in scheduler.replicas.copies.items()}
+        chosen = _fitting(job, records | {one: owner.record for one, owner in scheduler.owned.items()})
+        known = scheduler.owned.get(chosen) or scheduler.seen(chosen) if chosen is not None else None
+        if known is None:
+            raise LocalFault(f"this node knows no job {job!r}", "see `meshpeer jobs list`")
+        return known
+
     def _owner(self, job: str) -> JobOwner:
-        owned = self._agent.node.scheduler.owned
-        owner = owned.get(JobId(job))
-        if owner is not None:
-            return owner
-        matches = [one for one in owned.values() if one.job.startswith(job) or one.record.spec.name == job]
-        if len(matches) == 1 or (matches and all(one.record.spec.name == job for one in matches)):
-            return max(matches, key=lambda one: one.record.submitted_at_us)
-        if matches:
-            raise LocalFault(
-                f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`"
+        """Returns a job that this node owns."""
+        known = self._known(job)
+        if known.job not in self._agent.node.scheduler.owned:
+            raise EnvironmentFault(
+                "the job's owner is away: nobody can change it now",
+                "a replica takes it over within seconds, where two of three are there",
             )
-        raise LocalFault(
-            f"this node owns no job {job!r}",
-            "see `meshpeer jobs list`; a job is asked for at the node that it was submitted at",
-        )
+        return known
 
     def _task(self, job: str, task: str) -> tuple[JobOwner, TaskIndex]:
-        owner = self._owner(job)
+        owner = self._known(job)
         if not task and len(owner.graph) == 1:
             return owner, TaskIndex(0)
         return owner, owner.graph.find(task)
@@ -288,6 +324,18 @@ class JobAnswers:
                 f"{name}, which holds this file, can't give it: {error.what}",
                 f"is {name} up? see `meshpeer peers`",
             ) from error
+
+
+def _fitting(job: str, records: Mapping[JobId, JobRecord]) -> JobId | None:
+    """Returns the job that an id, the beginning of one, or a name means; the newest of one name."""
+    if job in records:
+        return JobId(job)
+    matches = [one for one in records.values() if one.job.startswith(job) or one.spec.name == job]
+    if not matches:
+        return None
+    if len(matches) > 1 and any(one.spec.name != job for one in matches):
+        raise LocalFault(f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`")
+    return max(matches, key=lambda one: one.submitted_at_us).job
 
 
 def _digest(text: str) -> Digest:

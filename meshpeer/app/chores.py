@@ -18,6 +18,7 @@ from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.access import Access
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
+from meshpeer.app.own_views import OwnViews
 from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members, relayed_by
 from meshpeer.app.webhooks import callback_hosts
@@ -184,7 +185,7 @@ class Chores:
         site = Site(
             look=self.take_snapshot,
             receive=self._agent.webhooks.receive,
-            dashboard=Dashboard(access=self.access, views=self._agent.api),
+            dashboard=Dashboard(access=self.access, views=OwnViews(self._agent.api)),
             callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
         )
         try:

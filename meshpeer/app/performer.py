@@ -42,6 +42,7 @@ from meshpeer.core.paths.relay_messages import (
     WakeRelay,
 )
 from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.core.scheduler.replica_messages import FetchReplica
 from meshpeer.core.scheduler.webhook_messages import (
     AnswerCallback,
     CallWebhook,
@@ -97,6 +98,8 @@ class Performer:
             case AnswerCallback():
                 hooks = self._agent.webhooks
                 self.once_written(effect.after, lambda: hooks.answer(effect), lambda: hooks.give_up(effect))
+            case FetchReplica():
+                self._agent.replica_fetcher.fetch(effect)
             case FetchJob():
                 self._agent.attempts.fetch_job(effect)
             case JobChanged(job=job):

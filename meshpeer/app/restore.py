@@ -52,4 +52,4 @@ def restore_jobs(scheduler: Scheduler, store: SqliteStore, now: Instant) -> list
     results = [
         cbor.decode(value, ResultRow, bytes_max=ROW_BYTES_MAX) for _, value in store.load(Table.RESULTS)
     ]
-    return scheduler.restore(jobs, tasks, results, now, store.load(Table.GRANTS))
+    return scheduler.restore(jobs, tasks, results, now, store.load(Table.GRANTS), store.load(Table.REPLICAS))

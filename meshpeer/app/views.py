@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from meshpeer.app import spare
 from meshpeer.app.hub_words import lines_of, said_of
+from meshpeer.core.deadline import Instant
 from meshpeer.core.ids import NodeId, TaskIndex, key_text, wireguard_key_text
 from meshpeer.core.jobs.model import task_id
 from meshpeer.core.membership.opinions import Opinion, State
@@ -211,7 +212,8 @@ def _names(node: Node, members: Iterable[NodeId]) -> tuple[str, ...]:
     return tuple(sorted(name_of(node, one) for one in members))
 
 
-def job_view(node: Node, owner: JobOwner) -> Job:
+def job_view(node: Node, owner: JobOwner, now: Instant) -> Job:
+    """Returns a job as its owner has it, or as a replica here has it while another node owns it."""
     running_on = collections.Counter(
         name_of(node, lease.node) for lease in owner.leases.values() if lease.running
     )
@@ -219,8 +221,8 @@ def job_view(node: Node, owner: JobOwner) -> Job:
         id=owner.job,
         name=owner.record.spec.name,
         state=job_state(owner),
-        owner=name_of(node, node.me),
-        durability="this_node",
+        owner=name_of(node, owner.epoch.node),
+        durability=node.scheduler.replicas.durability(owner.job, now),
         tasks=TaskCounts(**task_counts(owner)),
         submitted_at=rfc3339(owner.record.submitted_at_us / 1e6),
         finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
@@ -230,7 +232,16 @@ def job_view(node: Node, owner: JobOwner) -> Job:
             JobMessage(event=one.event, url=one.url, state=one.state, trouble=one.trouble)
             for one in node.scheduler.outbox.of(owner.job)
         ),
+        as_of=_as_of(node, owner, now),
     )
+
+
+def _as_of(node: Node, owner: JobOwner, now: Instant) -> str | None:
+    """Returns when this replica heard of a job last that it does not own; None for the whole truth."""
+    copy = node.scheduler.replicas.copies.get(owner.job)
+    if copy is None or copy.ended or owner.job in node.scheduler.owned:
+        return None
+    return rfc3339(now.unix_s - (now.mono_s - copy.heard_at_s))
 
 
 def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, ...] = ()) -> Task:

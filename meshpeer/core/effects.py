@@ -27,6 +27,7 @@ class Table(enum.StrEnum):
     TASKS = "tasks"
     RESULTS = "results"
     GRANTS = "grants"
+    REPLICAS = "replicas"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,6 +244,10 @@ class Attempts:
             await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
             return await self.blobs.read(blob.digest, 0, blob.size)
 
+    async def have(self, ref: BlobRef, holders: tuple[NodeId, ...]) -> None:
+        """Makes a blob present, from whichever holder gives it; raises ``EnvironmentFault`` for none."""
+        await self._have(ref, holders)
+
     async def _have(self, ref: BlobRef, holders: tuple[NodeId, ...], task: int | None = None) -> None:
         """Makes a blob present, from whichever holder gives it; raises ``_Missing`` where none does, and
         ``StoreFailed`` where this machine has no room for it."""

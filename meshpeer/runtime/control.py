@@ -278,6 +278,8 @@ class Job(Doc, frozen=True, kw_only=True):
     """Node name -> results committed from there."""
     webhooks: tuple[JobMessage, ...] = ()
     """Once it has ended: what it is told to."""
+    as_of: str | None = None
+    """Where its owner is away: when the replica that answers heard of it last."""
 
 
 class TaskTry(Doc, frozen=True, kw_only=True):

@@ -74,4 +74,5 @@ def agent_of(scheduler: Scheduler) -> SimpleNamespace:
     return SimpleNamespace(
         node=SimpleNamespace(me=ME, roster=Roster((), {}), scheduler=scheduler),
         performer=SimpleNamespace(once_written=once_written),
+        clock=SimpleNamespace(now=lambda: NOW),
     )

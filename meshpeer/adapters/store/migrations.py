@@ -23,5 +23,10 @@ def _to_1(database: sqlite3.Connection) -> None:
         database.execute(f"CREATE TABLE {table} (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
 
 
-MIGRATIONS: Sequence[Migration] = (_to_1,)
+def _to_2(database: sqlite3.Connection) -> None:
+    """A table for what this node keeps of jobs as one of their replicas."""
+    database.execute("CREATE TABLE replicas (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+
+
+MIGRATIONS: Sequence[Migration] = (_to_1, _to_2)
 """``MIGRATIONS[n]`` leads from format n to format n + 1; format 0 is an empty file."""

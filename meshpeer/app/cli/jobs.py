@@ -33,9 +33,10 @@ _HELP = """Run graphs of tasks on all members.
 What is promised:
 
 \b
-1. submit returns once the job and its files are on this node's disk. They
-   are on this node alone: the job waits while it is down, and is lost with
-   its disk (durability: this_node).
+1. submit returns once the job and its files are on the disks of two of its
+   three replicas: it survives the loss of any one node, the submitter and
+   the owner included. With fewer than three members they are on this node
+   alone (durability: this_node).
 2. A task runs at least once; attempts may overlap when a node is cut off.
 3. Exactly one result per task is ever acknowledged.
 4. What a task does elsewhere (mail, payments) is not exactly-once: every
@@ -351,7 +352,9 @@ def print_job(job: Job) -> None:
             ("running on", running_on),
             ("submitted", show.moment(job.submitted_at) + " UTC"),
             ("took", _took(job)),
-            ("durability", job.durability),
+            ("durability", "blocked: no quorum" if job.durability == "blocked" else job.durability),
+            ("owner", job.owner),
+            ("as of", f"{show.moment(job.as_of)} UTC: its owner is away" if job.as_of else ""),
             *((one.event, _told(one)) for one in job.webhooks),
         ]
     )

@@ -789,6 +789,8 @@ class Node:
         if self.scheduler.owns_open_jobs:
             for node in self.overlay.workers():
                 self.overlay.need(node, now)
+        for node in self.scheduler.replicas.partners():
+            self.overlay.need(node, now)
         self.links.want({} if self.presence.has_left else self.derived.targets(now), now)
         effects = self._from_links(self.links.tick(now), now)
         for peer in self.overlay.surplus(now):

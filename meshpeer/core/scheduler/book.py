@@ -237,6 +237,22 @@ class TaskBook:
             outputs=0,
         )
 
+    def cancelled_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
+        """Returns the row of an open task that was cancelled."""
+        history = self._histories.get(task) or History()
+        return TaskRow(
+            round=history.round,
+            state=TaskState.CANCELLED.value,
+            node=node,
+            tries=tuple(history.tries),
+            exit_code=None,
+            error="",
+            stdout=NOTHING,
+            stderr=NOTHING,
+            manifest=NOTHING,
+            outputs=0,
+        )
+
     def restore(self, rows: Iterable[tuple[TaskIndex, TaskRow]]) -> None:
         """Replays journal rows, in any order.
 

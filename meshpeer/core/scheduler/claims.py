@@ -66,7 +66,7 @@ def profile_of(capacity: Capacity) -> Profile:
     )
 
 
-def capacity_of(profile: Profile, *, accepting: bool, boot: bytes) -> Capacity:
+def capacity_of(profile: Profile, *, accepting: bool, boot: bytes, store: bytes) -> Capacity:
     """Returns what a worker says of itself."""
     return Capacity(
         slots=profile.slots,
@@ -75,6 +75,7 @@ def capacity_of(profile: Profile, *, accepting: bool, boot: bytes) -> Capacity:
         memory_bytes=profile.memory_bytes,
         resources=profile.resources,
         labels=profile.labels,
+        store=store,
     )
 
 

@@ -47,6 +47,8 @@ class Holding:
     stolen_from: NodeId | None = None
     given: bool = False
     """Handed to a thief that has not confirmed: not in the deque any more."""
+    inherited: bool = False
+    """An owner granted it that owns the job no more: its seal would tell a thief nothing."""
     told: bool = False
     """The owner knows that it runs."""
     submitter: NodeId | None = None

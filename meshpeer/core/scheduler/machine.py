@@ -13,12 +13,23 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
+from meshpeer.core.scheduler.consensus.messages import (
+    Accept,
+    Accepted,
+    Chosen,
+    Denied,
+    Deposed,
+    Elected,
+    Prepare,
+    Promise,
+)
 from meshpeer.core.scheduler.fitting import Load, Profile
+from meshpeer.core.scheduler.leases import LEASE_S
 from meshpeer.core.scheduler.messages import (
     Ack,
     AttemptFinished,
@@ -29,6 +40,7 @@ from meshpeer.core.scheduler.messages import (
     Epoch,
     Grant,
     Held,
+    JobChanged,
     JobLearned,
     JobRefused,
     JobSubmitted,
@@ -52,6 +64,16 @@ from meshpeer.core.scheduler.messages import (
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
+from meshpeer.core.scheduler.replica_messages import (
+    Owns,
+    RecordShown,
+    RecordWanted,
+    ReplicaFetched,
+    ReplicaReady,
+    ReplicaUnfetched,
+)
+from meshpeer.core.scheduler.replica_rows import read_replicas, takeover_of
+from meshpeer.core.scheduler.replicas import Copy, Replicas
 from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants, read_outbox, read_webhooks
 from meshpeer.core.scheduler.seals import Seals, counter_of_grant
 from meshpeer.core.scheduler.seats import Seats
@@ -66,6 +88,8 @@ from meshpeer.core.scheduler.webhook_messages import (
 from meshpeer.core.scheduler.webhooks import Webhooks
 from meshpeer.core.scheduler.worker import JobWorker
 
+STORE_BYTES_MAX = 32
+"""The id of a journal, as a peer names it."""
 SLEPT_S = 5.0
 """A deadline that is met this late means that this machine slept: leases are not judged by the time it
 missed.
@@ -87,12 +111,14 @@ class Scheduler:
         tickets: TicketCounter,
         dice: Dice,
         seals: Seals,
+        store: bytes = b"",
         may_work: Callable[[NodeId], bool] = lambda node: True,
         may_submit: Callable[[NodeId], bool] = lambda node: True,
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
         """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment; ``profile``
-        says more of this node than its slots and region."""
+        says more of this node than its slots and region; ``store`` is the id of this node's journal, empty
+        where it is to be no replica of any job."""
         self.me = me
         profile = profile or Profile(slots=slots, region=region)
         self.owned: dict[JobId, JobOwner] = {}
@@ -116,6 +142,9 @@ class Scheduler:
         self.webhooks = Webhooks(worker=self.worker, tickets=tickets, dice=dice)
         self.seats = Seats(me, self._own_profile())
         self._turns = Turns()
+        self.replicas = Replicas(
+            me=me, store=store, region=region, seats=self.seats, tickets=tickets, dice=dice
+        )
         self._boot = boot
         self._seals = seals
         self._may_work = may_work
@@ -145,11 +174,12 @@ class Scheduler:
         results: Iterable[ResultRow],
         now: Instant,
         grants: Iterable[tuple[str, bytes]] = (),
+        replicas: Iterable[tuple[str, bytes]] = (),
     ) -> list[SchedulerEffect]:
         """Takes up what the journal held; the caller performs the effects before any event, and carries
         the messages among them like any others: some are for this very node.
 
-        ``grants`` are the rows of the table GRANTS as they were read.
+        ``grants`` and ``replicas`` are the rows of these tables as they were read.
         """
         grants = tuple(grants)
         self.seats.started_at_s = now.mono_s
@@ -159,7 +189,12 @@ class Scheduler:
         self.stealing.restore(given, now)
         effects += self.webhooks.restore(read_webhooks(grants), now)
         self.outbox.restore(read_outbox(grants), now)
+        copies = read_replicas(replicas)
         for record, digest, row in jobs:
+            if row.replicated:
+                held_here = copies.get(record.job)
+                effects += self.replicas.restore(record, row.signed, digest, held_here, now)
+                continue
             owner = self._own(record, row.signed, digest, row.epoch, row.accepted_at_us)
             rows = [(TaskIndex(task), one) for task, one in tasks.get(record.job, {}).items()]
             effects += owner.restore(rows, row, seats.get(record.job, ()), now)
@@ -169,7 +204,8 @@ class Scheduler:
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
         effects += self._take_turns(now)
-        return self._words_to_self_last([*effects, *self.outbox.take_news(now)])
+        effects = self._replicate([*effects, *self.outbox.take_news(now)], now)
+        return self._words_to_self_last(effects)
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -180,6 +216,7 @@ class Scheduler:
         if self._asked_for_s is not None and now.mono_s > self._asked_for_s + SLEPT_S:
             for owner in self._open.values():
                 owner.spare(now)
+            self.replicas.spare(now)
         self._asked_for_s = None
         effects = self._dispatch(event, now)
         effects += self._take_turns(now)
@@ -191,6 +228,7 @@ class Scheduler:
             effects += self.stealing.feed(now)
         if self.worker.idle_slots:
             effects += self.stealing.seek(now)
+        effects = self._replicate(effects, now)
         return self._words_to_self_last(effects)
 
     def next_deadline(self) -> Deadline | None:
@@ -199,6 +237,7 @@ class Scheduler:
             self.stealing.next_deadline(),
             self.webhooks.next_deadline(),
             self.outbox.next_deadline(),
+            self.replicas.next_deadline(),
             *(owner.next_deadline() for owner in self._open.values()),
         )
         self._asked_for_s = deadline.at_s if deadline else None
@@ -247,6 +286,10 @@ class Scheduler:
                 return self.webhooks.on_callback(event, now)
             case JobSubmitted():
                 return self._on_submitted(event, now)
+            case ReplicaFetched():
+                return self.replicas.on_fetched(event, now)
+            case ReplicaUnfetched():
+                return self.replicas.on_unfetched(event)
             case JobLearned(job=job, record=record):
                 return self.worker.on_job_learned(job, record)
             case JobRefused(job=job, reason=reason):
@@ -271,9 +314,14 @@ class Scheduler:
         """Owns a new job; the same id again is the same job, whatever came with it."""
         if event.record.job in self.owned:
             return []
+        if event.record.job in self.replicas.copies:
+            return []
         accepted_at_us = int(now.unix_s * 1e6)
+        founded: list[SchedulerEffect] = []
+        if len(event.record.replicas) > 1:
+            founded = self.replicas.found(event.record, event.signed, event.digest, now)
         owner = self._own(event.record, event.signed, event.digest, Epoch(1, self.me), accepted_at_us)
-        return [*owner.accept(), *owner.dispatch(now)]
+        return [*founded, *owner.accept(), *owner.dispatch(now)]
 
     def _on_cancel_asked(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
         owner = self._open.get(job)
@@ -315,7 +363,10 @@ class Scheduler:
 
     def _capacity(self, peer: NodeId) -> Send:
         accepting = self.worker.accepting
-        return Send(peer=peer, message=capacity_of(self.worker.profile, accepting=accepting, boot=self._boot))
+        message = capacity_of(
+            self.worker.profile, accepting=accepting, boot=self._boot, store=self.replicas.me.store
+        )
+        return Send(peer=peer, message=message)
 
     def _own_profile(self) -> Profile:
         return self.worker.profile if self.worker.accepting else replace(self.worker.profile, slots=0)
@@ -348,7 +399,13 @@ class Scheduler:
     def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Says what this node holds for the peer, then what it can take: grants come only after that."""
         held = self.worker.on_peer_up(peer, now)
-        return [*held, self._capacity(peer)]
+        owned = [
+            one
+            for job in self._open
+            if (copy := self.replicas.copies.get(job)) is not None and copy.leads
+            for one in self.replicas.announce(copy, [peer])
+        ]
+        return [*held, self._capacity(peer), *self.replicas.on_peer_up(peer, now), *owned]
 
     def _on_tick(self, now: Instant) -> list[SchedulerEffect]:
         effects = [
@@ -356,6 +413,7 @@ class Scheduler:
             *self.stealing.tick(now),
             *self.webhooks.tick(now),
             *self.outbox.tick(now),
+            *self.replicas.tick(now),
         ]
         for owner in list(self._open.values()):
             effects += owner.tick(now)
@@ -390,6 +448,21 @@ class Scheduler:
                 return self.stealing.on_none(peer, now)
             case Taken():
                 return self.stealing.on_taken(peer, message)
+            case Owns(job=job, generation=generation, ballot=ballot):
+                if ballot.replica.node != peer:
+                    return []
+                return self.worker.on_owner(peer, job, generation, Epoch(ballot.counter, peer), now)
+            case (
+                Prepare()
+                | Promise()
+                | Accept()
+                | Accepted()
+                | Denied()
+                | RecordWanted()
+                | RecordShown()
+                | ReplicaReady()
+            ):
+                return self.replicas.on_message(peer, message, now)
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
     def _on_grant(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
@@ -464,6 +537,7 @@ class Scheduler:
         seat = self.seats.of(peer)
         if not seat.boot:
             seat.boot = message.boot
+        seat.store = message.store[:STORE_BYTES_MAX]
         profile = profile_of(message)
         self.seats.offer(peer, profile if self._may_work(peer) else replace(profile, slots=0))
         self._choose_victims()
@@ -498,6 +572,9 @@ class Scheduler:
         words.
         """
         owner = self.owned.get(job)
+        if owner is None and job in self.replicas.copies:
+            # Another replica owns it, or will.
+            return []
         if owner is None:
             return [Send(peer=peer, message=Unknown(job=job))]
         return owner.refuse(peer) if generation < owner.record.generation else []
@@ -505,7 +582,16 @@ class Scheduler:
     def _own(
         self, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, accepted_at_us: int
     ) -> JobOwner:
-        owner = JobOwner(
+        owner = self._make_owner(record, signed, digest, epoch, accepted_at_us)
+        self.owned[record.job] = self._open[record.job] = owner
+        self._turns.come(owner)
+        self._share_turns()
+        return owner
+
+    def _make_owner(
+        self, record: JobRecord, signed: bytes, digest: Digest, epoch: Epoch, accepted_at_us: int
+    ) -> JobOwner:
+        return JobOwner(
             me=self.me,
             record=record,
             signed=signed,
@@ -516,11 +602,90 @@ class Scheduler:
             seals=self._seals,
             accepted_at_us=accepted_at_us,
             crash_limit=self._crash_limit,
+            may_grant=lambda now: self.replicas.may_grant(record.job, now),
+            replicated=record.job in self.replicas.copies,
         )
-        self.owned[record.job] = self._open[record.job] = owner
-        self._turns.come(owner)
-        self._share_turns()
+
+    # --- replicas -----------------------------------------------------------------------------------------
+
+    def choose_replicas(self, job: JobId) -> tuple[NodeId, ...]:
+        """Returns whom the record of a new job is to name as its replicas, this node first."""
+        alive = {one.node: one.region for one in self._peers if one.alive and one.linked}
+        return self.replicas.choose(job, alive)
+
+    def _replicate(self, effects: list[SchedulerEffect], now: Instant) -> list[SchedulerEffect]:
+        """Lets what replicated jobs want wait for their replicas, and takes up what these bring about."""
+        if not self.replicas.copies:
+            return effects
+        done = self.replicas.translate(effects, now)
+        while self.replicas.news:
+            copy, news = self.replicas.news.popleft()
+            match news:
+                case Elected():
+                    more = self._take_over(copy, news, now)
+                case Deposed():
+                    more = self._give_way(copy.job)
+                case Chosen():
+                    owner = self._open.get(copy.job)
+                    more = owner.dispatch(now) if owner is not None else []
+                case _:
+                    assert_never(news)
+            done += self.replicas.translate([*more, *self._take_turns(now)], now)
+        return done
+
+    def _take_over(self, copy: Copy, elected: Elected, now: Instant) -> list[SchedulerEffect]:
+        """Owns a job by what its registers say, as after a restart."""
+        taken = takeover_of(copy.record, elected.rows)
+        counter = elected.ballot.counter
+        row = msgspec.structs.replace(taken.row, epoch=Epoch(counter - 1, self.me))
+        effects: list[SchedulerEffect] = self._give_way(copy.job)
+        owner = self._own(copy.record, copy.signed, copy.digest, Epoch(counter, self.me), row.accepted_at_us)
+        copy.workers = list(taken.workers)
+        # Nobody remembers what owners gave themselves.
+        workers = [node for node in (*taken.workers, *copy.names) if node != self.me]
+        effects += owner.restore(taken.tasks.items(), row, workers, now)
+        if not owner.finished:
+            linked = [one.node for one in self._peers if one.linked]
+            if now.mono_s - (self.seats.started_at_s or now.mono_s) >= LEASE_S:
+                # Who has no link now, the last owner above all, is not waited for; its results are welcome.
+                for node in workers:
+                    if node not in linked:
+                        owner.backlog.heard(node)
+            effects += self.replicas.announce(copy, [*linked, self.me])
+            held = self.worker.held_of(copy.job)
+            effects += owner.on_held(self.me, held, now) if held is not None else []
+            effects += owner.dispatch(now)
+            note = Note(
+                level="info",
+                fact="this node owns a job now",
+                fields=(("job", copy.job), ("epoch", str(counter))),
+            )
+            effects.append(note)
+        self._close_if_finished(owner)
+        return [*effects, JobChanged(job=copy.job)]
+
+    def seen(self, job: JobId) -> JobOwner | None:
+        """Returns a job as this node's replica has it, for reading alone: its owner may know more. None where
+        this node is no replica of it."""
+        copy = self.replicas.copies.get(job)
+        if copy is None:
+            return None
+        taken = takeover_of(copy.record, copy.acceptor.rows.values())
+        ballot = copy.acceptor.vote.promised
+        epoch = Epoch(ballot.counter, ballot.replica.node)
+        owner = self._make_owner(copy.record, copy.signed, copy.digest, epoch, taken.row.accepted_at_us)
+        owner.recall(taken.tasks.items(), taken.row)
         return owner
+
+    def _give_way(self, job: JobId) -> list[SchedulerEffect]:
+        """Stops owning a job; one that has ended can still be asked for here."""
+        owner = self._open.pop(job, None)
+        if owner is None:
+            return []
+        owner.abandon()
+        del self.owned[job]
+        self._share_turns()
+        return [JobChanged(job=job)]
 
     def _close_if_finished(self, owner: JobOwner) -> None:
         if owner.finished and self._open.pop(owner.job, None) is not None:

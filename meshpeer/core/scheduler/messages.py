@@ -25,6 +25,8 @@ from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
 from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler import replica_messages
+from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.webhook_messages import WebhookEffect, WebhookEvent
 
 INPUTS_INLINE_MAX = 64
@@ -121,6 +123,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="jo
     """Of all tasks together; 0 where it doesn't say."""
     resources: tuple[tuple[str, int], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    store: bytes = b""
+    """The id of the sender's journal: what it votes from as a replica. Empty for one that is none."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.grant"):
@@ -240,7 +244,20 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.t
     attempts: tuple[Attempt, ...]
 
 
-FRAMES = (Capacity, Grant, Renew, Stop, Lost, Offer, Ack, Unknown, StealRequest, StealNone, Taken)
+FRAMES = (
+    Capacity,
+    Grant,
+    Renew,
+    Stop,
+    Lost,
+    Offer,
+    Ack,
+    Unknown,
+    StealRequest,
+    StealNone,
+    Taken,
+    *replica_messages.FRAMES,
+)
 
 # --- events -----------------------------------------------------------------------------------------------
 
@@ -372,6 +389,8 @@ SchedulerEvent = (
     | AttemptRunning
     | AttemptFinished
     | AttemptUnstageable
+    | ReplicaFetched
+    | ReplicaUnfetched
     | WebhookEvent
 )
 
@@ -423,7 +442,16 @@ class JobChanged:
 
 
 SchedulerEffect = (
-    Send | Persist | Note | FetchJob | StartAttempt | StopAttempt | StoreBlob | JobChanged | WebhookEffect
+    Send
+    | Persist
+    | Note
+    | FetchJob
+    | StartAttempt
+    | StopAttempt
+    | StoreBlob
+    | JobChanged
+    | FetchReplica
+    | WebhookEffect
 )
 
 

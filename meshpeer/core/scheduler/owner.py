@@ -17,7 +17,7 @@ with this machine), and never for later ones.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
@@ -71,7 +71,11 @@ class JobOwner:
         seals: Seals,
         accepted_at_us: int,
         crash_limit: int = CRASH_LIMIT,
+        may_grant: Callable[[Instant], bool] = lambda now: True,
+        replicated: bool = False,
     ) -> None:
+        """``may_grant`` says whether this node still owns the job, as far as it can know; ``replicated``
+        that others keep it, too, so that every task's end has to be a row."""
         self.record = record
         self.signed = signed
         self.digest = digest
@@ -93,6 +97,8 @@ class JobOwner:
         self._tickets = tickets
         self._seats = seats
         self._crash_limit = crash_limit
+        self._may_grant = may_grant
+        self._replicated = replicated
         self._last_ticket: Ticket | None = None
         self._epoch_ticket: Ticket | None = None
         """The write of the present epoch; no grant overtakes it."""
@@ -161,11 +167,7 @@ class JobOwner:
         self, rows: Iterable[tuple[TaskIndex, TaskRow]], row: JobRow, workers: Iterable[NodeId], now: Instant
     ) -> list[SchedulerEffect]:
         """Takes up a job from the journal: replays it, raises the epoch, and listens before it grants."""
-        self.book.restore(rows)
-        ready = self.book.take_ready()
-        self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
-        if row.cancelled or self.book.failed_fast:
-            self.book.cancel_open()
+        ready = self.recall(rows, row)
         if self.finished:
             return []
         self.epoch = Epoch(row.epoch.counter + 1, self._me)
@@ -174,6 +176,15 @@ class JobOwner:
         effects: list[SchedulerEffect] = [self._persist_job()]
         self.backlog.withhold(ready, self._workers - {self._me}, now.mono_s + LEASE_S)
         return [*effects, *self._finish_if_done(now)]
+
+    def recall(self, rows: Iterable[tuple[TaskIndex, TaskRow]], row: JobRow) -> list[TaskIndex]:
+        """Takes up what was committed, and does nothing about it; returns what is ready."""
+        self.book.restore(rows)
+        ready = self.book.take_ready()
+        self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
+        if row.cancelled or self.book.failed_fast:
+            self.book.cancel_open()
+        return ready
 
     def cancel(self, now: Instant) -> list[SchedulerEffect]:
         """Ends every open task as cancelled; its attempts are stopped. Results that were committed before
@@ -184,6 +195,11 @@ class JobOwner:
         self.cancelled = True
         effects = self._end_rest("cancelled", now)
         return [*effects, JobChanged(job=self.job)]
+
+    def abandon(self) -> None:
+        """Lets go of all leases: another node owns the job now."""
+        for lease in list(self.leases.values()):
+            self._leases.release(lease)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -213,7 +229,7 @@ class JobOwner:
         self, now: Instant, *, only: NodeId | None = None, most: int | None = None
     ) -> list[SchedulerEffect]:
         """Grants what is ready to the workers that have room; for ``only`` and ``most`` see ``grant``."""
-        if not self.backlog:
+        if not self.backlog or not self._may_grant(now):
             return []
         if self.in_turn and most is None:
             self.wants_turn = True
@@ -470,8 +486,12 @@ class JobOwner:
         holders = self._leases.holders()
         for lease in list(self.leases.values()):
             self._leases.release(lease)
+        effects: list[SchedulerEffect] = []
+        if self._replicated:
+            rows = [(task, self.book.cancelled_row(task, self._me)) for task in self.book.open_tasks()]
+            effects.append(self._persist(tuple(put_task(self.job, task, row) for task, row in rows)))
         self.book.cancel_open()
-        effects = self._finish_if_done(now)
+        effects += self._finish_if_done(now)
         stop, after = self._stop((), reason), self._last_ticket
         return [*effects, *(Send(peer=node, message=stop, after=after) for node in holders)]
 

@@ -10,12 +10,14 @@ that a service works on, ``outbox/`` what the end of a job is told to.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 
 from meshpeer.core.effects import Delete, Put, Table
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.scheduler.messages import Attempt, Blob, Epoch, Granted, Offer
+from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.wire import cbor
 
 ROW_BYTES_MAX = 64 * 1024 * 1024
@@ -32,6 +34,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     finished_at_us: int = 0
     """0 while it runs."""
+    replicated: bool = False
+    """The truth is in the registers of its replicas; this row has but the record."""
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +67,20 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Blob
     outputs: int
     output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPut(Put):
+    """The write of a task's row, and what it takes to write it as a register."""
+
+    task: TaskIndex
+    round: int
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPut(Put):
+    """The write of a replicated job's record: no register, each replica has it for itself."""
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +154,20 @@ def put_job(job: JobId, row: JobRow) -> Put:
     return Put(table=Table.JOBS, key=job, value=cbor.encode(row))
 
 
-def put_task(job: JobId, task: TaskIndex, row: TaskRow) -> Put:
-    return Put(table=Table.TASKS, key=f"{job}/{task:06d}", value=cbor.encode(row))
+def put_record(job: JobId, row: JobRow) -> RecordPut:
+    """Writes what a replica has of a job besides registers: its record."""
+    return RecordPut(table=Table.JOBS, key=job, value=cbor.encode(row))
+
+
+def put_task(job: JobId, task: TaskIndex, row: TaskRow) -> TaskPut:
+    return TaskPut(
+        table=Table.TASKS,
+        key=f"{job}/{task:06d}",
+        value=cbor.encode(row),
+        task=task,
+        round=row.round,
+        decided=row.state != TaskState.READY.value,
+    )
 
 
 def put_result(row: ResultRow) -> Put:
@@ -207,6 +237,13 @@ def read_grants(rows: Iterable[tuple[str, bytes]]) -> tuple[dict[JobId, list[Nod
         elif key.startswith(_GIVEN):
             given.append(cbor.decode(value, GivenRow, bytes_max=ROW_BYTES_MAX))
     return seats, given
+
+
+def seat_of(key: str, value: bytes) -> NodeId | None:
+    """Returns the worker that a row of the table GRANTS names; None where it is a row of another kind."""
+    if not key.startswith(_SEAT):
+        return None
+    return cbor.decode(value, SeatRow, bytes_max=ROW_BYTES_MAX).node
 
 
 def _seat_key(job: JobId, node: NodeId) -> str:

@@ -40,6 +40,8 @@ class Seat:
     """What the attempts take that it has from this owner, of all jobs, running and queued."""
     boot: bytes = b""
     """Which run of its agent was heard last."""
+    store: bytes = b""
+    """The id of its journal; empty for a node that is no replica of any job."""
     heard_at_s: float = -1e9
     silent: bool = False
     """It let a lease run out without a word: it is granted nothing until it speaks."""

@@ -286,7 +286,7 @@ class JobWorker:
         given: list[tuple[Holding, Known]] = []
         for holding in self._line.latest(count + LOOK_MAX):
             known = self._jobs[holding.job]
-            if not holding.given and wanted(holding, known):
+            if not holding.given and not holding.inherited and wanted(holding, known):
                 self._unqueue(holding)
                 holding.given = True
                 given.append((holding, known))
@@ -398,6 +398,9 @@ class JobWorker:
         known = self._jobs.get(job)
         if known is None or known.epoch.node != peer:
             return []
+        if known.record is not None and len(known.record.replicas) > 1:
+            # Its disk was wiped, perhaps; another replica takes the job over and asks.
+            return []
         return [*self._drop_job(job, "a job's owner does not know it any more"), *self._start()]
 
     def on_revoked(self, node: NodeId) -> list[SchedulerEffect]:
@@ -482,6 +485,13 @@ class JobWorker:
         offered = list(self.offers.for_owner(peer))
         return [*effects, *renewals(self._boot, peer, mine, offered, self._jobs, whole=True)]
 
+    def on_owner(
+        self, peer: NodeId, job: JobId, generation: int, epoch: Epoch, now: Instant
+    ) -> list[SchedulerEffect]:
+        """Turns to a job's new owner: offers it what ended, and tells it all that is held of its jobs."""
+        effects = self._hear(job, generation, epoch, only_from=peer) if job in self._jobs else []
+        return [] if effects is None else [*effects, *self.on_peer_up(peer, now)]
+
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = [
             self._offer_again(one, now) for one in self.offers.take_due(now.mono_s)
@@ -530,7 +540,7 @@ class JobWorker:
         if epoch.node != known.epoch.node:
             for holding in self._held.values():
                 if holding.job == job:
-                    holding.owner = epoch.node
+                    holding.owner, holding.inherited = epoch.node, True
             self.offers.retarget(job, epoch.node)
         known.generation, known.epoch = generation, epoch
         return effects

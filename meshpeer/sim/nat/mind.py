@@ -15,7 +15,7 @@ import msgspec
 
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import LagMeasured, Note, Send
+from meshpeer.core.effects import AskEcho, LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
 from meshpeer.core.membership.overlay import Overlay
 from meshpeer.core.node.channels import Channels
@@ -46,7 +46,6 @@ from meshpeer.core.paths.relay_messages import (
 )
 from meshpeer.core.paths.relayed_look import Phase
 from meshpeer.core.topology.hub_aims import NO_AIMS, Aims
-from meshpeer.core.topology.hub_probes import AskEcho
 from meshpeer.core.topology.moves import Moved, MoveOffered
 from meshpeer.core.topology.plan import Routes
 from meshpeer.core.wgconf.model import ObservedDevice, tunnel_works

@@ -20,6 +20,7 @@ from meshpeer.core.effects import Delete, Note, Persist, Persisted, Put, Send, T
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.book import NOTHING
+from meshpeer.core.scheduler.consensus.values import Written
 from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
@@ -50,6 +51,7 @@ from meshpeer.core.scheduler.messages import (
     StoreBlob,
 )
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow, TaskRow
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.frames import Channel, Codec
@@ -102,7 +104,7 @@ class Node:
     scheduler: Scheduler | None = None
     journal: dict[Table, dict[str, bytes]] = field(
         default_factory=lambda: {
-            table: {} for table in (Table.JOBS, Table.TASKS, Table.RESULTS, Table.GRANTS)
+            table: {} for table in (Table.JOBS, Table.TASKS, Table.RESULTS, Table.GRANTS, Table.REPLICAS)
         }
     )
     blobs: set[Digest] = field(default_factory=set)
@@ -116,6 +118,8 @@ class Node:
     notes: list[Note] = field(default_factory=list)
     tick_at_s: float = float("inf")
     slept: bool = False
+    store: bytes = b""
+    """What it votes from; empty where it is no replica of any job."""
 
     @property
     def up(self) -> bool:
@@ -138,6 +142,7 @@ class World:
         regions: int = 1,
         reorder: bool = False,
         profiles: Sequence[Profile] = (),
+        replicated: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.now_s = 100.0
@@ -151,6 +156,8 @@ class World:
             if (name := NodeId(hashlib.sha256(f"node {number}".encode()).digest()))
         }
         self.names = list(self.nodes)
+        for name in self.names if replicated else ():
+            self.nodes[name].store = b"store" + name[:8]
         self.cut: set[frozenset[NodeId]] = set()
         self.dead: set[NodeId] = set()
         """Whom membership takes for dead."""
@@ -172,7 +179,15 @@ class World:
     def submit(self, spec: JobSpec, at: int = 0) -> JobId:
         name = self.names[at]
         job = JobId(f"j{self._next():019d}")
-        record = JobRecord(job=job, submitter=name, submitted_at_us=int(self.unix_s * 1e6), spec=spec)
+        here = self.nodes[name].scheduler
+        assert here is not None
+        record = JobRecord(
+            job=job,
+            submitter=name,
+            submitted_at_us=int(self.unix_s * 1e6),
+            spec=spec,
+            replicas=here.choose_replicas(job),
+        )
         self.records[job] = record
         signed = cbor.encode(record)
         self.handle(
@@ -181,9 +196,20 @@ class World:
         return job
 
     def owner(self, job: JobId) -> JobOwner:
-        scheduler = self.nodes[self.records[job].submitter].scheduler
-        assert scheduler is not None
-        return scheduler.owned[job]
+        owners = self.owners(job)
+        if owners:
+            return owners[-1]
+        seen = [one.scheduler.seen(job) for one in self.nodes.values() if one.scheduler is not None]
+        return max((one for one in seen if one is not None), key=lambda one: one.epoch)
+
+    def owners(self, job: JobId) -> list[JobOwner]:
+        """Returns who takes itself for the job's owner, by rising epoch."""
+        owners = [
+            node.scheduler.owned[job]
+            for node in self.nodes.values()
+            if node.scheduler is not None and job in node.scheduler.owned
+        ]
+        return sorted(owners, key=lambda one: one.epoch)
 
     def run_until(self, done: Callable[[], bool], limit_s: float = 600.0) -> float:
         """Runs until the condition holds; returns how long that took. Fails past the limit."""
@@ -202,10 +228,15 @@ class World:
 
     def finished(self, *jobs: JobId) -> bool:
         return all(
-            (owner := self.nodes[self.records[job].submitter].scheduler) is not None
-            and owner.owned[job].finished
+            (bool(owners := self.owners(job)) and owners[-1].finished) or self.ended(job)
             for job in jobs or self.records
         )
+
+    def ended(self, job: JobId) -> bool:
+        """Says whether a replica knows the job's end."""
+        schedulers = [one.scheduler for one in self.nodes.values() if one.scheduler is not None]
+        copies = [one.replicas.copies.get(job) for one in schedulers]
+        return any(one is not None and one.ended for one in copies)
 
     def start(self, name: NodeId) -> None:
         """Starts an agent on what its journal holds."""
@@ -222,6 +253,7 @@ class World:
             tickets=TicketCounter(),
             dice=random.Random(self.rng.random()),
             seals=HashSeals(name),
+            store=node.store,
             crash_limit=self.crash_limit,
         )
         jobs = [
@@ -247,6 +279,7 @@ class World:
             ],
             self.now,
             sorted(node.journal[Table.GRANTS].items()),
+            sorted(node.journal[Table.REPLICAS].items()),
         )
         self._perform(node, effects)
         self._plan_tick(node)
@@ -290,6 +323,7 @@ class World:
         assert not node.up
         for table in node.journal.values():
             table.clear()
+        node.store = node.store and node.store + b"*"
         node.blobs.clear()
 
     def partition(self, one: NodeId, other: NodeId) -> None:
@@ -326,12 +360,13 @@ class World:
     def describe(self) -> str:
         lines = []
         for job in self.records:
-            scheduler = self.nodes[self.records[job].submitter].scheduler
-            if scheduler is None:
+            owners = self.owners(job)
+            if not owners:
                 lines.append(f"{job}: its owner is down")
             else:
-                owner = scheduler.owned[job]
-                deadline = scheduler.next_deadline()
+                owner = owners[-1]
+                scheduler = self.nodes[owner.epoch.node].scheduler
+                deadline = scheduler.next_deadline() if scheduler else None
                 lines.append(
                     f"{job}: {dict(owner.counts)} leases {list(owner.leases.values())[:5]} next {deadline}"
                 )
@@ -399,6 +434,9 @@ class World:
                     self._stop(node, job, attempt)
                 case FetchJob():
                     fetched = self._in_life(node, self._fetched(node, effect))
+                    self.after(self._between(self.latency_s), fetched)
+                case FetchReplica():
+                    fetched = self._in_life(node, self._fetched_replica(node, effect))
                     self.after(self._between(self.latency_s), fetched)
                 case StoreBlob(digest=digest, data=data):
                     assert hashlib.sha256(data).digest() == digest
@@ -505,6 +543,9 @@ class World:
             return
         record = self.records.get(message.job)
         assert record is not None
+        if len(record.replicas) > 1:
+            self._check_replicated_ack(message)
+            return
         rows = self.nodes[record.submitter].journal[Table.TASKS]
         value = rows.get(f"{message.job}/{message.attempt.task:06d}")
         if value is None:
@@ -516,6 +557,37 @@ class World:
         if not message.superseded:
             tries = {(one.round, one.number, one.node) for one in row.tries}
             assert (message.attempt.round, message.attempt.number, worker) in tries, f"{message} but {row}"
+
+    def _check_replicated_ack(self, ack: Ack) -> None:
+        """Whatever is acknowledged is decided on the disks of two replicas at least, and alike for good."""
+        key = f"row/{ack.job}/{ack.attempt.task:06d}.{ack.attempt.round}"
+        rows = [
+            cbor.decode(value, Written, bytes_max=ROW_BYTES_MAX)
+            for node in self.nodes.values()
+            if (value := node.journal[Table.REPLICAS].get(key)) is not None
+        ]
+        if ack.superseded:
+            return
+        assert len(rows) >= 2, f"{ack} is on {len(rows)} disks"
+        newest = max(rows, key=lambda one: one.stamp)
+        if newest.decided:
+            row = cbor.decode(newest.value, TaskRow, bytes_max=ROW_BYTES_MAX)
+            known = self.committed.setdefault((ack.job, ack.attempt.task, ack.attempt.round), row)
+            assert known == row, f"two results: {known} and {row}"
+
+    def _fetched_replica(self, node: Node, effect: FetchReplica) -> Callable[[], None]:
+        record = self.records[effect.job]
+
+        def fetched() -> None:
+            if self.linked(node.name, effect.holder):
+                event = ReplicaFetched(
+                    record=record, signed=cbor.encode(record), digest=effect.digest, holder=effect.holder
+                )
+                self.handle(node.name, event)
+            else:
+                self.handle(node.name, ReplicaUnfetched(job=effect.job, reason="no link"))
+
+        return fetched
 
     def _link_up(self, one: NodeId, other: NodeId) -> None:
         for here, there in ((one, other), (other, one)):

@@ -1,0 +1,123 @@
+"""What a replica keeps in the journal, and how an owner's rows become registers.
+
+The table REPLICAS holds ``vote/`` and the job for a replica's promise, and ``row/``, job, task and round for
+each row. The owner of a replicated job writes what any owner writes; the rows of tasks become registers of
+(task, round), the job's own row the register (-1, 0) (without the record, that every replica has), and the
+workers that were given attempts registers of (-2, number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from meshpeer.core.effects import Change, Delete, Put, Table
+from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.consensus.messages import Keep
+from meshpeer.core.scheduler.consensus.values import Key, Row, Vote, Written
+from meshpeer.core.scheduler.messages import Epoch
+from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, TaskPut, TaskRow, seat_of
+from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.wire import cbor
+
+JOB_TASK, WORKER_TASK = -1, -2
+_VOTE, _ROW = "vote/", "row/"
+WORKERS_MAX = 16_384
+
+
+@dataclass(slots=True)
+class Journalled:
+    """What the journal holds of one replica."""
+
+    vote: Vote = field(default_factory=Vote)
+    rows: list[Written] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Takeover:
+    """What registers say of a job, as its owner restores it."""
+
+    row: JobRow
+    tasks: dict[TaskIndex, TaskRow]
+    workers: list[NodeId]
+
+
+def changes_of(job: JobId, keep: Keep) -> tuple[Change, ...]:
+    """Returns what a replica writes."""
+    gone = tuple(Delete(table=Table.REPLICAS, key=_row_key(job, key)) for key in keep.gone)
+    vote = Put(table=Table.REPLICAS, key=_VOTE + job, value=cbor.encode(keep.vote))
+    rows = tuple(
+        Put(table=Table.REPLICAS, key=_row_key(job, row.key), value=cbor.encode(row)) for row in keep.rows
+    )
+    return (*gone, vote, *rows)
+
+
+def read_replicas(rows: Iterable[tuple[str, bytes]]) -> dict[JobId, Journalled]:
+    """Reads the table REPLICAS."""
+    found: dict[JobId, Journalled] = {}
+    for key, value in rows:
+        kind, _, rest = key.partition("/")
+        job = JobId(rest.partition("/")[0])
+        if kind + "/" == _VOTE:
+            found.setdefault(job, Journalled()).vote = cbor.decode(value, Vote, bytes_max=ROW_BYTES_MAX)
+        elif kind + "/" == _ROW:
+            row = cbor.decode(value, Written, bytes_max=ROW_BYTES_MAX)
+            found.setdefault(job, Journalled()).rows.append(row)
+    return found
+
+
+def registers_of(job: JobId, changes: Iterable[Change], workers: list[NodeId]) -> list[Row]:
+    """Returns what the owner of a replicated job writes, as registers; ``workers`` takes up new ones."""
+    rows: list[Row] = []
+    for change in changes:
+        match change:
+            case TaskPut(task=task, round=number, decided=decided, value=value):
+                rows.append(Row(task, number, decided, value))
+            case Put(table=Table.JOBS, value=value):
+                own = cbor.decode(value, JobRow, bytes_max=ROW_BYTES_MAX)
+                bare = msgspec.structs.replace(own, signed=b"")
+                rows.append(Row(JOB_TASK, 0, False, cbor.encode(bare)))
+            case Put(table=Table.GRANTS, key=key, value=value):
+                node = seat_of(key, value)
+                if node is not None and node not in workers and len(workers) < WORKERS_MAX:
+                    rows.append(Row(WORKER_TASK, len(workers), False, node))
+                    workers.append(node)
+            case _:
+                continue
+    return rows
+
+
+def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
+    """Returns what registers say: of each task its latest round, and the job's own row.
+
+    Tasks that were cancelled are left out: a job that has one is cancelled.
+    """
+    epoch = Epoch(0, record.submitter)
+    taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, [])
+    cancelled = False
+    for row in sorted(rows, key=lambda one: one.key):
+        if row.task == JOB_TASK:
+            taken.row = cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
+        elif row.task == WORKER_TASK:
+            taken.workers.append(NodeId(row.value))
+        else:
+            task = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
+            if task.state == TaskState.CANCELLED.value:
+                cancelled = True
+            else:
+                taken.tasks[TaskIndex(row.task)] = task
+    taken.row = msgspec.structs.replace(taken.row, cancelled=cancelled or taken.row.cancelled)
+    return taken
+
+
+def is_ended(rows: dict[Key, Written]) -> bool:
+    """Says whether the job's own row tells its end."""
+    row = rows.get((JOB_TASK, 0))
+    return row is not None and bool(cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX).finished_at_us)
+
+
+def _row_key(job: JobId, key: Key) -> str:
+    return f"{_ROW}{job}/{key[0]:06d}.{key[1]}"

@@ -1,0 +1,480 @@
+"""The replicas of jobs on this node: what each has promised, who leads, when to take over.
+
+Between a job's owner and the world stands what is replicated. The owner writes and speaks as it would alone;
+here its rows become registers, and what it says waits until a quorum has the rows that it rests on. A job
+with one replica passes through untouched.
+
+A replica that hears nothing from the owner for some seconds, whatever membership thinks, takes the job over;
+the ranks of the replicas keep them from doing so at once. A leader replaces a replica that has not answered
+for two minutes.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from meshpeer.core.deadline import Deadline, Instant, earliest
+from meshpeer.core.effects import Change, Note, Persist, Send, Table, TicketCounter
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, key_text
+from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.consensus.acceptor import Acceptor
+from meshpeer.core.scheduler.consensus.leader import WRITE_LEASE_S, Leader
+from meshpeer.core.scheduler.consensus.messages import (
+    Accept,
+    Accepted,
+    Chosen,
+    ConsensusEffect,
+    Denied,
+    Deposed,
+    Elected,
+    Keep,
+    Prepare,
+    Promise,
+    Say,
+)
+from meshpeer.core.scheduler.consensus.values import (
+    REPLICAS_MAX,
+    Ballot,
+    Membership,
+    Replica,
+)
+from meshpeer.core.scheduler.messages import Epoch, JobChanged, SchedulerEffect
+from meshpeer.core.scheduler.offers import Dice
+from meshpeer.core.scheduler.replica_choice import choose_replicas
+from meshpeer.core.scheduler.replica_messages import (
+    FetchReplica,
+    Owns,
+    RecordShown,
+    RecordWanted,
+    ReplicaFetched,
+    ReplicaReady,
+    ReplicaUnfetched,
+)
+from meshpeer.core.scheduler.replica_rows import Journalled, changes_of, is_ended, registers_of
+from meshpeer.core.scheduler.rows import JobRow, RecordPut, put_record
+from meshpeer.core.scheduler.seats import Seats
+
+BEAT_S = 1.0
+TAKEOVER_FIRST_S, TAKEOVER_RANK_S, TAKEOVER_JITTER_S = 4.0, 1.5, 0.5
+CANDIDATE_S = 3.0
+"""A candidate that has read no quorum by then asks again, with a higher ballot."""
+REPLACE_S = 120.0
+"""A replica that has not answered for this long is replaced, where there is somebody to take its place."""
+FETCHES_MAX = 64
+"""Jobs whose records are fetched at once; more wait to be written to again."""
+JUDGED_COUNTER_MAX = 2**48
+"""No ballot counts this far: who says so is no replica of ours."""
+
+ConsensusMessage = Prepare | Promise | Accept | Accepted | Denied | RecordWanted | RecordShown | ReplicaReady
+
+
+@dataclass(slots=True)
+class Copy:
+    """One job of which this node is a replica."""
+
+    record: JobRecord
+    signed: bytes
+    digest: Digest
+    acceptor: Acceptor
+    heard_at_s: float
+    """When the owner was heard last, or somebody who wants to be it."""
+    patience_s: float
+    leader: Leader | None = None
+    asked_at_s: float = 0.0
+    """When this node began to ask for votes."""
+    beat_at_s: float = 0.0
+    ended: bool = False
+    """The job's end is known here: nobody needs to own it any more."""
+    workers: list[NodeId] = field(default_factory=list)
+    """Those that the registers name, in their order."""
+    held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
+    """What waits for a batch to be chosen, in order."""
+    tickets: collections.deque[tuple[int, Ticket]] = field(default_factory=collections.deque)
+    """Its owner's writes that are not chosen yet, in order."""
+
+    @property
+    def job(self) -> JobId:
+        return self.record.job
+
+    @property
+    def leads(self) -> bool:
+        return self.leader is not None and self.leader.is_leading
+
+    @property
+    def names(self) -> tuple[NodeId, ...]:
+        """Who may own the job: workers believe nobody else."""
+        return (self.record.submitter, *self.record.replicas)
+
+
+News = tuple[Copy, Elected | Deposed | Chosen]
+
+
+class Replicas:
+    """Every replica on this node. Sans-IO; ``machine.Scheduler`` calls it and builds the owners."""
+
+    def __init__(
+        self, *, me: NodeId, store: bytes, region: str, seats: Seats, tickets: TicketCounter, dice: Dice
+    ) -> None:
+        self.me = Replica(me, store)
+        self.copies: dict[JobId, Copy] = {}
+        self.news: collections.deque[News] = collections.deque()
+        """What owners have to hear of."""
+        self._region = region
+        self._seats = seats
+        self._tickets = tickets
+        self._dice = dice
+        self._sequences: dict[Ticket, tuple[Copy, int]] = {}
+        """Tickets of owners' writes that are not chosen yet, and the batch that each waits for."""
+        self._fetching: dict[JobId, NodeId] = {}
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def is_settled(self, ticket: Ticket | None) -> bool:
+        """Says whether what was written under a ticket is chosen, as far as it has to be."""
+        return ticket is None or ticket not in self._sequences
+
+    def partners(self) -> list[NodeId]:
+        """Returns the other replicas of jobs that have not ended: they are to be linked."""
+        return sorted(
+            {
+                one.node
+                for copy in self.copies.values()
+                if not copy.ended
+                for one in copy.acceptor.vote.membership.everybody
+                if one != self.me
+            }
+        )
+
+    def may_grant(self, job: JobId, now: Instant) -> bool:
+        copy = self.copies.get(job)
+        return copy is None or (copy.leader is not None and copy.leader.may_grant(now.mono_s))
+
+    def durability(self, job: JobId, now: Instant) -> str:
+        """Returns ``this_node``, ``replicated``, or ``blocked`` where a quorum is out of reach."""
+        if job not in self.copies:
+            return "this_node"
+        copy = self.copies[job]
+        fine = copy.ended or self.may_grant(job, now)
+        if not copy.leads:
+            fine = fine or copy.heard_at_s + WRITE_LEASE_S > now.mono_s
+        return "replicated" if fine else "blocked"
+
+    def choose(self, job: JobId, alive: Mapping[NodeId, str]) -> tuple[NodeId, ...]:
+        """Returns whom a new job's record is to name, this node first; it alone where there are too few.
+
+        ``alive`` are the linked peers that are alive, and their regions.
+        """
+        if not self.me.store:
+            return (self.me.node,)
+        able = {node: region for node, region in alive.items() if self._store_of(node)}
+        return choose_replicas(job, self.me.node, self._region, able)
+
+    def _store_of(self, node: NodeId) -> bytes:
+        seat = self._seats.get(node)
+        return seat.store if seat is not None else b""
+
+    # --- start --------------------------------------------------------------------------------------------
+
+    def found(self, record: JobRecord, signed: bytes, digest: Digest, now: Instant) -> list[SchedulerEffect]:
+        """Begins a job that was submitted here; its owner's first write is the next thing to come."""
+        members = tuple(
+            self.me if node == self.me.node else Replica(node, self._store_of(node))
+            for node in record.replicas
+        )
+        ballot, membership = Ballot(1, self.me), Membership(1, members)
+        copy = self._copy(record, signed, digest, now)
+        copy.leader = Leader(
+            job=record.job, generation=record.generation, ballot=ballot, membership=membership, told_by=ballot
+        )
+        copy.beat_at_s = now.mono_s + BEAT_S
+        return [self._keep_record(copy), *self._perform(copy, copy.leader.found(now.mono_s), now)]
+
+    def restore(
+        self, record: JobRecord, signed: bytes, digest: Digest, held: Journalled | None, now: Instant
+    ) -> list[SchedulerEffect]:
+        """Takes up a replica from the journal; leads on at once where it was the one that led."""
+        copy = self._copy(record, signed, digest, now, held)
+        copy.ended = is_ended(copy.acceptor.rows)
+        if copy.acceptor.vote.promised.replica == self.me:
+            return self._campaign(copy, now)
+        return []
+
+    def _copy(
+        self, record: JobRecord, signed: bytes, digest: Digest, now: Instant, held: Journalled | None = None
+    ) -> Copy:
+        held = held or Journalled()
+        acceptor = Acceptor(job=record.job, me=self.me, tickets=self._tickets, vote=held.vote, rows=held.rows)
+        copy = Copy(record, signed, digest, acceptor, now.mono_s, self._patience(acceptor))
+        self.copies[record.job] = copy
+        return copy
+
+    def _keep_record(self, copy: Copy) -> Persist:
+        row = JobRow(
+            signed=copy.signed,
+            epoch=Epoch(0, copy.record.submitter),
+            accepted_at_us=copy.record.submitted_at_us,
+            replicated=True,
+        )
+        return Persist(ticket=self._tickets.take(), changes=(put_record(copy.job, row),))
+
+    # --- what an owner wants --------------------------------------------------------------------------------
+
+    def translate(self, effects: Iterable[SchedulerEffect], now: Instant) -> list[SchedulerEffect]:
+        """Makes registers of what owners of replicated jobs write, and holds back what rests on them."""
+        done: list[SchedulerEffect] = []
+        for effect in effects:
+            match effect:
+                case Persist(ticket=ticket, changes=changes) if (copy := self._led(changes)) is not None:
+                    assert copy.leader is not None
+                    done.append(Persist(ticket=ticket, changes=()))
+                    rows = registers_of(copy.job, changes, copy.workers)
+                    if rows:
+                        said = copy.leader.propose(rows)
+                        self._sequences[ticket] = (copy, copy.leader.sequence)
+                        copy.tickets.append((copy.leader.sequence, ticket))
+                        done += self._perform(copy, said, now)
+                case Send(after=after) if after is not None and after in self._sequences:
+                    copy, sequence = self._sequences[after]
+                    copy.held.append((sequence, effect))
+                case _:
+                    done.append(effect)
+        return done
+
+    def _led(self, changes: tuple[Change, ...]) -> Copy | None:
+        """Returns the replicated job that an owner here writes a row of."""
+        for change in changes:
+            if change.table not in (Table.JOBS, Table.TASKS, Table.GRANTS) or isinstance(change, RecordPut):
+                return None
+            key = change.key.split("/", 2)
+            job = key[0] if change.table in (Table.JOBS, Table.TASKS) else key[1] if len(key) > 1 else ""
+            copy = self.copies.get(JobId(job))
+            if copy is None or not copy.leads:
+                return None
+            return copy if change.table is not Table.GRANTS or key[0] == "seat" else None
+        return None
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def on_message(self, peer: NodeId, message: ConsensusMessage, now: Instant) -> list[SchedulerEffect]:
+        """Takes a word of another replica, or of this very node's."""
+        copy = self.copies.get(message.job)
+        said: list[ConsensusEffect] = []
+        match message:
+            case RecordWanted():
+                return self._show(peer, copy)
+            case RecordShown():
+                return self._fetch(peer, message, copy)
+            case Accept() | Prepare() if copy is None:
+                return [Send(peer=peer, message=RecordWanted(job=message.job))]
+            case _ if copy is None or not self._is_party(peer, copy):
+                return []
+            case Prepare() | Accept():
+                return self._on_asked(peer, message, copy, now)
+            case ReplicaReady():
+                said = copy.leader.admit(peer) if copy.leader is not None else []
+            case Promise():
+                said = copy.leader.on_promise(peer, message, now.mono_s) if copy.leader is not None else []
+            case Accepted():
+                said = copy.leader.on_accepted(peer, message) if copy.leader is not None else []
+            case Denied():
+                said = copy.leader.on_denied(peer, message) if copy.leader is not None else []
+        return self._perform(copy, said, now)
+
+    def _on_asked(
+        self, peer: NodeId, message: Prepare | Accept, copy: Copy, now: Instant
+    ) -> list[SchedulerEffect]:
+        """Promises or accepts; gives way where somebody else leads with a higher ballot."""
+        ballot = message.ballot
+        sane = ballot.replica.node == peer and ballot.counter < JUDGED_COUNTER_MAX
+        if not sane or len(message.membership.everybody) > 2 * REPLICAS_MAX:
+            return []
+        before = copy.acceptor.vote
+        if isinstance(message, Prepare):
+            said = copy.acceptor.on_prepare(peer, message)
+        else:
+            said = copy.acceptor.on_accept(peer, message)
+            if any(row.key == (-1, 0) for row in message.rows):
+                copy.ended = is_ended(copy.acceptor.rows)
+        vote = copy.acceptor.vote
+        if vote.promised == ballot and peer != self.me.node:
+            copy.heard_at_s = now.mono_s
+        if vote.promised != before.promised:
+            copy.patience_s = self._patience(copy.acceptor)
+        effects = self._perform(copy, said, now)
+        leader = copy.leader
+        if leader is not None and leader.ballot < vote.promised:
+            effects += self._perform(copy, leader.give_way(vote.promised), now)
+        return effects
+
+    def _is_party(self, peer: NodeId, copy: Copy) -> bool:
+        members = copy.acceptor.vote.membership.everybody
+        leads = copy.leader.membership.everybody if copy.leader is not None else ()
+        return peer in copy.names or any(one.node == peer for one in (*members, *leads))
+
+    def _show(self, peer: NodeId, copy: Copy | None) -> list[SchedulerEffect]:
+        if copy is None or not self._is_party(peer, copy):
+            return []
+        shown = RecordShown(job=copy.job, digest=copy.digest, size=len(copy.signed))
+        return [Send(peer=peer, message=shown)]
+
+    def _fetch(self, peer: NodeId, message: RecordShown, copy: Copy | None) -> list[SchedulerEffect]:
+        if copy is not None or message.job in self._fetching or len(self._fetching) >= FETCHES_MAX:
+            return []
+        self._fetching[message.job] = peer
+        return [FetchReplica(job=message.job, digest=message.digest, size=message.size, holder=peer)]
+
+    def on_fetched(self, event: ReplicaFetched, now: Instant) -> list[SchedulerEffect]:
+        """Becomes a replica: votes once the record is on disk."""
+        self._fetching.pop(event.record.job, None)
+        if event.record.job in self.copies or not self.me.store:
+            return []
+        copy = self._copy(event.record, event.signed, event.digest, now)
+        persist = self._keep_record(copy)
+        ready = Send(peer=event.holder, message=ReplicaReady(job=copy.job), after=persist.ticket)
+        return [persist, ready]
+
+    def on_unfetched(self, event: ReplicaUnfetched) -> list[SchedulerEffect]:
+        self._fetching.pop(event.job, None)
+        fields = (("job", event.job), ("reason", event.reason))
+        return [Note(level="warning", fact="a job can't be kept as a replica", fields=fields)]
+
+    def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
+        """Repeats what a replica may have missed while there was no link."""
+        effects: list[SchedulerEffect] = []
+        for copy in list(self.copies.values()):
+            if copy.leader is None or not self._is_party(peer, copy):
+                continue
+            effects += self._perform(copy, copy.leader.ask_again(peer), now)
+        return effects
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def tick(self, now: Instant) -> list[SchedulerEffect]:
+        effects: list[SchedulerEffect] = []
+        for copy in list(self.copies.values()):
+            deadline = self._deadline(copy)
+            if deadline is None or deadline.at_s > now.mono_s:
+                continue
+            if copy.leads and copy.leader is not None:
+                copy.beat_at_s = now.mono_s + BEAT_S
+                effects += self._perform(copy, copy.leader.beat(now.mono_s), now)
+                effects += self._replace_the_silent(copy, now)
+            else:
+                effects += self._campaign(copy, now)
+        return effects
+
+    def next_deadline(self) -> Deadline | None:
+        return earliest(*(self._deadline(copy) for copy in self.copies.values()))
+
+    def spare(self, now: Instant) -> None:
+        """This machine slept: the silence was its own."""
+        for copy in self.copies.values():
+            copy.heard_at_s = now.mono_s
+
+    def _deadline(self, copy: Copy) -> Deadline | None:
+        leader = copy.leader
+        if copy.leads and leader is not None:
+            # The end is told until all that rests on it is chosen.
+            if copy.ended and leader.told >= leader.sequence:
+                return None
+            return Deadline(copy.beat_at_s, "tell replicas that their owner is there")
+        if copy.ended or not self._may_lead(copy):
+            return None
+        if leader is not None:
+            return Deadline(copy.asked_at_s + CANDIDATE_S, "ask replicas again")
+        return Deadline(copy.heard_at_s + copy.patience_s, "take a job over")
+
+    def _may_lead(self, copy: Copy) -> bool:
+        """Only who the record names is believed by workers, and only a member gets promises."""
+        return self.me.node in copy.names and self.me in copy.acceptor.vote.membership.everybody
+
+    def _patience(self, acceptor: Acceptor) -> float:
+        members = acceptor.vote.membership.members
+        others = [one for one in members if one != acceptor.vote.promised.replica]
+        rank = others.index(self.me) if self.me in others else len(others)
+        return TAKEOVER_FIRST_S + TAKEOVER_RANK_S * rank + TAKEOVER_JITTER_S * self._dice.random()
+
+    def _campaign(self, copy: Copy, now: Instant) -> list[SchedulerEffect]:
+        vote = copy.acceptor.vote
+        counter = max(vote.promised.counter, copy.leader.ballot.counter if copy.leader else 0)
+        copy.leader = Leader(
+            job=copy.job,
+            generation=vote.generation,
+            ballot=Ballot(counter + 1, self.me),
+            membership=vote.membership,
+            told_by=vote.told_by,
+        )
+        copy.asked_at_s = now.mono_s + TAKEOVER_JITTER_S * self._dice.random()
+        return self._perform(copy, copy.leader.start(), now)
+
+    def _replace_the_silent(self, copy: Copy, now: Instant) -> list[SchedulerEffect]:
+        """Begins to replace a replica that has not answered for long, its store wiped or its node gone."""
+        leader = copy.leader
+        if leader is None or leader.membership.old or not leader.may_grant(now.mono_s):
+            return []
+        members = leader.membership.members
+        silent = [
+            one for one in members if one != self.me and leader.silent_for_s(one, now.mono_s) >= REPLACE_S
+        ]
+        kept = tuple(one for one in members if one not in silent[:1])
+        linked = {
+            seat.node: seat.store
+            for seat in self._seats
+            if seat.linked and seat.store and all(one.node != seat.node for one in kept)
+        }
+        order = choose_replicas(copy.job, self.me.node, self._region, dict.fromkeys(linked, ""), least=1)[1:]
+        if not silent or not order:
+            return []
+        fresh = Replica(order[0], linked[order[0]])
+        fields = (
+            ("job", copy.job),
+            ("gone", key_text(silent[0].node)[:10]),
+            ("new", key_text(fresh.node)[:10]),
+        )
+        note = Note(level="info", fact="a job's replica is replaced", fields=fields)
+        return [note, *self._perform(copy, leader.change((*kept, fresh)), now)]
+
+    # --- effects --------------------------------------------------------------------------------------------
+
+    def _perform(self, copy: Copy, effects: Iterable[ConsensusEffect], now: Instant) -> list[SchedulerEffect]:
+        done: list[SchedulerEffect] = []
+        for effect in effects:
+            match effect:
+                case Keep(ticket=ticket):
+                    done.append(Persist(ticket=ticket, changes=changes_of(copy.job, effect)))
+                case Say(to=to, message=message, after=after):
+                    done.append(Send(peer=to, message=message, after=after))
+                case Chosen(sequence=sequence):
+                    done += self._release(copy, sequence)
+                    self.news.append((copy, effect))
+                case Elected():
+                    copy.beat_at_s = now.mono_s + BEAT_S
+                    copy.workers = []
+                    self.news.append((copy, effect))
+                case Deposed():
+                    self._forget_tickets(copy)
+                    copy.leader, copy.heard_at_s = None, now.mono_s
+                    self.news.append((copy, effect))
+        return done
+
+    def _release(self, copy: Copy, sequence: int) -> list[SchedulerEffect]:
+        """Lets out what waited for batches up to this one."""
+        while copy.tickets and copy.tickets[0][0] <= sequence:
+            del self._sequences[copy.tickets.popleft()[1]]
+        done: list[SchedulerEffect] = []
+        while copy.held and copy.held[0][0] <= sequence:
+            done.append(replace(copy.held.popleft()[1], after=None))
+        return [*done, JobChanged(job=copy.job)]
+
+    def _forget_tickets(self, copy: Copy) -> None:
+        copy.held.clear()
+        while copy.tickets:
+            del self._sequences[copy.tickets.popleft()[1]]
+
+    def announce(self, copy: Copy, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
+        """Tells everybody who owns the job now."""
+        assert copy.leader is not None
+        owns = Owns(job=copy.job, generation=copy.record.generation, ballot=copy.leader.ballot)
+        return [Send(peer=peer, message=owns) for peer in peers]

@@ -1,0 +1,175 @@
+"""A job with three replicas outlives any one node: its submitter, its owner, and the owner after that."""
+
+from __future__ import annotations
+
+import pytest
+from world import World
+
+from meshpeer.core.ids import JobId, NodeId
+from meshpeer.core.jobs.model import Array, JobSpec, TaskSpec
+from meshpeer.core.scheduler.messages import CancelAsked
+from meshpeer.core.scheduler.replica_choice import choose_replicas
+from meshpeer.core.scheduler.tables import TaskState
+
+
+def test_a_result_is_acknowledged_once_two_replicas_have_it() -> None:
+    world = World(1, [2, 2, 2, 2], replicated=True)
+    world.run_for(0.5)
+    job = world.submit(tasks(40))
+
+    world.run_until(lambda: world.finished(job), 60.0)
+
+    assert len(world.records[job].replicas) == 3
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 40
+    assert world.committed
+    world.check()
+
+
+def test_another_replica_owns_the_job_within_ten_seconds_of_its_submitters_end() -> None:
+    world = World(2, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.5, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(60))
+    world.run_for(3.0)
+    assert not world.finished(job)
+
+    world.crash(world.names[0])
+    took_s = world.run_until(lambda: bool(world.owners(job)))
+
+    assert took_s < 10.0
+    world.bury(world.names[0])
+    world.run_until(lambda: world.finished(job), 120.0)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 60
+    world.check()
+
+
+def test_an_owner_that_comes_back_takes_a_new_epoch_and_goes_on() -> None:
+    world = World(3, [2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.3, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(30))
+    world.run_for(2.0)
+
+    world.crash(world.names[0])
+    world.run_for(0.5)
+    world.start(world.names[0])
+    world.run_until(lambda: world.finished(job), 120.0)
+
+    assert world.owner(job).epoch.counter > 1
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 30
+    world.check()
+
+
+def test_an_owner_that_was_cut_off_grants_nothing_and_gives_way() -> None:
+    world = World(4, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.5, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(80))
+    world.run_for(2.0)
+    cut_off = world.names[0]
+
+    for other in world.names[1:]:
+        world.partition(cut_off, other)
+    world.run_until(lambda: len(world.owners(job)) == 2, 20.0)
+    world.run_for(20.0)
+    alone = world.nodes[cut_off].scheduler
+    assert alone is not None
+    assert not alone.replicas.may_grant(job, world.now)
+    assert alone.replicas.durability(job, world.now) == "blocked"
+    for other in world.names[1:]:
+        world.heal(cut_off, other)
+    world.run_until(lambda: world.finished(job), 200.0)
+    world.run_for(3.0)
+
+    assert [one for one in world.owners(job) if not one.finished] == []
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 80
+    world.check()
+
+
+def test_a_job_outlives_two_owners_one_after_the_other_where_the_first_was_replaced() -> None:
+    world = World(5, [2, 2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (20.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(100))
+    world.run_for(2.0)
+    world.crash(world.names[0])
+    world.bury(world.names[0])
+    world.run_until(lambda: bool(world.owners(job)), 20.0)
+
+    second = world.owner(job).epoch.node
+    copy = world.nodes[second].scheduler.replicas.copies[job]  # type: ignore[union-attr]
+    world.run_until(
+        lambda: (
+            copy.leader is not None and copy.leader.membership.number >= 3 and not copy.leader.is_changing
+        ),
+        200.0,
+    )
+    world.run_for(3.0)
+    world.crash(second)
+    world.bury(second)
+    world.run_until(lambda: bool(world.owners(job)), 20.0)
+    world.run_until(lambda: world.finished(job), 600.0)
+
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 100
+    world.check()
+
+
+def test_a_cancelled_job_stays_cancelled_under_its_next_owner() -> None:
+    world = World(6, [2, 2, 2], replicated=True, plan=lambda task, attempt, node: (5.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(20))
+    world.run_for(1.0)
+    world.handle(world.names[0], CancelAsked(job=job))
+    world.run_for(1.0)
+    assert world.finished(job)
+
+    world.crash(world.names[0])
+    world.run_for(15.0)
+    world.start(world.names[0])
+    world.run_for(15.0)
+
+    assert world.owner(job).cancelled
+    assert world.owner(job).counts[TaskState.CANCELLED] == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_job_ends_whatever_its_replicas_go_through(seed: int) -> None:
+    world = World(
+        seed, [2, 2, 2, 2], replicated=True, loss=0.02, plan=lambda task, attempt, node: (0.4, True)
+    )
+    world.run_for(0.5)
+    job = world.submit(tasks(40))
+    world.run_for(1.0)
+    for _ in range(4):
+        victim = world.rng.choice(world.names)
+        world.crash(victim)
+        world.run_for(world.rng.uniform(0.5, 12.0))
+        world.start(victim)
+        world.run_for(world.rng.uniform(0.5, 4.0))
+
+    world.run_until(lambda: world.finished(job), 300.0)
+
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 40
+    world.check()
+
+
+def test_fewer_than_three_nodes_keep_a_job_where_it_was_submitted() -> None:
+    world = World(7, [2, 2], replicated=True)
+    world.run_for(0.5)
+    job = world.submit(tasks(4))
+
+    world.run_until(lambda: world.finished(job), 30.0)
+
+    assert world.records[job].replicas == (world.names[0],)
+    assert world.messages["job.accept"] == 0
+
+
+def test_replicas_are_one_of_the_own_region_and_one_of_another() -> None:
+    me, *others = (NodeId(bytes([number]) * 32) for number in range(6))
+    regions = dict(zip(others, ["eu", "eu", "us", "us", "eu"], strict=True))
+
+    chosen = choose_replicas(JobId("jaaaaaaaaaaaaaaaaaaa"), me, "eu", regions)
+
+    assert chosen[0] == me
+    assert sorted(regions[one] for one in chosen[1:]) == ["eu", "us"]
+    assert choose_replicas(JobId("jaaaaaaaaaaaaaaaaaaa"), me, "eu", {others[0]: "eu"}) == (me,)
+
+
+def tasks(count: int) -> JobSpec:
+    return JobSpec(name="job", tasks=(TaskSpec(name="t", argv=("true",), array=Array(size=count)),))
