@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from meshpeer.core.effects import Change, Delete, Put, Table
-from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.errors import PeerFault
+from meshpeer.core.ids import NODE_ID_BYTES, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.consensus.messages import Keep
 from meshpeer.core.scheduler.consensus.values import Key, Row, Vote, Written
 from meshpeer.core.scheduler.messages import Epoch
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, TaskPut, TaskRow, seat_of
+from meshpeer.core.scheduler.seals import NUMBER_MAX
 from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.wire import cbor
 
@@ -111,6 +113,22 @@ def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
                 taken.tasks[TaskIndex(row.task)] = task
     taken.row = msgspec.structs.replace(taken.row, cancelled=cancelled or taken.row.cancelled)
     return taken
+
+
+def check_rows(record: JobRecord, rows: Iterable[Row | Written]) -> None:
+    """Raises ``PeerFault`` where a row is none of this job: what is kept here is read after a takeover, when
+    nobody knows any more who wrote it."""
+    count = sum(spec.array.size if spec.array is not None else 1 for spec in record.spec.tasks)
+    for row in rows:
+        if not (WORKER_TASK <= row.task < count and 0 <= row.round < NUMBER_MAX):
+            raise PeerFault(f"a row is of task {row.task}, which the job does not have")
+        if row.task == WORKER_TASK:
+            if len(row.value) != NODE_ID_BYTES:
+                raise PeerFault("a row names a worker that can be none")
+        elif row.task == JOB_TASK:
+            cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
+        elif cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX).round != row.round:
+            raise PeerFault("a row says another round than its register")
 
 
 def is_ended(rows: dict[Key, Written]) -> bool:

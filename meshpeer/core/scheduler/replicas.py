@@ -52,7 +52,7 @@ from meshpeer.core.scheduler.replica_messages import (
     ReplicaReady,
     ReplicaUnfetched,
 )
-from meshpeer.core.scheduler.replica_rows import Journalled, changes_of, is_ended, registers_of
+from meshpeer.core.scheduler.replica_rows import Journalled, changes_of, check_rows, is_ended, registers_of
 from meshpeer.core.scheduler.rows import JobRow, RecordPut, put_record
 from meshpeer.core.scheduler.seats import Seats
 
@@ -128,6 +128,8 @@ class Replicas:
         self._sequences: dict[Ticket, tuple[Copy, int]] = {}
         """Tickets of owners' writes that are not chosen yet, and the batch that each waits for."""
         self._fetching: dict[JobId, NodeId] = {}
+        self._active: dict[JobId, Copy] = {}
+        """Those that have something to wait for: an ended job costs nothing until somebody speaks of it."""
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ class Replicas:
         return sorted(
             {
                 one.node
-                for copy in self.copies.values()
+                for copy in self._active.values()
                 if not copy.ended
                 for one in copy.acceptor.vote.membership.everybody
                 if one != self.me
@@ -207,7 +209,7 @@ class Replicas:
         held = held or Journalled()
         acceptor = Acceptor(job=record.job, me=self.me, tickets=self._tickets, vote=held.vote, rows=held.rows)
         copy = Copy(record, signed, digest, acceptor, now.mono_s, self._patience(acceptor))
-        self.copies[record.job] = copy
+        self.copies[record.job] = self._active[record.job] = copy
         return copy
 
     def _keep_record(self, copy: Copy) -> Persist:
@@ -260,6 +262,8 @@ class Replicas:
     def on_message(self, peer: NodeId, message: ConsensusMessage, now: Instant) -> list[SchedulerEffect]:
         """Takes a word of another replica, or of this very node's."""
         copy = self.copies.get(message.job)
+        if copy is not None:
+            self._active[message.job] = copy
         said: list[ConsensusEffect] = []
         match message:
             case RecordWanted():
@@ -275,6 +279,7 @@ class Replicas:
             case ReplicaReady():
                 said = copy.leader.admit(peer) if copy.leader is not None else []
             case Promise():
+                check_rows(copy.record, message.rows if peer != self.me.node else ())
                 said = copy.leader.on_promise(peer, message, now.mono_s) if copy.leader is not None else []
             case Accepted():
                 said = copy.leader.on_accepted(peer, message) if copy.leader is not None else []
@@ -290,6 +295,8 @@ class Replicas:
         sane = ballot.replica.node == peer and ballot.counter < JUDGED_COUNTER_MAX
         if not sane or len(message.membership.everybody) > 2 * REPLICAS_MAX:
             return []
+        if isinstance(message, Accept) and peer != self.me.node:
+            check_rows(copy.record, message.rows)
         before = copy.acceptor.vote
         if isinstance(message, Prepare):
             said = copy.acceptor.on_prepare(peer, message)
@@ -353,8 +360,10 @@ class Replicas:
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = []
-        for copy in list(self.copies.values()):
+        for copy in list(self._active.values()):
             deadline = self._deadline(copy)
+            if deadline is None and copy.ended:
+                del self._active[copy.job]
             if deadline is None or deadline.at_s > now.mono_s:
                 continue
             if copy.leads and copy.leader is not None:
@@ -366,7 +375,7 @@ class Replicas:
         return effects
 
     def next_deadline(self) -> Deadline | None:
-        return earliest(*(self._deadline(copy) for copy in self.copies.values()))
+        return earliest(*(self._deadline(copy) for copy in self._active.values()))
 
     def spare(self, now: Instant) -> None:
         """This machine slept: the silence was its own."""

@@ -537,6 +537,8 @@ def _frozen(value: object, left_out: tuple[str, ...] = ()) -> object:
         return (value.acceptor.me, vote, rows, value.disk, mind)
     if isinstance(value, dict):
         return tuple(sorted((key, _frozen(one)) for key, one in value.items()))
+    if isinstance(value, list):
+        return tuple(_frozen(one) for one in value)
     if isinstance(value, (set, frozenset)):
         return tuple(sorted(value))
     if hasattr(value, "__slots__") and not hasattr(value, "__struct_fields__"):

@@ -15,6 +15,8 @@ from meshpeer.core.scheduler.consensus.acceptor import Acceptor
 from meshpeer.core.scheduler.consensus.leader import Leader
 from meshpeer.core.scheduler.consensus.messages import (
     Accept,
+    Accepted,
+    Chosen,
     ConsensusEffect,
     Keep,
     Prepare,
@@ -83,7 +85,7 @@ def test_a_cancel_competes_with_results_and_only_one_is_told() -> None:
 @pytest.mark.parametrize(
     "budget",
     [
-        pytest.param(Budget(campaigns=2, candidates=(1, 2)), id="three ballots"),
+        pytest.param(Budget(campaigns=2, candidates=(0, 1)), id="three ballots"),
         pytest.param(Budget(campaigns=1, wipes=1), id="wipe"),
         pytest.param(Budget(campaigns=1, wipes=1, restarts=1, candidates=(1, 2)), id="wipe and restart"),
     ],
@@ -345,6 +347,29 @@ def test_a_leader_that_is_denied_by_a_higher_ballot_tells_nothing_any_more() -> 
 
     assert not alice.is_leading
     assert not alice.may_grant(0.0)
+
+
+def test_rows_gather_while_a_batch_is_on_its_way_and_leave_as_one() -> None:
+    alice = leader(BALLOT)
+    alice.found(0.0)
+
+    first = alice.propose([Row(0, 1, True, b"x")])
+    gathered = [*alice.propose([Row(1, 1, True, b"x")]), *alice.propose([Row(2, 1, True, b"x")])]
+    assert alice.sequence == 2
+    alice.on_accepted(ALICE.node, accepted(ALICE, 1))
+    chosen, *second = alice.on_accepted(BOB.node, accepted(BOB, 1))
+
+    assert len(first) == len(second) == 3
+    assert gathered == []
+    assert chosen == Chosen(ballot=BALLOT, sequence=1)
+    sent = [one.message for one in second if isinstance(one, Say)]
+    assert [[row.task for row in one.rows] for one in sent if isinstance(one, Accept)] == [[1, 2]] * 3
+
+
+def accepted(replica: Replica, sequence: int) -> Accepted:
+    return Accepted(
+        job=JOB, generation=1, ballot=BALLOT, replica=replica, sequence=sequence, beat=1, membership=1
+    )
 
 
 def acceptor(me: Replica) -> Acceptor:

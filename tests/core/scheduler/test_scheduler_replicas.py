@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from world import World
 
+from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.jobs.model import Array, JobSpec, TaskSpec
-from meshpeer.core.scheduler.messages import CancelAsked
+from meshpeer.core.scheduler.consensus.messages import Accept, Prepare
+from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica, Row
+from meshpeer.core.scheduler.messages import CancelAsked, MessageReceived
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.tables import TaskState
 
@@ -147,6 +150,53 @@ def test_a_job_ends_whatever_its_replicas_go_through(seed: int) -> None:
 
     assert world.owner(job).counts[TaskState.SUCCEEDED] == 40
     world.check()
+
+
+def test_a_member_that_is_no_replica_neither_raises_a_ballot_nor_writes_a_row() -> None:
+    world = World(8, [2, 2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (9.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(10))
+    world.run_for(1.0)
+    record = world.records[job]
+    stranger = next(name for name in world.names if name not in record.replicas)
+    at = world.nodes[record.replicas[1]].scheduler
+    assert at is not None
+    before = at.replicas.copies[job].acceptor.vote
+    liar = Replica(stranger, b"store")
+    membership = Membership(9, (liar,))
+    accept = Accept(job=job, generation=1, ballot=Ballot(99, liar), membership=membership, sequence=1, beat=1)
+    prepare = Prepare(
+        job=job, generation=1, ballot=Ballot(99, liar), membership=membership, told_by=Ballot(99, liar)
+    )
+
+    for message in (accept, prepare):
+        world.handle(record.replicas[1], MessageReceived(peer=stranger, message=message))
+
+    assert at.replicas.copies[job].acceptor.vote == before
+
+
+@pytest.mark.parametrize("row", [Row(0, 1, True, b"rubbish"), Row(10, 1, True, b""), Row(-2, 0, False, b"")])
+def test_a_row_that_is_none_of_the_job_is_the_offence_of_who_sent_it(row: Row) -> None:
+    world = World(9, [2, 2, 2], replicated=True, plan=lambda task, attempt, node: (9.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(10))
+    world.run_for(1.0)
+    owner, replica, _ = world.records[job].replicas
+    at = world.nodes[replica].scheduler
+    assert at is not None
+    vote = at.replicas.copies[job].acceptor.vote
+    accept = Accept(
+        job=job,
+        generation=1,
+        ballot=vote.promised,
+        membership=vote.membership,
+        sequence=9,
+        beat=9,
+        rows=(row,),
+    )
+
+    with pytest.raises(PeerFault):
+        world.handle(replica, MessageReceived(peer=owner, message=accept))
 
 
 def test_fewer_than_three_nodes_keep_a_job_where_it_was_submitted() -> None:

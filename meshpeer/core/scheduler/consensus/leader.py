@@ -87,7 +87,12 @@ class Leader:
         self._readings: dict[Replica, Reading] = {}
         self._batches: dict[int, Batch] = {}
         """What is not chosen yet, in order."""
+        self._gathered: list[list[Row]] = []
+        """Batches that wait until those on their way are chosen: under load each carries many rows."""
+        self._gathered_bytes = 0
+        """What the last of them takes, estimated."""
         self._sequence = 0
+        """The newest batch on its way."""
         self._told = 0
         """All batches up to this one were told as chosen."""
         self._joint_ends_at: int | None = None
@@ -107,8 +112,8 @@ class Leader:
 
     @property
     def sequence(self) -> int:
-        """The newest batch."""
-        return self._sequence
+        """The newest batch, on its way or gathered."""
+        return self._sequence + len(self._gathered)
 
     @property
     def told(self) -> int:
@@ -195,6 +200,7 @@ class Leader:
         missed = self.ask_again(node)
         if not self.is_leading or not self._told:
             return missed
+        missed += self._send_gathered()
         chosen = [row for _, row in sorted(self.rows.items()) if row.sequence <= self._told]
         effects = missed
         for part in batches(Row(row.task, row.round, row.decided, row.value) for row in chosen):
@@ -243,6 +249,8 @@ class Leader:
     def propose(self, rows: Sequence[Row]) -> list[ConsensusEffect]:
         """Writes rows in one batch, or several where they fit no single one; ``sequence`` is the last.
 
+        While a batch is on its way further rows gather for the next, as in a group commit.
+
         Raises ``InvariantBroken`` for a register that is decided: its value stands.
         """
         if not self.is_leading:
@@ -250,10 +258,21 @@ class Leader:
         decided = [row.key for row in rows if not self.may_write(row.key)]
         if decided:
             raise InvariantBroken(f"{self.job}: registers {decided} are decided, and written again")
-        effects: list[ConsensusEffect] = []
-        for part in batches(rows):
-            effects += self._add(part)
-        return effects
+        if not self._batches and not self._gathered:
+            return [one for part in batches(rows) for one in self._add(part)]
+        for row in rows:
+            cost = len(row.value) + ROW_OVERHEAD_BYTES
+            if not self._gathered or self._gathered_bytes + cost > PAGE_BYTES_MAX:
+                self._gathered.append([])
+                self._gathered_bytes = 0
+            self._gathered[-1].append(row)
+            self._gathered_bytes += cost
+            self.rows[row.key] = row.stamped(self.ballot, self.sequence)
+        return []
+
+    def _send_gathered(self) -> list[ConsensusEffect]:
+        gathered, self._gathered = self._gathered, []
+        return [one for part in gathered for one in self._add(tuple(part))]
 
     def _add(self, rows: tuple[Row, ...]) -> list[ConsensusEffect]:
         self._sequence += 1
@@ -299,11 +318,14 @@ class Leader:
             effects.append(Chosen(ballot=self.ballot, sequence=self._told))
         if self._joint_ends_at is not None and self._told >= self._joint_ends_at:
             self._joint_ends_at = None
+            effects += self._send_gathered()
             gone = [one for one in self.membership.old if one not in self.membership.members]
             self.membership = self.membership.settle()
             effects += self._add(())
             # They learn that they are out: else they would take the silence for this leader's end.
             effects += [self._write(one, self._sequence, ()) for one in gone]
+        if self._gathered and not self._batches:
+            effects += self._send_gathered()
         return effects
 
     def on_denied(self, peer: NodeId, message: Denied) -> list[ConsensusEffect]:
@@ -340,12 +362,13 @@ class Leader:
         """
         if not self.is_leading or self.is_changing:
             raise InvariantBroken(f"{self.job}: its replicas can't change now")
+        sent = self._send_gathered()
         self.membership = self.membership.begin(members)
         fresh = [one for one in members if one not in self.membership.old]
         pending = [
             self._write(one, number, batch.rows) for number, batch in self._batches.items() for one in fresh
         ]
-        return [*pending, *self._transfer()]
+        return [*sent, *pending, *self._transfer()]
 
     def _transfer(self) -> list[ConsensusEffect]:
         """Writes every row again: the new replicas have none. The last batch ends the joint membership."""
