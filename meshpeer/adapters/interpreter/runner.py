@@ -36,6 +36,9 @@ def main(arguments: list[str]) -> int:
     """Calls, and writes result or report; returns the exit code."""
     base = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
     call_path, form, result_path, report_path = arguments
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # who follows what it prints shall see it as it is printed
+        reconfigure(line_buffering=True)
     here = os.getcwd()
     sys.path[:0] = [here] if here == base else [here, base]
     try:

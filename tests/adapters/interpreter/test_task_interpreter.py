@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -115,6 +116,17 @@ def test_a_named_function_is_called_in_whatever_python(run: Run) -> None:
 def test_a_pickled_function_gets_its_arguments_and_hands_its_value_back(run: Run) -> None:
     assert run(pickled(lambda a, b: {"sum": a + b}, 1, 2), "pickle") == (0, "")
     assert pickle.loads(run.result) == {"sum": 3}
+
+
+def test_what_a_function_prints_is_there_at_once(run: Run) -> None:
+    def say() -> None:
+        print("said")
+        os._exit(3)
+
+    (run.folder / ".meshpeer/call").write_bytes(pickled(say))
+    command = [sys.executable, ".meshpeer/kit.pyz", ".meshpeer/call", "json", "r", "e"]
+    ended = subprocess.run(command, cwd=run.folder, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"said\n")
 
 
 def test_versions_are_checked_before_anything_is_unpickled(run: Run) -> None:
