@@ -260,6 +260,8 @@ class FakeApi:
         self.made: dict[str, dict[str, bytes]] = {}
         self.told: tuple[JobMessage, ...] = ()
         self.returned: tuple[CallResult, ...] = ()
+        self.silent = False
+        """Whether a stream of results goes on for ever after them."""
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.lies: dict[str, str] = {}
@@ -463,6 +465,8 @@ class FakeApi:
         self._answer("results", job)
         for one in self.returned:
             yield one
+        if self.silent:
+            await trio.sleep_forever()
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         self._answer("watch", job)
