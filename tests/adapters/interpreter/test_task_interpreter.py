@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from meshpeer.adapters.interpreter import TaskInterpreter
+from meshpeer.adapters.interpreter import TaskInterpreter, runner
 from meshpeer.adapters.interpreter.interpreter import ask_version
 from meshpeer.adapters.interpreter.kit import kit
 from meshpeer.core.errors import EnvironmentFault
@@ -62,6 +63,10 @@ def test_the_kit_is_the_same_for_the_same_sources() -> None:
     assert kit() == first
     names = zipfile.ZipFile(BytesIO(first)).namelist()
     assert {"__main__.py", "__main__.pyc", "cloudpickle/cloudpickle.py"} <= set(names)
+
+
+def test_the_runner_can_be_read_by_pythons_that_are_older_than_the_agents() -> None:
+    ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 8))
 
 
 class Run:
@@ -127,6 +132,16 @@ def test_what_a_function_prints_is_there_at_once(run: Run) -> None:
     command = [sys.executable, ".meshpeer/kit.pyz", ".meshpeer/call", "json", "r", "e"]
     ended = subprocess.run(command, cwd=run.folder, stdout=subprocess.PIPE, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (3, b"said\n")
+
+
+def test_a_function_that_closes_its_streams_is_reported_all_the_same(run: Run) -> None:
+    def fail() -> None:
+        sys.stdout.close()
+        sys.stderr.close()
+        raise ValueError(sys.argv[1:])
+
+    code, said = run(pickled(fail))
+    assert (code, said, run.report["message"]) == (1, "", "[]")
 
 
 def test_versions_are_checked_before_anything_is_unpickled(run: Run) -> None:
