@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+import trio
 
 from meshpeer.adapters.interpreter import TaskInterpreter, runner
 from meshpeer.adapters.interpreter.interpreter import ask_version
@@ -32,7 +33,11 @@ async def test_the_first_python_in_the_path_is_asked_once(tmp_path: Path) -> Non
     asked: list[str] = []
     interpreter = TaskInterpreter("", f"/nonexistent:{tmp_path}", lambda one: asked.append(one) or "3.11")
 
-    found = [await interpreter.find() for _ in range(3)]
+    found = [await interpreter.find()]
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(interpreter.find)
+    assert asked == [str(program)]
     program.unlink()
     program.write_text("#!/bin/sh\n# another\n")
     program.chmod(0o755)
