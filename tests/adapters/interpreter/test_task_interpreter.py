@@ -33,10 +33,10 @@ async def test_the_first_python_in_the_path_is_asked_once(tmp_path: Path) -> Non
     asked: list[str] = []
     interpreter = TaskInterpreter("", f"/nonexistent:{tmp_path}", lambda one: asked.append(one) or "3.11")
 
-    found = [await interpreter.find()]
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(interpreter.find)
+    found = [await interpreter.find()]
     assert asked == [str(program)]
     program.unlink()
     program.write_text("#!/bin/sh\n# another\n")
