@@ -20,6 +20,8 @@ from meshpeer.adapters.interpreter.interpreter import ask_version
 from meshpeer.client import connect
 from meshpeer.core.errors import NotRunning
 
+START_S_MAX = 90.0
+"""On a machine that does much else."""
 SETTINGS = """
 [mesh]
 mdns = false
@@ -59,7 +61,7 @@ class AgentProcess:
         command = [sys.executable, "-m", "meshpeer", *self._command(), "--quiet", *options]
         self.started = True
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        ends_at = time.monotonic() + 30
+        ends_at = time.monotonic() + START_S_MAX
         while True:
             assert self.process.poll() is None
             try:
