@@ -92,8 +92,8 @@ class Job(Generic[T]):
 
     def gather(self, timeout: float | None = None, *, return_exceptions: bool = False) -> list[T]:
         """Returns what all calls returned, in their order. Raises ``RemoteError`` at the first that fails, or
-        puts the exceptions in their places; ``TimeoutError`` after ``timeout`` seconds. The job goes on
-        then."""
+        puts the exceptions in their places (of a chunk one for all of its calls); ``TimeoutError`` after
+        ``timeout`` seconds. The job goes on then."""
         values: dict[str, object] = {}
         position: dict[str, int] = {}
         for ended in self.ended(timeout):
