@@ -13,7 +13,7 @@ from meshpeer.app.agreement import lasting_differences
 from meshpeer.app.doctor.members import Standing, judge_agent, judge_clock, judge_standing
 from meshpeer.app.doctor.pings import ping_through
 from meshpeer.app.doctor.reached import judge_reached
-from meshpeer.app.doctor.tasks import judge_tasks
+from meshpeer.app.doctor.tasks import judge_python, judge_tasks
 from meshpeer.app.doctor.tunnels import (
     InterfaceSeen,
     TunnelSeen,
@@ -97,6 +97,7 @@ class DoctorAnswers:
             found += _routes(node)
         if node.scheduler.worker.accepting:
             found += judge_tasks(agent.executor.isolation, agent.executor.gaps, _secrets_fault(agent))
+            found += await judge_python(agent.attempts.python.interpreter)
         mine = node.roster.get(node.me)
         return AgentFindings(
             findings=tuple(found),

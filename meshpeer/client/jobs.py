@@ -92,8 +92,8 @@ class Job(Generic[T]):
 
     def gather(self, timeout: float | None = None, *, return_exceptions: bool = False) -> list[T]:
         """Returns what all calls returned, in their order. Raises ``RemoteError`` at the first that fails, or
-        puts the exceptions in their places; ``TimeoutError`` after ``timeout`` seconds. The job goes on
-        then."""
+        puts the exceptions in their places (of a chunk one for all of its calls); ``TimeoutError`` after
+        ``timeout`` seconds. The job goes on then."""
         values: dict[str, object] = {}
         position: dict[str, int] = {}
         for ended in self.ended(timeout):
@@ -174,7 +174,7 @@ class Job(Generic[T]):
             return unpickled(data)
         except Exception as error:
             raise RemoteError(
-                f"what it returned can't be unpickled here: {type(error).__name__}: {error}",
+                f"what it returned can't be unpickled here: {type(error).__name__}: {_shown(str(error))}",
                 task=ended.task,
                 node=ended.node,
             ) from error
@@ -189,14 +189,14 @@ class Job(Generic[T]):
             except (ValueError, RecursionError):
                 found = None
             said = found if isinstance(found, dict) else {}
-        kind = str(said.get("type", ""))
+        kind = _shown(said.get("type", ""))
         own = kind in ("CannotCall", "ResultUnfit")
         error = RemoteError(
-            ended.error or f"the task was {ended.state}",
+            _shown(ended.error) or f"the task was {ended.state}",
             task=ended.task,
             node=ended.node,
             kind="" if own else kind,
-            traceback="" if own else str(said.get("traceback", "")),
+            traceback="" if own else _shown(said.get("traceback", "")),
         )
         error.__cause__ = self._cause_of(said)
         return error
@@ -215,6 +215,13 @@ class Job(Generic[T]):
         if ended.data is not None or not ended.path:
             return ended.data
         return self.output(ended.path, ended.task)
+
+
+def _shown(text: object) -> str:
+    """Returns text of another machine without what could take hold of a terminal; nothing for no text."""
+    if not isinstance(text, str):
+        return ""
+    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text)
 
 
 def _left(ends_at: float | None, job: str) -> float | None:

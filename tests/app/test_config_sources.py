@@ -150,6 +150,11 @@ def test_advertised_lans_become_canonical_and_none_is_the_default(write: Write) 
         ("[wireguard]\ninterface = 'sixteen_letters_'\n", "can't name an interface", "15"),
         ("[jobs]\nslots = 5000\n", "slots under [jobs]: 5000 is out of range", "4096"),
         ("[jobs]\ncache_bytes_max = -1\n", "cache_bytes_max under [jobs]: -1 is out of range", "bytes"),
+        (
+            '[jobs]\npython = "python3"\n',
+            "python under [jobs]: 'python3' is no absolute path",
+            "/usr/bin/python3",
+        ),
         ("[jobs]\nuids = '0-10'\n", "uids under [jobs]: '0-10' is not FIRST-LAST above 999", "61000-61063"),
         ("[jobs]\nuids = '62000-61000'\n", "is not FIRST-LAST", "61000-61063"),
         ("[jobs]\nuids = 'many'\n", "is not FIRST-LAST", "61000-61063"),

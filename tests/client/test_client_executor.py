@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -123,6 +124,15 @@ def test_an_agent_that_is_gone_fails_the_futures_of_its_jobs(mesh: Client, tmp_p
     with Executor(Client(tmp_path)) as executor:
         error = executor.submit(abs, 1).exception(LONG_S)
     assert "no agent is running here" in str(error)
+
+
+def test_futures_can_be_awaited_in_asyncio(mesh: Client) -> None:
+    async def main(executor: Executor) -> list[int]:
+        made = [asyncio.wrap_future(executor.submit(abs, -n)) for n in range(3)]
+        return list(await asyncio.gather(*made))
+
+    with Executor(mesh) as executor:
+        assert asyncio.run(main(executor)) == [0, 1, 2]
 
 
 def test_threads_of_an_executor_that_is_left_alone_do_not_keep_its_program(agent: AgentProcess) -> None:

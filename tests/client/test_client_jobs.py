@@ -134,6 +134,20 @@ def test_files_of_a_call_can_be_read_and_imported(mesh: Client, tmp_path: Path) 
     assert job.output("out.txt") == b"made"
 
 
+def test_options_of_a_call_are_those_of_a_task(mesh: Client) -> None:
+    def look() -> tuple[str, list[str], str]:
+        devices = Path("/proc/self/net/dev").read_text().splitlines()[2:]
+        task = os.environ["MESHPEER_IDEMPOTENCY_KEY"].partition(":")[2]
+        return os.environ["COLOUR"], [one.split(":")[0].strip() for one in devices], task
+
+    options = Options(name="look", network="none", env={"COLOUR": "red"}, cpu=2, memory="256MiB", retries=1)
+    job = mesh.using(options).submit(look)
+    colour, devices, task = job.result(LONG_S)
+    assert (colour, [one for one in devices if one.startswith("eth")], task) == ("red", [], "call")
+    assert "lo" in devices
+    assert job.name == "look"
+
+
 def test_results_as_json_are_never_unpickled(mesh: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     safe = mesh.using(Options(result="json"))
     monkeypatch.setattr(pickling.pickle, "loads", lambda _: pytest.fail("unpickled"))

@@ -32,6 +32,7 @@ class TaskInterpreter:
         self._named = named
         self._path = path
         self._ask = ask or ask_version
+        self._asking = trio.Lock()
         self._known: tuple[tuple[str, int, int], PythonFound] | None = None
 
     @property
@@ -54,10 +55,11 @@ class TaskInterpreter:
                 f"this node's Python for tasks, {program}, is not there: {error.strerror}", _HINT
             ) from error
         marks = (program, status.st_ino, status.st_mtime_ns)
-        if self._known is None or self._known[0] != marks:
-            version = await trio.to_thread.run_sync(self._ask, program)
-            self._known = (marks, PythonFound(program=program, version=version))
-        return self._known[1]
+        async with self._asking:  # the first attempts of a job come together
+            if self._known is None or self._known[0] != marks:
+                version = await trio.to_thread.run_sync(self._ask, program)
+                self._known = (marks, PythonFound(program=program, version=version))
+            return self._known[1]
 
 
 def ask_version(program: str) -> str:

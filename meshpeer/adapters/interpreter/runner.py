@@ -36,6 +36,10 @@ def main(arguments: list[str]) -> int:
     """Calls, and writes result or report; returns the exit code."""
     base = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
     call_path, form, result_path, report_path = arguments
+    del sys.argv[1:]  # they are no business of the function
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # who follows what it prints shall see it as it is printed
+        reconfigure(line_buffering=True)
     here = os.getcwd()
     sys.path[:0] = [here] if here == base else [here, base]
     try:
@@ -44,7 +48,6 @@ def main(arguments: list[str]) -> int:
         value = _value_of(call)
         _write(os.path.join(base, result_path), _dumped(value, form))
     except BaseException as error:  # noqa: BLE001 - SystemExit, too: the caller is told what came
-        sys.stdout.flush()
         _report(os.path.join(base, report_path), error, form)
         return 1
     return 0
@@ -145,6 +148,7 @@ def _pickled(value: object) -> bytes:
 
 def _report(path: str, error: BaseException, form: str) -> None:
     import base64
+    import contextlib
     import json
     import traceback
 
@@ -153,8 +157,10 @@ def _report(path: str, error: BaseException, form: str) -> None:
         shown = shown.tb_next
     own = isinstance(error, (CannotCall, ResultUnfit))
     text = str(error) + "\n" if own else "".join(traceback.format_exception(type(error), error, shown))
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with contextlib.suppress(Exception):  # a function may have closed what it did not open
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
     document = {
         "type": type(error).__name__,
         "message": _text_of(error)[:MESSAGE_CHARACTERS_MAX],

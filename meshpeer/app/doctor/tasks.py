@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meshpeer.core.errors import EnvironmentFault
 from meshpeer.runtime.doctor import BAD, OK, WARNING, Finding
-from meshpeer.runtime.ports import Gap
+from meshpeer.runtime.ports import Gap, Interpreter
 
 TASKS = "tasks"
 
@@ -26,3 +27,14 @@ def judge_tasks(isolation: str, gaps: Sequence[Gap], secrets_fault: tuple[str, s
             Finding(group=TASKS, check="secrets", level=BAD, text=what, todo=(hint,) if hint else ())
         )
     return found
+
+
+async def judge_python(interpreter: Interpreter) -> list[Finding]:
+    """Is there a Python for tasks that are functions, and which?"""
+    try:
+        python = await interpreter.find()
+    except EnvironmentFault as fault:
+        text = f"tasks that are functions can't run here: {fault.what}"
+        return [Finding(group=TASKS, check="python", level=WARNING, text=text, todo=(fault.hint,))]
+    text = f"functions run with Python {python.version} ({python.program})"
+    return [Finding(group=TASKS, check="python", level=OK, text=text)]

@@ -261,6 +261,8 @@ class FakeApi:
         self.made: dict[str, dict[str, bytes]] = {}
         self.told: tuple[JobMessage, ...] = ()
         self.returned: tuple[CallResult, ...] = ()
+        self.silent = False
+        """Whether a stream of results goes on for ever after them."""
         self.made_elsewhere = False
         """Lists of outputs come only to who asks for them, as from an agent that has not fetched them yet."""
         self.awaited = 0
@@ -472,6 +474,8 @@ class FakeApi:
         self._answer("results", job)
         for one in self.returned:
             yield one
+        if self.silent:
+            await trio.sleep_forever()
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         self._answer("watch", job)

@@ -32,7 +32,7 @@ from meshpeer.core.errors import (
 from meshpeer.core.jobs.model import JobSpec, TaskSpec
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
-from meshpeer.runtime.control import InviteRequest, Submission
+from meshpeer.runtime.control import CallResult, InviteRequest, Submission
 
 JOB = "jaaaaaaaaaaaaaaaaaaa"
 
@@ -279,6 +279,27 @@ def test_a_log_comes_piece_by_piece(api: FakeApi, client: ControlClient) -> None
 
 def test_a_watch_yields_until_the_job_has_ended(api: FakeApi, client: ControlClient) -> None:
     assert [one.state for one in client.watch(JOB)] == ["running", "succeeded"]
+
+
+def test_results_come_as_they_are_and_a_silence_can_be_bounded(api: FakeApi, client: ControlClient) -> None:
+    one = CallResult(
+        task="call[0]",
+        index=0,
+        state="succeeded",
+        node="alpha",
+        error="",
+        path="results/call.0.pickle",
+        size=3,
+        data=b"\x80\x05\xff",
+    )
+    api.returned = (one, msgspec.structs.replace(one, task="call[1]", index=1, data=None))
+    assert tuple(client.results(JOB)) == api.returned
+    api.silent = True
+    results = client.results(JOB, silence_s=0.2)
+    assert (next(results), next(results)) == api.returned
+    with pytest.raises(EnvironmentFault, match="does not answer") as caught:
+        next(results)
+    assert isinstance(caught.value.__cause__, TimeoutError)
 
 
 def test_a_fault_before_the_first_piece_of_a_stream_is_a_fault(api: FakeApi, client: ControlClient) -> None:

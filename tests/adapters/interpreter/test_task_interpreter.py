@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+import trio
 
-from meshpeer.adapters.interpreter import TaskInterpreter
+from meshpeer.adapters.interpreter import TaskInterpreter, runner
 from meshpeer.adapters.interpreter.interpreter import ask_version
 from meshpeer.adapters.interpreter.kit import kit
 from meshpeer.core.errors import EnvironmentFault
@@ -30,7 +33,11 @@ async def test_the_first_python_in_the_path_is_asked_once(tmp_path: Path) -> Non
     asked: list[str] = []
     interpreter = TaskInterpreter("", f"/nonexistent:{tmp_path}", lambda one: asked.append(one) or "3.11")
 
-    found = [await interpreter.find() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(interpreter.find)
+    found = [await interpreter.find()]
+    assert asked == [str(program)]
     program.unlink()
     program.write_text("#!/bin/sh\n# another\n")
     program.chmod(0o755)
@@ -61,6 +68,10 @@ def test_the_kit_is_the_same_for_the_same_sources() -> None:
     assert kit() == first
     names = zipfile.ZipFile(BytesIO(first)).namelist()
     assert {"__main__.py", "__main__.pyc", "cloudpickle/cloudpickle.py"} <= set(names)
+
+
+def test_the_runner_can_be_read_by_pythons_that_are_older_than_the_agents() -> None:
+    ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 8))
 
 
 class Run:
@@ -115,6 +126,27 @@ def test_a_named_function_is_called_in_whatever_python(run: Run) -> None:
 def test_a_pickled_function_gets_its_arguments_and_hands_its_value_back(run: Run) -> None:
     assert run(pickled(lambda a, b: {"sum": a + b}, 1, 2), "pickle") == (0, "")
     assert pickle.loads(run.result) == {"sum": 3}
+
+
+def test_what_a_function_prints_is_there_at_once(run: Run) -> None:
+    def say() -> None:
+        print("said")
+        os._exit(3)
+
+    (run.folder / ".meshpeer/call").write_bytes(pickled(say))
+    command = [sys.executable, ".meshpeer/kit.pyz", ".meshpeer/call", "json", "r", "e"]
+    ended = subprocess.run(command, cwd=run.folder, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"said\n")
+
+
+def test_a_function_that_closes_its_streams_is_reported_all_the_same(run: Run) -> None:
+    def fail() -> None:
+        sys.stdout.close()
+        sys.stderr.close()
+        raise ValueError(sys.argv[1:])
+
+    code, said = run(pickled(fail))
+    assert (code, said, run.report["message"]) == (1, "", "[]")
 
 
 def test_versions_are_checked_before_anything_is_unpickled(run: Run) -> None:

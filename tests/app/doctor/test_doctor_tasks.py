@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meshpeer.app.doctor.tasks import judge_tasks
+from meshpeer.adapters.interpreter import TaskInterpreter
+from meshpeer.app.doctor.tasks import judge_python, judge_tasks
 from meshpeer.runtime.ports import Gap
 
 GAP = Gap(what="memory of tasks is bounded one process at a time", hint="run it as a service")
@@ -25,3 +26,15 @@ def test_file_of_secrets_that_is_refused_is_bad() -> None:
     *_, found = judge_tasks("a uid per slot", (), ("secrets.toml: can be read by others", "chmod 600 it"))
 
     assert (found.level, found.check, found.todo) == ("bad", "secrets", ("chmod 600 it",))
+
+
+async def test_the_python_for_functions_is_named_and_a_missing_one_is_a_warning() -> None:
+    (fine,) = await judge_python(TaskInterpreter("/bin/sh", "", lambda _: "3.12"))
+    (missing,) = await judge_python(TaskInterpreter("", "/nonexistent"))
+
+    assert (fine.level, fine.check, fine.text) == ("ok", "python", "functions run with Python 3.12 (/bin/sh)")
+    assert (missing.level, missing.text) == (
+        "warning",
+        "tasks that are functions can't run here: this node has no python3 for tasks in /nonexistent",
+    )
+    assert "python under [jobs]" in missing.todo[0]
