@@ -156,6 +156,8 @@ class Scheduler:
         self._open: dict[JobId, JobOwner] = {}
         """Owned jobs that are not finished."""
         self._peers: tuple[PeerView, ...] = ()
+        self._linked: dict[NodeId, None] = {}
+        """Peers with a link, the longest-lived first: ``_peers`` follows with a pause."""
         self._dead: set[NodeId] = set()
         self._asked_for_s: float | None = None
         """The deadline last returned."""
@@ -301,6 +303,7 @@ class Scheduler:
             case PeerUp(peer=peer):
                 return self._on_peer_up(peer, now)
             case PeerDown(peer=peer):
+                self._linked.pop(peer, None)
                 self.seats.down(peer, now.mono_s)
                 self._choose_victims()
                 return []
@@ -398,6 +401,7 @@ class Scheduler:
 
     def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Says what this node holds for the peer, then what it can take: grants come only after that."""
+        self._linked[peer] = None
         held = self.worker.on_peer_up(peer, now)
         owned = [
             one
@@ -610,7 +614,7 @@ class Scheduler:
 
     def choose_replicas(self, job: JobId) -> tuple[NodeId, ...]:
         """Returns whom the record of a new job is to name as its replicas, this node first."""
-        alive = {one.node: one.region for one in self._peers if one.alive and one.linked}
+        alive = {one.node: one.region for one in self._peers if one.alive and one.node in self._linked}
         return self.replicas.choose(job, alive)
 
     def _replicate(self, effects: list[SchedulerEffect], now: Instant) -> list[SchedulerEffect]:
@@ -645,7 +649,7 @@ class Scheduler:
         workers = [node for node in (*taken.workers, *copy.names) if node != self.me]
         effects += owner.restore(taken.tasks.items(), row, workers, now)
         if not owner.finished:
-            linked = [one.node for one in self._peers if one.linked]
+            linked = list(self._linked)
             if now.mono_s - (self.seats.started_at_s or now.mono_s) >= LEASE_S:
                 # Who has no link now, the last owner above all, is not waited for; its results are welcome.
                 for node in workers:
