@@ -22,7 +22,7 @@ from meshpeer.core.paths.upgrade import MUTE_S, EndpointMove, Upgrade
 from meshpeer.core.wgconf.model import tunnel_works
 
 SECOND_WAITS_S = 0.3
-"""As in ``node.tunnels``."""
+"""As in ``node.entries``."""
 
 
 @dataclass(slots=True)
