@@ -70,7 +70,7 @@ ENFORCED: tuple[Place, ...] = (
     ),
     *_places(
         "relay",
-        ("no pair asks it for ports, whatever its record claims", "core.node.relays._lends"),
+        ("no pair asks it for ports, whatever its record claims", "core.node.lenders._lends"),
         ("it lends no ports, whoever asks", "core.node.relays.Relays.on_message"),
         ("nobody asks it to carry a link", "core.node.derived.Derived.carriers"),
         ("it carries none", "app.agent.Agent._carries_links"),

@@ -1,11 +1,8 @@
 """Tunnels: from the roster to the interface this node wants, with an endpoint for every peer that is ready
 for one.
 
-A peer enters the interface without an endpoint as soon as its record is known: so its packets are answered.
-It gets endpoint and keepalive
-once it said that its interface holds this node's key (``Applied``), or after a while without such a word,
-when no link carries one. Of two that both said so, the higher id waits a moment: two initiations that cross
-each other lose both answers.
+How a peer comes in, and to its endpoint, is up to ``entries``; which pairs move, and when, to
+``topology.moves``; a tunnel that goes by a relay has its endpoint from its pair (``relayed``).
 """
 
 from __future__ import annotations
@@ -13,19 +10,19 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
 from meshpeer.core.addressing.ula import mesh_prefix
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.identity.keys import WireGuardPrivateKey
 from meshpeer.core.ids import MeshId, NodeId, WireGuardKey
+from meshpeer.core.node.entries import Entries
 from meshpeer.core.node.lans import Lans, Ways
 from meshpeer.core.node.layout import Layout
 from meshpeer.core.node.looks import TunnelLook, look_at
 from meshpeer.core.node.messages import Applied, Forward
 from meshpeer.core.node.roster import Listed, Roster
 from meshpeer.core.node.successors import Successors
-from meshpeer.core.paths.endpoints import Candidate, EndpointChoice, Source, lacks_family, rank_candidates
+from meshpeer.core.paths.endpoints import Candidate, Source, lacks_family, rank_candidates
 from meshpeer.core.paths.reflections import Reflections, SeenAt
 from meshpeer.core.paths.relayed import RelayedPath
 from meshpeer.core.paths.relayed_look import Phase
@@ -39,17 +36,6 @@ from meshpeer.core.wgconf.forwarding import NOTHING, DesiredForwarding
 from meshpeer.core.wgconf.model import DesiredDevice, ObservedDevice, ObservedPeer, tunnel_works
 from meshpeer.core.wire.limits import MEMBERS_MAX
 
-UNCONFIRMED_READY_S = 3.0
-"""A peer that no link reaches is taken for ready after this long."""
-EARLY_WORDS_MAX = 256
-PRIVATE_WAITS_S = 2.5
-"""A tunnel whose peer is known by private addresses of other networks alone waits so long for word of where
-others see it: an initiation to nobody keeps WireGuard from the next for REKEY_TIMEOUT, 5 s."""
-SECOND_WAITS_S = 0.3
-"""How long the higher id leaves the first initiation to the lower: a long round trip. A side that gets an
-initiation while its own is on the way answers it and forgets its own, so where both do, both wait for
-REKEY_TIMEOUT (the WireGuard paper, section 6.1; measured: 3 of 10 fresh tunnels on one LAN)."""
-
 LINGER_S = 120.0
 """A tunnel that the plan has no use for any more is kept for so long: a hub that comes back is there at
 once."""
@@ -58,18 +44,6 @@ RANKINGS_REMEMBERED = 16_384
 
 _Ranking = tuple[Listed, tuple[str, ...], tuple[str, tuple[str, ...], tuple[str, ...]], tuple[Candidate, ...]]
 _ranked = functools.lru_cache(maxsize=RANKINGS_REMEMBERED)(rank_candidates)
-
-
-@dataclass(slots=True)
-class _Tunnel:
-    node: NodeId
-    ready_at_s: float
-    told: bool
-    choice: EndpointChoice
-    held_back: bool = False
-    """It waited, or waits, for an endpoint that leads somewhere."""
-    hastened: bool = False
-    """Such a one came."""
 
 
 class Tunnels:
@@ -97,11 +71,9 @@ class Tunnels:
         self._interface = interface
         self._port = port
         self._fwmark = fwmark
-        self._tunnels: dict[WireGuardKey, _Tunnel] = {}
+        self._entries = Entries(me)
         self._rankings: dict[NodeId, _Ranking] = {}
         """Each member's own endpoints as they were ranked last, and what from."""
-        self._early: set[WireGuardKey] = set()
-        """Whose word came before their record did: a joiner knows us first, and says so once."""
         self._attached: tuple[str, ...] = ()
         self._routed: tuple[str, ...] = ()
         self.observed: ObservedDevice | None = None
@@ -137,19 +109,13 @@ class Tunnels:
         self._attached, self._routed = prefixes, routed
 
     def on_applied(self, message: Applied, now: Instant) -> None:
-        if message.receiver_key != self._key.public:
-            return
-        tunnel = self._tunnels.get(message.sender_key)
-        if tunnel is not None:
-            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
-        elif len(self._early) < EARLY_WORDS_MAX:
-            self._early.add(message.sender_key)
+        if message.receiver_key == self._key.public:
+            self._entries.on_word(message.sender_key, now)
 
     def rekey(self, key: WireGuardPrivateKey) -> None:
         """Sets this node's own key; peers are told of it, as if they had been let in just now."""
         self._key = key
-        for tunnel in self._tunnels.values():
-            tunnel.told = False
+        self._entries.tell_again()
 
     def on_observed(self, device: ObservedDevice | None, now: Instant) -> None:
         self.observed = device
@@ -157,38 +123,25 @@ class Tunnels:
         self.successors.on_observed(device, now)
         self._held = self.successors.held(now)
         if device is None:
-            for tunnel in self._tunnels.values():
-                tunnel.told = False
+            self._entries.tell_again()
 
     def on_link(self, node: NodeId) -> None:
         """A new link: tell the peer again what this interface holds."""
         self.moves.on_link(node)
         self.reflections.on_link(node)
         self.successors.on_link(node)
-        for tunnel in self._tunnels.values():
-            if tunnel.node == node:
-                tunnel.told = False
+        self._entries.tell_again(node)
 
     def words(self, now: Instant) -> list[tuple[NodeId, Applied]]:
-        """Returns what to tell peers whose keys the interface holds and who have not been told.
-
-        Who goes second waits from its own word on, too: the first begins when it hears that word, however
-        late this interface was."""
-        words: list[tuple[NodeId, Applied]] = []
-        for key, tunnel in sorted(self._tunnels.items()):
-            if key in self._held and not tunnel.told:
-                tunnel.told = True
-                if tunnel.choice.chosen is None and self._me > tunnel.node:
-                    tunnel.ready_at_s = max(tunnel.ready_at_s, now.mono_s + SECOND_WAITS_S)
-                words.append((tunnel.node, Applied(receiver_key=key, sender_key=self._key.public)))
+        """Returns what to tell peers whose keys the interface holds and who have not been told."""
+        words = self._entries.words(self._held, self._key.public, now)
         return words + self.successors.words(self._key.public, now)
 
     def seen(self, linked: Callable[[NodeId], bool], now: Instant) -> list[tuple[NodeId, SeenAt]]:
         """Returns whom to tell where its packets come from."""
-        keys = {tunnel.node: key for key, tunnel in sorted(self._tunnels.items())}
         held = [
             (node, self._held[key])
-            for node, key in keys.items()
+            for node, key in self._entries.key_of.items()
             if key in self._held and not self.goes_through_relay(node)
         ]
         return self.reflections.words(held, linked, now)
@@ -259,7 +212,7 @@ class Tunnels:
         # Where a relay is in use its pair looks after the endpoint.
         mute = [node for node in self.mute if self._tries_itself(node)]
         for planned in self.plan.peers:
-            tunnel = self._tunnel(planned.node, planned.public_key, now)
+            entry = self._entries.enter(planned.node, planned.public_key, now)
             observed = self._held.get(planned.public_key)
             relayed = self.relayed.get(planned.node)
             ranked = self._candidates(roster.get(planned.node), link_remote(planned.node), inside)
@@ -272,16 +225,12 @@ class Tunnels:
                 if relayed.absent:
                     absent.add(planned.public_key)
                 elif end is not None:
-                    endpoints[planned.node] = self._endpoint(tunnel, (end,), observed, now, idle=candidates)
+                    endpoints[planned.node] = entry.endpoint((end,), observed, now, idle=candidates)
                 continue
-            tunnel.choice.hurried = planned.node in hurried
-            if self._is_ready(tunnel, ranked, now):
-                endpoints[planned.node] = self._endpoint(
-                    tunnel, candidates, observed, now, mute=planned.node in mute
-                )
-        keys = {planned.public_key for planned in self.plan.peers}
-        for key in [key for key in self._tunnels if key not in keys]:
-            del self._tunnels[key]
+            entry.choice.hurried = planned.node in hurried
+            if entry.is_ready(ranked, now):
+                endpoints[planned.node] = entry.endpoint(candidates, observed, now, mute=planned.node in mute)
+        self._entries.keep({planned.public_key for planned in self.plan.peers})
         mtus = plan_mtus(
             self.plan,
             members=routes.members,
@@ -329,18 +278,12 @@ class Tunnels:
         return self.moves.offers(linked, now)
 
     def next_deadline(self, now: Instant) -> Deadline | None:
-        waits = [
-            Deadline(tunnel.ready_at_s, "a peer is ready for an endpoint")
-            for tunnel in self._tunnels.values()
-            if tunnel.choice.chosen is None and tunnel.choice.candidates
-        ]
         return earliest(
-            *waits,
+            *self._entries.next_deadlines(),
             self.moves.next_deadline(now),
             self._warmth.next_deadline(now),
             self.reflections.next_deadline(),
             Deadline(min(self._lingering.values()), "a tunnel lingered") if self._lingering else None,
-            *(tunnel.choice.next_deadline() for tunnel in self._tunnels.values() if tunnel.choice.chosen),
         )
 
     def _tunnel_to(self, node: NodeId) -> ObservedPeer | None:
@@ -363,8 +306,8 @@ class Tunnels:
 
     def tries(self, node: NodeId) -> bool:
         """Says whether the interface has an endpoint to try for a member."""
-        tunnel = self._tunnels.get(self._keys[node]) if node in self._keys else None
-        return tunnel is not None and tunnel.choice.chosen is not None
+        entry = self._entries.get(self._keys[node]) if node in self._keys else None
+        return entry is not None and entry.choice.chosen is not None
 
     def look(
         self, listed: Listed, link_remote: str, now: Instant, silent_since_unix_s: float | None = None
@@ -372,8 +315,8 @@ class Tunnels:
         """Returns all that is known here of the tunnel to a member; None where there is to be none.
 
         ``silent_since_unix_s``: since when nothing answers in it, where somebody has looked."""
-        tunnel = self._tunnels.get(listed.record.wireguard_key)
-        if tunnel is None or tunnel.node != listed.node:
+        entry = self._entries.get(listed.record.wireguard_key)
+        if entry is None or entry.node != listed.node:
             return None
         relayed = self.relayed.get(listed.node)
         end = relayed.endpoint(now) if relayed else None
@@ -384,8 +327,8 @@ class Tunnels:
                 *((Candidate(end, Source.RELAY),) if end else ()),
                 *self._candidates(listed, link_remote, self.inside),
             ),
-            choice=tunnel.choice,
-            ready=now.mono_s >= tunnel.ready_at_s,
+            choice=entry.choice,
+            ready=now.mono_s >= entry.ready_at_s,
             silent_since_unix_s=silent_since_unix_s,
             now=now,
             apart=lacks_family(listed.record.wireguard_endpoints, self._attached),
@@ -398,10 +341,7 @@ class Tunnels:
 
     def take_moved(self) -> list[NodeId]:
         """Returns whose endpoints changed while their tunnels worked, since this was asked last."""
-        moved = [tunnel.node for tunnel in self._tunnels.values() if tunnel.choice.moved]
-        for tunnel in self._tunnels.values():
-            tunnel.choice.moved = False
-        return sorted(moved)
+        return self._entries.take_moved()
 
     def observed_peer(self, key: WireGuardKey) -> ObservedPeer | None:
         return self._held.get(key)
@@ -413,14 +353,6 @@ class Tunnels:
 
     # --- rules ----------------------------------------------------------------------------------------------
 
-    def _tunnel(self, node: NodeId, key: WireGuardKey, now: Instant) -> _Tunnel:
-        tunnel = self._tunnels.get(key)
-        if tunnel is None:
-            wait_s = self._wait_s(node) if key in self._early else UNCONFIRMED_READY_S
-            self._early.discard(key)
-            tunnel = self._tunnels[key] = _Tunnel(node, now.mono_s + wait_s, False, EndpointChoice())
-        return tunnel
-
     def _follow_keys(self, routes: Routes, roster: Roster, mine: Listed, now: Instant) -> None:
         """Takes the keys of those that have a tunnel or get one, and the next ones of those that change
         theirs: a tunnel that went over to another key is the same tunnel."""
@@ -428,11 +360,7 @@ class Tunnels:
         around = routes.tunnels.union(one.node for one in self.plan.peers)
         peers = {node: key for node, key in self._keys.items() if node in around}
         for before, key in self.successors.follow(roster.members, peers, own, now):
-            tunnel = self._tunnels.pop(before, None)
-            if tunnel is not None:
-                tunnel.told = False
-                self._tunnels[key] = tunnel
-            self._early.discard(key)
+            self._entries.follow(before, key)
             self._held = self.successors.held(now)
 
     def _let_linger(self, wanted: Collection[NodeId], now: Instant) -> None:
@@ -445,9 +373,6 @@ class Tunnels:
             for node, until in self._lingering.items()
             if node not in wanted and until > now.mono_s
         }
-
-    def _wait_s(self, node: NodeId) -> float:
-        return 0.0 if self._me < node else SECOND_WAITS_S
 
     def _candidates(
         self, listed: Listed | None, link_remote: str, overlay: tuple[str, ...]
@@ -476,35 +401,6 @@ class Tunnels:
             mine=self.reflections.shown_now,
             my_port=self._port,
         )
-
-    def _is_ready(self, tunnel: _Tunnel, ranked: tuple[Candidate, ...], now: Instant) -> bool:
-        best = ranked[0].source if ranked else None
-        if best is Source.PRIVATE and now.mono_s >= tunnel.ready_at_s and not tunnel.held_back:
-            tunnel.held_back = True
-            tunnel.ready_at_s = now.mono_s + PRIVATE_WAITS_S
-        if best is Source.REFLECTED and not tunnel.hastened:
-            # What comes too early the peer's router drops, as it would later; it lets the peer's own in then.
-            tunnel.hastened = True
-            tunnel.ready_at_s = min(tunnel.ready_at_s, now.mono_s + self._wait_s(tunnel.node))
-        if now.mono_s >= tunnel.ready_at_s:
-            return True
-        tunnel.choice.candidates = tuple(one.endpoint for one in ranked)
-        return False
-
-    @staticmethod
-    def _endpoint(
-        tunnel: _Tunnel,
-        candidates: tuple[str, ...],
-        observed: ObservedPeer | None,
-        now: Instant,
-        *,
-        mute: bool = False,
-        idle: tuple[str, ...] = (),
-    ) -> str | None:
-        if observed is None:
-            return tunnel.choice.update(candidates, 0, now, idle=idle)
-        shaken_s = observed.latest_handshake_unix_s
-        return tunnel.choice.update(candidates, shaken_s, now, observed.endpoint, mute=mute, idle=idle)
 
     def _local(self, charter: CharterRecord, mine: Listed) -> LocalInterface:
         subnet, prefix = ipaddress.IPv4Network(charter.subnet), mesh_prefix(self._mesh)

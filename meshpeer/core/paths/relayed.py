@@ -11,7 +11,7 @@ where it needs none itself, or where the other has insisted for ``YIELDS_S``; in
 it of late it asks a better one. Of two relays that both asked, the one counts on which they agreed last; only
 the end that leads gives the other one back at once. The other end does so once the tunnel works, which shows
 where both are. A relay vouches for both ends only while it hears from both: who sleeps, or lost its link, has
-agreed to nothing.
+agreed to nothing. Nor is one taken up whose port does not answer this end (``reach``).
 
 A handshake is forced by leaving the peer out of the interface for a moment; WireGuard would keep
 a session for up to 15 s that means nothing to the new relay. Of two initiations the relay passes on the

@@ -23,7 +23,7 @@ from meshpeer.core.paths.upgrade import MUTE_S, EndpointMove, Upgrade
 from meshpeer.core.wgconf.model import tunnel_works
 
 SECOND_WAITS_S = 0.3
-"""As in ``node.tunnels``."""
+"""As in ``node.entries``."""
 HOPELESS_PROBES_S = 20.0
 """For how long a pair that is new at its relay looks for a way of its own without a hope: each end asks some
 ten times."""

@@ -38,14 +38,15 @@ def test_a_path_stays_the_same_path_to_all_that_watch_it() -> None:
     world, hosts, seen = mesh(4)
     changer, watcher = hosts[1], hosts[2]
     assert watcher.node is not None
-    tunnel = watcher.node.tunnels
+    entries = watcher.node.tunnels._entries
     old = key_of(changer)
-    before = tunnel._tunnels[old].choice
+    before = entries.get(old)
+    assert before is not None
     channel = watcher.node.channels.of(changer.id) if watcher.node.channels else None
     seen[watcher.name].clear()
     world.rotate(changer)
     until_changed(world, hosts, changer, old)
-    assert tunnel._tunnels[key_of(changer)].choice is before
+    assert entries.get(key_of(changer)) is before
     assert channel is not None
     assert watcher.node.channels is not None
     assert watcher.node.channels.of(changer.id) is channel

@@ -144,11 +144,13 @@ def test_what_a_member_grants_that_is_no_relay_changes_nothing() -> None:
 class Bound:
     """Hears what ends say to lent ports, and moves endpoints, as machines do."""
 
-    def __init__(self, world: World, hosts: list[Host]) -> None:
+    def __init__(self, world: World, hosts: list[Host], *, shuts_first: bool = False) -> None:
+        """``shuts_first``: nothing gets to the ports of whoever lends some first."""
         self.world, self.hosts = world, hosts
+        self.shuts_first = shuts_first
         self.crossings: dict[tuple[str, int], tuple[Crossing, int]] = {}
         self.shut: set[str] = set()
-        """Addresses of those whose ports nothing gets to."""
+        """Addresses of those."""
         self.dropped: list[str] = []
         """Who took the peer of the pair out of its interface, since this began."""
         world.watchers.append(self._watch)
@@ -159,6 +161,8 @@ class Bound:
         for effect in effects:
             match effect:
                 case OpenRelay(ports=ports, keys=keys, binds=binds):
+                    if self.shuts_first and not self.shut:
+                        self.shut.add(address_of(host))
                     crossing = Crossing(keys, Bucket(1e9, 1e9), Bucket(1e9, 1e9), binds)
                     for side, port in enumerate(ports):
                         self.crossings[address_of(host), port] = (crossing, side)
@@ -200,13 +204,10 @@ def address_of(host: Host) -> str:
 
 def test_a_relay_whose_ports_are_shut_is_left_before_it_costs_a_tunnel_and_comes_last_from_then_on() -> None:
     world, hosts = parted(71)
-    first = until_relayed(world, hosts)
-    world, hosts = parted(71)
-    bound = Bound(world, hosts)
-    first = next(one for one in hosts if one.name == first.name)
-    bound.shut.add(address_of(first))
+    bound = Bound(world, hosts, shuts_first=True)
     other = until_relayed(world, hosts)
-    assert other is not first
+    first = next(one for one in hosts[:2] if one is not other)
+    assert bound.shut == {address_of(first)}
     for host, peer in (hosts[2:], hosts[:1:-1]):
         assert host.node is not None
         reason = host.node.relays.why(peer.id)

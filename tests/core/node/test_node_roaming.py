@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.effects import AskEcho, LagMeasured
+from meshpeer.core.node.entries import UNCONFIRMED_READY_S
 from meshpeer.core.node.messages import ApplyDevice, EndpointsChanged, LookAtDevice
-from meshpeer.core.node.tunnels import UNCONFIRMED_READY_S
 from meshpeer.core.paths.tunnel_checks import VERDICT_S
 from meshpeer.core.wgconf.model import DesiredDevice, DesiredPeer
 from meshpeer.sim.host import Host
