@@ -1,4 +1,4 @@
-"""What goes into the Debian package, short of building it: `scripts/packaging/try_deb` installs a built one."""
+"""What goes into the Debian package; `scripts/packaging/try_deb` installs a built one."""
 
 from __future__ import annotations
 

@@ -56,8 +56,5 @@ def _complaints(folder: Path, *command: str) -> list[str]:
     )
     said = (done.stdout if command[0] == "mandoc" else "") + done.stderr
     # What other pages this machine has is not about ours.
-    return [
-        line
-        for line in said.splitlines()
-        if "referenced manual not found" not in line and "mandoc.db" not in line
-    ]
+    others = ("referenced manual not found", "mandoc.db")
+    return [line for line in said.splitlines() if not any(one in line for one in others)]

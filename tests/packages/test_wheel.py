@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import urllib.request
@@ -61,7 +62,7 @@ def test_tutorial_works_with_the_wheel_alone(nodes: dict[str, Meshpeer]) -> None
     alpha, bravo = nodes["alpha"], nodes["bravo"]
     assert "checkout" not in alpha("--version")
 
-    free = ("--backend", "none", "--control-port", "0", "--web-port", "0", "--detach")
+    free = ("--backend", "none", "--control-port", "0", "--detach")
     assert "alpha is ready in the mesh" in alpha("init", "--name", "alpha", *free)
     invite = alpha("invite", "--quiet").strip()
     assert "(2 members)" in bravo("join", invite, "--name", "bravo", *free)
@@ -98,6 +99,7 @@ def nodes(environment: Path, folder: Path) -> Iterator[dict[str, Meshpeer]]:
             "MESHPEER_STATE_DIR": str(home / "state"),
             "MESHPEER_RUN_DIR": str(home / "run"),
             "MESHPEER_CONFIG": str(home / "meshpeer.toml"),
+            "MESHPEER_WEB_PORT": str(free_port()),
         }
 
         def meshpeer(*arguments: str) -> str:
@@ -121,6 +123,12 @@ def nodes(environment: Path, folder: Path) -> Iterator[dict[str, Meshpeer]]:
     for name, meshpeer in made.items():
         if (folder / name / "run" / "agent.sock").exists():
             meshpeer("stop")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
