@@ -58,6 +58,7 @@ def test_same_commit_makes_the_same_wheel_byte_by_byte(wheel: Path, tmp_path: Pa
     assert build(tmp_path, "wheel").read_bytes() == wheel.read_bytes()
 
 
+@pytest.mark.timeout(300)
 def test_tutorial_works_with_the_wheel_alone(nodes: dict[str, Meshpeer]) -> None:
     alpha, bravo = nodes["alpha"], nodes["bravo"]
     assert "checkout" not in alpha("--version")
