@@ -4,7 +4,7 @@
 scripts/packaging/deb.py WHEEL FOLDER    meshpeer_VERSION_ARCHITECTURE.deb into the folder
 
 They stand in /usr/lib/meshpeer, a virtual environment of Debian's own Python of the version that runs this
-(ADR 42). The same wheel, constraints and SOURCE_DATE_EPOCH make the same package, byte by byte.
+(ADR 42). Nothing in it is meant to depend on when or where it is made: its times are SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations
