@@ -84,8 +84,8 @@ def _head(name: str) -> Iterator[str]:
 
 
 def _packaged_head(name: str) -> Iterator[str]:
-    yield "# Of the package, for a node of root with the settings that a node has by default. Nothing starts it"
-    yield "# by itself. `meshpeer service install` writes one with what this node's own settings need, and no more."
+    yield "# Of the package, for a node of root with default settings. Nothing starts it by itself."
+    yield "# `meshpeer service install` writes one with what this node's own settings need, and no more."
     yield f"# Changes in this file will be lost; your own belong into `systemctl edit {name}`."
     yield ""
 
