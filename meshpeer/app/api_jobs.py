@@ -93,7 +93,7 @@ class JobAnswers:
 
     async def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
         owner, index, file = await self._output(job, task, path)
-        with self._agent.files.keeper.holding(file.digest):
+        with self._agent.files.keeper.pinning(file.digest):
             await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
             while offset < file.size:
                 data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)

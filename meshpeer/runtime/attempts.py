@@ -228,7 +228,7 @@ class Attempts:
         """Reads a blob that is a document, wherever it is."""
         if blob.size > DOCUMENT_BYTES_MAX:
             raise PeerFault(f"a document of {blob.size} bytes exceeds {DOCUMENT_BYTES_MAX}")
-        with self.files.holding(blob.digest):
+        with self.files.pinning(blob.digest):
             await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
             return await self.blobs.read(blob.digest, 0, blob.size)
 
