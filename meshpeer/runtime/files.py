@@ -163,7 +163,8 @@ class FileKeeper:
                 self._write("warning", fault.what, (("hint", fault.hint),))
             short = self.kept.short_bytes > 0
             with trio.move_on_after(SHORT_LOOK_S if short else LOOK_S):
-                while self._stock.added_bytes - added < LOOK_BYTES and not (short and self._let_go):
+                # Threads add, so there is no event to wait for.
+                while not self._is_due(added, short):  # noqa: ASYNC110
                     await trio.sleep(PAUSE_S)
 
     async def make_room(self, size: int) -> None:
@@ -246,6 +247,9 @@ class FileKeeper:
             del self._held_until[digest]
         needed = {digest for one in listed for digest in one.needed(now_s, self._results_s)}
         return lambda digest: digest in needed or self._is_held(digest)
+
+    def _is_due(self, added: int, short: bool) -> bool:
+        return self._stock.added_bytes - added >= LOOK_BYTES or (short and self._let_go)
 
     def _is_held(self, digest: Digest) -> bool:
         return digest in self._held_until or any(digest in held for held in self._holds)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A large file through three dependent tasks on three machines, each transfer cut once.
 
-One task makes the file on alpha, the next turns its bits over on bravo, the last sums it up on charlie. On its
-way to bravo the file is cut by ending bravo's TCP connections, on its way to charlie by `kill -9` of charlie's
-agent. Meanwhile alpha pings the others' agents over the links, every second. Prints what came when, what the
-agents' memory grew by, how often members were suspected, and whether the bytes are right. Needs root, and disk:
-about seven times the size, in --folder.
+One task makes the file on alpha, the next turns its bits over on bravo, the last sums it up on charlie. On
+its way to bravo it is cut by ending bravo's TCP connections, on its way to charlie by `kill -9` of charlie's
+agent. Meanwhile alpha is asked every second what it thinks of the others. Prints what came when, what the
+agents' memory grew by, whether anybody was suspected, and whether the bytes are right. Needs root, and disk: about
+seven times the size, in --folder.
 
     .venv/bin/python scripts/bench/files.py [--size 5GB] [--folder /var/tmp]
 """
@@ -21,8 +21,8 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts" / "netns"), str(ROOT / "tests" / "netns")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "netns"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
 
 import filekit
 import meshkit
