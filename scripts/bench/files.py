@@ -4,8 +4,8 @@
 One task makes the file on alpha, the next turns its bits over on bravo, the last sums it up on charlie. On
 its way to bravo it is cut by ending bravo's TCP connections, on its way to charlie by `kill -9` of charlie's
 agent. Meanwhile alpha is asked every second what it thinks of the others. Prints what came when, what the
-agents' memory grew by, whether anybody was suspected, and whether the bytes are right. Needs root, and disk: about
-seven times the size, in --folder.
+agents' memory grew by, whether anybody was suspected, and whether the bytes are right. Needs root, and disk:
+about seven times the size, in --folder.
 
     .venv/bin/python scripts/bench/files.py [--size 5GB] [--folder /var/tmp]
 """
