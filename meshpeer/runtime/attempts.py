@@ -180,6 +180,8 @@ class Attempts:
         for one in inputs:
             await self._stage_file(one, staged)
         del self._staging[effect.job, effect.granted.attempt]
+        # They are to stand in the scratch folder, too.
+        await self.files.make_room(sum(one.file.size for one in inputs))
         names = self.names_of(effect.record.submitter)
         secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number

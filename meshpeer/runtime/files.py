@@ -169,6 +169,8 @@ class FileKeeper:
 
     async def make_room(self, size: int) -> None:
         """Lets go what may go so that the disk has room for so many bytes, below the cap or not."""
+        if size <= self._stock.room_bytes():
+            return
         async with self._tidying:
             missing = size - self._stock.room_bytes()
             if missing > 0:

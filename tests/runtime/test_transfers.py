@@ -59,6 +59,27 @@ async def test_who_sends_other_content_is_asked_once(world: World, autojump_cloc
     assert world.asked == [ALPHA, BRAVO]
 
 
+async def test_who_sent_only_some_of_a_wrong_file_is_asked_for_all_of_it(
+    world: World, autojump_clock: Clock
+) -> None:
+    """The liar may be the one that was cut off before."""
+    world.plan(ALPHA, 1_000, EnvironmentFault("the link broke"), began=0)
+    world.plan(BRAVO, len(DATA), PeerFault("not what was announced"), began=1_000)
+    world.plan(ALPHA, len(DATA), PeerFault("not what was announced"), began=0)
+    world.plan(BRAVO, len(DATA), None, began=0)
+    await world.transfers.fetch(REF, (ALPHA, BRAVO))
+    assert world.asked == [ALPHA, BRAVO, ALPHA, BRAVO]
+
+
+async def test_what_an_earlier_search_left_is_not_the_holders_fault(
+    world: World, autojump_clock: Clock
+) -> None:
+    world.plan(ALPHA, len(DATA), PeerFault("not what was announced"), began=1_000)
+    world.plan(ALPHA, len(DATA), None, began=0)
+    await world.transfers.fetch(REF, (ALPHA,))
+    assert world.asked == [ALPHA, ALPHA]
+
+
 async def test_why_nobody_gave_it_is_said(world: World, autojump_clock: Clock) -> None:
     for _ in range(9):
         world.plan(ALPHA, 0, HolderLacksIt("it has it no more"))
@@ -91,19 +112,20 @@ class World:
     """Holders that do what they are planned to, one step a request."""
 
     blobs: MemoryBlobs
-    steps: dict[NodeId, list[tuple[int, Exception | None]]] = field(default_factory=dict)
+    steps: dict[NodeId, list[tuple[int, int, Exception | None]]] = field(default_factory=dict)
     asked: list[NodeId] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.transfers = Transfers(ME, self.blobs, self.pull)
 
-    def plan(self, holder: NodeId, received: int, fault: Exception | None) -> None:
-        self.steps.setdefault(holder, []).append((received, fault))
+    def plan(self, holder: NodeId, received: int, fault: Exception | None, *, began: int = 0) -> None:
+        self.steps.setdefault(holder, []).append((began, received, fault))
 
     async def pull(self, ref: BlobRef, holder: NodeId, note: Callable[[int], None]) -> None:
         await trio.lowlevel.checkpoint()
         self.asked.append(holder)
-        received, fault = self.steps[holder].pop(0)
+        began, received, fault = self.steps[holder].pop(0)
+        note(began)
         note(received)
         if fault is not None:
             raise fault
