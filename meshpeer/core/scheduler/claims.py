@@ -13,7 +13,7 @@ from meshpeer.core.errors import PeerFault
 from meshpeer.core.jobs.outputs import OUTPUT_FILES_MAX
 from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, SLOTS_MAX, Blob, Capacity, Offer
 from meshpeer.core.scheduler.seals import NUMBER_MAX
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX, DOCUMENT_BYTES_MAX
 
 DIGEST_BYTES = 32
 EXIT_CODE_MAX = 255
@@ -23,8 +23,9 @@ AHEAD_MAX_S = 300
 
 def bounded_offer(offer: Offer, now: Instant) -> Offer:
     """Returns a result with its texts and times within reason; raises ``PeerFault`` where it is none."""
-    for blob in (offer.stdout, offer.stderr, offer.manifest):
-        _check_blob(blob)
+    for blob in (offer.stdout, offer.stderr):
+        _check_blob(blob, BLOB_BYTES_MAX)
+    _check_blob(offer.manifest, DOCUMENT_BYTES_MAX)
     if not (0 < offer.attempt.round <= NUMBER_MAX and 0 < offer.attempt.number <= NUMBER_MAX):
         raise PeerFault("a result is of an attempt that can't be")
     if not 0 <= offer.outputs <= OUTPUT_FILES_MAX:
@@ -47,6 +48,6 @@ def slots_of(capacity: Capacity) -> int:
     return min(max(0, capacity.slots), SLOTS_MAX) if capacity.accepting else 0
 
 
-def _check_blob(blob: Blob) -> None:
-    if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= BLOB_BYTES_MAX:
+def _check_blob(blob: Blob, bytes_max: int) -> None:
+    if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= bytes_max:
         raise PeerFault(f"a result names a file of {blob.size} bytes with a digest of {len(blob.digest)}")
