@@ -49,7 +49,7 @@ class JobAnswers:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._watchers: dict[str, trio.Event] = {}
-        self._moves = Moves(agent.spawn)
+        self._moves = Moves(lambda work: agent.spawn(work))
         self._failure: StoreFailed | None = None
 
     # --- called by the agent --------------------------------------------------------------------------------
