@@ -51,7 +51,7 @@ class JobAnswers:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._watchers: dict[str, trio.Event] = {}
-        self._moves = Moves(agent.spawn)
+        self._moves = Moves(lambda work: agent.spawn(work))
         self._failure: StoreFailed | None = None
 
     # --- called by the agent --------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class JobAnswers:
 
     async def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
         owner, index, file = await self._output(job, task, path)
-        with self._agent.files.keeper.holding(file.digest):
+        with self._agent.files.keeper.pinning(file.digest):
             await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
             while offset < file.size:
                 data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)

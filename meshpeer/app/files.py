@@ -11,7 +11,6 @@ import trio
 from meshpeer.adapters.store.lists import FileLists
 from meshpeer.core.ids import Digest, JobId, LinkId, NodeId, TaskIndex
 from meshpeer.core.jobs.cache import Use
-from meshpeer.core.jobs.rules import FILES_MAX
 from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.runtime.control import FileUse, Task
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 TELL_S = 1.0
 """How often an owner hears how far the inputs of its attempts are."""
-INPUTS_TOLD_MAX = FILES_MAX
+INPUTS_TOLD_MAX = 256
+"""Larger inputs of one attempt that are looked at for that."""
 
 
 class Files:
@@ -118,9 +118,9 @@ class Files:
                     await self.words.tell_staging(owner, staging)
 
     def _staging(self, job: JobId, attempt: Attempt, refs: Sequence[BlobRef]) -> Staging:
-        received = sum(self.transfers.received(ref) for ref in refs[:INPUTS_TOLD_MAX])
-        total = sum(ref.size for ref in refs[:INPUTS_TOLD_MAX])
-        return Staging(job=job, task=attempt.task, received=received, total=total)
+        large = [ref for ref in refs if ref.size >= SHOWN_BYTES_MIN][:INPUTS_TOLD_MAX]
+        received = sum(self.transfers.received(ref) for ref in large)
+        return Staging(job=job, task=attempt.task, received=received, total=sum(ref.size for ref in large))
 
     def _let_in(self, link: LinkId) -> bool:
         return self._agent.node.links.peer_of(link) is not None

@@ -191,6 +191,8 @@ class Attempts:
         for one in inputs:
             await self._stage_file(one, staged)
         del self._staging[effect.job, effect.granted.attempt]
+        # They are to stand in the scratch folder, too.
+        await self.files.make_room(sum(one.file.size for one in inputs))
         names = self.names_of(effect.record.submitter)
         secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
         number = effect.granted.attempt.number
@@ -240,7 +242,7 @@ class Attempts:
         """Reads a blob that is a document, wherever it is."""
         if blob.size > DOCUMENT_BYTES_MAX:
             raise PeerFault(f"a document of {blob.size} bytes exceeds {DOCUMENT_BYTES_MAX}")
-        with self.files.holding(blob.digest):
+        with self.files.pinning(blob.digest):
             await self._have(BlobRef(digest=blob.digest, size=blob.size), holders, task)
             return await self.blobs.read(blob.digest, 0, blob.size)
 

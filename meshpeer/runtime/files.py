@@ -29,6 +29,8 @@ from meshpeer.runtime.ports import JobLists
 
 LOOK_S = 600.0
 """How often the blobs are looked at, however few were added."""
+SHORT_LOOK_S = 60.0
+"""The same, while there are more than the cap because jobs need them: these may be over."""
 LOOK_BYTES = 64 * 1024 * 1024
 """They are, too, when so many bytes were added."""
 PAUSE_S = 0.5
@@ -100,6 +102,8 @@ class FileKeeper:
         self._held_until: dict[Digest, float] = {}
         self._over: dict[JobId, int] = {}
         self._asked: dict[JobId, NodeId] = {}
+        self._let_go = False
+        """Somebody needs something no more since blobs were looked at."""
         self._tidying = trio.Lock()
         self.kept = Kept()
         stock.on_naming = _hold
@@ -111,14 +115,23 @@ class FileKeeper:
     def holding(self, *digests: Digest) -> Iterator[set[Digest]]:
         """Keeps these from going while the context lives, what is added to the set, and every blob that is
         added to this node meanwhile by this task and those that it starts."""
+        with self.pinning(*digests) as held:
+            token = _HOLDING.set(held)
+            try:
+                yield held
+            finally:
+                _HOLDING.reset(token)
+
+    @contextlib.contextmanager
+    def pinning(self, *digests: Digest) -> Iterator[set[Digest]]:
+        """Keeps these from going while the context lives, whichever tasks enter and leave it."""
         held = set(digests)
         self._holds.append(held)
-        token = _HOLDING.set(held)
         try:
             yield held
         finally:
-            _HOLDING.reset(token)
             self._holds = [one for one in self._holds if one is not held]
+            self._let_go = True
 
     def hold_for_a_while(self, digest: Digest) -> None:
         """Keeps what a client uploads until it submits the job, as long as that may take."""
@@ -143,17 +156,21 @@ class FileKeeper:
     async def run(self) -> None:
         """Looks at the blobs now, when much was added, and every ten minutes."""
         while True:
-            added = self._stock.added_bytes
+            added, self._let_go = self._stock.added_bytes, False
             try:
                 await self.tidy()
             except EnvironmentFault as fault:
                 self._write("warning", fault.what, (("hint", fault.hint),))
-            with trio.move_on_after(LOOK_S):
-                while self._stock.added_bytes - added < LOOK_BYTES:  # noqa: ASYNC110 - threads add
+            short = self.kept.short_bytes > 0
+            with trio.move_on_after(SHORT_LOOK_S if short else LOOK_S):
+                # Threads add, so there is no event to wait for.
+                while not self._is_due(added, short):  # noqa: ASYNC110
                     await trio.sleep(PAUSE_S)
 
     async def make_room(self, size: int) -> None:
         """Lets go what may go so that the disk has room for so many bytes, below the cap or not."""
+        if size <= self._stock.room_bytes():
+            return
         async with self._tidying:
             missing = size - self._stock.room_bytes()
             if missing > 0:
@@ -174,6 +191,9 @@ class FileKeeper:
             return
         listed = await self._listed()
         plan = plan_eviction(files, self._pins(listed), bytes_max=max(0, bytes_max))
+        if more_bytes and total - plan.bytes_left < more_bytes:
+            # It would be in vain.
+            return
         dropped = [
             (one.size, gone)
             for one in plan.drop
@@ -229,6 +249,9 @@ class FileKeeper:
             del self._held_until[digest]
         needed = {digest for one in listed for digest in one.needed(now_s, self._results_s)}
         return lambda digest: digest in needed or self._is_held(digest)
+
+    def _is_due(self, added: int, short: bool) -> bool:
+        return self._stock.added_bytes - added >= LOOK_BYTES or (short and self._let_go)
 
     def _is_held(self, digest: Digest) -> bool:
         return digest in self._held_until or any(digest in held for held in self._holds)

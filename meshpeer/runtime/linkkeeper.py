@@ -16,10 +16,12 @@ import trio
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId
 from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
-from meshpeer.core.node.messages import FrameReceived, SendFrame
+from meshpeer.core.node.messages import BulkHeard, FrameReceived, SendFrame
 from meshpeer.core.wire.frames import Channel
 from meshpeer.runtime.ports import DialFault, Link, LinkOver, Transport
 
+HEARD_EVERY_S = 0.5
+"""How often the node is told that bulk frames come by a link: each of them proves that its peer lives."""
 ADDRESS_GONE = "this machine's address is gone"
 
 
@@ -116,11 +118,15 @@ class LinkKeeper:
             )
         )
         reason, fault = "this agent stops", False
+        told_s = -HEARD_EVERY_S
         try:
             while True:
                 frame = await link.receive()
                 if frame[:1] == bytes((Channel.BULK,)):
                     self._bulk.on_frame(number, frame)
+                    if trio.current_time() - told_s >= HEARD_EVERY_S:
+                        told_s = trio.current_time()
+                        self._post(BulkHeard(link=number))
                 else:
                     self._post(FrameReceived(link=number, frame=frame))
         except LinkOver as over:

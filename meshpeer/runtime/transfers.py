@@ -78,6 +78,8 @@ class Transfers:
         return wanted.received if wanted is not None else 0
 
     async def _search(self, wanted: Wanted, search: Search) -> None:
+        # Whose pieces stand there; None for those of an earlier search.
+        sources: set[NodeId | None] = {None}
         while True:
             step = search.next()
             if step is Next.GIVE_UP:
@@ -88,7 +90,7 @@ class Transfers:
             assert not isinstance(step, Next)
             before = wanted.received
             try:
-                await self._pull(wanted.ref, step, functools.partial(setattr, wanted, "received"))
+                await self._pull(wanted.ref, step, functools.partial(_note, wanted, sources, step))
                 return
             except StoreFailed:
                 raise
@@ -96,6 +98,18 @@ class Transfers:
                 search.on_missing(step, fault.what)
             except PeerFault as fault:
                 wanted.received = 0
-                search.on_wrong(step, fault.what)
+                if sources == {step}:
+                    search.on_wrong(step, fault.what)
+                else:
+                    # Somebody's pieces were wrong; whose, shows when all come from one.
+                    search.on_cut(step, fault.what, moved=False)
             except EnvironmentFault as fault:
                 search.on_cut(step, fault.what, moved=wanted.received > before)
+
+
+def _note(wanted: Wanted, sources: set[NodeId | None], holder: NodeId, received: int) -> None:
+    """Notes how much is here, and that from here on it comes from this holder."""
+    if not received:
+        sources.clear()
+    sources.add(holder)
+    wanted.received = received

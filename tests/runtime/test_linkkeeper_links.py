@@ -14,8 +14,8 @@ import trio.testing
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.membership.messages import CloseLink, Dial, DialFailed, LinkClosed, LinkOpened
-from meshpeer.core.node.messages import FrameReceived, SendFrame
-from meshpeer.runtime.linkkeeper import ADDRESS_GONE, LinkKeeper
+from meshpeer.core.node.messages import BulkHeard, FrameReceived, SendFrame
+from meshpeer.runtime.linkkeeper import ADDRESS_GONE, HEARD_EVERY_S, LinkKeeper
 from meshpeer.runtime.ports import DialFault, Link, LinkOver
 
 PEER, OTHER = NodeId(b"p" * 32), NodeId(b"o" * 32)
@@ -39,6 +39,18 @@ async def test_dialled_link_is_reported_read_and_ended() -> None:
         LinkClosed(link=LinkId(1), reason="the connection ended"),
     ]
     assert it.bulk == ["attach 1", "detach 1"]
+
+
+async def test_bulk_frames_are_signs_of_life_told_now_and_then(mock_clock: trio.testing.MockClock) -> None:
+    async with keeping() as it:
+        it.keeper.dial(Dial(target=PEER, addresses=(ADDRESS,)))
+        await settle()
+        for _ in range(3):
+            for _ in range(20):
+                it.transport.links[0].inbox.send_nowait(b"\1piece")
+            await settle()
+            mock_clock.jump(HEARD_EVERY_S)
+    assert [one for one in it.posted if isinstance(one, BulkHeard)] == [BulkHeard(link=LinkId(1))] * 3
 
 
 async def test_incoming_link_is_reported_with_a_number_of_its_own() -> None:
@@ -100,7 +112,7 @@ async def test_bulk_frames_never_reach_the_node_and_rubbish_ends_the_link() -> N
         it.transport.links[0].inbox.send_nowait(b"\1rubbish")
         await settle()
     ended = LinkClosed(link=LinkId(1), reason="rubbish", fault=True)
-    assert it.posted == [opened(1, dialled=ADDRESS), ended]
+    assert it.posted == [opened(1, dialled=ADDRESS), BulkHeard(link=LinkId(1)), ended]
     assert it.bulk == ["attach 1", "piece", "detach 1"]
 
 

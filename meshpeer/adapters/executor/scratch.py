@@ -24,6 +24,7 @@ from pathlib import Path
 import trio
 
 from meshpeer.adapters.executor.clearing import clear_folder
+from meshpeer.adapters.executor.usage import RESERVE_BYTES
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.jobs.rules import Fault, relative_path
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
@@ -265,6 +266,9 @@ def _copy_content(source: int, target: int) -> None:
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:
+        size, status = os.fstat(source).st_size, os.fstatvfs(target)
+        if size > INLINE_BYTES_MAX and status.f_bavail * status.f_frsize < size + RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         while copied := os.sendfile(target, source, None, COPY_BYTES):
             if copied == COPY_BYTES:
                 # So much is copied on a thread of trio's alone: who stops an attempt waits for no copy.

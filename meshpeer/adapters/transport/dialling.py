@@ -24,6 +24,7 @@ CONNECT_TIMEOUT_S = 4.0
 HANDSHAKE_TIMEOUT_S = 5.0
 STAGGER_S = 0.25
 """Pause before the next address is tried beside the one that has not answered (RFC 8305, section 5)."""
+UNSENT_BYTES_MAX = 128 * 1024
 ANSWERED_STAGGER_S = 2.0
 """The same where it took the connection and is busy with the handshake: another would only add to that."""
 
@@ -128,7 +129,7 @@ async def connect_tcp(address: str) -> trio.abc.Stream:
     host, port = split_address(address)
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
-            return await trio.open_tcp_stream(host, port)
+            return with_short_queue(await trio.open_tcp_stream(host, port))
     except trio.TooSlowError as error:
         raise DialFault(
             f"{address} does not answer",
@@ -144,6 +145,14 @@ async def connect_tcp(address: str) -> trio.abc.Stream:
         raise DialFault(
             what, "is meshpeer running there, and is this its control port?", refused=refused
         ) from error
+
+
+def with_short_queue(stream: trio.abc.Stream) -> trio.abc.Stream:
+    """Lets the kernel take little more of a TCP connection than it can send: what it has taken, no control
+    frame overtakes (tcp(7), TCP_NOTSENT_LOWAT). Returns the stream."""
+    if isinstance(stream, trio.SocketStream):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
+    return stream
 
 
 async def _secure(

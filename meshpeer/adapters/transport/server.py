@@ -17,7 +17,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import trio
 import trio_websocket
 
-from meshpeer.adapters.transport.dialling import RESOURCE, Connect, Secured, connect_tcp, race, upgrade
+from meshpeer.adapters.transport.dialling import (
+    RESOURCE,
+    Connect,
+    Secured,
+    connect_tcp,
+    race,
+    upgrade,
+    with_short_queue,
+)
 from meshpeer.adapters.transport.door import Door, Guest, source_of
 from meshpeer.adapters.transport.link import WebSocketLink, running, wrap_server
 from meshpeer.adapters.transport.reading import MeteredStream, Reader
@@ -140,6 +148,7 @@ class TlsTransport:
         carrier: NodeId | None,
     ) -> None:
         """Runs one incoming link; whatever a stranger does ends here."""
+        with_short_queue(stream)
         try:
             async with trio.open_nursery() as nursery:
                 link: WebSocketLink | None = None

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from meshpeer.core.ids import Digest, JobId, NodeId
 
 LOW_WATER = 7 / 8
-"""Down to this part of the cap, so that not every further file makes room anew."""
+"""Down to this part of the cap where it takes no more than small files, so that not every further one makes
+room anew."""
 
 
 class Use(enum.Enum):
@@ -96,7 +97,7 @@ def plan_eviction(
         free.sort(key=lambda one: (one.used_s, one.digest, one.partial))
         goal = most * LOW_WATER
         for one in free:
-            if left <= goal:
+            if left <= goal or (left <= most and left - one.size < goal):
                 break
             drop.append(one)
             left -= one.size

@@ -47,6 +47,14 @@ class FrameReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BulkHeard:
+    """Bulk frames come by this link, which core never sees: they prove life as any other does. Told now and
+    then."""
+
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeedFound:
     """An address where a member may answer: from the invite, the config, the store or mDNS."""
 

@@ -81,6 +81,7 @@ from meshpeer.core.node.lans import Lans
 from meshpeer.core.node.messages import (
     Applied,
     ApplyDevice,
+    BulkHeard,
     CharterSigned,
     DeliverToSelf,
     DeviceObserved,
@@ -306,6 +307,9 @@ class Node:
         match event:
             case FrameReceived(link=link, frame=frame):
                 return self._on_frame(link, frame, now)
+            case BulkHeard(link=link):
+                whose = self.links.peer_of(link)
+                return self._from_detector(self.detector.on_heard(whose, now), now) if whose else []
             case Tick():
                 return self._on_tick(event, now)
             case Started():

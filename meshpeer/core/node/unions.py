@@ -22,6 +22,7 @@ from meshpeer.core.node.handover import (
 from meshpeer.core.node.messages import (
     AnswerEchoes,
     ApplyDevice,
+    BulkHeard,
     CharterSigned,
     DeliverToSelf,
     DeviceObserved,
@@ -68,6 +69,7 @@ NodeEvent = (
     | LinkClosed
     | DialFailed
     | FrameReceived
+    | BulkHeard
     | SeedFound
     | EndpointsChanged
     | DeviceObserved

@@ -18,7 +18,7 @@ from meshpeer.core.jobs.rules import LABELS_MAX, RESOURCE_COUNT_MAX, RESOURCES_M
 from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, SLOTS_MAX, Blob, Capacity, Offer
 from meshpeer.core.scheduler.seals import NUMBER_MAX
-from meshpeer.core.wire.limits import BLOB_BYTES_MAX
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX, DOCUMENT_BYTES_MAX
 
 DIGEST_BYTES = 32
 EXIT_CODE_MAX = 255
@@ -28,8 +28,9 @@ AHEAD_MAX_S = 300
 
 def bounded_offer(offer: Offer, now: Instant) -> Offer:
     """Returns a result with its texts and times within reason; raises ``PeerFault`` where it is none."""
-    for blob in (offer.stdout, offer.stderr, offer.manifest):
-        _check_blob(blob)
+    for blob in (offer.stdout, offer.stderr):
+        _check_blob(blob, BLOB_BYTES_MAX)
+    _check_blob(offer.manifest, DOCUMENT_BYTES_MAX)
     if not (0 < offer.attempt.round <= NUMBER_MAX and 0 < offer.attempt.number <= NUMBER_MAX):
         raise PeerFault("a result is of an attempt that can't be")
     if not 0 <= offer.outputs <= OUTPUT_FILES_MAX:
@@ -79,6 +80,6 @@ def capacity_of(profile: Profile, *, accepting: bool, boot: bytes, store: bytes)
     )
 
 
-def _check_blob(blob: Blob) -> None:
-    if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= BLOB_BYTES_MAX:
+def _check_blob(blob: Blob, bytes_max: int) -> None:
+    if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= bytes_max:
         raise PeerFault(f"a result names a file of {blob.size} bytes with a digest of {len(blob.digest)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +12,7 @@ from typing import Protocol
 import pytest
 import trio
 
-from meshpeer.adapters.executor import ProcessExecutor, open_executor
+from meshpeer.adapters.executor import ProcessExecutor, open_executor, scratch
 from meshpeer.adapters.executor.usage import LOOK_S, Usage
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.jobs.rules import FILE_BYTES_UNASKED
@@ -274,6 +275,22 @@ async def test_programs_are_found_on_the_tasks_own_path(executor: ProcessExecuto
     outcome = await executor.run(plans("tool", staged=staged, env={"PATH": "/usr/bin:bin"}))
 
     assert outcome.exit_code == 7
+
+
+async def test_inputs_leave_the_last_of_the_disk_alone(
+    executor: ProcessExecutor, plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the journal could not be written, and the agent would stop."""
+
+    def no_reflinks(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no")
+
+    monkeypatch.setattr(scratch.fcntl, "ioctl", no_reflinks)
+    monkeypatch.setattr(scratch, "RESERVE_BYTES", 10**18)
+    with pytest.raises(EnvironmentFault, match="No space left"):
+        await executor.run(plans("true", staged=(plans.file("large", "x" * 2_000_000),)))
+    outcome = await executor.run(plans("true", staged=(plans.file("small", "x"),)))
+    assert outcome.error == ""
 
 
 async def test_many_and_large_inputs_are_staged(

@@ -46,6 +46,7 @@ from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow
 from meshpeer.core.scheduler.seals import KeySeals
 from meshpeer.core.scheduler.webhook_messages import WebhookReady
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.limits import DOCUMENT_BYTES_MAX
 
 MESH = MeshId(b"m" * 16)
 ALICE_KEY, BOB_KEY, LIAR_KEY = (SigningKey(bytes([number]) * 32) for number in (2, 3, 4))
@@ -141,6 +142,7 @@ def test_thief_that_stole_while_the_owner_was_down_is_believed_by_its_seal() -> 
     [
         {"stdout": Blob(Digest(b"short"), 1)},
         {"manifest": Blob(Digest(bytes(32)), -1)},
+        {"manifest": Blob(Digest(bytes(32)), DOCUMENT_BYTES_MAX + 1)},
         {"stderr": Blob(Digest(bytes(32)), 2**62)},
         {"outputs": -1},
         {"outputs": 2**40},
