@@ -12,11 +12,18 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Persist, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.claims import bounded_offer, slots_of
+from meshpeer.core.scheduler.control_messages import (
+    ControlEvent,
+    DrainAsked,
+    PauseAsked,
+    PriorityAsked,
+    RetryAsked,
+)
 from meshpeer.core.scheduler.messages import (
     Ack,
     AttemptFinished,
@@ -38,6 +45,7 @@ from meshpeer.core.scheduler.messages import (
     PeersChanged,
     PeerUp,
     PeerView,
+    Recall,
     Renew,
     SchedulerEffect,
     SchedulerEvent,
@@ -50,7 +58,16 @@ from meshpeer.core.scheduler.messages import (
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
-from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants, read_outbox, read_webhooks
+from meshpeer.core.scheduler.rows import (
+    JobRow,
+    ResultRow,
+    TaskRow,
+    put_drained,
+    read_drained,
+    read_grants,
+    read_outbox,
+    read_webhooks,
+)
 from meshpeer.core.scheduler.seals import Seals, counter_of_grant
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
@@ -61,7 +78,7 @@ from meshpeer.core.scheduler.webhook_messages import (
     WebhookReady,
 )
 from meshpeer.core.scheduler.webhooks import Webhooks
-from meshpeer.core.scheduler.worker import JobWorker
+from meshpeer.core.scheduler.worker import DRAINED, JobWorker
 
 SLEPT_S = 5.0
 """A deadline that is met this late means that this machine slept: leases are not judged by the time it
@@ -134,6 +151,9 @@ class Scheduler:
         ``grants`` are the rows of the table GRANTS as they were read.
         """
         grants = tuple(grants)
+        if read_drained(grants):
+            self._drain(True)
+            self._follow_rights(now)
         self.seats.started_at_s = now.mono_s
         seats, given = read_grants(grants)
         effects: list[SchedulerEffect] = []
@@ -234,6 +254,8 @@ class Scheduler:
                 return self.worker.on_job_refused(job, reason)
             case CancelAsked(job=job):
                 return self._on_cancel_asked(job, now)
+            case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked():
+                return self._on_control(event, now)
             case PeersChanged(peers=peers):
                 return self._on_peers_changed(peers, now)
             case PeerUp(peer=peer):
@@ -264,6 +286,32 @@ class Scheduler:
         self._close_if_finished(owner)
         return [*effects, *self._dispatch_all(now)]
 
+    def _on_control(self, event: ControlEvent, now: Instant) -> list[SchedulerEffect]:
+        """Does what a person asks for; what is not owned here, or has ended, stays as it is."""
+        match event:
+            case PauseAsked(job=job, paused=paused):
+                owner = self._open.get(job)
+                return owner.pause(paused, now) if owner is not None else []
+            case PriorityAsked(job=job, priority=priority):
+                owner = self._open.get(job)
+                return owner.prioritise(priority) if owner is not None else []
+            case RetryAsked(job=job, tasks=tasks):
+                owner = self.owned.get(job)
+                effects = owner.retry(tasks, now) if owner is not None else []
+                if owner is not None and not owner.finished:
+                    self._open[job] = owner
+                return effects
+            case DrainAsked(drained=drained):
+                if drained == self.worker.drained:
+                    return []
+                self._drain(drained)
+                persist = Persist(ticket=self._tickets.take(), changes=(put_drained(drained),))
+                return [persist, *self._follow_rights(now)]
+        assert_never(event)
+
+    def _drain(self, drained: bool) -> None:
+        self.worker.drained = self.seats.of(self.me).drained = drained
+
     def _on_peers_changed(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
         """Gives away what the newly dead had; waiting for their leases would be right too, and slower."""
         self._peers = peers
@@ -285,18 +333,23 @@ class Scheduler:
             for owner in list(self._open.values()):
                 effects += owner.on_revoked(seat.node, now)
                 self._close_if_finished(owner)
-        accepting = self._accepting and self._may_work(self.me)
+        drained = self.worker.drained
+        accepting = self._accepting and not drained and self._may_work(self.me)
         if accepting == self.worker.accepting:
             return effects
         self.worker.accepting = accepting
         self.seats.offer(self.me, self.worker.slots if accepting else 0)
-        effects += [] if accepting else self.worker.decline_queued("this node may not run tasks any more")
+        why = DRAINED if drained else "this node may not run tasks any more"
+        effects += [] if accepting else self.worker.decline_queued(why)
         effects += [self._capacity(peer.node) for peer in self._peers if peer.linked]
         return [*effects, *(self._dispatch_all(now) if accepting else ())]
 
     def _capacity(self, peer: NodeId) -> Send:
-        slots, accepting = self.worker.slots, self.worker.accepting
-        return Send(peer=peer, message=Capacity(slots=slots, accepting=accepting, boot=self._boot))
+        worker = self.worker
+        capacity = Capacity(
+            slots=worker.slots, accepting=worker.accepting, boot=self._boot, drained=worker.drained
+        )
+        return Send(peer=peer, message=capacity)
 
     def _on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Leases of a node that was shut out are void both ways: what it runs, and what runs for it."""
@@ -341,6 +394,8 @@ class Scheduler:
                 return self._on_lost(peer, job, message, now)
             case Stop():
                 return self.worker.on_stop(peer, message)
+            case Recall():
+                return self.worker.on_recall(peer, message)
             case Unknown(job=job):
                 return self.worker.on_unknown(peer, job)
             case Capacity():
@@ -420,13 +475,14 @@ class Scheduler:
             return []
         effects = owner.on_lost(peer, lost, now)
         self._close_if_finished(owner)
-        return effects
+        return [*effects, *(self._dispatch_all(now) if lost.recalled else ())]
 
     def _on_capacity(self, peer: NodeId, message: Capacity, now: Instant) -> list[SchedulerEffect]:
         self.seats.heard(peer, now.mono_s)
         seat = self.seats.of(peer)
         if not seat.boot:
             seat.boot = message.boot
+        seat.drained = message.drained
         self.seats.offer(peer, slots_of(message) if self._may_work(peer) else 0)
         self._choose_victims()
         for owner in self._open.values():

@@ -40,6 +40,7 @@ from meshpeer.core.scheduler.messages import (
     SchedulerEffect,
     Stolen,
     Stop,
+    recalls,
 )
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
 from meshpeer.core.scheduler.seals import NUMBER_MAX, FormerHolders, Seals, proves
@@ -79,6 +80,10 @@ class JobOwner:
         self.accepted_at_us = accepted_at_us
         self.finished_at_us = 0
         self.cancelled = False
+        self.paused = False
+        """Nothing of it is granted; what runs goes on."""
+        self.priority: int | None = None
+        """What a person gave it after it was submitted."""
         self.accept_ticket: Ticket | None = None
         """The write that backs the submitter's answer; None after a restart, when it is long done."""
         self.graph = Graph.of(record.spec)
@@ -161,6 +166,7 @@ class JobOwner:
         self.book.restore(rows)
         ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
+        self.paused, self.priority = row.paused, row.priority
         if row.cancelled:
             self.book.cancel_open()
         if self.finished:
@@ -188,6 +194,43 @@ class JobOwner:
             effects.append(Send(peer=node, message=self._stop((), "cancelled"), after=self._last_ticket))
         return [*effects, JobChanged(job=self.job)]
 
+    # --- what people ask for ------------------------------------------------------------------------------
+
+    def pause(self, paused: bool, now: Instant) -> list[SchedulerEffect]:
+        """Grants nothing more and calls back what waits at workers; or goes on. What runs is left alone."""
+        if self.finished or paused == self.paused:
+            return []
+        self.paused = paused
+        effects: list[SchedulerEffect] = [self._persist_job(), JobChanged(job=self.job)]
+        if not paused:
+            return [*effects, *self.dispatch(now)]
+        for node in self._leases.holders():
+            queued = tuple(one.attempt for one in self._leases.of_node(node) if not one.running)
+            effects += [Send(peer=node, message=one) for one in recalls(self.record, self.epoch, queued)]
+        return effects
+
+    def prioritise(self, priority: int) -> list[SchedulerEffect]:
+        """Takes another priority."""
+        if self.finished or priority == self.priority:
+            return []
+        self.priority = priority
+        return [self._persist_job(), JobChanged(job=self.job)]
+
+    def retry(self, tasks: Iterable[TaskIndex], now: Instant) -> list[SchedulerEffect]:
+        """Opens the next round of failed tasks, and the job with them where it had ended."""
+        chosen = [task for task in tasks if self.states[task] is TaskState.FAILED]
+        if self.cancelled or not chosen:
+            return []
+        nodes = {task: self.results[task].node for task in chosen}
+        fresh = self.book.reopen(chosen)
+        if self.finished:
+            self.finished_at_us = 0
+            self._workers.clear()
+        rows = (put_task(self.job, task, self.book.open_row(task, nodes[task])) for task in chosen)
+        effects: list[SchedulerEffect] = [self._persist_job(*rows), JobChanged(job=self.job)]
+        self.backlog.add(fresh, self._last_ticket)
+        return [*effects, *self.dispatch(now)]
+
     # --- time ---------------------------------------------------------------------------------------------
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
@@ -214,7 +257,7 @@ class JobOwner:
 
     def dispatch(self, now: Instant) -> list[SchedulerEffect]:
         """Grants what is ready to the workers that have room."""
-        if not self.backlog:
+        if not self.backlog or self.paused:
             return []
         effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket)
         return [*self._remember(nodes), *effects]
@@ -289,6 +332,8 @@ class JobOwner:
             and lease.node == node
             and lease.attempt == attempt
         ]
+        if message.recalled:
+            return [*self._lose(mine, "", now), *self.dispatch(now)]
         if message.declined:
             self.granting.rest(node, now, declined=True)
             return [*self._lose(mine, "", now), *self.dispatch(now)]
@@ -424,7 +469,7 @@ class JobOwner:
             self._try_later(task, 2.0 ** (history.unstaged - 1), now)
             return [JobChanged(job=self.job)]
         history.unstaged = 0
-        worn = next((one for one in lost if self.book.round_of(one) >= self._crash_limit), None)
+        worn = next((one for one in lost if self.book.losses_of(one) >= self._crash_limit), None)
         if worn is not None:
             error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {self._crash_limit} times"
             return self._write_result(task, self.book.given_up_row(task, lease.node, error), now)
@@ -554,6 +599,8 @@ class JobOwner:
             accepted_at_us=self.accepted_at_us,
             cancelled=self.cancelled,
             finished_at_us=self.finished_at_us,
+            paused=self.paused,
+            priority=self.priority,
         )
         persist = self._persist((put_job(self.job, row), *more))
         self._epoch_ticket = persist.ticket

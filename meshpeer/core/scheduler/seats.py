@@ -31,6 +31,8 @@ class Seat:
     boot: bytes = b""
     """Which run of its agent was heard last."""
     heard_at_s: float = -1e9
+    drained: bool = False
+    """It takes no work because somebody said so."""
     silent: bool = False
     """It let a lease run out without a word: it is granted nothing until it speaks."""
     down_since_s: float | None = None

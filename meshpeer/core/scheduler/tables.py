@@ -46,8 +46,9 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     ),
     # A new round: every holder of the outputs is gone.
     TaskState.SUCCEEDED: frozenset({TaskState.READY, TaskState.WAITING}),
-    TaskState.FAILED: frozenset(),
-    TaskState.SKIPPED: frozenset(),
+    # A new round that a person asked for; what was skipped because of it waits again.
+    TaskState.FAILED: frozenset({TaskState.WAITING}),
+    TaskState.SKIPPED: frozenset({TaskState.WAITING}),
     TaskState.CANCELLED: frozenset(),
 }
 

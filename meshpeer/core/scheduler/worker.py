@@ -37,6 +37,7 @@ from meshpeer.core.scheduler.messages import (
     Held,
     Lost,
     Offer,
+    Recall,
     SchedulerEffect,
     StartAttempt,
     Stop,
@@ -54,6 +55,7 @@ message.
 """
 HOLDINGS_MAX = 10_000
 """Attempts that a worker has at once, of all owners; more are declined."""
+DRAINED = "this node is drained"
 JOBS_KNOWN_MAX = 256
 """Jobs whose records are kept for the next grant while nothing of them is held."""
 
@@ -67,6 +69,8 @@ class JobWorker:
         self.me = me
         self.slots = slots
         self.accepting = accepting and slots > 0
+        self.drained = False
+        """It takes no work because somebody said so; what it has goes on."""
         self.offers = Offers(dice)
         self._boot = boot
         self._tickets = tickets
@@ -114,7 +118,7 @@ class JobWorker:
             known.blob = grant.record
         if known.blob != grant.record:
             return effects
-        refusal = "" if self.accepting else "this node takes no work"
+        refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
         if refusal:
@@ -185,17 +189,23 @@ class JobWorker:
 
     def decline_queued(self, reason: str) -> list[SchedulerEffect]:
         """Gives back all that waits here for a slot; what runs goes on."""
-        queued: dict[JobId, list[Attempt]] = {}
-        for holding in [one for one in self._held.values() if self._is_queued(one)]:
-            self._unqueue(holding)
-            self._forget(holding, AttemptState.LOST)
-            queued.setdefault(holding.job, []).append(holding.granted.attempt)
+        queued = self._unqueue_all(list(self._held.values()))
         self._unlearned.clear()
         return [
             effect
             for job, attempts in queued.items()
             for effect in self._lost(job, tuple(attempts), reason, declined=True)
         ]
+
+    def _unqueue_all(self, holdings: Iterable[Holding]) -> dict[JobId, list[Attempt]]:
+        """Forgets those that wait here for a slot; returns them by job."""
+        queued: dict[JobId, list[Attempt]] = {}
+        for holding in holdings:
+            if self._is_queued(holding):
+                self._unqueue(holding)
+                self._forget(holding, AttemptState.LOST)
+                queued.setdefault(holding.job, []).append(holding.granted.attempt)
+        return queued
 
     def knows_unallowed(self, job: JobId, may_submit: Callable[[NodeId], bool]) -> bool:
         """Says whether a job is known here whose submitter may not submit any more."""
@@ -339,6 +349,17 @@ class JobWorker:
             stopped = [one for one in self._held.values() if one.job == message.job]
         return [*effects, *self._stop_all(stopped), *self._start()]
 
+    def on_recall(self, peer: NodeId, message: Recall) -> list[SchedulerEffect]:
+        """Gives back what still waits here for a slot."""
+        effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
+        if effects is None:
+            return []
+        found = [self._held.get((message.job, attempt)) for attempt in message.attempts]
+        back = self._unqueue_all([one for one in found if one is not None])
+        for job, attempts in back.items():
+            effects += self._lost(job, tuple(attempts), "recalled", recalled=True)
+        return [*effects, *self._start()]
+
     def on_ack(self, peer: NodeId, message: Ack) -> list[SchedulerEffect]:
         """Forgets the result: its owner has it, or another, for good."""
         effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
@@ -406,7 +427,7 @@ class JobWorker:
 
     def restore_running(self, row: WebhookRow, now: Instant) -> bool:
         """Takes up an attempt that goes on without this agent; False where there is no slot for it."""
-        if not self.accepting or self._busy + row.cpu > self.slots:
+        if not (self.accepting or self.drained) or self._busy + row.cpu > self.slots:
             return False
         known = self._jobs.setdefault(row.job, Known(row.generation, row.epoch, row.record))
         known.blob = known.blob or row.record
@@ -599,6 +620,7 @@ class JobWorker:
         *,
         declined: bool = False,
         missing: tuple[int, ...] = (),
+        recalled: bool = False,
     ) -> list[SchedulerEffect]:
         known = self._jobs[job]
         return [
@@ -612,6 +634,7 @@ class JobWorker:
                     reason=reason[:REASON_LENGTH_MAX],
                     declined=declined,
                     missing=missing[:ATTEMPTS_MAX],
+                    recalled=recalled,
                 ),
             )
             for first in range(0, len(attempts), ATTEMPTS_MAX)
