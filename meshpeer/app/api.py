@@ -3,11 +3,11 @@ where it promises."""
 
 from __future__ import annotations
 
+from meshpeer.app.api_anywhere import AnywhereAnswers
 from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_dashboard import DashboardAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_issuers import IssuerAnswers
-from meshpeer.app.api_jobs import JobAnswers
 from meshpeer.app.api_mesh import MeshAnswers
 from meshpeer.app.api_revoke import RevokeAnswers
 from meshpeer.app.api_rotate import RotateAnswers
@@ -23,6 +23,6 @@ class AgentApi(
     IssuerAnswers,
     RotateAnswers,
     DashboardAnswers,
-    JobAnswers,
+    AnywhereAnswers,
 ):
     """Implements ``runtime.control.ControlApi``."""

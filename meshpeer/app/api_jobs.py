@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from meshpeer.app import views
@@ -15,9 +17,12 @@ from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
 from meshpeer.core.records import envelope
+from meshpeer.core.scheduler.leases import Lease
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.unreadable import UNREADABLE
+from meshpeer.runtime.asking import NEWS_S, Question
 from meshpeer.runtime.control import (
     Job,
     LogPiece,
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
 LOG_PIECE_BYTES = 256 * 1024
 LOG_WAIT_S = 20.0
+LOG_LOOK_S = 0.1
+LIVE_S = 5.0
+"""How long a worker has to say what a task of its has printed so far."""
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
@@ -142,6 +150,17 @@ class JobAnswers:
             tasks.append(views.task_view(self._agent.node, owner, index, outputs))
         return tasks
 
+    async def fetched_output(self, job: str, task: str, path: str) -> OutputFile:
+        """Brings one output here, for a member that asks for it; returns what it is."""
+        owner, index = self._task(job, task)
+        for file in await self._manifest(owner, index):
+            if file.path == path:
+                await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
+                return OutputFile(
+                    path=file.path, sha256=file.digest.hex(), size=file.size, executable=file.executable
+                )
+        raise LocalFault(f"{task} has no output {path!r}", f"see `meshpeer jobs tasks {job}`")
+
     async def outputs(self, job: str, task: str) -> list[OutputFile]:
         owner, index = self._task(job, task)
         files = await self._manifest(owner, index)
@@ -150,32 +169,67 @@ class JobAnswers:
             for one in files
         ]
 
-    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece:
+    async def log(
+        self, job: str, task: str, stream: str, offset: int, wait: bool, attempt: int = 0
+    ) -> LogPiece:
         if stream not in ("stdout", "stderr"):
             raise LocalFault(f"{stream!r} is not a stream", "streams are stdout and stderr")
         owner, index = self._task(job, task)
         deadline = trio.current_time() + (LOG_WAIT_S if wait else 0.0)
         while True:
-            row = owner.results.get(index)
+            latest = len(owner.tries_of(index))
+            start = 0 if attempt and attempt != latest else offset
+            row, lease = owner.results.get(index), owner.leases.get(index)
             if row is not None:
                 blob = row.stdout if stream == "stdout" else row.stderr
-                if not blob.size:
-                    return LogPiece(data=b"", offset=offset, finished=True)
-                await self._have(BlobRef(digest=blob.digest, size=blob.size), owner, index)
-                data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
-                return LogPiece(
-                    data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size
+                piece = await self._stored(BlobRef(digest=blob.digest, size=blob.size), owner, index, start)
+                return msgspec.structs.replace(
+                    piece, attempt=latest, node=views.name_of(self._agent.node, row.node)
                 )
-            lease = owner.leases.get(index)
-            if lease is not None and lease.node == self._agent.node.me:
-                live = self._agent.executor.log(
-                    self._agent.attempts.key_of(owner.job, lease.attempt), stream, offset, LOG_PIECE_BYTES
-                )
+            pause_s = LOG_LOOK_S
+            if lease is not None and lease.running:
+                left_s = max(LIVE_S, deadline - trio.current_time())
+                live = await self._live(owner.job, lease, stream, start, left_s if wait else LIVE_S)
+                pause_s = LOG_LOOK_S if live is not None else LIVE_S / 5
                 if live:
-                    return LogPiece(data=live, offset=offset + len(live), finished=False)
+                    name = views.name_of(self._agent.node, lease.node)
+                    return LogPiece(
+                        data=live, offset=start + len(live), finished=False, attempt=latest, node=name
+                    )
             if owner.finished or trio.current_time() >= deadline:
-                return LogPiece(data=b"", offset=offset, finished=owner.finished)
-            await trio.sleep(0.1)
+                return LogPiece(data=b"", offset=start, finished=owner.finished, attempt=attempt)
+            await trio.sleep(pause_s)
+
+    async def _stored(self, blob: BlobRef, owner: JobOwner, index: TaskIndex, offset: int) -> LogPiece:
+        """Reads what a task that has ended had printed."""
+        if not blob.size:
+            return LogPiece(data=b"", offset=offset, finished=True)
+        await self._have(blob, owner, index)
+        data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
+        return LogPiece(data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size)
+
+    async def _live(self, job: JobId, lease: Lease, stream: str, offset: int, wait_s: float) -> bytes | None:
+        """Reads what a running task has printed: here, or by asking the worker that runs it, which answers
+        once there is more, or it has ended. None where that worker can't be asked."""
+        agent = self._agent
+        if lease.node == agent.node.me:
+            key = agent.attempts.key_of(job, lease.attempt)
+            return agent.executor.log(key, stream, offset, LOG_PIECE_BYTES) or b""
+        question = Question(
+            what="live",
+            job=job,
+            attempt=lease.attempt,
+            stream=stream,
+            offset=offset,
+            wait=wait_s > LIVE_S,
+        )
+        with trio.move_on_after(wait_s):
+            try:
+                data, fault = await agent.asking.ask(lease.node, question)
+                return None if fault else msgspec.json.decode(data, type=LogPiece).data
+            except (MeshpeerError, *UNREADABLE):
+                return None
+        return None
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         owner = self._owner(job)
@@ -198,6 +252,21 @@ class JobAnswers:
             if self._failure is not None:
                 raise self._failure
             await trio.sleep(0.05)
+
+    async def news(self, job: str, seen: bytes) -> Job:
+        """Returns the job once it is not as it was seen (the SHA-256 of its document), or has ended, or after
+        ``NEWS_S``."""
+        owner = self._owner(job)
+        with trio.move_on_after(NEWS_S):
+            while not owner.finished and _digest_of(views.job_view(self._agent.node, owner)) == seen:
+                event = self._watchers.setdefault(owner.job, trio.Event())
+                await event.wait()
+                if self._failure is not None:
+                    raise self._failure
+                await trio.sleep(0.05)
+        if owner.finished:
+            await self._on_disk(owner.last_ticket)
+        return views.job_view(self._agent.node, owner)
 
     async def cancel(self, job: str) -> Job:
         owner = self._owner(job)
@@ -222,12 +291,25 @@ class JobAnswers:
         if self._failure is not None:
             raise self._failure
 
-    def _owner(self, job: str) -> JobOwner:
+    def fitting(self, job: str) -> list[JobOwner]:
+        """Returns the jobs of this node that an id, the beginning of one or a name may mean."""
         owned = self._agent.node.scheduler.owned
         owner = owned.get(JobId(job))
         if owner is not None:
-            return owner
-        matches = [one for one in owned.values() if one.job.startswith(job) or one.record.spec.name == job]
+            return [owner]
+        return [
+            one for one in owned.values() if job and (one.job.startswith(job) or one.record.spec.name == job)
+        ]
+
+    def owns(self, job: str) -> JobOwner | None:
+        """Returns the job of this node that is meant; None where there is none, or it could be several."""
+        try:
+            return self._owner(job)
+        except LocalFault:
+            return None
+
+    def _owner(self, job: str) -> JobOwner:
+        matches = self.fitting(job)
         if len(matches) == 1 or (matches and all(one.record.spec.name == job for one in matches)):
             return max(matches, key=lambda one: one.record.submitted_at_us)
         if matches:
@@ -265,6 +347,10 @@ class JobAnswers:
                 f"{name}, which holds this file, can't give it: {error.what}",
                 f"is {name} up? see `meshpeer peers`",
             ) from error
+
+
+def _digest_of(job: Job) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(job)).digest()
 
 
 def _digest(text: str) -> Digest:

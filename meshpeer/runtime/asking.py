@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from meshpeer.core.errors import EnvironmentFault, MeshpeerError, PeerFault
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.wire.frames import Channel, Codec
+from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.exchange import LET_IN_LOOK_S
 from meshpeer.runtime.ports import Link
 
@@ -76,7 +77,7 @@ FRAMES = (Ask, Told)
 CODEC = Codec(Channel.BULK, FRAMES)
 
 Answer = Callable[[NodeId, Question], Awaitable[tuple[bytes, bool]]]
-"""Answers a member's question: a document or a fault (then True), in JSON. Raises nothing of the project's."""
+"""Answers a member's question: a document, or a fault and True, in JSON."""
 
 
 @dataclass(slots=True)
@@ -195,6 +196,38 @@ class Asking:
             piece = data[start : start + PIECE_BYTES]
             last = start + PIECE_BYTES >= len(data)
             await link.send_bulk(CODEC.encode(Told(number=asked, data=piece, last=last, fault=fault)))
+
+
+class NotOwned(LocalFault):
+    """The node that was asked owns no such job."""
+
+
+class _Fault(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    what: str
+    hint: str
+    exit_code: int
+
+
+_KINDS = {
+    kind.__name__: kind for kind in (NotOwned, LocalFault, Refused, PeerFault, StoreFailed, EnvironmentFault)
+}
+
+
+def encode_fault(fault: MeshpeerError) -> bytes:
+    kind = next((name for name, kind in _KINDS.items() if isinstance(fault, kind)), "")
+    return msgspec.json.encode(_Fault(kind=kind, what=fault.what, hint=fault.hint, exit_code=fault.exit_code))
+
+
+def decode_fault(data: bytes) -> MeshpeerError:
+    """Returns the fault that a node answered with; raises ``PeerFault`` for what is none."""
+    try:
+        read = msgspec.json.decode(data, type=_Fault)
+    except UNREADABLE as error:
+        raise PeerFault("the answer of a node can't be read") from error
+    fault = _KINDS.get(read.kind, MeshpeerError)(read.what, read.hint)
+    fault.exit_code = read.exit_code
+    return fault
 
 
 def _check(question: Question) -> None:

@@ -1,4 +1,5 @@
-"""Bulk frames of all links, sorted by what they belong to: pieces of files, bytes of carried links, questions."""
+"""Bulk frames of all links, sorted by what they belong to: pieces of files, bytes of carried links, and
+questions."""
 
 from __future__ import annotations
 

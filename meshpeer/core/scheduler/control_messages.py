@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshpeer.core.ids import JobId, TaskIndex
+from meshpeer.core.ids import JobId, NodeId, TaskIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,4 +38,11 @@ class DrainAsked:
     drained: bool
 
 
-ControlEvent = PauseAsked | PriorityAsked | RetryAsked | DrainAsked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkWanted:
+    """A person asks this member something: a link to it is opened where there is none."""
+
+    peer: NodeId
+
+
+ControlEvent = PauseAsked | PriorityAsked | RetryAsked | DrainAsked | LinkWanted

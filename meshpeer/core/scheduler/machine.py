@@ -14,12 +14,13 @@ import msgspec
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Persist, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
-from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.claims import bounded_offer, slots_of
 from meshpeer.core.scheduler.control_messages import (
     ControlEvent,
     DrainAsked,
+    LinkWanted,
     PauseAsked,
     PriorityAsked,
     RetryAsked,
@@ -115,6 +116,8 @@ class Scheduler:
         self.outbox = Outbox(tickets=tickets, dice=dice)
         self.webhooks = Webhooks(worker=self.worker, tickets=tickets, dice=dice)
         self.seats = Seats(me, slots if self.worker.accepting else 0)
+        self.drain_ticket: Ticket | None = None
+        """The write of the last order to drain, or to take work again."""
         self._boot = boot
         self._seals = seals
         self._may_work = may_work
@@ -254,7 +257,7 @@ class Scheduler:
                 return self.worker.on_job_refused(job, reason)
             case CancelAsked(job=job):
                 return self._on_cancel_asked(job, now)
-            case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked():
+            case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked() | LinkWanted():
                 return self._on_control(event, now)
             case PeersChanged(peers=peers):
                 return self._on_peers_changed(peers, now)
@@ -305,8 +308,11 @@ class Scheduler:
                 if drained == self.worker.drained:
                     return []
                 self._drain(drained)
-                persist = Persist(ticket=self._tickets.take(), changes=(put_drained(drained),))
+                self.drain_ticket = self._tickets.take()
+                persist = Persist(ticket=self.drain_ticket, changes=(put_drained(drained),))
                 return [persist, *self._follow_rights(now)]
+            case LinkWanted(peer=peer):
+                return [self._capacity(peer)]
         assert_never(event)
 
     def _drain(self, drained: bool) -> None:

@@ -103,6 +103,11 @@ class JobWorker:
         return self._busy
 
     @property
+    def active(self) -> int:
+        """Attempts that are staged or run."""
+        return sum(one.state in (AttemptState.STAGING, AttemptState.RUNNING) for one in self._held.values())
+
+    @property
     def unacknowledged(self) -> int:
         return len(self.offers)
 
@@ -236,6 +241,11 @@ class JobWorker:
 
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
+
+    def owner_of(self, job: JobId, attempt: Attempt) -> NodeId | None:
+        """Returns whom an attempt runs, or waits, here for; None where this worker has it no more."""
+        holding = self._held.get((job, attempt))
+        return holding.owner if holding is not None else None
 
     # --- thieves ------------------------------------------------------------------------------------------
 
