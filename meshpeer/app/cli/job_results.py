@@ -1,4 +1,4 @@
-"""What tasks printed and what they made: logs, and output files fetched into a folder.
+"""What tasks made: output files fetched into a folder.
 
 Paths of outputs come from other machines: each is checked, opened without following links, written beside
 its place, and moved there only when its SHA-256 is what was announced.
@@ -9,13 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -23,22 +20,13 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.faults import FAILED, tell
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
+from meshpeer.app.cli.job_words import JobName
+from meshpeer.core.errors import EnvironmentFault, LocalFault, PeerFault
 
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
     from meshpeer.runtime.control import OutputFile, Task
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or its name.")]
-STREAMS = ("stdout", "stderr")
-AGAIN_S = 0.2
-"""Pause before asking again for the output of a task that has printed nothing yet."""
-_LOGS = """
-Examples:
-  meshpeer jobs logs film render[3]            what this task printed
-  meshpeer jobs logs film split --follow       as it prints it
-  meshpeer jobs logs film --stream stderr      of all tasks
-"""
 _RESULT = """
 Examples:
   meshpeer jobs result film film
@@ -47,51 +35,7 @@ Examples:
 
 
 def add_to_jobs(jobs: typer.Typer) -> None:
-    command(jobs, "logs", panel="Look", examples=_LOGS)(logs)
     command(jobs, "result", panel="Look", examples=_RESULT)(result)
-
-
-def logs(
-    asked: Asked,
-    job: JobName,
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="[TASK]", help="A task's id, such as render[3] [all that ran].", show_default=False
-        ),
-    ] = "",
-    stream: Annotated[
-        Literal["stdout", "stderr", "both"],
-        typer.Option("--stream", metavar="stdout|stderr|both", help="Which of the two."),
-    ] = "both",
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")
-    ] = False,
-) -> None:
-    """Print what a task printed: stdout on stdout, stderr on stderr."""
-    client = asked.client()
-    streams = STREAMS if stream == "both" else (stream,)
-    every = client.tasks(job)
-    if task or len(every) == 1:
-        chosen = task or every[0].id
-        if asked.json:
-            show.document(_texts(client, job, chosen, streams))
-        elif follow:
-            stream_task(client, job, chosen, streams)
-        else:
-            for name in streams:
-                _copy(client, job, chosen, name)
-        return
-    ran = [one for one in every if one.attempts or one.stdout_bytes or one.stderr_bytes]
-    if asked.json:
-        show.document({one.id: _texts(client, job, one.id, streams) for one in ran})
-        return
-    for one in ran:
-        if not asked.quiet and any(getattr(one, f"{name}_bytes") for name in streams):
-            sys.stdout.flush()
-            show.remark(f"==> {show.clean(one.id)} on {show.clean(one.node or '?')} <==")
-        for name in streams:
-            _copy(client, job, one.id, name)
 
 
 def result(
@@ -237,57 +181,3 @@ def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)
     return current
-
-
-# --- logs ------------------------------------------------------------
-
-
-def stream_task(client: ControlClient, job: str, task: str, streams: Sequence[str] = STREAMS) -> None:
-    """Copies a task's output as it comes, both streams at once, until the task has ended; raises what the
-    agent raised.
-    """
-    failures: list[MeshpeerError | BrokenPipeError] = []
-
-    def copy(stream: str) -> None:
-        try:
-            _copy(client, job, task, stream, wait=True)
-        except (MeshpeerError, BrokenPipeError) as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=copy, args=(one,), daemon=True) for one in streams]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():  # joined in short steps: Ctrl-C comes to this thread
-            thread.join(AGAIN_S)
-    if failures:
-        raise failures[0]
-
-
-def _texts(client: ControlClient, job: str, task: str, streams: Sequence[str]) -> dict[str, str]:
-    return {
-        name: b"".join(log_pieces(client, job, task, name)).decode("utf-8", "replace") for name in streams
-    }
-
-
-def _copy(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> None:
-    target = sys.stdout if stream == "stdout" else sys.stderr
-    for piece in log_pieces(client, job, task, stream, wait=wait):
-        target.flush()
-        target.buffer.write(piece)
-        target.buffer.flush()
-
-
-def log_pieces(
-    client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False
-) -> Iterator[bytes]:
-    offset = 0
-    while True:
-        piece = client.log(job, task, stream, offset, wait=wait)
-        if piece.data:
-            yield piece.data
-        if piece.finished or not (wait or piece.data):
-            return
-        if not piece.data:
-            time.sleep(AGAIN_S)
-        offset = piece.offset

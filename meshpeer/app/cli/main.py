@@ -16,6 +16,7 @@ from meshpeer.app.cli import (
     charter,
     dashboard,
     doctor,
+    drain,
     faults,
     invites,
     issuer,
@@ -61,6 +62,7 @@ def build() -> typer.Typer:
         issuer,
         root,
         jobs,
+        drain,
         service,
         sim,
     ):

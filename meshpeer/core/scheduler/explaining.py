@@ -69,7 +69,7 @@ class Explainer:
             task = TaskIndex(number)
             key = self._alike(task, state)
             if key is None:
-                reason = self.explain(task)
+                reason = self._told_of(task)
             else:
                 reason = known.get(key) or known.setdefault(key, self.explain(task))
             found.setdefault((task_state(self._owner, task), reason), []).append(task)
@@ -107,6 +107,14 @@ class Explainer:
                 return Reason("cancelled", "was cancelled with its job")
             case _:
                 assert_never(state)
+
+    def _told_of(self, task: TaskIndex) -> Reason:
+        """Returns the reason of one among many: of what is leased, only who has it."""
+        lease = self._owner.leases.get(task)
+        if lease is None:
+            return self.explain(task)
+        code, doing = ("running", "runs on") if lease.running else ("in_line", "is in line on")
+        return Reason(code, f"{doing} {self._name_of(lease.node)}")
 
     def _alike(self, task: TaskIndex, state: TaskState) -> object | None:
         """Returns what tasks share that have one reason; None for a task that has its own."""
