@@ -139,7 +139,7 @@ def _to_retry(owner: JobOwner, tasks: tuple[str, ...]) -> tuple[TaskIndex, ...]:
     if not tasks:
         failed = [TaskIndex(number) for number, state in enumerate(owner.states) if state is TaskState.FAILED]
         if not failed:
-            raise LocalFault(f"no task of {name} has failed", f"it is {job_state(owner)}")
+            raise LocalFault(f"no task of {name} has failed", f"its state: {job_state(owner)}")
         return tuple(failed)
     chosen: dict[TaskIndex, None] = {}
     wrong: list[str] = []

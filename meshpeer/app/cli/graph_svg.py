@@ -7,6 +7,8 @@ never the only sign: every box says in words how many of its tasks are in which 
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -33,9 +35,11 @@ UNSAID = "#d0d7de"
 
 def draw_svg(graph: JobGraph) -> bytes:
     """Returns the picture as an SVG document in UTF-8."""
-    places = lay_out(graph)
-    width = max((x + BOX_WIDTH for x, _ in places.values()), default=0) + MARGIN
-    height = max((y + BOX_HEIGHT for _, y in places.values()), default=0) + MARGIN
+    layout = lay_out(graph)
+    places = layout.boxes
+    corners = [*places.values(), *(one for bends in layout.bends.values() for one in bends)]
+    width = max((x + BOX_WIDTH for x, _ in corners), default=0) + MARGIN
+    height = max((y + BOX_HEIGHT for _, y in corners), default=0) + MARGIN
     width = max(width, 320)
     root = Element(
         "svg",
@@ -54,39 +58,60 @@ def draw_svg(graph: JobGraph) -> bytes:
     SubElement(root, "title").text = title
     SubElement(root, "rect", {"width": str(width), "height": str(height), "fill": PAPER})
     _text(root, MARGIN, MARGIN + 8, title, size=16, weight="bold")
-    for task in graph.tasks:
-        for need in task.needs:
-            if need in places:
-                _edge(root, places[need], places[task.name])
+    for (need, name), bends in layout.bends.items():
+        _edge(root, [places[need], *bends, places[name]])
     for task in graph.tasks:
         _box(root, places[task.name], task)
     picture: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return picture + b"\n"
 
 
-def lay_out(graph: JobGraph) -> dict[str, tuple[int, int]]:
-    """Returns the upper left corner of each task's box. A column holds what has equally many steps before it,
-    in the order of the middle of what it needs, so that few edges cross (Sugiyama et al., 1981)."""
+@dataclass(slots=True)
+class Layout:
+    """Where things stand, in pixels."""
+
+    boxes: dict[str, tuple[int, int]]
+    """The upper left corner of each task's box."""
+    bends: dict[tuple[str, str], list[tuple[int, int]]]
+    """By need and task: the corners of the empty boxes that an edge over several columns goes through."""
+
+
+def lay_out(graph: JobGraph) -> Layout:
+    """Places tasks. A column holds what has equally many steps before it, in the order of the middle of what
+    leads there, so that few edges cross; an edge over several columns has a place in each (Sugiyama et al.,
+    1981)."""
+    tasks = in_order(graph.tasks)
     depth: dict[str, int] = {}
-    columns: dict[int, list[GraphTask]] = {}
-    for task in in_order(graph.tasks):
-        depth[task.name] = max((depth[need] + 1 for need in task.needs if need in depth), default=0)
-        columns.setdefault(depth[task.name], []).append(task)
+    leads: dict[tuple[str, str], list[str]] = {}
+    columns: dict[int, list[str]] = {}
+    into: dict[str, list[str]] = {}
+    for task in tasks:
+        needs = [need for need in task.needs if need in depth]
+        column = depth[task.name] = max((depth[need] + 1 for need in needs), default=0)
+        columns.setdefault(column, []).append(task.name)
+        for need in needs:
+            way = leads[need, task.name] = [
+                f"{need}>{task.name}>{one}" for one in range(depth[need] + 1, column)
+            ]
+            for number, bend in enumerate(way):
+                columns.setdefault(depth[need] + 1 + number, []).append(bend)
+            for before, after in itertools.pairwise([need, *way, task.name]):
+                into.setdefault(after, []).append(before)
     row_of: dict[str, float] = {}
     places: dict[str, tuple[int, int]] = {}
     for number in sorted(columns):
-        wanted = {
-            one.name: sum(rows) / len(rows)
-            if (rows := [row_of[need] for need in one.needs if need in row_of])
-            else 0.0
+        middles = {
+            one: sum(row_of[before] for before in into[one]) / len(into[one]) if one in into else 0.0
             for one in columns[number]
         }
-        column = sorted(columns[number], key=lambda one: wanted[one.name])
-        for row, task in enumerate(column):
-            row_of[task.name] = row
+        for row, one in enumerate(sorted(columns[number], key=lambda one: middles[one])):
+            row_of[one] = row
             x = MARGIN + number * (BOX_WIDTH + GAP_X)
-            places[task.name] = (x, MARGIN + HEAD - 16 + row * (BOX_HEIGHT + GAP_Y))
-    return places
+            places[one] = (x, MARGIN + HEAD - 16 + row * (BOX_HEIGHT + GAP_Y))
+    return Layout(
+        boxes={task.name: places[task.name] for task in tasks},
+        bends={edge: [places[one] for one in way] for edge, way in leads.items()},
+    )
 
 
 def _box(root: Element, at: tuple[int, int], task: GraphTask) -> None:
@@ -130,14 +155,22 @@ def _box(root: Element, at: tuple[int, int], task: GraphTask) -> None:
         left += part
 
 
-def _edge(root: Element, source: tuple[int, int], target: tuple[int, int]) -> None:
-    x1, y1 = source[0] + BOX_WIDTH, source[1] + BOX_HEIGHT // 2
-    x2, y2 = target[0], target[1] + BOX_HEIGHT // 2
-    bow = max(24, (x2 - x1) // 2)
-    way = f"M {x1} {y1} C {x1 + bow} {y1} {x2 - bow} {y2} {x2 - 5} {y2}"
+def _edge(root: Element, corners: list[tuple[int, int]]) -> None:
+    """Draws an edge from the first box to the last, level through those between."""
+    middle = BOX_HEIGHT // 2
+    x, y = corners[0][0] + BOX_WIDTH, corners[0][1] + middle
+    way = f"M {x} {y}"
+    for number, (corner_x, corner_y) in enumerate(corners[1:], 2):
+        x2, y2 = corner_x, corner_y + middle
+        bow = max(24, (x2 - x) // 2)
+        end = x2 - 5 if number == len(corners) else x2
+        way += f" C {x + bow} {y} {x2 - bow} {y2} {end} {y2}"
+        x, y = x2, y2
+        if number < len(corners):
+            x += BOX_WIDTH
+            way += f" L {x} {y}"
     SubElement(root, "path", {"d": way, "fill": "none", "stroke": MUTED, "stroke-width": "1.5"})
-    tip = f"M {x2} {y2} l -8 -4 l 0 8 z"
-    SubElement(root, "path", {"d": tip, "fill": MUTED})
+    SubElement(root, "path", {"d": f"M {x} {y} l -8 -4 l 0 8 z", "fill": MUTED})
 
 
 def _text(

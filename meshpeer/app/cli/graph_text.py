@@ -104,6 +104,9 @@ class _Lanes:
         mine = [number for number, lane in enumerate(self._lanes) if lane == name]
         if not mine:
             at = self._free()
+            if self._rows and at < len(self._rows[-1][0]) and self._rows[-1][0][at]:
+                # A task that needs nothing must not seem to follow the one above it.
+                self._rows.append(([UP | DOWN if lane else 0 for lane in self._lanes], None))
             self._lanes[at] = name
             return at
         return mine[0]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from meshpeer.runtime.control import Job, Task
     from meshpeer.runtime.job_docs import JobWhy, WhyTasks
 
+HINDRANCES = ("busy", "no_worker", "too_wide", "no_fit", "paused", "listening", "group")
+"""Reasons that have a subject of their own."""
 _WHY = """
 Examples:
   meshpeer jobs why film               what is waiting, and for what
@@ -137,7 +139,7 @@ def why(
         show.document(found)
     elif task:
         (reason,) = found.reasons
-        show.line(f"{show.heading(show.clean(task))}: {painted(reason.state)}: {show.clean(reason.text)}")
+        show.line(f"{show.heading(show.clean(task))} {show.clean(_verb(reason))}")
     else:
         _print_why(found)
     if not asked.json and not asked.quiet:
@@ -161,12 +163,13 @@ def _tasks(one: WhyTasks) -> str:
 
 def _verb(one: WhyTasks) -> str:
     """Returns the reason behind its subject, which may be several."""
-    text = one.text
+    if one.code in HINDRANCES:
+        return f"can't start: {one.text}"
     if one.count > 1:
         for single, several in (("is ", "are "), ("runs ", "run "), ("waits ", "wait ")):
-            if text.startswith(single):
-                return several + text.removeprefix(single)
-    return text if one.code not in ("busy", "no_worker", "too_wide", "paused") else f"can't start: {text}"
+            if one.text.startswith(single):
+                return several + one.text.removeprefix(single)
+    return one.text
 
 
 def _todo(found: JobWhy) -> list[str]:
@@ -175,7 +178,7 @@ def _todo(found: JobWhy) -> list[str]:
     todo: list[str] = []
     if found.paused:
         todo.append(f"let it go on with: meshpeer jobs resume {found.job}")
-    if codes & {"no_worker", "too_wide", "busy"}:
+    if codes & {"no_worker", "too_wide", "no_fit", "busy"}:
         todo.append("see who takes work with: meshpeer peers")
     failed = [one for one in found.reasons if one.code == "failed"]
     if failed:

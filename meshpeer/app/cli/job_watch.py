@@ -105,12 +105,13 @@ def _tell_failed(client: ControlClient, job: Job, asked: Asked) -> None:
     if not asked.quiet and not asked.json:
         for alike in _kinds(failed)[:FAILURES_SHOWN]:
             _print_kind(client, job.id, alike)
+        show.remark(f"run what failed again with: meshpeer jobs retry {job.id}")
     first = failed[0]
     where = f" on {first.node}" if first.node else ""
     others = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
     tell(
         f"{job.id}: {first.id} failed{where}: {_error(first)}{others}",
-        f"see: meshpeer jobs logs {job.id} {shlex.quote(first.id)}; again: meshpeer jobs retry {job.id}",
+        f"see: meshpeer jobs logs {job.id} {shlex.quote(first.id)}",
     )
 
 

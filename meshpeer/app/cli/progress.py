@@ -27,7 +27,8 @@ LINE_S = 1.0
 BAR_COLUMNS = 24
 WINDOW_S = 30.0
 """The rate is that of so long."""
-RATE_AFTER_S = 2.0
+RATE_AFTER_S, ENDED_MIN = 2.0, 3
+"""A rate from less would be a guess."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -79,7 +80,7 @@ class Pace:
             return None
         (began_s, before), (_, after) = self._seen[0], self._seen[-1]
         span_s = self._clock() - began_s
-        if span_s < RATE_AFTER_S or after <= before:
+        if span_s < RATE_AFTER_S or after - before < ENDED_MIN:
             return None
         return (after - before) / span_s
 
@@ -91,7 +92,7 @@ def bar(done: int, total: int, columns: int = BAR_COLUMNS) -> str:
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(columns)
 
 
-def words(job: Job, rate: float | None = None) -> str:
+def words(job: Job, rate: float | None = None, *, nodes: bool = True) -> str:
     """Returns the counts in one line: ``17 of 26 done, 6 running, 2.5 tasks/s, 4 s left: alpha 6``."""
     counts = job.tasks
     parts = [f"{counts.succeeded:,} of {counts.total:,} done"]
@@ -111,7 +112,7 @@ def words(job: Job, rate: float | None = None) -> str:
     if rate and left:
         parts += [rate_text(rate), f"{show.seconds(max(1.0, round(left / rate)))} left"]
     text = ", ".join(parts)
-    if counts.running and job.running_on:
+    if nodes and counts.running and job.running_on:
         text += ": " + ", ".join(f"{name} {number}" for name, number in sorted(job.running_on.items()))
     return show.clean(text)
 
@@ -148,6 +149,8 @@ def _show(job: Job, pace: Pace, live: bool) -> None:
         show.remark(words(job, pace.rate()))
         return
     columns = shutil.get_terminal_size().columns
-    text = f"{bar(ended_of(job.tasks), job.tasks.total)} {words(job, pace.rate())}"
-    sys.stderr.write(f"\r{show.cut(text, columns - 1)}\x1b[K")
+    drawn, told = bar(ended_of(job.tasks), job.tasks.total), words(job, pace.rate())
+    if BAR_COLUMNS + 1 + show.width_of(told) >= columns:
+        told = words(job, pace.rate(), nodes=False)
+    sys.stderr.write(f"\r{show.cut(f'{drawn} {told}', columns - 1)}\x1b[K")
     sys.stderr.flush()
