@@ -152,18 +152,18 @@ class AnywhereAnswers(JobWork):
     # --- nodes ----------------------------------------------------------------------------------------------
 
     async def drain_of(self, node: str) -> Drain:
-        member = self._member(node)
+        member = self._named_node(node)
         if member is None:
             return self.drained_here()
         return await self.far.ask_node(member, Question(what="drain_of"), Drain)
 
     async def drain(self, node: str, drained: bool) -> Drain:
-        member = self._member(node)
+        member = self._named_node(node)
         if member is None:
             return await self.drain_here(drained)
         return await self.far.ask_node(member, Question(what="drain", on=drained), Drain)
 
-    def _member(self, name: str) -> NodeId | None:
+    def _named_node(self, name: str) -> NodeId | None:
         """Returns a member by name; None for this node itself."""
         node = self._agent.node
         listed = node.roster.named(name) if name else None

@@ -179,7 +179,7 @@ class JobAnswers:
         while True:
             latest = len(owner.tries_of(index))
             start = 0 if attempt and attempt != latest else offset
-            row, lease = owner.results.get(index), owner.leases.get(index)
+            row, lease, over = owner.results.get(index), owner.leases.get(index), owner.finished
             if row is not None:
                 blob = row.stdout if stream == "stdout" else row.stderr
                 piece = await self._stored(BlobRef(digest=blob.digest, size=blob.size), owner, index, start)
@@ -196,8 +196,9 @@ class JobAnswers:
                     return LogPiece(
                         data=live, offset=start + len(live), finished=False, attempt=latest, node=name
                     )
-            if owner.finished or trio.current_time() >= deadline:
-                return LogPiece(data=b"", offset=start, finished=owner.finished, attempt=attempt)
+            # As it was before the worker was asked: its result may have come meanwhile.
+            if over or trio.current_time() >= deadline:
+                return LogPiece(data=b"", offset=start, finished=over, attempt=attempt)
             await trio.sleep(pause_s)
 
     async def _stored(self, blob: BlobRef, owner: JobOwner, index: TaskIndex, offset: int) -> LogPiece:

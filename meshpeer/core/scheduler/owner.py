@@ -224,7 +224,8 @@ class JobOwner:
         nodes = {task: self.results[task].node for task in chosen}
         fresh = self.book.reopen(chosen)
         if self.finished:
-            self.finished_at_us = 0
+            # A pause ends with the job: who has it run again means it.
+            self.finished_at_us, self.paused = 0, False
             self._workers.clear()
         rows = (put_task(self.job, task, self.book.open_row(task, nodes[task])) for task in chosen)
         effects: list[SchedulerEffect] = [self._persist_job(*rows), JobChanged(job=self.job)]

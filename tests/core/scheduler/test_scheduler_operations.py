@@ -198,6 +198,17 @@ def test_retry_while_the_rest_still_runs_gives_a_fresh_allowance() -> None:
     assert len(world.owner(job).tries_of(TaskIndex(0))) == 4
 
 
+def test_pause_ends_with_the_job() -> None:
+    world = World(10, [1], plan=lambda task, attempt, node: (1.0, attempt.round > 1))
+    job = world.submit(array(1))
+    world.run_for(0.5)
+    world.handle(world.names[0], PauseAsked(job=job, paused=True))
+    world.run_until(lambda: world.finished(job))
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.finished(job))
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 1
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_retries_of_any_graph_lead_to_success(seed: int) -> None:
     rng = random.Random(seed)
