@@ -8,6 +8,7 @@ more than a third of the width, rows name what they need instead.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from meshpeer.app.cli import show
@@ -63,16 +64,22 @@ def draw_text(graph: JobGraph, *, columns: int, letters: Sequence[str] = LINES) 
 def in_order(tasks: Sequence[GraphTask]) -> list[GraphTask]:
     """Returns the tasks so that each comes after what it needs, else as they stand in the file (Kahn, CACM
     1962)."""
-    left = list(tasks)
-    names = {one.name for one in left}
-    done: set[str] = set()
+    numbers = {one.name: number for number, one in enumerate(tasks)}
+    missing = [len({need for need in one.needs if need in numbers}) for one in tasks]
+    followers: dict[int, list[int]] = {}
+    for number, one in enumerate(tasks):
+        for need in dict.fromkeys(one.needs):
+            if need in numbers:
+                followers.setdefault(numbers[need], []).append(number)
+    ready = [number for number, count in enumerate(missing) if not count]
     ordered: list[GraphTask] = []
-    while left:
-        ready = [one for one in left if all(need in done or need not in names for need in one.needs)]
-        for one in ready or left:
-            ordered.append(one)
-            done.add(one.name)
-        left = [one for one in left if one.name not in done]
+    while ready:
+        number = heapq.heappop(ready)
+        ordered.append(tasks[number])
+        for follower in followers.get(number, ()):
+            missing[follower] -= 1
+            if not missing[follower]:
+                heapq.heappush(ready, follower)
     return ordered
 
 

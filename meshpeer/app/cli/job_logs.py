@@ -124,7 +124,7 @@ def log_pieces(
     client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False
 ) -> Iterator[bytes]:
     """Yields what a task printed; with ``wait`` until it has ended."""
-    return (piece.data for piece in _pieces(client, job, task, stream, wait=wait) if piece.data)
+    return (piece.data for piece in pieces(client, job, task, stream, wait=wait) if piece.data)
 
 
 def last_lines(data: bytes, count: int) -> bytes:
@@ -155,7 +155,7 @@ def _copy(
         _write(stream, last_lines(data, tail))
         if not wait:
             return
-    for piece in _pieces(client, job, task, stream, wait=wait, offset=start, attempt=attempt):
+    for piece in pieces(client, job, task, stream, wait=wait, offset=start, attempt=attempt):
         if tell and attempt and (piece.attempt, piece.node) != (attempt, node) and piece.attempt > attempt:
             show.remark(f"==> attempt {piece.attempt} on {show.clean(piece.node or '?')} <==")
         attempt, node = piece.attempt or attempt, piece.node
@@ -165,13 +165,13 @@ def _copy(
 def _so_far(client: ControlClient, job: str, task: str, stream: str) -> tuple[bytes, int, int]:
     """Returns the end of what a task has printed so far, where that ends, and which attempt printed it."""
     data, offset, attempt = b"", 0, 0
-    for piece in _pieces(client, job, task, stream, wait=False):
+    for piece in pieces(client, job, task, stream, wait=False):
         data = (data + piece.data)[-TAIL_BYTES_MAX:]
         offset, attempt = piece.offset, piece.attempt
     return data, offset, attempt
 
 
-def _pieces(
+def pieces(
     client: ControlClient,
     job: str,
     task: str,
@@ -181,6 +181,7 @@ def _pieces(
     offset: int = 0,
     attempt: int = 0,
 ) -> Iterable[LogPiece]:
+    """Yields pieces of an output from ``offset`` on; with ``wait`` until its task has ended."""
     while True:
         piece = client.log(job, task, stream, offset, wait=wait, attempt=attempt)
         yield piece

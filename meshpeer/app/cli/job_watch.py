@@ -14,6 +14,7 @@ import typer
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.faults import FAILED, INTERRUPTED, tell
+from meshpeer.app.cli.job_logs import pieces
 from meshpeer.app.cli.job_words import print_job
 from meshpeer.core.errors import MeshpeerError, NotRunning
 
@@ -146,9 +147,10 @@ def last_words(client: ControlClient, job: str, task: Task) -> list[str]:
         if not size:
             continue
         try:
-            piece = client.log(job, task.id, stream, max(0, size - LAST_BYTES))
+            read = pieces(client, job, task.id, stream, wait=False, offset=max(0, size - LAST_BYTES))
+            data = b"".join(one.data for one in read)
         except MeshpeerError:
             return []
-        lines = piece.data.decode("utf-8", "replace").splitlines()
+        lines = data.decode("utf-8", "replace").splitlines()
         return [show.clean(one.expandtabs(4))[:LINE_COLUMNS] for one in lines[-LAST_LINES:]]
     return []
