@@ -40,6 +40,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     region: str = ""
     hub: Literal["prefer", "allow", "never"] = "allow"
     labels: dict[str, str] = {}
+    """What tasks can ask for by ``where: {label: ...}``."""
     endpoint: str = ""
     """``HOST[:PORT]`` under which others reach this machine's WireGuard port from outside."""
     advertise: tuple[str, ...] = ()
@@ -97,6 +98,7 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     slots: int = 0
     """Tasks of one cpu at once; 0 for as many as there are processors."""
     resources: dict[str, int] = {}
+    """Named counts that tasks can ask for, such as ``gpu = 2``, beside slots and memory."""
     uids: str = "61000-61063"
     from_: tuple[str, ...] = msgspec.field(default=("*",), name="from")
     """Names or ids of nodes whose jobs this node runs; ``*`` for all."""
@@ -322,6 +324,8 @@ def _check(file: File, where: Where) -> File:
         what = f"{where('mesh', 'via')}: there are no seeds that could go via {file.mesh.via}"
         raise LocalFault(what, 'name the forwarded port: seeds = ["127.0.0.1:51900"] under [mesh]')
     _uids(file.jobs.uids, where("jobs", "uids"))
+    if file.jobs.resources or file.node.labels:
+        _check_profile(file, where)
     _check_relay(file, where)
     if file.webhooks != WebhookSettings():
         _check_webhooks(file.webhooks, where)
@@ -335,6 +339,29 @@ def _with_lans(file: File, at: str) -> File:
 
     node = msgspec.structs.replace(file.node, advertise=check_routes(file.node.advertise, at))
     return msgspec.structs.replace(file, node=node)
+
+
+def _check_profile(file: File, where: Where) -> None:
+    """Raises ``LocalFault`` for what peers would refuse to hear of this node."""
+    # Every command reads the settings, and few machines have these.
+    from meshpeer.core.jobs import rules
+    from meshpeer.core.jobs.placing import label_fault, resource_fault
+
+    resources, labels = file.jobs.resources, file.node.labels
+    for name, count in resources.items():
+        fault = resource_fault(name) or rules.number_fault(count, 0, rules.RESOURCE_COUNT_MAX)
+        if fault is not None:
+            raise LocalFault(f"{where('jobs', 'resources')}: {name}: {fault.what}", fault.hint)
+    for name, value in labels.items():
+        fault = label_fault(name) or label_fault(value)
+        if fault is not None:
+            raise LocalFault(f"{where('node', 'labels')}: {name}: {fault.what}", fault.hint)
+    for section, key, count, most in (
+        ("jobs", "resources", len(resources), rules.RESOURCES_MAX),
+        ("node", "labels", len(labels), rules.LABELS_MAX),
+    ):
+        if count > most:
+            raise LocalFault(f"{where(section, key)}: {count} of them, and {most} are allowed", "name fewer")
 
 
 def _check_webhooks(webhooks: WebhookSettings, where: Where) -> None:
@@ -403,6 +430,8 @@ def _place(text: str, config: Path, section: str, key: str) -> str:
         title = re.match(r"\[+\s*([A-Za-z0-9_-]+)", stripped)
         if title:
             inside = title[1] == section
+            if inside and key and re.match(rf"\[\s*[\w-]+\s*\.\s*{re.escape(key)}\s*\]", stripped):
+                return f"{config}:{number}"
             if inside and not key:
                 return f"{config}:{number}"
         elif (inside and key and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*[=.]", stripped)) or (

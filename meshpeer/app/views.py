@@ -236,7 +236,7 @@ def job_view(node: Node, owner: JobOwner) -> Job:
         running_on=dict(sorted(running_on.items())),
         done_on={name_of(node, who): count for who, count in sorted(owner.done_on.items())},
         paused=owner.paused,
-        priority=owner.priority or 0,
+        priority=owner.priority,
         webhooks=tuple(
             JobMessage(event=one.event, url=one.url, state=one.state, trouble=one.trouble)
             for one in node.scheduler.outbox.of(owner.job)

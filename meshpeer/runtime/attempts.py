@@ -232,6 +232,7 @@ class Attempts:
             stderr=Blob(outcome.stderr.digest, outcome.stderr.size),
             manifest=Blob(manifest.digest, manifest.size),
             outputs=len(outcome.outputs),
+            output_bytes=sum(one.size for one in outcome.outputs),
         )
 
     def _failed(self, effect: StartAttempt, error: str) -> Offer:

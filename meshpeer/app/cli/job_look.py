@@ -10,14 +10,20 @@ import typer
 from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
-from meshpeer.app.cli.job_words import STATE_COLOURS, JobName, ended_of, painted, print_job, state_of
+from meshpeer.app.cli.job_words import (
+    HINDRANCES,
+    STATE_COLOURS,
+    JobName,
+    ended_of,
+    painted,
+    print_job,
+    state_of,
+)
 
 if TYPE_CHECKING:
     from meshpeer.runtime.control import Job, Task
     from meshpeer.runtime.job_docs import JobWhy, WhyTasks
 
-HINDRANCES = ("busy", "no_worker", "too_wide", "no_fit", "paused", "listening", "group")
-"""Reasons that have a subject of their own."""
 _WHY = """
 Examples:
   meshpeer jobs why film               what is waiting, and for what
@@ -164,7 +170,7 @@ def _tasks(one: WhyTasks) -> str:
 def _verb(one: WhyTasks) -> str:
     """Returns the reason behind its subject, which may be several."""
     if one.code in HINDRANCES:
-        return f"can't start: {one.text}"
+        return f"waiting: {one.text}"
     if one.count > 1:
         for single, several in (("is ", "are "), ("runs ", "run "), ("waits ", "wait ")):
             if one.text.startswith(single):
@@ -178,7 +184,7 @@ def _todo(found: JobWhy) -> list[str]:
     todo: list[str] = []
     if found.paused:
         todo.append(f"let it go on with: meshpeer jobs resume {found.job}")
-    if codes & {"no_worker", "too_wide", "no_fit", "busy"}:
+    if codes & {"no_worker", "no_fit", "busy"}:
         todo.append("see who takes work with: meshpeer peers")
     failed = [one for one in found.reasons if one.code == "failed"]
     if failed:

@@ -12,6 +12,8 @@ from meshpeer.app.cli import show
 if TYPE_CHECKING:
     from meshpeer.runtime.control import Job, JobMessage, TaskCounts
 
+HINDRANCES = ("busy", "no_worker", "no_fit", "paused", "listening", "group")
+"""Reasons that have a subject of their own (``core.scheduler.explaining``)."""
 STATE_COLOURS = {
     "succeeded": "green",
     "running": "yellow",

@@ -7,13 +7,14 @@ A record's signature proves who sent it, not that a client checked it. So whatev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.confinement import check_confinement
 from meshpeer.core.jobs.located import FieldPath
 from meshpeer.core.jobs.model import Array, FileRef, JobSpec, TaskSpec
 from meshpeer.core.jobs.nearest import did_you_mean
+from meshpeer.core.jobs.placing import check_job_placing, check_placing
 from meshpeer.core.jobs.problems import InvalidJob, SpecError
 from meshpeer.core.jobs.rules import Fault, shown
 from meshpeer.core.jobs.template import names_in
@@ -37,7 +38,8 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
         *_check_count(spec),
         *check_files(spec.files),
         *check_job_webhooks(spec),
-        *(error for task in spec.tasks for error in _check_task(task, unread)),
+        *check_job_placing(spec),
+        *(error for task in spec.tasks for error in _check_task(task, unread, dict(spec.groups))),
         *_check_needs(spec, unread),
     )
 
@@ -91,7 +93,17 @@ def check_files(files: Sequence[FileRef]) -> Iterator[SpecError]:
     yield from _too_many(("files",), len(files), rules.FILES_MAX)
 
 
-def _check_task(task: TaskSpec, unread: Collection[FieldPath]) -> Iterator[SpecError]:
+def need_end_fault(text: str) -> Fault | None:
+    """Judges ``when`` of a need."""
+    if text in rules.NEED_ENDS:
+        return None
+    guess = did_you_mean(text, rules.NEED_ENDS)
+    return Fault(f"{shown(text)} is no end of a task", guess or f"write {', '.join(rules.NEED_ENDS)}")
+
+
+def _check_task(
+    task: TaskSpec, unread: Collection[FieldPath], groups: Mapping[str, int]
+) -> Iterator[SpecError]:
     at: FieldPath = ("tasks", task.name)
     yield from _located(at, rules.task_name_fault(task.name))
     yield from _check_run(task, at, unread)
@@ -108,6 +120,7 @@ def _check_task(task: TaskSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
     yield from _located((*at, "retries"), rules.number_fault(task.retries, 0, rules.RETRIES_MAX))
     yield from _located((*at, "timeout"), rules.number_fault(task.timeout_ms, 0, rules.TIMEOUT_MS_MAX))
     yield from _located((*at, "resources", "cpu"), rules.number_fault(task.cpu, 1, rules.CPU_MAX))
+    yield from check_placing(task, at, groups)
     yield from check_confinement(task, at, _fields_of(task))
     yield from check_webhook(task, at, _check_expansion if (*at, "array") not in unread else None)
 
@@ -232,6 +245,7 @@ def _check_needs(spec: JobSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
             seen.add((need.task, need.into))
             if need.into:
                 yield from _located(at, _normal_path_fault(need.into))
+            yield from _located((*at, "when"), need_end_fault(need.when))
         yield from _too_many(("tasks", task.name, "needs"), len(task.needs), rules.NEEDS_MAX)
     pairs = sum(
         sum(need.same_index for need in task.needs) * (1 if task.array is None else task.array.size)

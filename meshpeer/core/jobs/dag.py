@@ -1,26 +1,28 @@
-"""The expanded job: which tasks there are, what each needs, and which are ready as others end.
+"""The expanded job: which tasks there are, and what each needs.
 
 A task's position (``TaskIndex``) follows the file: tasks in file order, the elements of an array in their
 order. An array task is one row of the graph and its elements are a range, so ``needs: [render]`` on 100,000
-elements is one edge between two rows, never 100,000 objects. ``Progress`` counts the same way: one barrier
-per row for "all of it" needs, one small counter per task for "the same index" needs. Nothing here knows of
-nodes, attempts or time.
+elements is one edge between two rows, never 100,000 objects. ``progress`` counts along its edges. Nothing
+here knows of nodes, attempts or time.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from meshpeer.core.errors import InvariantBroken, LocalFault
+from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import TaskIndex
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec, task_id
 from meshpeer.core.jobs.nearest import nearest
 
 _INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})\]", re.ASCII)
+
+
+Edge = tuple[int, str]
+"""A row that needs another, and the end of the other that meets the need (``Need.when``)."""
 
 
 class Graph:
@@ -36,11 +38,11 @@ class Graph:
         for spec in specs:
             self._first.append(self._first[-1] + (1 if spec.array is None else spec.array.size))
         self._needs = tuple(tuple(self._row_of_name[need.task] for need in spec.needs) for spec in specs)
-        whole: list[list[int]] = [[] for _ in specs]
-        same_index: list[list[int]] = [[] for _ in specs]
+        whole: list[list[Edge]] = [[] for _ in specs]
+        same_index: list[list[Edge]] = [[] for _ in specs]
         for row, spec in enumerate(specs):
             for need, needed in zip(spec.needs, self._needs[row], strict=True):
-                (same_index if need.same_index else whole)[needed].append(row)
+                (same_index if need.same_index else whole)[needed].append((row, need.when))
         self._whole = tuple(tuple(rows) for rows in whole)
         self._same_index = tuple(tuple(rows) for rows in same_index)
 
@@ -106,7 +108,7 @@ class Graph:
             raise self._no_such_task(name, name)
         return self.tasks_of_row(row)
 
-    # Rows: one per task of the file. ``Progress`` counts by them.
+    # Rows: one per task of the file. ``progress`` counts by them.
 
     @property
     def rows(self) -> int:
@@ -131,11 +133,11 @@ class Graph:
         """Counts the row's needs that wait for one element each."""
         return len(self._specs[row].needs) - self.whole_needs(row)
 
-    def rows_after_all_of(self, row: int) -> tuple[int, ...]:
+    def rows_after_all_of(self, row: int) -> tuple[Edge, ...]:
         """Returns the rows that need all of this one, once per need."""
         return self._whole[row]
 
-    def rows_after_each_of(self, row: int) -> tuple[int, ...]:
+    def rows_after_each_of(self, row: int) -> tuple[Edge, ...]:
         """Returns the rows whose elements need this one's element of the same index, once per need."""
         return self._same_index[row]
 
@@ -143,114 +145,3 @@ class Graph:
         close = nearest(name, self._row_of_name, count=3)
         names = ", ".join(close or tuple(self._row_of_name)[:5])
         return LocalFault(f"the job has no task {asked!r}", f"{'near' if close else 'its'} tasks: {names}")
-
-
-class _Life(enum.IntEnum):
-    """What ``Progress`` knows of a task; attempts and leases are the scheduler's business."""
-
-    WAITING = 0
-    READY = 1
-    SUCCEEDED = 2
-    FAILED = 3
-    SKIPPED = 4
-
-
-class Progress:
-    """Which tasks are ready as others end.
-
-    Only counters: a row's barrier opens when everything that it needs whole has succeeded, a task's own
-    counter falls as the elements of its index succeed. The cost per finished task is constant, amortised over
-    the job, plus one step per ``x[index]`` need. Ends may come in any order (a journal replayed by key), so a
-    task may end before it was ever handed out as ready. Contradictory ends raise ``InvariantBroken``: the
-    owner commits one result per task.
-    """
-
-    __slots__ = ("_barriers", "_doomed", "_graph", "_left", "_life", "_pending", "_same_index_left")
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._life = bytearray(len(graph))
-        self._left = [len(graph.tasks_of_row(row)) for row in range(graph.rows)]
-        """Per row: tasks that have not succeeded yet."""
-        self._barriers = [graph.whole_needs(row) for row in range(graph.rows)]
-        """Per row: needed rows that have not succeeded whole."""
-        self._doomed = bytearray(graph.rows)
-        """Per row: whether one of its tasks failed or was skipped, so that who needs it whole never runs."""
-        self._same_index_left = array("l")
-        """Per task: elements of its own index that have not succeeded yet."""
-        self._pending: list[TaskIndex] = []
-        for row in range(graph.rows):
-            self._same_index_left.extend([graph.same_index_needs(row)] * self._left[row])
-            if not self._barriers[row]:
-                self._open(row)
-
-    def take_ready(self) -> tuple[TaskIndex, ...]:
-        """Returns what became ready since the last call, in index order; at first, all without needs."""
-        ready = tuple(sorted(task for task in self._pending if self._life[task] == _Life.READY))
-        self._pending.clear()
-        return ready
-
-    def succeeded(self, task: TaskIndex) -> None:
-        """Counts a success once; the same news again changes nothing."""
-        row = self._graph.row_of(task)
-        if self._life[task] == _Life.SUCCEEDED:
-            return
-        self._refuse_second_end(task, "succeeded")
-        self._life[task] = _Life.SUCCEEDED
-        self._left[row] -= 1
-        element = task - self._graph.tasks_of_row(row).start
-        for after in self._graph.rows_after_each_of(row):
-            follower = TaskIndex(self._graph.tasks_of_row(after).start + element)
-            self._same_index_left[follower] -= 1
-            if not self._barriers[after]:
-                self._make_ready_if_free(follower)
-        if not self._left[row]:
-            for after in self._graph.rows_after_all_of(row):
-                self._barriers[after] -= 1
-                if not self._barriers[after]:
-                    self._open(after)
-
-    def failed(self, task: TaskIndex) -> tuple[TaskIndex, ...]:
-        """Counts a failure for good; returns the tasks that can never run because of it, in index order.
-
-        The same news again returns nothing, and so does the failure of a task that was skipped before.
-        """
-        self._graph.row_of(task)
-        if self._life[task] in (_Life.FAILED, _Life.SKIPPED):
-            return ()
-        self._refuse_second_end(task, "failed")
-        self._life[task] = _Life.FAILED
-        skipped: list[TaskIndex] = []
-        ended = [task]
-        while ended:
-            for follower in self._followers_lost_with(ended.pop()):
-                if self._life[follower] == _Life.WAITING:
-                    self._life[follower] = _Life.SKIPPED
-                    skipped.append(follower)
-                    ended.append(follower)
-        return tuple(sorted(skipped))
-
-    def _open(self, row: int) -> None:
-        for task in self._graph.tasks_of_row(row):
-            self._make_ready_if_free(TaskIndex(task))
-
-    def _make_ready_if_free(self, task: TaskIndex) -> None:
-        if not self._same_index_left[task] and self._life[task] == _Life.WAITING:
-            self._life[task] = _Life.READY
-            self._pending.append(task)
-
-    def _followers_lost_with(self, task: TaskIndex) -> Iterator[TaskIndex]:
-        """Yields who directly follows a lost task; who needs its whole row, only the first time."""
-        row = self._graph.row_of(task)
-        element = task - self._graph.tasks_of_row(row).start
-        for after in self._graph.rows_after_each_of(row):
-            yield TaskIndex(self._graph.tasks_of_row(after).start + element)
-        if not self._doomed[row]:
-            self._doomed[row] = True
-            for after in self._graph.rows_after_all_of(row):
-                yield from map(TaskIndex, self._graph.tasks_of_row(after))
-
-    def _refuse_second_end(self, task: TaskIndex, end: str) -> None:
-        life = _Life(self._life[task])
-        if life not in (_Life.WAITING, _Life.READY):
-            raise InvariantBroken(f"{self._graph.id_of(task)} {end}, but had already {life.name.lower()}")

@@ -28,6 +28,20 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     same_index: bool = False
     into: str = ""
     """Folder that the needed outputs are staged under; empty for their own paths."""
+    when: str = "succeeded"
+    """One of ``rules.NEED_ENDS``: which end of the needed task meets this need. Any other skips who needs
+    it."""
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Which nodes may run a task: of each field that says something, a node has to match one entry; of
+    ``labels`` one value under each name."""
+
+    regions: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Names of nodes."""
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +97,22 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     """Names alone: each worker has values of its own, in its own file."""
     webhook: Webhook | None = None
+    resources: tuple[tuple[str, int], ...] = ()
+    """Named counts beside cpu and memory, such as ``gpu``, by name."""
+    where: Where | None = None
+    """None for any node."""
+    priority: int = 0
+    """Among the tasks of this job; the higher one is granted and started first."""
+    backoff_ms: int = 0
+    """The pause before the first retry, which doubles with each; 0 for the usual."""
+    backoff_max_ms: int = 0
+    """The longest pause; 0 for the usual."""
+    on_failure: str = "continue"
+    """One of ``rules.FAILURE_WAYS``: what a failure of this task does to the rest of the job."""
+    group: str = ""
+    """The concurrency group of the job that it counts in; empty for none."""
+    speculate: bool = True
+    """Whether a second attempt may run beside one that takes far longer than its like."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +126,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A URL that the owner tells the job's end; empty for none."""
     on_failure: str = ""
     """The same, where the job has failed."""
+    priority: int = 0
+    """Among the jobs of one submitter."""
+    groups: tuple[tuple[str, int], ...] = ()
+    """Concurrency groups by name, and how many of their tasks are granted at once."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,25 @@ SIZE_BYTES_MAX = 2**50
 PROCESSES_MAX = 512
 """Processes and threads of a task at once."""
 SECRETS_MAX = 64
+RESOURCES_MAX = 16
+"""Named counts of one task, and of one node."""
+RESOURCE_COUNT_MAX = 1_000_000
+WHERE_MAX = 64
+"""Entries of one field of ``where``."""
+WHERE_LABELS_MAX = 16
+PLACEMENTS_MAX = 256
+"""Different demands and groups of one job's tasks: the owner goes through all of them."""
+LABELS_MAX = 16
+"""Labels of one node."""
+LABEL_BYTES_MAX = 128
+PRIORITY_MAX = 100
+"""Priorities go from this far below 0 to this far above."""
+GROUPS_MAX = 256
+BACKOFF_MS_MAX = 24 * 3_600_000
+SUCCEEDED, FAILED, ENDED = "succeeded", "failed", "ended"
+NEED_ENDS = (SUCCEEDED, FAILED, ENDED)
+CONTINUE, FAIL_FAST = "continue", "fail-fast"
+FAILURE_WAYS = (CONTINUE, FAIL_FAST)
 NO_NETWORK = "none"
 NETWORKS = ("host", NO_NETWORK)
 WEBHOOK_ALLOW = ("http://127.0.0.1:*", "http://[::1]:*", "http://localhost:*")

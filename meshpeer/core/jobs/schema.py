@@ -47,8 +47,54 @@ def job_schema() -> dict[str, Json]:
                 **_object(_NEED, required=["task"]),
             },
             "resources": {
-                "description": "What a task takes while it runs.",
+                "description": (
+                    "What a task takes while it runs. Any other name is a count of what nodes say that they "
+                    "have ([jobs.resources]), such as gpu: 1."
+                ),
                 **_object(_RESOURCES),
+                "additionalProperties": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "maximum": rules.RESOURCE_COUNT_MAX,
+                },
+                "propertyNames": {"pattern": "^[a-z][a-z0-9_]{0,31}$"},
+            },
+            "names": {
+                "oneOf": [
+                    {"type": "string", "pattern": _NAME},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": rules.WHERE_MAX,
+                        "items": {"type": "string", "pattern": _NAME},
+                    },
+                ]
+            },
+            "labels": {
+                "type": "object",
+                "maxProperties": rules.WHERE_LABELS_MAX,
+                "additionalProperties": {
+                    "oneOf": [
+                        {"$ref": "#/$defs/value"},
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": rules.WHERE_MAX,
+                            "items": {"$ref": "#/$defs/value"},
+                        },
+                    ]
+                },
+            },
+            "where": {
+                "description": (
+                    "Which nodes may run a task: each field that is there has to match, by one of its "
+                    "entries."
+                ),
+                **_object(_WHERE),
+            },
+            "backoff": {
+                "description": "Pauses before retries: the first, doubled with each, up to the longest.",
+                **_object(_BACKOFF),
             },
             "limits": {
                 "description": "What a task may take before it is ended, or refused more.",
@@ -92,6 +138,7 @@ def _object(fields: dict[str, Json], required: list[Json] | None = None) -> dict
     return {**schema, "required": required} if required else schema
 
 
+_NAME = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _RANGE = "^(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})$"
 _ELEMENT: dict[str, Json] = {
     "type": "object",
@@ -130,6 +177,28 @@ _JOB: dict[str, Json] = {
     "on_failure": {
         "description": "The same, when the job has failed.",
         "$ref": "#/$defs/url",
+    },
+    "priority": {
+        "description": (
+            "Among the jobs of one submitter: the higher one goes first. Between submitters nodes share "
+            "alike, whatever their jobs say."
+        ),
+        "type": "integer",
+        "minimum": -rules.PRIORITY_MAX,
+        "maximum": rules.PRIORITY_MAX,
+        "default": 0,
+    },
+    "groups": {
+        "title": "mapping of counts",
+        "description": (
+            "Concurrency groups: how many tasks of each are given out at once, in the whole mesh. Tasks name "
+            "theirs by group."
+        ),
+        "type": "object",
+        "maxProperties": rules.GROUPS_MAX,
+        "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9_\\-]*$"},
+        "additionalProperties": {"type": "integer", "minimum": 1, "maximum": rules.RESOURCE_COUNT_MAX},
+        "examples": [{"licence": 2}],
     },
     "tasks": {
         "description": f"The tasks by name; up to {JOB_TASKS_MAX:,} after arrays are expanded.",
@@ -246,6 +315,47 @@ _COMMON: dict[str, Json] = {
         "examples": ["90s", "10m", "2h"],
     },
     "resources": {"$ref": "#/$defs/resources", "examples": [{"cpu": 2, "memory": "512MiB"}]},
+    "where": {
+        "$ref": "#/$defs/where",
+        "examples": [{"region": "eu", "label": {"disk": "ssd"}}, {"node": ["alpha", "beta"]}],
+    },
+    "priority": {
+        "description": "Among the tasks of its job that are ready: the higher one goes first.",
+        "type": "integer",
+        "minimum": -rules.PRIORITY_MAX,
+        "maximum": rules.PRIORITY_MAX,
+        "default": 0,
+    },
+    "backoff": {
+        "description": "The pause before the first retry, doubled with each.",
+        "oneOf": [{"$ref": "#/$defs/duration"}, {"$ref": "#/$defs/backoff"}],
+        "default": {"first": "500ms", "max": "60s"},
+        "examples": ["10s", {"first": "1s", "max": "5m"}],
+    },
+    "on_failure": {
+        "description": (
+            "What follows where it has failed for good: continue skips what needs it and goes on with the "
+            "rest; fail-fast ends the rest of the job as cancelled."
+        ),
+        "type": "string",
+        "enum": list(rules.FAILURE_WAYS),
+        "default": rules.CONTINUE,
+    },
+    "group": {
+        "description": "The concurrency group that it counts in, of those under groups.",
+        "type": "string",
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9_\\-]*$",
+        "examples": ["licence"],
+    },
+    "speculate": {
+        "description": (
+            "Whether it may be run a second time beside an attempt that takes far longer than others of its "
+            "kind, when nodes stand idle. The first result counts."
+        ),
+        "title": "true or false",
+        "type": "boolean",
+        "default": True,
+    },
     "limits": {"$ref": "#/$defs/limits", "examples": [{"processes": 64, "output": "1GiB"}]},
     "network": {
         "description": (
@@ -276,6 +386,30 @@ _NEED: dict[str, Json] = {
         "description": "The folder that its outputs are staged under.",
         "$ref": "#/$defs/relative_path",
     },
+    "when": {
+        "description": (
+            "The end that meets this need; any other skips who needs it. Of a whole array, succeeded is when "
+            "all of it has, failed when all of it ended and a part has failed, ended however it went, "
+            "skipped included. Only what succeeded has outputs."
+        ),
+        "type": "string",
+        "enum": list(rules.NEED_ENDS),
+        "default": rules.SUCCEEDED,
+    },
+}
+_WHERE: dict[str, Json] = {
+    "region": {"description": "The node's region.", "$ref": "#/$defs/names", "examples": ["eu"]},
+    "role": {"description": "A role of the node.", "$ref": "#/$defs/names", "examples": [["gpu", "render"]]},
+    "label": {
+        "description": "Labels of the node ([node] labels), each with the value or values that will do.",
+        "$ref": "#/$defs/labels",
+        "examples": [{"disk": "ssd", "rack": ["a1", "a2"]}],
+    },
+    "node": {"description": "The node's name.", "$ref": "#/$defs/names", "examples": ["alpha"]},
+}
+_BACKOFF: dict[str, Json] = {
+    "first": {"description": "The first pause.", "$ref": "#/$defs/duration", "default": "500ms"},
+    "max": {"description": "The longest pause.", "$ref": "#/$defs/duration", "default": "60s"},
 }
 _WEBHOOK: dict[str, Json] = {
     "url": {
@@ -306,7 +440,8 @@ _RESOURCES: dict[str, Json] = {
     "memory": {
         "description": (
             "What the task's processes may use together, 16MiB or more; a process that asks for more is "
-            "killed. none: as much as its node has for all tasks."
+            "killed. It is set aside for the task while it runs. none: nothing is, and it may use what its "
+            "node has for all tasks."
         ),
         "$ref": "#/$defs/size",
         "default": "none",

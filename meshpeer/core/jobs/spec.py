@@ -12,35 +12,40 @@ from typing import TypeVar
 
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.arrays import read_array
-from meshpeer.core.jobs.check import check_job
+from meshpeer.core.jobs.check import check_job, need_end_fault
 from meshpeer.core.jobs.confinement import UNSAID, Confinement, read_confinement
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
+from meshpeer.core.jobs.placing import (
+    NO_PLACING,
+    PLACING_FIELDS,
+    Placing,
+    read_groups,
+    read_placing,
+    read_priority,
+)
 from meshpeer.core.jobs.problems import SpecError, sorted_errors
 from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
 from meshpeer.core.jobs.webhook import read_url, read_webhook
 
-JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "tasks")
-DEFAULTS_FIELDS = ("env", "cwd", "retries", "timeout", "resources", "limits", "network", "secrets")
-TASK_FIELDS = ("run", "webhook", "needs", "array", *DEFAULTS_FIELDS, "outputs")
-NEED_FIELDS = ("task", "into")
-RESOURCE_FIELDS = ("cpu", "memory")
-
-JOB_FIELDS_LATER = ("webhooks", "priority", "group", "inputs")
-TASK_FIELDS_LATER = (
-    "python",
-    "where",
-    "priority",
-    "keep",
-    "inputs",
-    "backoff",
-    "on_failure",
-    "condition",
-    "group",
-    "crash_limit",
+JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "priority", "groups", "tasks")
+DEFAULTS_FIELDS = (
+    "env",
+    "cwd",
+    "retries",
+    "timeout",
+    "resources",
+    "limits",
+    "network",
+    "secrets",
+    *PLACING_FIELDS,
 )
-RESOURCE_FIELDS_LATER = ("gpu", "disk")
+TASK_FIELDS = ("run", "webhook", "needs", "array", *DEFAULTS_FIELDS, "outputs")
+NEED_FIELDS = ("task", "into", "when")
+
+JOB_FIELDS_LATER = ("webhooks", "inputs")
+TASK_FIELDS_LATER = ("python", "keep", "inputs", "crash_limit")
 
 Chosen = TypeVar("Chosen")
 
@@ -74,8 +79,7 @@ class _Common:
     cwd: str | None = None
     retries: int | None = None
     timeout_ms: int | None = None
-    cpu: int | None = None
-    memory_bytes: int | None = None
+    placing: Placing = NO_PLACING
     confinement: Confinement = UNSAID
 
 
@@ -99,13 +103,30 @@ def parse_job(document: Located) -> ParsedJob:
     elif isinstance(document, Mapping):
         reader.reject(("tasks",), document, "the job has no tasks", "name at least one under tasks:")
     on_complete, on_failure = (
-        (read_url(reader, fields[event], (event,)) or "") if event in fields else ""
+        _read_event(reader, fields[event], (event,)) if event in fields else ""
         for event in ("on_complete", "on_failure")
     )
-    spec = JobSpec(name=name or "", tasks=tasks, on_complete=on_complete, on_failure=on_failure)
+    spec = JobSpec(
+        name=name or "",
+        tasks=tasks,
+        on_complete=on_complete,
+        on_failure=on_failure,
+        priority=(read_priority(reader, fields["priority"], ("priority",)) or 0)
+        if "priority" in fields
+        else 0,
+        groups=read_groups(reader, fields["groups"]) if "groups" in fields else (),
+    )
     judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
     errors = sorted_errors([*reader.errors, *judged], document)
     return ParsedJob(spec=None if errors else spec, files=files, errors=errors)
+
+
+def _read_event(reader: Reader, node: Located, path: FieldPath) -> str:
+    if isinstance(node, Scalar) and node.value in rules.FAILURE_WAYS:
+        what = "here stands a URL that is told when the job has failed"
+        reader.reject(path, node, what, f"write defaults: {{on_failure: {node.value}}}")
+        return ""
+    return read_url(reader, node, path) or ""
 
 
 def _said(path: FieldPath, rejected: set[FieldPath]) -> bool:
@@ -123,7 +144,8 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         webhook = read_webhook(reader, fields["webhook"], (*at, "webhook"))
         reader.rejected.update({(*at, "run")} if webhook is None else ())
         # What a task's own process would get is no business of a service.
-        defaults = replace(defaults, env=(), cwd=None, memory_bytes=None, confinement=UNSAID)
+        placing = replace(defaults.placing, memory_bytes=None)
+        defaults = replace(defaults, env=(), cwd=None, placing=placing, confinement=UNSAID)
     if "run" in fields:
         argv, shell = _read_run(reader, fields["run"], (*at, "run"))
     elif "webhook" in fields:
@@ -137,6 +159,8 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
     array = read_array(reader, fields["array"], (*at, "array")) if "array" in fields else None
     common = _read_common(reader, fields, at)
     confinement = common.confinement.over(defaults.confinement)
+    placing = common.placing.over(defaults.placing)
+    backoff_ms, backoff_max_ms = placing.backoff or (0, 0)
     return TaskSpec(
         name=name,
         argv=argv,
@@ -147,14 +171,22 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         cwd=_first(common.cwd, defaults.cwd, ""),
         retries=_first(common.retries, defaults.retries, 0),
         timeout_ms=_first(common.timeout_ms, defaults.timeout_ms, 0),
-        cpu=_first(common.cpu, defaults.cpu, 1),
+        cpu=placing.cpu or 1,
         outputs=_read_outputs(reader, fields["outputs"], (*at, "outputs")) if "outputs" in fields else (),
-        memory_bytes=_first(common.memory_bytes, defaults.memory_bytes, 0),
+        memory_bytes=placing.memory_bytes or 0,
         processes=confinement.processes or 0,
         output_bytes=confinement.output_bytes or 0,
         network=confinement.network or rules.NETWORKS[0],
         secrets=confinement.secrets or (),
         webhook=webhook,
+        resources=tuple(sorted((placing.resources or {}).items())),
+        where=placing.where,
+        priority=placing.priority or 0,
+        backoff_ms=backoff_ms,
+        backoff_max_ms=backoff_max_ms,
+        on_failure=placing.on_failure or rules.CONTINUE,
+        group=placing.group or "",
+        speculate=placing.speculate is not False,
     )
 
 
@@ -183,7 +215,7 @@ def _read_needs(reader: Reader, node: Located, path: FieldPath) -> tuple[Need, .
 
 
 def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
-    into = ""
+    into, when = "", rules.SUCCEEDED
     if isinstance(node, Mapping):
         fields = reader.fields(node, path, NEED_FIELDS, (), "")
         if "task" not in fields:
@@ -191,6 +223,8 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
             return None
         if "into" in fields:
             into = _read_path(reader, fields["into"], (*path, "into")) or ""
+        if "when" in fields:
+            when = _read_end(reader, fields["when"], (*path, "when")) or when
         written = reader.text(fields["task"], (*path, "task"))
     else:
         written = reader.text(node, path)
@@ -202,21 +236,16 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
         hint = f"write {name} for all of it, or {name}[index] for the element of the same index"
         reader.reject(path, node, f"{shown(written)} names one element", hint)
         return None
-    return Need(task=name, same_index=bool(bracket), into=into)
+    return Need(task=name, same_index=bool(bracket), into=into, when=when)
+
+
+def _read_end(reader: Reader, node: Located, path: FieldPath) -> str | None:
+    text = reader.text(node, path)
+    return None if text is None else reader.sound(need_end_fault(text) or text, node, path)
 
 
 def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _Common:
     """Reads the fields that ``defaults`` and tasks share."""
-    cpu: int | None = None
-    memory: int | None = None
-    if "resources" in fields:
-        path: FieldPath = (*at, "resources")
-        hint = "write {cpu: 1, memory: 512MiB}"
-        found = reader.fields(fields["resources"], path, RESOURCE_FIELDS, RESOURCE_FIELDS_LATER, hint)
-        if "cpu" in found:
-            cpu = reader.whole_number(found["cpu"], (*path, "cpu"), 1, rules.CPU_MAX)
-        if "memory" in found:
-            memory = reader.size(found["memory"], (*path, "memory"))
     return _Common(
         env=_read_env(reader, fields["env"], (*at, "env")) if "env" in fields else (),
         cwd=_read_path(reader, fields["cwd"], (*at, "cwd")) if "cwd" in fields else None,
@@ -224,8 +253,7 @@ def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _
         if "retries" in fields
         else None,
         timeout_ms=reader.duration(fields["timeout"], (*at, "timeout")) if "timeout" in fields else None,
-        cpu=cpu,
-        memory_bytes=memory,
+        placing=read_placing(reader, fields, at),
         confinement=read_confinement(reader, fields, at),
     )
 

@@ -134,6 +134,7 @@ class Derived:
         """Returns whom the scheduler hears of: those that it can talk to, and those that may hold work and
         are gone."""
         nodes = sorted({*self.links.peers, *self.detector.unusual})
+        roster = self.roster
         return tuple(
             PeerView(
                 node=node,
@@ -141,6 +142,9 @@ class Derived:
                 linked=self.links.link_to(node) is not None,
                 region=member.record.region,
                 dead=opinion.state is State.DEAD,
+                name=listed.name if (listed := roster.get(node)) else member.record.name,
+                roles=member.record.roles,
+                rtt_s=self.detector.rtt_s(node) or 0.0,
             )
             for node in nodes
             if (member := self.ledger.get(node)) is not None

@@ -759,7 +759,8 @@ class Node:
             effects += self._follow_relays(now)
         elif self.presence.revoked:
             effects += self._from_parts(self.relays.shut(now))
-        views = jobs.PeersChanged(peers=self.derived.views())
+        mine = self.derived.roster.get(self.me)
+        views = jobs.PeersChanged(peers=self.derived.views(), name=mine.name if mine else "")
         return effects + self.from_scheduler(self.scheduler.handle(views, now), now)
 
     def _settle_moves(self, now: Instant) -> list[NodeEffect]:

@@ -1,71 +1,114 @@
 """What of one job waits to be granted: in line, until a retry is due, until workers have spoken, or for
-width.
+somebody who could run it.
 
-Entries are never searched: a task that stopped being READY is dropped when it is met. An entry carries the
-write that it waits for, the newest when its task became ready, which is not older than those of all its
-needs.
+There is a line for each kind of task, which is what it asks for and the group that it counts in: a task that
+finds no room stands in the way of its own kind alone. Entries are never searched: a task that stopped being
+READY is dropped when it is met. An entry carries the write that it waits for, the newest when its task became
+ready, which is not older than those of all its needs.
 """
 
 from __future__ import annotations
 
-import collections
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from meshpeer.core.deadline import Deadline
 from meshpeer.core.ids import NodeId, TaskIndex, Ticket
+from meshpeer.core.scheduler.fitting import PLAIN, Demand
+from meshpeer.core.scheduler.ranked import Arrivals, Ranked
 
 Entry = tuple[TaskIndex, Ticket | None]
+Kind = tuple[Demand, str]
+"""What a task asks for, and its concurrency group (empty for none)."""
+PLAIN_KIND: Kind = (PLAIN, "")
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The tasks of one kind, by priority."""
+
+    demand: Demand
+    group: str
+    queue: Ranked[Entry]
+    aside: bool = False
+    """Nobody who is known could run these."""
+    overtaken: int = 0
+    """Tasks of later lines that were granted since the first of this one last found no room."""
 
 
 class Backlog:
     """The READY tasks of one job."""
 
-    __slots__ = ("_is_ready", "_line", "_listen_until_s", "_retries", "_suspects", "_wide", "_withheld")
+    __slots__ = (
+        "_arrivals",
+        "_is_ready",
+        "_kind_of",
+        "_lines",
+        "_listen_until_s",
+        "_priority_of",
+        "_retries",
+        "_suspects",
+        "_withheld",
+    )
 
-    def __init__(self, is_ready: Callable[[TaskIndex], bool]) -> None:
+    def __init__(
+        self,
+        is_ready: Callable[[TaskIndex], bool],
+        kind_of: Callable[[TaskIndex], Kind] = lambda task: PLAIN_KIND,
+        priority_of: Callable[[TaskIndex], int] = lambda task: 0,
+    ) -> None:
         self._is_ready = is_ready
-        self._line: collections.deque[Entry] = collections.deque()
+        self._kind_of = kind_of
+        self._priority_of = priority_of
+        self._lines: dict[Kind, Line] = {}
+        self._arrivals = Arrivals()
         self._retries: list[tuple[float, TaskIndex]] = []
-        self._wide: list[Entry] = []
-        """Wider than any worker with a link."""
         self._withheld: list[TaskIndex] = []
         """After a restart: what may be held by workers that have not spoken yet."""
         self._suspects: set[NodeId] = set()
         self._listen_until_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return sum(len(line.queue) for line in self._lines.values() if not line.aside)
+
+    def next_line(self, without: Collection[Line] = ()) -> Line | None:
+        """Returns the line whose first is the next task to grant; of equal priority, who came first."""
+        best: Line | None = None
+        best_order: tuple[tuple[int, ...], int] | None = None
+        for line in self._lines.values():
+            if line.aside or line in without:
+                continue
+            order = line.queue.order()
+            if order is not None and (best_order is None or order < best_order):
+                best, best_order = line, order
+        return best
 
     def first(self) -> Entry | None:
         """Returns the next task to grant, without taking it."""
-        while self._line:
-            if self._is_ready(self._line[0][0]):
-                return self._line[0]
-            self._line.popleft()
-        return None
+        line = self.next_line()
+        return line.queue.first() if line is not None else None
 
     def pop(self) -> None:
-        self._line.popleft()
+        line = self.next_line()
+        if line is not None:
+            line.queue.pop()
 
     def add(self, tasks: Iterable[TaskIndex], after: Ticket | None) -> None:
-        self._line.extend((task, after) for task in tasks)
+        for task in tasks:
+            self._line(task).queue.add((task, after), (self._priority_of(task),))
 
     def add_first(self, task: TaskIndex, after: Ticket | None) -> None:
-        self._line.appendleft((task, after))
+        self._line(task).queue.add_first((task, after), (self._priority_of(task),))
 
     def add_later(self, task: TaskIndex, at_s: float) -> None:
         """Keeps a failed task until its next attempt is due."""
         heapq.heappush(self._retries, (at_s, task))
 
-    def set_aside(self) -> None:
-        """Takes the first out of the line: nobody is wide enough."""
-        self._wide.append(self._line.popleft())
-
-    def try_wide_again(self) -> None:
-        """Puts wide tasks first in line: a worker came or grew."""
-        self._line.extendleft(reversed(self._wide))
-        self._wide.clear()
+    def look_again(self) -> None:
+        """Takes up what nobody could run: a worker came, or has changed."""
+        for line in self._lines.values():
+            line.aside = False
 
     def withhold(self, tasks: Iterable[TaskIndex], suspects: Iterable[NodeId], until_s: float) -> None:
         """Keeps back what may be held already, until all suspects have spoken."""
@@ -96,9 +139,8 @@ class Backlog:
         return min(waits, key=lambda one: one.at_s, default=None)
 
     def clear(self) -> None:
-        self._line.clear()
+        self._lines.clear()
         self._retries.clear()
-        self._wide.clear()
         self._withheld.clear()
 
     @property
@@ -111,10 +153,18 @@ class Backlog:
 
     def tasks(self) -> set[TaskIndex]:
         """Returns everything that waits here."""
-        line = {task for task, _ in (*self._line, *self._wide)}
-        return line | {task for _, task in self._retries} | set(self._withheld)
+        in_line = {task for line in self._lines.values() for task, _ in line.queue.items()}
+        return in_line | {task for _, task in self._retries} | set(self._withheld)
 
     def _free_if_heard(self) -> None:
         if not self._suspects:
             self.add((task for task in self._withheld if self._is_ready(task)), None)
             self._withheld.clear()
+
+    def _line(self, task: TaskIndex) -> Line:
+        kind = self._kind_of(task)
+        line = self._lines.get(kind)
+        if line is None:
+            queue: Ranked[Entry] = Ranked(lambda entry: self._is_ready(entry[0]), self._arrivals)
+            line = self._lines[kind] = Line(*kind, queue)
+        return line

@@ -18,7 +18,9 @@ import msgspec
 
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
-from meshpeer.core.jobs.dag import Graph, Progress
+from meshpeer.core.jobs.dag import Graph
+from meshpeer.core.jobs.progress import Progress
+from meshpeer.core.jobs.rules import ENDED, FAIL_FAST
 from meshpeer.core.scheduler.messages import Attempt, Blob, Input, Offer
 from meshpeer.core.scheduler.rows import TaskRow, Try
 from meshpeer.core.scheduler.tables import COMMITTED, TASK_MOVES, TaskState
@@ -27,6 +29,9 @@ NOTHING = Blob(Digest(hashlib.sha256(b"").digest()), 0)
 """The blob of no bytes: what an attempt that never ran has printed."""
 
 SUCCEEDED, FAILED, LOST = "succeeded", "failed", "lost"
+_ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED})
+_MEETS = {SUCCEEDED: frozenset({TaskState.SUCCEEDED}), FAILED: _ENDED, ENDED: _ENDED}
+"""The states in which one task does not stand in the way of a need."""
 
 
 @dataclass(slots=True)
@@ -73,6 +78,7 @@ class TaskBook:
         "_reopened",
         "counts",
         "done_on",
+        "failed_fast",
         "graph",
         "results",
         "states",
@@ -87,6 +93,8 @@ class TaskBook:
         """Committed results of the present round."""
         self.done_on: collections.Counter[NodeId] = collections.Counter()
         """Results committed, by the node that brought them."""
+        self.failed_fast = False
+        """A task has failed that is to end the rest of the job with it (``on_failure: fail-fast``)."""
         self._histories: dict[TaskIndex, History] = {}
         self._progress = Progress(graph)
         self._reopened = False
@@ -129,18 +137,31 @@ class TaskBook:
         return history
 
     def inputs_of(self, task: TaskIndex) -> Iterator[Input]:
-        """Yields what the task's needs have made; every need has succeeded where the task is ready."""
+        """Yields what the task's needs have made: those that have succeeded."""
         for needed, need in self.graph.needs_of(task):
-            row = self.results[needed]
-            if row.outputs:
+            row = self.results.get(needed)
+            if row is not None and row.outputs and self.states[needed] is TaskState.SUCCEEDED:
                 yield Input(needed, row.manifest, row.node, need.into)
+
+    def input_bytes(self, task: TaskIndex) -> int:
+        """Returns what the outputs of the task's needs come to, as far as those who made them said."""
+        needed = (self.results.get(one) for one, _ in self.graph.needs_of(task))
+        return sum(row.output_bytes for row in needed if row is not None)
 
     def may_run(self, task: TaskIndex) -> bool:
         """Tells whether a task that was ready still is: a need may have been opened again."""
         return not self._reopened or self.needs_met(task)
 
     def needs_met(self, task: TaskIndex) -> bool:
-        return all(self.states[needed] is TaskState.SUCCEEDED for needed, _ in self.graph.needs_of(task))
+        """Tells whether every need has the end that it asks for (``progress.is_met``, counted one by one)."""
+        failures: dict[int, bool] = {}
+        for needed, need in self.graph.needs_of(task):
+            state = self.states[needed]
+            if state not in _MEETS.get(need.when, ()):
+                return False
+            if need.when == FAILED:
+                failures[id(need)] = failures.get(id(need), False) or state is TaskState.FAILED
+        return all(failures.values())
 
     def open_tasks(self) -> Iterator[TaskIndex]:
         """Yields every task that has no committed result."""
@@ -166,10 +187,10 @@ class TaskBook:
         self.move(task, state)
         self.results[task] = row
         self.done_on[row.node] += 1
-        if state is TaskState.SUCCEEDED:
-            self._progress.succeeded(task)
-            return ()
-        skipped = tuple(one for one in self._progress.failed(task) if self.states[one] not in COMMITTED)
+        if state is TaskState.FAILED:
+            self.failed_fast |= self.graph.spec_of(task).on_failure == FAIL_FAST
+        ended = self._progress.succeeded if state is TaskState.SUCCEEDED else self._progress.failed
+        skipped = tuple(one for one in ended(task) if self.states[one] not in COMMITTED)
         for one in skipped:
             self._histories.pop(one, None)
             self.move(one, TaskState.SKIPPED)
@@ -207,6 +228,7 @@ class TaskBook:
             manifest=_shared(offer.manifest),
             outputs=offer.outputs,
             retried=history.retried,
+            output_bytes=offer.output_bytes,
         )
 
     def given_up_row(self, task: TaskIndex, node: NodeId, error: str) -> TaskRow:
@@ -236,7 +258,8 @@ class TaskBook:
         """Opens the next round of succeeded or failed tasks; returns what is READY and was not before.
 
         What hung on successes goes back to WAITING, except what is leased or committed; what was skipped
-        because of failures waits again, where nothing else that it needs has failed.
+        because of failures waits again, where nothing else that it needs has failed, and so does what one
+        failure ended fast.
         """
         self._reopened = True
         for task in tasks:
@@ -246,12 +269,16 @@ class TaskBook:
             self._histories[task] = History(round=row.round + 1, retried=retried, tries=list(row.tries))
             self.move(task, TaskState.WAITING)
         self._progress = Progress(self.graph)
-        for task in self._in_state(TaskState.SKIPPED):
+        failed = self._in_state(TaskState.FAILED)
+        self.failed_fast = any(self.graph.spec_of(task).on_failure == FAIL_FAST for task in failed)
+        cancelled = [] if self.failed_fast else self._in_state(TaskState.CANCELLED)
+        for task in (*self._in_state(TaskState.SKIPPED), *cancelled):
             self.move(task, TaskState.WAITING)
-        for task in self._in_state(TaskState.SUCCEEDED):
-            self._progress.succeeded(task)
-        for task in self._in_state(TaskState.FAILED):
-            for skipped in self._progress.failed(task):
+        for ended, tasks in (
+            (self._progress.succeeded, self._in_state(TaskState.SUCCEEDED)),
+            (self._progress.failed, failed),
+        ):
+            for skipped in (one for task in tasks for one in ended(task)):
                 if self.states[skipped] is TaskState.WAITING:
                     self.move(skipped, TaskState.SKIPPED)
         ready = set(self._progress.take_ready())

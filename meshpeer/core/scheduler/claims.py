@@ -6,11 +6,16 @@ merely beyond reason are cut."""
 
 from __future__ import annotations
 
+from itertools import chain
+
 import msgspec
 
 from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.jobs.outputs import OUTPUT_FILES_MAX
+from meshpeer.core.jobs.placing import label_fault, resource_fault
+from meshpeer.core.jobs.rules import LABELS_MAX, RESOURCE_COUNT_MAX, RESOURCES_MAX, SIZE_BYTES_MAX
+from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, SLOTS_MAX, Blob, Capacity, Offer
 from meshpeer.core.scheduler.seals import NUMBER_MAX
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX
@@ -37,14 +42,40 @@ def bounded_offer(offer: Offer, now: Instant) -> Offer:
         started_us = min(max(0, offer.started_us), now_us)
         finished_us = min(max(started_us, offer.finished_us), now_us)
         offer = msgspec.structs.replace(offer, started_us=started_us, finished_us=finished_us)
+    if not 0 <= offer.output_bytes <= SIZE_BYTES_MAX:
+        offer = msgspec.structs.replace(offer, output_bytes=0)
     if len(offer.error) > REASON_LENGTH_MAX:
         offer = msgspec.structs.replace(offer, error=offer.error[:REASON_LENGTH_MAX])
     return offer
 
 
-def slots_of(capacity: Capacity) -> int:
-    """Returns how many tasks a worker is taken to run at once: what it says, within bounds."""
-    return min(max(0, capacity.slots), SLOTS_MAX) if capacity.accepting else 0
+def profile_of(capacity: Capacity) -> Profile:
+    """Returns what a worker is taken to have: what it says, numbers within bounds. Raises ``PeerFault`` for
+    more than a node may say, and for names that are none."""
+    if len(capacity.resources) > RESOURCES_MAX or any(resource_fault(name) for name, _ in capacity.resources):
+        raise PeerFault("a worker says that it has resources which are none")
+    if len(capacity.labels) > LABELS_MAX or any(map(label_fault, chain.from_iterable(capacity.labels))):
+        raise PeerFault("a worker has labels which are none")
+    return Profile(
+        slots=min(max(0, capacity.slots), SLOTS_MAX) if capacity.accepting else 0,
+        memory_bytes=min(max(0, capacity.memory_bytes), SIZE_BYTES_MAX),
+        resources=tuple(
+            (name, min(count, RESOURCE_COUNT_MAX)) for name, count in capacity.resources if count > 0
+        ),
+        labels=capacity.labels,
+    )
+
+
+def capacity_of(profile: Profile, *, accepting: bool, boot: bytes) -> Capacity:
+    """Returns what a worker says of itself."""
+    return Capacity(
+        slots=profile.slots,
+        accepting=accepting,
+        boot=boot,
+        memory_bytes=profile.memory_bytes,
+        resources=profile.resources,
+        labels=profile.labels,
+    )
 
 
 def _check_blob(blob: Blob) -> None:

@@ -14,14 +14,17 @@ from typing import assert_never
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.seats import Seat, Seats
-from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 from meshpeer.core.scheduler.views import task_state
+from meshpeer.core.scheduler.waiting import why_waiting
 
 NAMED_MAX = 3
 """Things that a reason names before it counts the rest."""
 EXAMPLES_MAX = 5
 """Tasks that a group of equal reasons names."""
 GROUPS_MAX = 50
+HINDRANCES = ("busy", "no_worker", "no_fit", "paused", "listening", "group")
+"""Codes of reasons why a task that could run does not; their sentences have subjects of their own."""
 
 NameOf = Callable[[NodeId], str]
 
@@ -104,7 +107,8 @@ class Explainer:
             case TaskState.SKIPPED:
                 return self._why_skipped(task)
             case TaskState.CANCELLED:
-                return Reason("cancelled", "was cancelled with its job")
+                how = " with its job" if owner.cancelled else ": another task has failed"
+                return Reason("cancelled", f"was cancelled{how}")
             case _:
                 assert_never(state)
 
@@ -136,7 +140,7 @@ class Explainer:
         said = [
             self._need(tasks)
             for tasks in needed.values()
-            if any(states[one] is not TaskState.SUCCEEDED for one in tasks)
+            if any(states[one] not in COMMITTED for one in tasks)
         ]
         paused = "; the job is paused" if self._owner.paused else ""
         return Reason("needs", f"waits for {listed(said)}{paused}")
@@ -167,14 +171,15 @@ class Explainer:
             heard = listed([self._name_of(node) for node in owner.backlog.suspects])
             return Reason("listening", f"its owner was started again and waits to hear what {heard} may run")
         spec = owner.graph.spec_of(task)
-        linked = [seat for seat in self._seats if seat.linked and seat.slots]
-        takers = [seat for seat in linked if not owner.granting.rests(seat.node)]
+        resting = [seat.node for seat in self._seats if owner.granting.rests(seat.node)]
+        takers = [seat for seat in self._seats if seat.linked and seat.slots and seat.node not in resting]
         if not takers:
             return Reason("no_worker", f"no node takes it now{self._absent()}")
-        widest = max(takers, key=lambda seat: seat.slots)
-        if widest.slots < spec.cpu:
-            best = f"{self._name_of(widest.node)} has {widest.slots}"
-            return Reason("too_wide", f"no node has cpu >= {spec.cpu} ({best}){self._absent()}")
+        unfit = why_waiting(spec, self._seats.profiles(without=resting))
+        if unfit:
+            return Reason("no_fit", f"{unfit}{self._absent()}")
+        if spec.group and owner.granting.is_full(spec.group):
+            return Reason("group", f"group {spec.group} has as many at once as it may")
         return self._why_busy(takers)
 
     def _why_later(self, task: TaskIndex, retry_at_s: float) -> Reason:
@@ -256,3 +261,9 @@ def _of_jobs(counts: collections.Counter[str]) -> str:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
+def why(owner: JobOwner, seats: Seats, task: TaskIndex, name_of: NameOf, now_s: float = 0.0) -> str:
+    """Returns one line that says why a task is in its state."""
+    reason = Explainer(owner, (), seats, name_of, now_s).explain(task)
+    return f"waiting: {reason.text}" if reason.code in HINDRANCES else reason.text

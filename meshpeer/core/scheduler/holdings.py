@@ -13,6 +13,7 @@ from meshpeer.core.effects import Send
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.fitting import PLAIN, Demand, Demands
 from meshpeer.core.scheduler.messages import (
     RENEW_BYTES_MAX,
     Attempt,
@@ -25,6 +26,7 @@ from meshpeer.core.scheduler.messages import (
     Stolen,
 )
 from meshpeer.core.scheduler.offers import Key, Offering
+from meshpeer.core.scheduler.ranked import Rank
 from meshpeer.core.scheduler.rows import WebhookRow
 from meshpeer.core.scheduler.tables import AttemptState, WebhookState, check_attempt_move
 
@@ -39,13 +41,20 @@ class Holding:
     job: JobId
     owner: NodeId
     granted: Granted
-    cpu: int = 1
+    demand: Demand = PLAIN
+    """What it takes; not known before its job's record is."""
     state: AttemptState = AttemptState.GRANTED
     stolen_from: NodeId | None = None
     given: bool = False
     """Handed to a thief that has not confirmed: not in the deque any more."""
     told: bool = False
     """The owner knows that it runs."""
+    submitter: NodeId | None = None
+    """Whose share it is started from; not known before its job's record is."""
+    charged: float = 0.0
+    """What that share was charged for it."""
+    overtaken: int = 0
+    """How often others were started before it because they fitted and it did not."""
 
     @property
     def key(self) -> Key:
@@ -66,6 +75,7 @@ class Known:
     """The signed record; None for what is only known from stored results."""
     record: JobRecord | None = None
     graph: Graph | None = None
+    demands: Demands | None = None
     asked: bool = False
     held: int = 0
 
@@ -90,17 +100,24 @@ class Known:
         ):
             return False
         self.record, self.graph = record, Graph.of(record.spec)
+        self.demands = Demands(self.graph)
         return True
 
     def forget_record(self) -> None:
         """Forgets what an older generation's record said."""
-        self.blob, self.record, self.graph, self.asked = None, None, None, False
+        self.blob, self.record, self.graph, self.demands, self.asked = None, None, None, None, False
 
-    def cpu_of(self, attempt: Attempt) -> int | None:
-        """Returns how many slots an attempt takes; None for one that the job does not have."""
-        if self.graph is None or not 0 <= attempt.task < len(self.graph):
+    def demand_of(self, attempt: Attempt) -> Demand | None:
+        """Returns what an attempt takes; None for one that the job does not have."""
+        if self.graph is None or self.demands is None or not 0 <= attempt.task < len(self.graph):
             return None
-        return self.graph.spec_of(TaskIndex(attempt.task)).cpu
+        return self.demands.of(TaskIndex(attempt.task))
+
+    def rank_of(self, attempt: Attempt) -> Rank:
+        """Returns what comes first among the attempts of one submitter."""
+        if self.record is None or self.graph is None:
+            return (0, 0)
+        return (self.record.spec.priority, self.graph.spec_of(TaskIndex(attempt.task)).priority)
 
 
 def renewals(
@@ -144,7 +161,8 @@ def webhook_row(holding: Holding, known: Known, started_us: int) -> WebhookRow:
         record=known.blob,
         owner=holding.owner,
         granted=holding.granted,
-        cpu=holding.cpu,
+        cpu=holding.demand.cpu,
+        amounts=holding.demand.amounts,
         state=WebhookState.DISPATCHED,
         started_us=started_us,
         stolen_from=holding.stolen_from,

@@ -7,12 +7,14 @@ it again. So renewing costs nothing per lease, and each lease is looked at once 
 
 from __future__ import annotations
 
+import collections
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.scheduler.fitting import Amounts
 from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.scheduler.seats import Seats
 
@@ -26,11 +28,14 @@ class Lease:
 
     attempt: Attempt
     node: NodeId
-    cpu: int
+    amounts: Amounts
+    """What its task takes (``fitting``)."""
     renewed_at_s: float
     running: bool = False
     stolen_from: NodeId | None = None
     started_us: int = 0
+    group: str = ""
+    """The concurrency group that it counts in; empty for none."""
     token: bytes | None = None
     """The seal of the grant (``seals``); None where it is not known: taken up after a restart."""
 
@@ -42,10 +47,22 @@ class Lease:
 class Leases:
     """All leases of one job, and what they weigh on the workers' seats."""
 
-    __slots__ = ("_by_node", "_expiries", "_filed", "_job", "_seats", "by_task", "running", "spared_until_s")
+    __slots__ = (
+        "_by_node",
+        "_expiries",
+        "_filed",
+        "_job",
+        "_seats",
+        "by_task",
+        "in_group",
+        "running",
+        "spared_until_s",
+    )
 
     def __init__(self, job: JobId, seats: Seats) -> None:
         self.by_task: dict[TaskIndex, Lease] = {}
+        self.in_group: collections.Counter[str] = collections.Counter()
+        """Leases by concurrency group; those without one count under the empty name."""
         self.running = 0
         self.spared_until_s = -1e9
         """Until then no lease runs out."""
@@ -66,22 +83,24 @@ class Leases:
     def add(self, lease: Lease) -> None:
         self.by_task[lease.task] = lease
         self._by_node.setdefault(lease.node, {})[lease.task] = lease
-        self._seats.take(lease.node, lease.cpu)
+        self._seats.take(lease.node, lease.amounts)
+        self.in_group[lease.group] += 1
         self._file(lease)
 
     def release(self, lease: Lease) -> None:
         del self.by_task[lease.task]
         del self._by_node[lease.node][lease.task]
-        self._seats.give_back(lease.node, lease.cpu)
+        self._seats.give_back(lease.node, lease.amounts)
+        self.in_group[lease.group] -= 1
         self.running -= lease.running
 
     def hand_over(self, lease: Lease, node: NodeId) -> None:
         """Moves a lease from its victim to its thief."""
         del self._by_node[lease.node][lease.task]
-        self._seats.give_back(lease.node, lease.cpu)
+        self._seats.give_back(lease.node, lease.amounts)
         lease.stolen_from, lease.node = lease.node, node
         self._by_node.setdefault(node, {})[lease.task] = lease
-        self._seats.take(node, lease.cpu)
+        self._seats.take(node, lease.amounts)
 
     def mark_running(self, lease: Lease, started_us: int) -> None:
         lease.running, lease.started_us = True, started_us
@@ -125,6 +144,8 @@ class Leases:
             raise InvariantBroken(f"{self._job}: leases by node {spread} are not the leases")
         if self.running != sum(lease.running for lease in self.by_task.values()):
             raise InvariantBroken(f"{self._job}: {self.running} running tasks counted, leases say otherwise")
+        if +self.in_group != collections.Counter(one.group for one in self.by_task.values()):
+            raise InvariantBroken(f"{self._job}: leases by group are not {self.in_group}")
         filed = {(task, attempt) for _, _, task, attempt in self._expiries}
         if unfiled := [one for one in self.by_task.values() if (one.task, one.attempt) not in filed]:
             raise InvariantBroken(f"{self._job}: leases that never run out: {unfiled}")

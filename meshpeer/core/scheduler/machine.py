@@ -7,6 +7,7 @@ victim. It keeps no state of its own but who there is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
@@ -16,7 +17,7 @@ from meshpeer.core.effects import Persist, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.claims import bounded_offer, slots_of
+from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
 from meshpeer.core.scheduler.control_messages import (
     ControlEvent,
     DrainAsked,
@@ -25,6 +26,7 @@ from meshpeer.core.scheduler.control_messages import (
     PriorityAsked,
     RetryAsked,
 )
+from meshpeer.core.scheduler.fitting import Load, Profile
 from meshpeer.core.scheduler.messages import (
     Ack,
     AttemptFinished,
@@ -72,6 +74,7 @@ from meshpeer.core.scheduler.rows import (
 from meshpeer.core.scheduler.seals import Seals, counter_of_grant
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
+from meshpeer.core.scheduler.turns import Turns
 from meshpeer.core.scheduler.webhook_messages import (
     CallbackReceived,
     Delivered,
@@ -98,6 +101,7 @@ class Scheduler:
         accepting: bool,
         boot: bytes,
         region: str,
+        profile: Profile | None = None,
         tickets: TicketCounter,
         dice: Dice,
         seals: Seals,
@@ -105,24 +109,38 @@ class Scheduler:
         may_submit: Callable[[NodeId], bool] = lambda node: True,
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
-        """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment."""
+        """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment; ``profile``
+        says more of this node than its slots and region."""
         self.me = me
+        profile = profile or Profile(slots=slots, region=region)
         self.owned: dict[JobId, JobOwner] = {}
         """Every job that this node owns, finished ones included."""
         self.worker = JobWorker(
-            me=me, slots=slots, accepting=accepting and may_work(me), boot=boot, tickets=tickets, dice=dice
+            me=me,
+            profile=profile,
+            accepting=accepting and may_work(me),
+            boot=boot,
+            tickets=tickets,
+            dice=dice,
         )
-        self.stealing = Stealing(worker=self.worker, region=region, tickets=tickets, dice=dice)
+        self.stealing = Stealing(
+            worker=self.worker,
+            region=region,
+            tickets=tickets,
+            dice=dice,
+            profile_of=lambda node: self.seats.of(node).profile,
+        )
         self.outbox = Outbox(tickets=tickets, dice=dice)
         self.webhooks = Webhooks(worker=self.worker, tickets=tickets, dice=dice)
-        self.seats = Seats(me, slots if self.worker.accepting else 0)
+        self.seats = Seats(me, self._own_profile())
+        self._turns = Turns()
         self.drain_ticket: Ticket | None = None
         """The write of the last order to drain, or to take work again."""
         self._boot = boot
         self._seals = seals
         self._may_work = may_work
         self._may_submit = may_submit
-        self._accepting = accepting and slots > 0
+        self._accepting = accepting and profile.slots > 0
         """What this node's own settings say."""
         self._tickets = tickets
         self._crash_limit = crash_limit
@@ -173,6 +191,7 @@ class Scheduler:
                 effects += owner.on_held(self.me, held, now)
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
+        effects += self._take_turns(now)
         return self._words_to_self_last([*effects, *self.outbox.take_news(now)])
 
     # --- two doors ----------------------------------------------------------------------------------------
@@ -186,6 +205,7 @@ class Scheduler:
                 owner.spare(now)
         self._asked_for_s = None
         effects = self._dispatch(event, now)
+        effects += self._take_turns(now)
         if self.webhooks:
             effects += self.webhooks.follow(effects, now)
         if self.outbox.has_news:
@@ -216,14 +236,13 @@ class Scheduler:
             if owner.finished == (owner.job in self._open):
                 raise InvariantBroken(f"{owner.job}: finished is {owner.finished}, and filed otherwise")
         for seat in self.seats:
-            held = sum(
-                lease.cpu
-                for owner in self._open.values()
-                for lease in owner.leases.values()
-                if lease.node == seat.node
-            )
-            if held != seat.held:
-                raise InvariantBroken(f"worker {key_text(seat.node)[:10]} holds {held}, counted {seat.held}")
+            held = Load()
+            for owner in self._open.values():
+                for lease in owner.leases.values():
+                    if lease.node == seat.node:
+                        held.add(lease.amounts)
+            if held != seat.taken:
+                raise InvariantBroken(f"worker {key_text(seat.node)[:10]} holds {held}, counted {seat.taken}")
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -259,8 +278,8 @@ class Scheduler:
                 return self._on_cancel_asked(job, now)
             case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked() | LinkWanted():
                 return self._on_control(event, now)
-            case PeersChanged(peers=peers):
-                return self._on_peers_changed(peers, now)
+            case PeersChanged(peers=peers, name=name):
+                return [*self._on_peers_changed(peers, now), *self._on_places(peers, name, now)]
             case PeerUp(peer=peer):
                 return self._on_peer_up(peer, now)
             case PeerDown(peer=peer):
@@ -335,7 +354,7 @@ class Scheduler:
         """Takes back what was granted to who may not run tasks any more, this very node included."""
         effects: list[SchedulerEffect] = []
         for seat in [one for one in self.seats if one.slots and not self._may_work(one.node)]:
-            seat.slots = 0
+            self.seats.close(seat.node)
             for owner in list(self._open.values()):
                 effects += owner.on_revoked(seat.node, now)
                 self._close_if_finished(owner)
@@ -344,7 +363,7 @@ class Scheduler:
         if accepting == self.worker.accepting:
             return effects
         self.worker.accepting = accepting
-        self.seats.offer(self.me, self.worker.slots if accepting else 0)
+        self.seats.offer(self.me, self._own_profile())
         why = DRAINED if drained else "this node may not run tasks any more"
         effects += [] if accepting else self.worker.decline_queued(why)
         effects += [self._capacity(peer.node) for peer in self._peers if peer.linked]
@@ -352,10 +371,26 @@ class Scheduler:
 
     def _capacity(self, peer: NodeId) -> Send:
         worker = self.worker
-        capacity = Capacity(
-            slots=worker.slots, accepting=worker.accepting, boot=self._boot, drained=worker.drained
-        )
-        return Send(peer=peer, message=capacity)
+        capacity = capacity_of(worker.profile, accepting=worker.accepting, boot=self._boot)
+        return Send(peer=peer, message=msgspec.structs.replace(capacity, drained=worker.drained))
+
+    def _own_profile(self) -> Profile:
+        return self.worker.profile if self.worker.accepting else replace(self.worker.profile, slots=0)
+
+    def _on_places(self, peers: tuple[PeerView, ...], name: str, now: Instant) -> list[SchedulerEffect]:
+        """Takes note of what nodes are called and where they stand: tasks may ask for that."""
+        mine = self.worker.profile
+        news = False
+        if name and name != mine.name:
+            self.worker.profile = replace(mine, name=name)
+            news = self.seats.place(self.me, name, mine.region, mine.roles)
+        for peer in (one for one in peers if one.linked):
+            news |= self.seats.place(peer.node, peer.name, peer.region, peer.roles)
+        if not news:
+            return []
+        for owner in self._open.values():
+            owner.backlog.look_again()
+        return self._dispatch_all(now)
 
     def _on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Leases of a node that was shut out are void both ways: what it runs, and what runs for it."""
@@ -489,7 +524,8 @@ class Scheduler:
         if not seat.boot:
             seat.boot = message.boot
         seat.drained = message.drained
-        self.seats.offer(peer, slots_of(message) if self._may_work(peer) else 0)
+        profile = profile_of(message)
+        self.seats.offer(peer, profile if self._may_work(peer) else replace(profile, slots=0))
         self._choose_victims()
         for owner in self._open.values():
             owner.granting.welcome(peer)
@@ -542,11 +578,26 @@ class Scheduler:
             crash_limit=self._crash_limit,
         )
         self.owned[record.job] = self._open[record.job] = owner
+        self._turns.come(owner)
+        self._share_turns()
         return owner
 
     def _close_if_finished(self, owner: JobOwner) -> None:
         if owner.finished and self._open.pop(owner.job, None) is not None:
+            self._share_turns()
             self.outbox.note_end(owner)
+
+    def _share_turns(self) -> None:
+        for owner in self._open.values():
+            owner.in_turn = len(self._open) > 1
+
+    def _take_turns(self, now: Instant) -> list[SchedulerEffect]:
+        """Grants from all jobs, where one has asked for it that can't decide by itself."""
+        if not any(owner.wants_turn for owner in self._open.values()):
+            return []
+        for owner in self._open.values():
+            owner.wants_turn = False
+        return self._turns.dispatch(self._open.values(), now)
 
     def _dispatch_all(self, now: Instant) -> list[SchedulerEffect]:
         return [effect for owner in self._open.values() for effect in owner.dispatch(now)]

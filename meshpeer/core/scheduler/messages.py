@@ -80,7 +80,9 @@ class Granted(msgspec.Struct, frozen=True, array_like=True):
     inputs_blob: Blob | None = None
     """Where there are too many to list: a blob of ``tuple[Input, ...]``, held by the owner."""
     seal: bytes = b""
-    """The owner's signature on all of this (``seals``): a thief takes nothing without it."""
+    """The owner's signature on all of the above (``seals``): a thief takes nothing without it."""
+    input_bytes: int = 0
+    """What its inputs come to; a hint for those who move it, which the seal does not cover."""
 
 
 class Stolen(msgspec.Struct, frozen=True, array_like=True):
@@ -111,13 +113,17 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.capacity"):
-    """Said on every new link: how many tasks the sender runs at once, and which run of its agent this is."""
+    """Said on every new link: what the sender has for tasks, and which run of its agent this is."""
 
     slots: int
     accepting: bool
     boot: bytes
     drained: bool = False
     """It takes no work because somebody said so."""
+    memory_bytes: int = 0
+    """Of all tasks together; 0 where it doesn't say."""
+    resources: tuple[tuple[str, int], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.grant"):
@@ -201,6 +207,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.o
     manifest: Blob
     outputs: int
     """How many files the manifest lists."""
+    output_bytes: int = 0
+    """What these come to; 0 where it isn't said."""
     generation: int = 1
     epoch: Epoch | None = None
     """The owner's epoch as the worker knew it."""
@@ -235,6 +243,8 @@ class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Its slots in all: wider tasks are of no use to it."""
     wait: bool
     """Push when there is more (a lifeline), where there is nothing now."""
+    free: tuple[tuple[str, int], ...] = ()
+    """What is idle of everything but slots."""
 
 
 class StealNone(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.none"):
@@ -263,6 +273,10 @@ class PeerView:
     region: str
     dead: bool = False
     """Not merely suspected."""
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    rtt_s: float = 0.0
+    """How long a message there and back takes; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +284,8 @@ class PeersChanged:
     """All peers, as they are now."""
 
     peers: tuple[PeerView, ...]
+    name: str = ""
+    """What this node is called; empty where that is as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.book import LOST, TaskBook
+from meshpeer.core.jobs.rules import FAIL_FAST
+from meshpeer.core.scheduler.book import FAILED, LOST, TaskBook
 from meshpeer.core.scheduler.granting import Granting
 from meshpeer.core.scheduler.leases import LEASE_S, Lease, Leases
 from meshpeer.core.scheduler.messages import (
@@ -42,6 +43,7 @@ from meshpeer.core.scheduler.messages import (
     Stop,
     recalls,
 )
+from meshpeer.core.scheduler.retrying import RETRY_MAX_S, retry_wait_s
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
 from meshpeer.core.scheduler.seals import NUMBER_MAX, FormerHolders, Seals, proves
 from meshpeer.core.scheduler.seats import Seats
@@ -49,7 +51,6 @@ from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
 CRASH_LIMIT = 3
 """A task that took this many workers down with it is given up; so is one whose inputs were lost as often."""
-RETRY_FIRST_S, RETRY_MAX_S = 0.5, 60.0
 HOLDER_GONE_S = 10.0
 """Outputs count as lost when their holder has had no link for this long; an agent restarts faster."""
 UNSTAGED_MAX = 3
@@ -82,8 +83,11 @@ class JobOwner:
         self.cancelled = False
         self.paused = False
         """Nothing of it is granted; what runs goes on."""
-        self.priority: int | None = None
+        self.given_priority: int | None = None
         """What a person gave it after it was submitted."""
+        self.in_turn = False
+        """Others have work to give away too: when this one grants is not up to it (``turns``)."""
+        self.wants_turn = False
         self.accept_ticket: Ticket | None = None
         """The write that backs the submitter's answer; None after a restart, when it is long done."""
         self.graph = Graph.of(record.spec)
@@ -111,6 +115,11 @@ class JobOwner:
     @property
     def finished(self) -> bool:
         return bool(self.finished_at_us)
+
+    @property
+    def priority(self) -> int:
+        """Among the jobs of one submitter; the higher goes first."""
+        return self.record.spec.priority if self.given_priority is None else self.given_priority
 
     @property
     def states(self) -> list[TaskState]:
@@ -166,8 +175,8 @@ class JobOwner:
         self.book.restore(rows)
         ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
-        self.paused, self.priority = row.paused, row.priority
-        if row.cancelled:
+        self.paused, self.given_priority = row.paused, row.priority
+        if row.cancelled or self.book.failed_fast:
             self.book.cancel_open()
         if self.finished:
             return []
@@ -185,13 +194,7 @@ class JobOwner:
         if self.finished:
             return []
         self.cancelled = True
-        holders = self._leases.holders()
-        for lease in list(self.leases.values()):
-            self._leases.release(lease)
-        self.book.cancel_open()
-        effects = self._finish_if_done(now)
-        for node in holders:
-            effects.append(Send(peer=node, message=self._stop((), "cancelled"), after=self._last_ticket))
+        effects = self._end_rest("cancelled", now)
         return [*effects, JobChanged(job=self.job)]
 
     # --- what people ask for ------------------------------------------------------------------------------
@@ -213,13 +216,19 @@ class JobOwner:
         """Takes another priority."""
         if self.finished or priority == self.priority:
             return []
-        self.priority = priority
+        self.given_priority = priority
         return [self._persist_job(), JobChanged(job=self.job)]
 
     def retry(self, tasks: Iterable[TaskIndex], now: Instant) -> list[SchedulerEffect]:
-        """Opens the next round of failed tasks, and the job with them where it had ended."""
-        chosen = [task for task in tasks if self.states[task] is TaskState.FAILED]
-        if self.cancelled or not chosen:
+        """Opens the next round of failed tasks, and the job with them where it had ended; always of those
+        whose failure ends the rest."""
+        wanted = set(tasks)
+        chosen = [
+            task
+            for task, row in self.results.items()
+            if row.state == FAILED and (task in wanted or self.graph.spec_of(task).on_failure == FAIL_FAST)
+        ]
+        if self.cancelled or not wanted or not chosen:
             return []
         nodes = {task: self.results[task].node for task in chosen}
         fresh = self.book.reopen(chosen)
@@ -256,16 +265,22 @@ class JobOwner:
 
     # --- granting -----------------------------------------------------------------------------------------
 
-    def dispatch(self, now: Instant) -> list[SchedulerEffect]:
-        """Grants what is ready to the workers that have room."""
+    def dispatch(
+        self, now: Instant, *, only: NodeId | None = None, most: int | None = None
+    ) -> list[SchedulerEffect]:
+        """Grants what is ready to the workers that have room; for ``only`` and ``most`` see ``grant``."""
         if not self.backlog or self.paused:
             return []
-        effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket)
+        if self.in_turn and most is None:
+            self.wants_turn = True
+            return []
+        self.wants_turn = False
+        effects, nodes = self.granting.grant(now, self.epoch, self._epoch_ticket, only=only, most=most)
         return [*self._remember(nodes), *effects]
 
     def refill(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Grants more where this worker has come to hold little."""
-        return self.dispatch(now) if self.backlog and self.granting.is_low(node) else []
+        return self.dispatch(now, only=node) if self.backlog and self.granting.is_low(node) else []
 
     # --- workers' words -----------------------------------------------------------------------------------
 
@@ -386,7 +401,7 @@ class JobOwner:
         else:
             effects.append(self._persist((put_task(self.job, task, self.book.open_row(task, node)),)))
             if self.states[task] is TaskState.LEASED and task not in self.leases:
-                self._try_later(task, RETRY_FIRST_S * 2.0 ** (history.failures - 1), now)
+                self._try_later(task, retry_wait_s(self.graph.spec_of(task), history.failures), now)
             effects.append(JobChanged(job=self.job))
         effects.append(self._ack(node, offer))
         return [*effects, *(self.refill(node, now) if had_backlog else self.dispatch(now))]
@@ -438,8 +453,8 @@ class JobOwner:
             # Granted before this owner restarted, or its lease had run out.
             history = self.book.history(task)
             history.number = max(history.number, attempt.number)
-            lease = Lease(attempt, node, self.graph.spec_of(task).cpu, now.mono_s, stolen_from=victim)
-            lease.token = self._former.token_of(task, attempt)
+            lease = self.granting.new_lease(attempt, node, now, self._former.token_of(task, attempt))
+            lease.stolen_from = victim
             self.book.move(task, TaskState.LEASED)
             self._leases.add(lease)
         elif (
@@ -458,7 +473,11 @@ class JobOwner:
         history = self.book.history(task)
         history.unstaged += 1
         needed = {one for one, _ in self.graph.needs_of(task)}
-        absent = [TaskIndex(one) for one in message.missing if one in needed and one in self.results]
+        absent = [
+            TaskIndex(one)
+            for one in message.missing
+            if one in needed and self.states[one] is TaskState.SUCCEEDED
+        ]
         lost = [
             one
             for one in sorted(set(absent))
@@ -467,7 +486,7 @@ class JobOwner:
         ]
         self._leases.release(lease)
         if not lost:
-            self._try_later(task, 2.0 ** (history.unstaged - 1), now)
+            self._try_later(task, min(RETRY_MAX_S, 2.0 ** (history.unstaged - 1)), now)
             return [JobChanged(job=self.job)]
         history.unstaged = 0
         worn = next((one for one in lost if self.book.losses_of(one) >= self._crash_limit), None)
@@ -499,8 +518,20 @@ class JobOwner:
                 effects.append(Send(peer=lease.node, message=stop))
                 self._leases.release(lease)
         effects.append(self._persist((put_task(self.job, task, row),)))
+        if self.book.failed_fast:
+            return [*effects, *self._end_rest("another task has failed", now), JobChanged(job=self.job)]
         self.backlog.add(self.book.take_ready(), self._last_ticket)
         return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
+
+    def _end_rest(self, reason: str, now: Instant) -> list[SchedulerEffect]:
+        """Ends every open task as cancelled, and what runs of it."""
+        holders = self._leases.holders()
+        for lease in list(self.leases.values()):
+            self._leases.release(lease)
+        self.book.cancel_open()
+        effects = self._finish_if_done(now)
+        stop, after = self._stop((), reason), self._last_ticket
+        return [*effects, *(Send(peer=node, message=stop, after=after) for node in holders)]
 
     def _lose(
         self, leases: list[Lease], reason: str, now: Instant, *, crashed: bool = False
@@ -574,7 +605,7 @@ class JobOwner:
             self.book.move(task, TaskState.WAITING)
             return
         self.book.move(task, TaskState.READY)
-        self.backlog.add_later(task, now.mono_s + min(RETRY_MAX_S, wait_s))
+        self.backlog.add_later(task, now.mono_s + wait_s)
 
     def _finish_if_done(self, now: Instant) -> list[SchedulerEffect]:
         if self.finished or not self.book.all_committed:
@@ -601,7 +632,7 @@ class JobOwner:
             cancelled=self.cancelled,
             finished_at_us=self.finished_at_us,
             paused=self.paused,
-            priority=self.priority,
+            priority=self.given_priority,
         )
         persist = self._persist((put_job(self.job, row), *more))
         self._epoch_ticket = persist.ticket

@@ -69,6 +69,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     outputs: int
     retried: int = 0
     """Rounds that a person asked for."""
+    output_bytes: int = 0
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +121,8 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes = b""
     settled_us: int = 0
     stolen_from: NodeId | None = None
+    amounts: tuple[tuple[str, int], ...] = ()
+    """What it takes of the node; empty for ``cpu`` alone."""
 
 
 class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):

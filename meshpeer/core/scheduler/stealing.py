@@ -5,19 +5,21 @@ al., "Lifeline-based global load balancing", PPoPP 2011); the next round of aski
 that an idle mesh is silent. Victims are random: gossiped load would send every thief to the same one. Four in
 five of the first tries stay in the thief's own region, two in five of the second.
 
-The victim journals what it hands over, then sends it, and keeps it in its renewals until the thief says that
+What is handed over is what the thief may and can run, and what is worth its way (``spoils``). The victim
+journals what it hands over, then sends it, and keeps it in its renewals until the thief says that
 it has it; what is not taken up is queued again. A thief that took it up late runs it twice, which its owner
 settles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshpeer.core.deadline import Deadline, Instant
 from meshpeer.core.effects import Change, Persist, Send, TicketCounter
 from meshpeer.core.ids import NodeId
+from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.messages import (
     Grant,
     PeerView,
@@ -29,6 +31,7 @@ from meshpeer.core.scheduler.messages import (
 )
 from meshpeer.core.scheduler.offers import Dice, Key
 from meshpeer.core.scheduler.rows import GivenRow, delete_given, put_given
+from meshpeer.core.scheduler.spoils import Appetite
 from meshpeer.core.scheduler.worker import JobWorker
 
 MISSES_MAX = 2
@@ -46,15 +49,25 @@ HUNGRY_MAX = 256
 
 @dataclass(slots=True)
 class _Hungry:
-    width: int
+    request: StealRequest
     until_s: float
 
 
 class Stealing:
     """Thief and victim of one node. Sans-IO."""
 
-    def __init__(self, *, worker: JobWorker, region: str, tickets: TicketCounter, dice: Dice) -> None:
+    def __init__(
+        self,
+        *,
+        worker: JobWorker,
+        region: str,
+        tickets: TicketCounter,
+        dice: Dice,
+        profile_of: Callable[[NodeId], Profile],
+    ) -> None:
+        """``profile_of`` says what is known of a thief."""
         self._worker = worker
+        self._profile_of = profile_of
         self._region = region
         self._tickets = tickets
         self._dice = dice
@@ -90,7 +103,7 @@ class Stealing:
         if now.mono_s < self._next_at_s:
             return []
         self._asked, self._answer_by_s = self._choose(), now.mono_s + ANSWER_S
-        request = StealRequest(idle=worker.idle_slots, width=worker.slots, wait=True)
+        request = StealRequest(idle=worker.idle_slots, width=worker.slots, wait=True, free=worker.free)
         return [Send(peer=self._asked, message=request)]
 
     def on_none(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
@@ -126,11 +139,11 @@ class Stealing:
 
     def on_request(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
         self._hungry.pop(thief, None)
-        effects = self._hand_over(thief, request.width, now)
+        effects = self._hand_over(thief, request, now)
         if effects:
             return effects
         if request.wait and len(self._hungry) < HUNGRY_MAX:
-            self._hungry[thief] = _Hungry(request.width, now.mono_s + HUNGER_S)
+            self._hungry[thief] = _Hungry(request, now.mono_s + HUNGER_S)
         return [Send(peer=thief, message=StealNone())]
 
     def feed(self, now: Instant) -> list[SchedulerEffect]:
@@ -138,7 +151,7 @@ class Stealing:
         effects: list[SchedulerEffect] = []
         for thief, hungry in list(self._hungry.items()) if self._hungry and self._worker.queued else ():
             if hungry.until_s > now.mono_s:
-                pushed = self._hand_over(thief, hungry.width, now)
+                pushed = self._hand_over(thief, hungry.request, now)
                 if not pushed:
                     continue
                 effects += pushed
@@ -170,9 +183,12 @@ class Stealing:
             self._worker.restore_given(grant, now)
             self._given[row.job, row.granted.attempt] = (now.mono_s + UNTAKEN_S, row.thief)
 
-    def _hand_over(self, thief: NodeId, width: int, now: Instant) -> list[SchedulerEffect]:
+    def _hand_over(self, thief: NodeId, request: StealRequest, now: Instant) -> list[SchedulerEffect]:
         """Hands half of what waits here over, rounded up: all slots are busy, or it would not wait."""
-        given = self._worker.give((self._worker.queued + 1) // 2, width)
+        rtt_s = next((one.rtt_s for one in self._victims if one.node == thief), 0.0)
+        wait_s = self._worker.wait_s
+        appetite = Appetite(self._profile_of(thief), request, wait_s=wait_s, rtt_s=rtt_s)
+        given = self._worker.give((self._worker.queued + 1) // 2, appetite.takes)
         if not given:
             return []
         changes: list[Change] = []

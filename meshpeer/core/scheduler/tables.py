@@ -49,7 +49,8 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     # A new round that a person asked for; what was skipped because of it waits again.
     TaskState.FAILED: frozenset({TaskState.WAITING}),
     TaskState.SKIPPED: frozenset({TaskState.WAITING}),
-    TaskState.CANCELLED: frozenset(),
+    # With a task whose failure had ended the rest; never what a person cancelled.
+    TaskState.CANCELLED: frozenset({TaskState.WAITING}),
 }
 
 

@@ -13,7 +13,8 @@ def job_state(owner: JobOwner) -> str:
     if owner.finished:
         if owner.cancelled:
             return "cancelled"
-        return "failed" if counts[TaskState.FAILED] or counts[TaskState.SKIPPED] else "succeeded"
+        # What is skipped beside no failure was to run only after one.
+        return "failed" if counts[TaskState.FAILED] else "succeeded"
     started = owner.running or counts[TaskState.SUCCEEDED] or counts[TaskState.FAILED]
     return "running" if started else "pending"
 

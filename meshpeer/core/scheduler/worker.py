@@ -1,9 +1,9 @@
-"""The worker: a deque of granted attempts, as many running as slots allow, results offered until
-acknowledged.
+"""The worker: a line of granted attempts, as many running as this node's resources allow, results offered
+until acknowledged.
 
-Granted attempts go to the deque's end and are started from its front; thieves take from the end (the deque of
-Blumofe and Leiserson, "Scheduling multithreaded computations by work stealing", JACM 1999, in breadth-first
-order here: the graph is the owner's). The next in line is not overtaken, so a wide task is not starved.
+Granted attempts are started from the front of the line and stolen from its end (the deque of Blumofe and
+Leiserson, "Scheduling multithreaded computations by work stealing", JACM 1999, in breadth-first order here:
+the graph is the owner's). ``fairness`` says who is in front.
 
 A result for another node's job is journalled before it is offered, and forgotten once acknowledged, however
 often links, owner or this agent are started again in between. A result for this node's own job is not written
@@ -24,6 +24,19 @@ from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId, key_text
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.fairness import LOOK_MAX, Lineup
+from meshpeer.core.scheduler.fitting import (
+    CPU,
+    MEMORY,
+    PLAIN,
+    Amounts,
+    Demand,
+    Load,
+    Profile,
+    can_run,
+    fits_beside,
+    oversubscribed,
+)
 from meshpeer.core.scheduler.holdings import Holding, Known, held_of, renewals, webhook_row
 from meshpeer.core.scheduler.messages import (
     ATTEMPTS_MAX,
@@ -53,6 +66,10 @@ TELL_S = 0.25
 """An attempt that runs this long is told to its owner, for people who watch; shorter ones never cost a
 message.
 """
+OVERTAKES_LEAST = 4
+"""How often an attempt that does not fit is overtaken, before its room is kept for it: once per slot, or this
+often."""
+UNFIT = "this node can't run it, or may not: it asks for more, or for another place"
 HOLDINGS_MAX = 10_000
 """Attempts that a worker has at once, of all owners; more are declined."""
 DRAINED = "this node is drained"
@@ -64,33 +81,57 @@ class JobWorker:
     """Everything that this node runs for anybody. Sans-IO."""
 
     def __init__(
-        self, *, me: NodeId, slots: int, accepting: bool, boot: bytes, tickets: TicketCounter, dice: Dice
+        self,
+        *,
+        me: NodeId,
+        profile: Profile,
+        accepting: bool,
+        boot: bytes,
+        tickets: TicketCounter,
+        dice: Dice,
     ) -> None:
         self.me = me
-        self.slots = slots
-        self.accepting = accepting and slots > 0
+        self.profile = profile
+        """What this node has, is called, and where it stands."""
+        self.accepting = accepting and profile.slots > 0
         self.drained = False
         """It takes no work because somebody said so; what it has goes on."""
         self.offers = Offers(dice)
         self._boot = boot
         self._tickets = tickets
-        self._deque: collections.deque[Holding] = collections.deque()
-        """Queued attempts of known jobs; entries that are not GRANTED here any more are dropped when met."""
+        self._line = Lineup(self._is_queued, max(OVERTAKES_LEAST, profile.slots))
+        """Queued attempts of known jobs."""
         self._unlearned: dict[JobId, list[Holding]] = {}
         self._held: dict[Key, Holding] = {}
         self._jobs: dict[JobId, Known] = {}
-        self._busy = 0
+        self._used = Load()
+        """What running attempts take."""
         self._queued = 0
         self._queued_cpu = 0
+        """Slots that those of the queued will take that ask for nothing else: none of them waits while a slot
+        is idle."""
         self._renew_at_s: float | None = None
         self._tell_at_s: float | None = None
 
     # --- reading ------------------------------------------------------------------------------------------
 
     @property
+    def slots(self) -> int:
+        return self.profile.slots
+
+    @property
     def idle_slots(self) -> int:
         """Slots that neither run nor have queued work to run."""
-        return max(0, self.slots - self._busy - self._queued_cpu)
+        return max(0, self.slots - self._used.cpu - self._queued_cpu)
+
+    @property
+    def free(self) -> Amounts:
+        """What is idle of everything but slots."""
+        names = (
+            *((MEMORY,) if self.profile.memory_bytes else ()),
+            *(name for name, _ in self.profile.resources),
+        )
+        return tuple((name, (self.profile.total(name) or 0) - self._used.taken(name)) for name in names)
 
     @property
     def queued(self) -> int:
@@ -100,7 +141,12 @@ class JobWorker:
     @property
     def busy(self) -> int:
         """Slots in use."""
-        return self._busy
+        return self._used.cpu
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long the last in line will wait for a slot; None while nobody knows how long tasks take."""
+        return self._line.wait_s(self.slots)
 
     @property
     def active(self) -> int:
@@ -128,12 +174,17 @@ class JobWorker:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
         if refusal:
             return [*effects, *self.decline(grant, refusal)]
+        unfit: list[Attempt] = []
         for granted in grant.tasks:
             key = (grant.job, granted.attempt)
-            if key not in self._held and key not in self.offers:
-                self._queue(
-                    Holding(grant.job, grant.epoch.node, granted, stolen_from=grant.stolen_from), known
-                )
+            if key in self._held or key in self.offers:
+                continue
+            if known.record is not None and not self._can_run(known, granted.attempt):
+                unfit.append(granted.attempt)
+                continue
+            self._queue(Holding(grant.job, grant.epoch.node, granted, stolen_from=grant.stolen_from), known)
+        if unfit:
+            effects += self._lost(grant.job, tuple(unfit), UNFIT)
         if known.record is None and not known.asked:
             known.asked = True
             holders = (grant.epoch.node, *((grant.stolen_from,) if grant.stolen_from else ()))
@@ -143,7 +194,7 @@ class JobWorker:
         return [*effects, *self._start()]
 
     def on_job_learned(self, job: JobId, record: JobRecord) -> list[SchedulerEffect]:
-        """Queues what waited for the record; gives back what is wider than this node."""
+        """Queues what waited for the record; gives back what this node can't or may not run."""
         known = self._jobs.get(job)
         waiting = self._unlearned.pop(job, [])
         if known is None:
@@ -153,21 +204,19 @@ class JobWorker:
             fields = (("job", job), ("node", key_text(known.epoch.node)[:10]))
             usurped = Note(level="warning", fact="a node gives away a job that is not its own", fields=fields)
             return [usurped, *self.on_job_refused(job, "the record is not of this job, owner and generation")]
-        too_wide: list[Attempt] = []
+        unfit: list[Attempt] = []
         for holding in waiting:
             if self._held.get(holding.key) is not holding:
                 continue
             self._unqueue(holding)
-            cpu = known.cpu_of(holding.granted.attempt)
-            if cpu is None or cpu > self.slots:
-                self._forget(holding, AttemptState.LOST)
-                too_wide.append(holding.granted.attempt)
+            if self._can_run(known, holding.granted.attempt):
+                self._line_up(holding, known)
             else:
-                holding.cpu = cpu
-                self._line_up(holding)
+                self._forget(holding, AttemptState.LOST)
+                unfit.append(holding.granted.attempt)
         effects: list[SchedulerEffect] = []
-        if too_wide:
-            effects += self._lost(job, tuple(too_wide), "wider than this node", declined=True)
+        if unfit:
+            effects += self._lost(job, tuple(unfit), UNFIT)
         return [*effects, *self._start()]
 
     def on_job_refused(self, job: JobId, reason: str) -> list[SchedulerEffect]:
@@ -249,24 +298,20 @@ class JobWorker:
 
     # --- thieves ------------------------------------------------------------------------------------------
 
-    def give(self, count: int, width: int) -> list[tuple[Holding, Known]]:
-        """Takes up to ``count`` queued attempts, none wider than ``width``, off the deque's end for a thief.
+    def give(self, count: int, wanted: Callable[[Holding, Known], bool]) -> list[tuple[Holding, Known]]:
+        """Takes up to ``count`` queued attempts that are ``wanted`` off the end of the line for a thief.
 
         They stay with this worker, unqueued, until ``given_up`` or ``take_back``.
         """
         given: list[tuple[Holding, Known]] = []
-        kept: list[Holding] = []
-        while self._deque and len(given) < count:
-            holding = self._deque.pop()
-            if not self._is_queued(holding):
-                continue
-            if holding.cpu > width:
-                kept.append(holding)
-                continue
-            self._unqueue(holding)
-            holding.given = True
-            given.append((holding, self._jobs[holding.job]))
-        self._deque.extend(reversed(kept))
+        for holding in self._line.latest(count + LOOK_MAX):
+            known = self._jobs[holding.job]
+            if not holding.given and wanted(holding, known):
+                self._unqueue(holding)
+                holding.given = True
+                given.append((holding, known))
+                if len(given) >= count:
+                    break
         given.reverse()
         return given
 
@@ -284,15 +329,12 @@ class JobWorker:
         holding.given = False
         known = self._jobs[holding.job]
         if known.record is None:
-            self._queued += 1
-            self._queued_cpu += holding.cpu
-            self._unlearned.setdefault(holding.job, []).append(holding)
+            self._wait_for_record(holding)
             if known.blob is None or known.asked:
                 return []
             known.asked = True
             return [FetchJob(job=holding.job, record=known.blob, holders=(holding.owner,))]
-        holding.cpu = known.cpu_of(holding.granted.attempt) or 1
-        self._line_up(holding)
+        self._line_up(holding, known)
         return self._start()
 
     def claim(self, grant: Grant) -> list[SchedulerEffect]:
@@ -318,7 +360,8 @@ class JobWorker:
         holding = self._held.get((offer.job, offer.attempt))
         if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
-        self._busy -= holding.cpu
+        self._used.add(holding.demand.amounts, -1)
+        self._line.settle(holding, max(0, offer.finished_us - offer.started_us) / 1e6)
         self._forget(holding, AttemptState.STORED)
         known = self._jobs[offer.job]
         offer = msgspec.structs.replace(
@@ -342,7 +385,7 @@ class JobWorker:
         holding = self._held.get((event.job, event.attempt))
         if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
-        self._busy -= holding.cpu
+        self._used.add(holding.demand.amounts, -1)
         self._forget(holding, AttemptState.LOST)
         lost = self._lost(event.job, (event.attempt,), event.reason, missing=event.missing)
         return [*lost, *self._start()]
@@ -437,7 +480,8 @@ class JobWorker:
 
     def restore_running(self, row: WebhookRow, now: Instant) -> bool:
         """Takes up an attempt that goes on without this agent; False where there is no slot for it."""
-        if not (self.accepting or self.drained) or self._busy + row.cpu > self.slots:
+        demand = Demand(row.amounts or ((CPU, row.cpu),))
+        if not (self.accepting or self.drained) or not fits_beside(demand.amounts, self.profile, self._used):
             return False
         known = self._jobs.setdefault(row.job, Known(row.generation, row.epoch, row.record))
         known.blob = known.blob or row.record
@@ -445,13 +489,13 @@ class JobWorker:
             row.job,
             row.owner,
             row.granted,
-            cpu=row.cpu,
+            demand=demand,
             state=AttemptState.RUNNING,
             stolen_from=row.stolen_from,
         )
         self._held[holding.key] = holding
         known.held += 1
-        self._busy += row.cpu
+        self._used.add(demand.amounts)
         self._renew_at_s = now.mono_s + RENEW_S
         return True
 
@@ -525,21 +569,17 @@ class JobWorker:
     # --- rules --------------------------------------------------------------------------------------------
 
     def _start(self) -> list[SchedulerEffect]:
-        """Starts from the front as long as the next one fits."""
+        """Starts who is in front, as long as anybody fits what is free."""
         effects: list[SchedulerEffect] = []
-        while self._deque:
-            holding = self._deque[0]
-            if not self._is_queued(holding):
-                self._deque.popleft()
-                continue
-            if self._busy + holding.cpu > self.slots:
+        while self._queued and self._used.cpu < self.slots:
+            holding = self._line.take(self._fits)
+            if holding is None:
                 break
-            self._deque.popleft()
             self._unqueue(holding)
             known = self._jobs[holding.job]
             if known.record is None or known.graph is None:
                 raise InvariantBroken(f"{holding.key} is in line without its job's record")
-            self._busy += holding.cpu
+            self._used.add(holding.demand.amounts)
             holding.move(AttemptState.STAGING)
             effects.append(
                 StartAttempt(
@@ -552,25 +592,40 @@ class JobWorker:
             )
         return effects
 
+    def _fits(self, demand: Demand, kept: Demand | None) -> bool:
+        reserved = dict(kept.amounts) if kept is not None else None
+        return fits_beside(demand.amounts, self.profile, self._used, reserved=reserved)
+
+    def _can_run(self, known: Known, attempt: Attempt) -> bool:
+        """Says whether this node, by its own settings, could and may run an attempt."""
+        demand = known.demand_of(attempt)
+        return demand is not None and can_run(demand, self.profile)
+
     def _queue(self, holding: Holding, known: Known) -> None:
         self._held[holding.key] = holding
         known.held += 1
         if known.record is None:
-            self._queued += 1
-            self._queued_cpu += holding.cpu
-            self._unlearned.setdefault(holding.job, []).append(holding)
-            return
-        holding.cpu = known.cpu_of(holding.granted.attempt) or 1
-        self._line_up(holding)
+            self._wait_for_record(holding)
+        else:
+            self._line_up(holding, known)
 
-    def _line_up(self, holding: Holding) -> None:
-        self._deque.append(holding)
-        self._queued += 1
-        self._queued_cpu += holding.cpu
+    def _wait_for_record(self, holding: Holding) -> None:
+        self._count(holding, 1)
+        self._unlearned.setdefault(holding.job, []).append(holding)
+
+    def _line_up(self, holding: Holding, known: Known) -> None:
+        assert known.record is not None
+        attempt = holding.granted.attempt
+        holding.demand = known.demand_of(attempt) or PLAIN
+        self._line.add(holding, known.record.submitter, known.rank_of(attempt))
+        self._count(holding, 1)
 
     def _unqueue(self, holding: Holding) -> None:
-        self._queued -= 1
-        self._queued_cpu -= holding.cpu
+        self._count(holding, -1)
+
+    def _count(self, holding: Holding, sign: int) -> None:
+        self._queued += sign
+        self._queued_cpu += sign * _plain_cpu(holding)
 
     def _is_queued(self, holding: Holding) -> bool:
         return (
@@ -588,7 +643,7 @@ class JobWorker:
         effects: list[SchedulerEffect] = []
         for holding in stopped:
             if holding.state in (AttemptState.STAGING, AttemptState.RUNNING):
-                self._busy -= holding.cpu
+                self._used.add(holding.demand.amounts, -1)
                 effects.append(StopAttempt(job=holding.job, attempt=holding.granted.attempt))
             elif not holding.given:
                 self._unqueue(holding)
@@ -666,11 +721,14 @@ class JobWorker:
             one for one in self._held.values() if one.state in (AttemptState.STAGING, AttemptState.RUNNING)
         ]
         queued = [one for one in self._held.values() if one.state is AttemptState.GRANTED and not one.given]
-        if self._busy != sum(one.cpu for one in active) or self._busy > self.slots:
-            raise InvariantBroken(f"{self._busy} of {self.slots} slots are busy with {active}")
-        if (self._queued, self._queued_cpu) != (len(queued), sum(one.cpu for one in queued)):
+        used = Load()
+        for one in active:
+            used.add(one.demand.amounts)
+        if used != self._used or oversubscribed(used, self.profile):
+            raise InvariantBroken(f"{self._used} of {self.profile} is used by {active}")
+        if (self._queued, self._queued_cpu) != (len(queued), sum(map(_plain_cpu, queued))):
             raise InvariantBroken(f"{self._queued} attempts counted as queued, there are {len(queued)}")
-        in_line = {one.key for one in self._deque} | {
+        in_line = {one.key for one in self._line.holdings} | {
             one.key for part in self._unlearned.values() for one in part
         }
         if not {one.key for one in queued} <= in_line:
@@ -680,3 +738,8 @@ class JobWorker:
                 raise InvariantBroken(f"{holding.key} is held and offered")
         if self._held and self._renew_at_s is None:
             raise InvariantBroken("attempts are held that nobody renews")
+
+
+def _plain_cpu(holding: Holding) -> int:
+    """Returns the slots of an attempt that asks for nothing else."""
+    return holding.demand.cpu if len(holding.demand.amounts) == 1 else 0

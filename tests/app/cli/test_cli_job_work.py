@@ -10,13 +10,14 @@ import pytest
 from cli_calls import Call
 from fake_control_api import FakeApi, make_peer, make_task
 
-from meshpeer.app.cli import job_look, progress, show
+from meshpeer.app.cli import job_words, progress, show
 from meshpeer.app.cli.graph_svg import draw_svg
 from meshpeer.app.cli.graph_text import ASCII, draw_text
 from meshpeer.app.cli.job_file import graph_of
 from meshpeer.app.cli.job_logs import last_lines
 from meshpeer.app.cli.progress import Pace, words
 from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec
+from meshpeer.core.scheduler import explaining
 from meshpeer.runtime.control import LogPiece
 from meshpeer.runtime.job_docs import Drain, GraphTask, JobGraph, JobWhy, WhyTasks
 
@@ -89,7 +90,7 @@ def test_why_groups_and_says_what_to_do(agent: FakeApi, call: Call, job: str) ->
     )
     assert call("jobs", "why", "film").out.splitlines() == [
         "j (film): running",
-        "  20 tasks (r[0], r[1], ...) can't start: every slot is taken",
+        "  20 tasks (r[0], r[1], ...) waiting: every slot is taken",
         "  r[7] and r[8] run on beta",
         "  split failed on beta: exit code 3",
         "  see who takes work with: meshpeer peers",
@@ -107,7 +108,7 @@ def test_why_of_a_task_is_one_sentence(agent: FakeApi, call: Call, job: str) -> 
 
 
 def test_every_reason_with_a_subject_of_its_own_is_introduced() -> None:
-    assert {"busy", "no_worker", "too_wide", "paused", "listening"} <= set(job_look.HINDRANCES)
+    assert job_words.HINDRANCES == explaining.HINDRANCES
 
 
 # --- drain ------------------------------------------------------------------------------------------------

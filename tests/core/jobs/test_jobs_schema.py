@@ -7,6 +7,7 @@ import pytest
 
 from meshpeer.core.jobs import spec
 from meshpeer.core.jobs.confinement import LIMIT_FIELDS
+from meshpeer.core.jobs.placing import BACKOFF_FIELDS, OWN_RESOURCES, WHERE_FIELDS
 from meshpeer.core.jobs.schema import Json, job_schema
 from meshpeer.core.jobs.webhook import WEBHOOK_FIELDS
 
@@ -16,7 +17,9 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "defaults": (spec.DEFAULTS_FIELDS, spec.TASK_FIELDS_LATER),
     "task": (spec.TASK_FIELDS, spec.TASK_FIELDS_LATER),
     "need": (spec.NEED_FIELDS, ()),
-    "resources": (spec.RESOURCE_FIELDS, spec.RESOURCE_FIELDS_LATER),
+    "resources": (OWN_RESOURCES, ()),
+    "where": (WHERE_FIELDS, ()),
+    "backoff": (BACKOFF_FIELDS, ()),
     "limits": (LIMIT_FIELDS, ()),
     "webhook": (WEBHOOK_FIELDS, ()),
 }

@@ -154,8 +154,8 @@ def test_lists_and_products_have_named_fields(written: object, rows: list[dict[s
             ["task: unknown field 'task' (did you mean 'tasks'?)"],
         ),
         (
-            {"name": "x", "tasks": {"t": RUN}, "priority": 3},
-            ["priority: this version of meshpeer does not have 'priority' yet (remove it)"],
+            {"name": "x", "tasks": {"t": RUN}, "inputs": []},
+            ["inputs: this version of meshpeer does not have 'inputs' yet (remove it)"],
         ),
         (
             {"name": "a/b", "tasks": {"t": RUN}},
@@ -290,8 +290,7 @@ def test_a_malformed_job_is_answered_by_field(document: object, errors: list[str
             {"resources": {"cpu": 0, "gpu": 1, "cpus": 1}},
             [
                 ".resources.cpu: 0 is out of range (1 to 4,096)",
-                ".resources.cpus: unknown field 'cpus' (did you mean 'cpu'?)",
-                ".resources.gpu: this version of meshpeer does not have 'gpu' yet (remove it)",
+                ".resources.cpus: unknown resource 'cpus' (did you mean 'cpu'?)",
             ],
         ),
         (

@@ -131,7 +131,7 @@ def cancelled(machine: Scheduler) -> None:
         (failed, 5, "skipped", "is skipped: split failed on beta: exit code 1"),
         (paused, 0, "paused", "its job is paused"),
         (paused, 1, "needs", "waits for split (ready); the job is paused"),
-        (too_wide, 0, "too_wide", "no node has cpu >= 4 (beta has 2); gamma is drained"),
+        (too_wide, 0, "no_fit", "no node has cpu >= 4 (the best has 2); gamma is drained"),
         (
             declined,
             0,

@@ -24,7 +24,7 @@ from world import World, array, diamond
 
 from meshpeer.core.effects import Send
 from meshpeer.core.ids import NodeId, TaskIndex
-from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
+from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.control_messages import DrainAsked, PauseAsked, PriorityAsked, RetryAsked
 from meshpeer.core.scheduler.messages import Attempt, Epoch, JobLearned, Lost, Recall
 from meshpeer.core.scheduler.tables import TaskState
@@ -196,6 +196,32 @@ def test_retry_while_the_rest_still_runs_gives_a_fresh_allowance() -> None:
     world.run_until(lambda: world.finished(job))
     assert world.owner(job).counts[TaskState.SUCCEEDED] == 2
     assert len(world.owner(job).tries_of(TaskIndex(0))) == 4
+
+
+def test_retry_of_what_ended_its_job_fast_lets_the_rest_run() -> None:
+    slow = TaskSpec(name="slow", argv=("x",), array=Array(size=4))
+    vital = TaskSpec(name="vital", argv=("x",), on_failure="fail-fast")
+    after = TaskSpec(name="after", argv=("x",), needs=(Need(task="vital"), Need(task="slow")))
+    world = World(11, [1], plan=lambda task, attempt, node: (0.1, task != 0 or attempt.round > 1))
+    job = world.submit(JobSpec(name="fast", tasks=(vital, slow, after)))
+    world.run_until(lambda: world.finished(job))
+    assert world.owner(job).counts[TaskState.CANCELLED]
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.finished(job))
+    world.check()
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 6
+
+
+def test_higher_priority_goes_first_once_it_is_given() -> None:
+    world = World(12, [1], plan=lambda task, attempt, node: (0.5, True))
+    first, second = world.submit(array(40)), world.submit(array(40))
+    world.handle(world.names[0], PriorityAsked(job=second, priority=9))
+    world.run_until(lambda: world.finished(second))
+    assert world.owner(first).counts[TaskState.SUCCEEDED] < 30
+    world.crash(world.names[0])
+    world.start(world.names[0])
+    assert world.owner(first).priority == 0
+    world.check()
 
 
 def test_pause_ends_with_the_job() -> None:

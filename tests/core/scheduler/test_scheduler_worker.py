@@ -47,6 +47,7 @@ from meshpeer.core.scheduler.messages import (
     Unknown,
 )
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, ResultRow
+from meshpeer.core.scheduler.worker import UNFIT
 from meshpeer.core.wire import cbor
 
 THEIRS = record(spec(8), submitter=ALICE)
@@ -88,7 +89,7 @@ def test_task_wider_than_the_node_is_declined() -> None:
     machine = scheduler(slots=2)
     hear(machine, ALICE, grant(wide, 0))
     assert machine.handle(JobLearned(job=JOB, record=wide), NOW) == [
-        Send(peer=ALICE, message=lost(0, reason="wider than this node", declined=True))
+        Send(peer=ALICE, message=lost(0, reason=UNFIT))
     ]
     machine.check()
 

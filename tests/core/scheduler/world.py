@@ -20,6 +20,7 @@ from meshpeer.core.effects import Delete, Note, Persist, Persisted, Put, Send, T
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.book import NOTHING
+from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
     FRAMES,
@@ -97,6 +98,7 @@ class Node:
     name: NodeId
     slots: int
     region: str
+    profile: Profile | None = None
     scheduler: Scheduler | None = None
     journal: dict[Table, dict[str, bytes]] = field(
         default_factory=lambda: {
@@ -135,6 +137,7 @@ class World:
         crash_limit: int = 3,
         regions: int = 1,
         reorder: bool = False,
+        profiles: Sequence[Profile] = (),
     ) -> None:
         self.rng = random.Random(seed)
         self.now_s = 100.0
@@ -143,7 +146,7 @@ class World:
         self.crash_limit = crash_limit
         self.reorder = reorder
         self.nodes = {
-            name: Node(name, count, f"r{number % regions}")
+            name: Node(name, count, f"r{number % regions}", profiles[number] if profiles else None)
             for number, count in enumerate(slots)
             if (name := NodeId(hashlib.sha256(f"node {number}".encode()).digest()))
         }
@@ -215,6 +218,7 @@ class World:
             accepting=True,
             boot=node.life.to_bytes(8, "big"),
             region=node.region,
+            profile=node.profile,
             tickets=TicketCounter(),
             dice=random.Random(self.rng.random()),
             seals=HashSeals(name),
@@ -529,8 +533,10 @@ class World:
                 node=there,
                 alive=self.nodes[there].up,
                 linked=self.linked(here, there),
-                region=self.nodes[there].region,
+                region=profile.region if (profile := self.nodes[there].profile) else self.nodes[there].region,
                 dead=there in self.dead,
+                name=profile.name if profile else "",
+                roles=profile.roles if profile else (),
             )
             for there in self.names
             if there != here

@@ -1,0 +1,26 @@
+"""What this node has for tasks, by its settings and its machine: the profile that owners place work by."""
+
+from __future__ import annotations
+
+import os
+
+from meshpeer.app.config import Settings
+from meshpeer.app.state import NodeFile
+from meshpeer.core.jobs.cgroups import tasks_memory
+from meshpeer.core.scheduler.fitting import Profile
+
+
+def profile_of_node(settings: Settings, node: NodeFile, slots: int) -> Profile:
+    """Returns what this node says of itself. Memory is what its tasks may use together: it is set aside for
+    tasks that ask for some."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    jobs = settings.file.jobs
+    return Profile(
+        name=node.name,
+        region=node.region,
+        roles=node.roles,
+        labels=tuple(sorted(settings.file.node.labels.items())),
+        slots=slots,
+        memory_bytes=tasks_memory(total, jobs.memory_bytes_max),
+        resources=tuple(sorted((name, count) for name, count in jobs.resources.items() if count)),
+    )
