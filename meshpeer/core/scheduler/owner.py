@@ -489,9 +489,10 @@ class JobOwner:
             self._try_later(task, min(RETRY_MAX_S, 2.0 ** (history.unstaged - 1)), now)
             return [JobChanged(job=self.job)]
         history.unstaged = 0
-        worn = next((one for one in lost if self.book.losses_of(one) >= self._crash_limit), None)
+        worn = next((one for one in lost if self.book.losses_of(one) >= self._limit_of(one)), None)
         if worn is not None:
-            error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {self._crash_limit} times"
+            limit = self._limit_of(worn)
+            error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {limit} times"
             return self._write_result(task, self.book.given_up_row(task, lease.node, error), now)
         self.book.move(task, TaskState.WAITING)
         fresh = self.book.reopen(lost)
@@ -561,8 +562,9 @@ class JobOwner:
             finished_us = int(now.unix_s * 1e6)
             history.tries.append(self._try_of(lease, LOST, finished_us=finished_us, error=reason))
             effects.append(self._note("an attempt was lost with its worker", lease, reason))
-            if history.losses >= self._crash_limit:
-                error = f"given up: {history.losses} workers were lost while they had it (last: {reason})"
+            if history.losses >= self._limit_of(task):
+                lost = f"{history.losses} worker{'s were' if history.losses > 1 else ' was'} lost"
+                error = f"given up: {lost} while they had it, its crash_limit (last: {reason})"
                 given_up.append((task, self.book.given_up_row(task, lease.node, error)))
             else:
                 returned.append(task)
@@ -574,6 +576,10 @@ class JobOwner:
                 effects += self._write_result(task, row, now)
         self._back(returned)
         return [*effects, JobChanged(job=self.job)]
+
+    def _limit_of(self, task: TaskIndex) -> int:
+        """Returns how many lost workers, or lost outputs, a task is worth."""
+        return self.graph.spec_of(task).crash_limit or self._crash_limit
 
     def _expire(self, now: Instant) -> list[SchedulerEffect]:
         """Takes back leases that ran out; a worker that still speaks has merely lost them, a silent one has
