@@ -22,7 +22,7 @@ NodeName = Annotated[
 _DRAIN = """
 Examples:
   meshpeer drain --wait && sudo reboot    let what runs here end, then restart
-  meshpeer drain gamma                    of another node: at an admin's
+  meshpeer drain gamma                    of another node, typed on an admin
   meshpeer undrain gamma
 """
 
