@@ -39,7 +39,9 @@ class AnywhereAnswers(JobWork):
     async def all_jobs(self) -> JobList:
         own = await super().jobs()
         others, silent = await self.far.everywhere()
-        newest_first = sorted([*own, *others], key=lambda one: one.submitted_at, reverse=True)
+        here = {one.id for one in own}
+        all_of_them = [*own, *(one for one in others if one.id not in here)]
+        newest_first = sorted(all_of_them, key=lambda one: one.submitted_at, reverse=True)
         return JobList(jobs=tuple(newest_first), silent=tuple(silent))
 
     # --- looking --------------------------------------------------------------------------------------------

@@ -90,16 +90,25 @@ class FarJobs:
             raise PeerFault(f"the answer of {name} can't be read", "compare `meshpeer version`") from error
 
     async def everywhere(self) -> tuple[list[Job], list[str]]:
-        """Returns the jobs of all members, and the names of those that are in and did not answer."""
+        """Returns the jobs of all members, each as who knows it best tells it, and the names of those that
+        are in and did not answer."""
         found, silent = await self._ask_all(Question(what="list"), list[Job])
-        return [job for jobs in found.values() for job in jobs], silent
+        best: dict[str, Job] = {}
+        for job in (job for jobs in found.values() for job in jobs):
+            if job.id not in best or _rank(job.as_of) > _rank(best[job.id].as_of):
+                best[job.id] = job
+        return list(best.values()), silent
 
     # --- finding --------------------------------------------------------------------------------------------
 
     async def _find(self, job: str) -> _Home:
         found, silent = await self._ask_all(Question(what="find", job=job), list[JobHit])
-        hits = [(hit, node) for node, some in found.items() for hit in some]
-        hits.sort(key=lambda one: one[0].submitted_at)
+        best: dict[str, tuple[JobHit, NodeId]] = {}
+        for node, some in found.items():
+            for hit in some:
+                if hit.id not in best or _rank(hit.as_of) > _rank(best[hit.id][0].as_of):
+                    best[hit.id] = hit, node
+        hits = sorted(best.values(), key=lambda one: one[0].submitted_at)
         exact = [one for one in hits if one[0].id == job]
         named = [one for one in hits if one[0].name == job]
         chosen = exact or named[-1:] or hits
@@ -164,3 +173,8 @@ class FarJobs:
     @staticmethod
     def _about(home: _Home, question: Question) -> Question:
         return msgspec.structs.replace(question, job=home.job)
+
+
+def _rank(as_of: str | None) -> tuple[bool, str]:
+    """Puts an owner's word before a replica's, and of replicas' the latest."""
+    return (as_of is None, as_of or "")

@@ -269,6 +269,8 @@ class Job(Doc, frozen=True, kw_only=True):
     paused: bool = False
     """Nothing more of it is started."""
     priority: int = 0
+    as_of: str | None = None
+    """Where its owner is away: when the replica that answers heard of it last."""
 
 
 class TaskTry(Doc, frozen=True, kw_only=True):

@@ -72,8 +72,10 @@ class JobList(Doc, frozen=True, kw_only=True):
 
 
 class JobHit(Doc, frozen=True, kw_only=True):
-    """A job that fits what was asked for, at its owner."""
+    """A job that fits what was asked for, at its owner or at one of its replicas."""
 
     id: str
     name: str
     submitted_at: str
+    as_of: str | None = None
+    """Of a replica: when it heard of the job last; null at the owner."""
