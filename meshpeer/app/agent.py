@@ -31,7 +31,7 @@ from meshpeer.adapters.tunnelport import RawTunnelPort
 from meshpeer.adapters.webhooks import HttpCaller
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
-from meshpeer.app.asked import Asked
+from meshpeer.app.asked import Asked, is_heavy
 from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
@@ -324,7 +324,7 @@ class Agent:
             tally=self.counters,
         )
         self.transport.connect_over = self.circuits.open
-        self.asking = Asking(nursery, links.link_to, links.peer_of, Asked(self).answer)
+        self.asking = Asking(nursery, links.link_to, links.peer_of, Asked(self).answer, is_heavy)
         bulk = Bulk(self.exchange, self.circuits, self.asking)
         self.keeper = LinkKeeper(self.transport, bulk, post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)

@@ -31,6 +31,12 @@ LOOK_S = 0.1
 """Between two looks at what a task has printed."""
 _LOOKS = ("find", "list", "job", "news", "tasks", "outputs", "output", "log", "why", "graph", "drain_of")
 _CHANGES = ("cancel", "pause", "prioritise", "retry")
+_HEAVY = ("list", "tasks", "outputs", "why", "graph")
+
+
+def is_heavy(question: Question) -> bool:
+    """Says whether an answer may take megabytes."""
+    return question.what in _HEAVY
 
 
 class Asked:

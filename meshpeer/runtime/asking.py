@@ -9,6 +9,7 @@ an agent of an earlier version skips what it does not know.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ ASKED_MAX = 48
 """Questions that one node has open at another; more wait their turn here."""
 SERVED_MAX = 64
 """Questions of one link that are answered at once; a peer that asks more breaks the rules."""
+HEAVY_MAX = 4
+"""Answers that may be long that are made, or on their way, at once, for all links together."""
 NAMES_MAX = 1_000
 TEXT_MAX = 256
 
@@ -89,11 +92,14 @@ class Asking:
     peer_of: Callable[[LinkId], NodeId | None]
     """Names the peer of a link once it was greeted as a member: nobody else is answered."""
     answer: Answer
+    is_heavy: Callable[[Question], bool] = lambda question: False
+    """Says of which questions the answers may be long: few of those are made at once."""
     quiet_s: float = QUIET_S
     _links: dict[LinkId, Link] = field(default_factory=dict)
     _served: dict[LinkId, int] = field(default_factory=dict)
     _open: dict[tuple[LinkId, int], trio.MemorySendChannel[Told]] = field(default_factory=dict)
     _turns: dict[NodeId, trio.CapacityLimiter] = field(default_factory=dict)
+    _heavy: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(HEAVY_MAX))
     _number: int = 0
 
     # --- links ----------------------------------------------------------------------------------------------
@@ -171,8 +177,9 @@ class Asking:
         try:
             peer = await self._greeted(number)
             if peer is not None:
-                data, fault = await self.answer(peer, ask.question)
-                await self._tell(number, ask.number, data, fault)
+                async with self._heavy if self.is_heavy(ask.question) else contextlib.nullcontext():
+                    data, fault = await self.answer(peer, ask.question)
+                    await self._tell(number, ask.number, data, fault)
         except MeshpeerError:
             # The link is gone: who asked finds out by itself.
             return

@@ -112,6 +112,24 @@ async def test_asker_waits_its_turn_and_is_never_refused_for_asking_much() -> No
     assert 1 < most <= ASKED_MAX
 
 
+async def test_few_long_answers_are_made_at_once() -> None:
+    made = most = 0
+
+    async def answer(peer: NodeId, question: Question) -> tuple[bytes, bool]:
+        nonlocal made, most
+        made += 1
+        most = max(most, made)
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        made -= 1
+        return b"", False
+
+    async with linked(answer) as (here, there), trio.open_nursery() as nursery:
+        there.is_heavy = lambda question: question.what == "tasks"
+        for _number in range(3 * asking.HEAVY_MAX):
+            nursery.start_soon(here.ask, THERE, Question(what="tasks"))
+    assert most == asking.HEAVY_MAX
+
+
 async def test_peer_that_asks_too_much_at_once_breaks_the_rules() -> None:
     async with linked(never) as (_, there):
         for number in range(SERVED_MAX):
