@@ -20,6 +20,7 @@ from meshpeer.core.records import envelope
 from meshpeer.core.scheduler.leases import Lease
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.rows import TaskRow
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.asking import NEWS_S, Question
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 LOG_PIECE_BYTES = 256 * 1024
 LOG_WAIT_S = 20.0
 LOG_LOOK_S = 0.1
+ROUND_SPAN = 1_000_000
 LIVE_S = 5.0
 """How long a worker has to say what a task of its has printed so far."""
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
@@ -177,9 +179,9 @@ class JobAnswers:
         owner, index = self._task(job, task)
         deadline = trio.current_time() + (LOG_WAIT_S if wait else 0.0)
         while True:
-            latest = len(owner.tries_of(index))
-            start = 0 if attempt and attempt != latest else offset
             row, lease, over = owner.results.get(index), owner.leases.get(index), owner.finished
+            latest = _attempt_shown(row, lease)
+            start = 0 if attempt and latest and attempt != latest else offset
             if row is not None:
                 blob = row.stdout if stream == "stdout" else row.stderr
                 piece = await self._stored(BlobRef(digest=blob.digest, size=blob.size), owner, index, start)
@@ -348,6 +350,12 @@ class JobAnswers:
                 f"{name}, which holds this file, can't give it: {error.what}",
                 f"is {name} up? see `meshpeer peers`",
             ) from error
+
+
+def _attempt_shown(row: TaskRow | None, lease: Lease | None) -> int:
+    """Returns a number that tells the attempt whose output is shown from others of its task; 0 for none."""
+    shown = row.tries[-1] if row is not None and row.tries else lease.attempt if lease is not None else None
+    return (shown.round - 1) * ROUND_SPAN + shown.number if shown is not None else 0
 
 
 def _digest_of(job: Job) -> bytes:

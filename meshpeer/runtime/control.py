@@ -315,7 +315,7 @@ class LogPiece(Doc, frozen=True, kw_only=True):
     finished: bool
     """No more will come."""
     attempt: int = 0
-    """Which of the task's attempts printed it, from 1; 0 where there is none yet."""
+    """Tells apart which of the task's attempts printed it; 0 where there is none yet."""
     node: str = ""
     """Where that runs, or ran."""
 

@@ -149,16 +149,16 @@ def _copy(
     tail: int | None = None,
     tell: bool = False,
 ) -> None:
-    start, attempt, node = 0, 0, ""
+    start, attempt = 0, 0
     if tail is not None:
         data, start, attempt = _so_far(client, job, task, stream)
         _write(stream, last_lines(data, tail))
         if not wait:
             return
     for piece in pieces(client, job, task, stream, wait=wait, offset=start, attempt=attempt):
-        if tell and attempt and (piece.attempt, piece.node) != (attempt, node) and piece.attempt > attempt:
-            show.remark(f"==> attempt {piece.attempt} on {show.clean(piece.node or '?')} <==")
-        attempt, node = piece.attempt or attempt, piece.node
+        if tell and attempt and piece.attempt not in (0, attempt):
+            show.remark(f"==> another attempt, on {show.clean(piece.node or '?')} <==")
+        attempt = piece.attempt or attempt
         _write(stream, piece.data)
 
 

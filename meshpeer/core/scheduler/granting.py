@@ -181,6 +181,24 @@ class Granting:
                 effects.append(Send(peer=node, message=self._frame(batch, epoch), after=after))
         return effects, list(shares)
 
+    def second(
+        self, lease: Lease, epoch: Epoch, after: Ticket | None, now: Instant
+    ) -> tuple[Lease, list[SchedulerEffect]] | None:
+        """Seals another attempt of a task that is leased, for a worker with idle slots; None where there is
+        none. The caller keeps the lease."""
+        demand, _ = self._kind_of(lease.task)
+        seat = self._seats.candidates(demand, (*self._resting, lease.node)).least(1)
+        if seat is None:
+            return None
+        history = self._book.history(lease.task)
+        history.number += 1
+        attempt = Attempt(lease.task, history.round, history.number)
+        granted, stored = self._unsealed(lease.task, attempt)
+        seal = self._seals.make(epoch.counter, self._body(granted))
+        frame = self._frame((msgspec.structs.replace(granted, seal=seal),), epoch)
+        other = self.new_lease(attempt, seat.node, now, token=seal)
+        return other, [*stored, Send(peer=seat.node, message=frame, after=after)]
+
     def _seat_for(self, line: Line, round_: _Round) -> Seat | None:
         """Returns the worker for the first of a line. Whoever has any room will do for a plain one, unless
         somebody rests, or room is kept for another."""

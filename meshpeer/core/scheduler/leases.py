@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.scheduler.fitting import Amounts
@@ -34,6 +35,8 @@ class Lease:
     running: bool = False
     stolen_from: NodeId | None = None
     started_us: int = 0
+    running_since_s: float = 0.0
+    """When its owner heard that it runs."""
     group: str = ""
     """The concurrency group that it counts in; empty for none."""
     token: bytes | None = None
@@ -85,6 +88,7 @@ class Leases:
         self._by_node.setdefault(lease.node, {})[lease.task] = lease
         self._seats.take(lease.node, lease.amounts)
         self.in_group[lease.group] += 1
+        self.running += lease.running
         self._file(lease)
 
     def release(self, lease: Lease) -> None:
@@ -102,8 +106,9 @@ class Leases:
         self._by_node.setdefault(node, {})[lease.task] = lease
         self._seats.take(node, lease.amounts)
 
-    def mark_running(self, lease: Lease, started_us: int) -> None:
-        lease.running, lease.started_us = True, started_us
+    def mark_running(self, lease: Lease, now: Instant) -> None:
+        lease.running, lease.started_us = True, int(now.unix_s * 1e6)
+        lease.running_since_s = now.mono_s
         self.running += 1
 
     def expired(self, now_s: float) -> Iterable[list[Lease]]:

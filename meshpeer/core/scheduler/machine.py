@@ -238,7 +238,7 @@ class Scheduler:
         for seat in self.seats:
             held = Load()
             for owner in self._open.values():
-                for lease in owner.leases.values():
+                for lease in (*owner.leases.values(), *owner.speculation.leases.by_task.values()):
                     if lease.node == seat.node:
                         held.add(lease.amounts)
             if held != seat.taken:

@@ -17,7 +17,7 @@ with this machine), and never for later ones.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
@@ -47,6 +47,7 @@ from meshpeer.core.scheduler.retrying import RETRY_MAX_S, retry_wait_s
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
 from meshpeer.core.scheduler.seals import NUMBER_MAX, FormerHolders, Seals, proves
 from meshpeer.core.scheduler.seats import Seats
+from meshpeer.core.scheduler.speculation import Speculation
 from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 
 CRASH_LIMIT = 3
@@ -95,6 +96,7 @@ class JobOwner:
         self._leases = Leases(record.job, seats)
         self.granting = Granting(record, Blob(digest, len(signed)), self.book, self._leases, seats, seals)
         self.backlog = self.granting.backlog
+        self.speculation = Speculation(record.job, self.graph, seats)
         self._me = me
         self._tickets = tickets
         self._seats = seats
@@ -155,8 +157,9 @@ class JobOwner:
         """Returns the attempts so far, the present one included."""
         tries = self.book.tries_of(task)
         lease = self.leases.get(task)
-        if lease is not None:
-            tries.append(self._try_of(lease, "running" if lease.running else "granted"))
+        for one in (lease, self.speculation.of(task)):
+            if one is not None:
+                tries.append(self._try_of(one, "running" if one.running else "granted"))
         return tries
 
     # --- start and end ------------------------------------------------------------------------------------
@@ -248,7 +251,7 @@ class JobOwner:
             return []
         self.granting.tick(now, self._last_ticket)
         effects = self._expire(now)
-        return [*effects, *self.dispatch(now)]
+        return [*effects, *self.dispatch(now), *self._speculate(now)]
 
     def next_deadline(self) -> Deadline | None:
         if self.finished:
@@ -257,6 +260,7 @@ class JobOwner:
         return earliest(
             Deadline(expiry_s, "a lease may have run out") if expiry_s is not None else None,
             self.granting.next_deadline(),
+            None if self.backlog or self.paused else self.speculation.next_deadline(self._leases),
         )
 
     def spare(self, now: Instant) -> None:
@@ -297,7 +301,8 @@ class JobOwner:
                 continue
             lease.renewed_at_s = now.mono_s
             if attempt in running and not lease.running:
-                self._leases.mark_running(lease, int(now.unix_s * 1e6))
+                second = lease is self.speculation.of(lease.task)
+                (self.speculation.leases if second else self._leases).mark_running(lease, now)
                 changed = True
         for attempt in held.offered:
             lease = self._lease_of(attempt, node, stolen.get(attempt), now)
@@ -318,6 +323,7 @@ class JobOwner:
         restarted.
         """
         named = {*held.open, *held.offered} if held is not None else set()
+        self._drop_seconds(node, named)
         gone = [lease for lease in self._leases.of_node(node) if lease.attempt not in named]
         effects = self._lose(gone, "its agent was restarted" if rebooted else "", now, crashed=rebooted)
         self.backlog.heard(node)
@@ -328,6 +334,7 @@ class JobOwner:
 
         Nothing is lost where that is wrong: attempts overlap, and one result a task is committed.
         """
+        self._drop_seconds(node)
         effects = self._lose(self._leases.of_node(node), "its node is taken for dead", now, crashed=True)
         self.backlog.heard(node)
         return [*effects, *self.dispatch(now)]
@@ -335,6 +342,7 @@ class JobOwner:
     def on_revoked(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """The worker was shut out for good: its leases are void at once. It did not crash, so no attempt
         counts against a limit."""
+        self._drop_seconds(node)
         effects = self._lose(self._leases.of_node(node), "", now)
         self.backlog.heard(node)
         return [*effects, *self.dispatch(now)]
@@ -348,6 +356,8 @@ class JobOwner:
             and lease.node == node
             and lease.attempt == attempt
         ]
+        kept = {one.attempt for one in self.speculation.leases.of_node(node)} - {*message.attempts}
+        self._drop_seconds(node, kept)
         if message.recalled:
             return [*self._lose(mine, "", now), *self.dispatch(now)]
         if message.declined:
@@ -380,6 +390,8 @@ class JobOwner:
         history = self.book.history(task)
         if history.has_ended(offer.attempt, node):
             return [self._ack(node, offer)]
+        if (second := self.speculation.of(task)) is not None and second.attempt == offer.attempt:
+            self._swap(task)
         lease = self.leases.get(task)
         if not self._was_given(task, node, offer, lease):
             refused = self._note_task("a result was refused: its node had no such attempt", task, node)
@@ -388,14 +400,17 @@ class JobOwner:
         own = lease is not None and lease.attempt == offer.attempt
         history.tries.append(_try_of_offer(node, offer, lease.stolen_from if own and lease else None))
         self.granting.learn_pace(offer)
+        self.speculation.learn(offer)
         had_backlog = bool(self.backlog)
-        final = offer.succeeded or history.failures > self.graph.spec_of(task).retries
+        spent = history.failures > self.graph.spec_of(task).retries
+        final = offer.succeeded or (spent and not (own and self.speculation.of(task) is not None))
         effects: list[SchedulerEffect] = []
         if lease is not None and (final or own):
             if lease.node != node or not own:
                 stop = self._stop((lease.attempt,), "another attempt was first")
                 effects.append(Send(peer=lease.node, message=stop))
             self._leases.release(lease)
+            self._promote(task)
         if final:
             effects += self._write_result(task, self.book.committed_row(task, node, offer), now)
         else:
@@ -443,6 +458,12 @@ class JobOwner:
         task = TaskIndex(attempt.task)
         if not self.book.has(task):
             return None
+        second = self.speculation.of(task)
+        if second is not None and second.attempt == attempt:
+            if second.node != node and claim is not None and proves(second.token, claim.seal):
+                self._former.add(task, attempt, second.node, second.token)
+                self.speculation.leases.hand_over(second, node)
+            return second if second.node == node else None
         victim, shown = (claim.victim, claim.seal) if claim is not None else (None, b"")
         lease = self.leases.get(task)
         if lease is None:
@@ -485,6 +506,8 @@ class JobOwner:
             or self._seats.gone_for_s(self.results[one].node, now.mono_s) >= HOLDER_GONE_S
         ]
         self._leases.release(lease)
+        if self._promote(task):
+            return [JobChanged(job=self.job)]
         if not lost:
             self._try_later(task, min(RETRY_MAX_S, 2.0 ** (history.unstaged - 1)), now)
             return [JobChanged(job=self.job)]
@@ -512,12 +535,14 @@ class JobOwner:
         """Commits: book, journal, then what follows from it."""
         effects: list[SchedulerEffect] = []
         self._former.forget(task)
+        if (second := self.speculation.take(task) or self._take_first(task)) is not None:
+            stop = self._stop((second.attempt,), "another attempt was first")
+            effects.append(Send(peer=second.node, message=stop))
         for skipped in self.book.commit(task, row):
-            lease = self.leases.get(skipped)
-            if lease is not None:
-                stop = self._stop((lease.attempt,), "what it needs has failed")
-                effects.append(Send(peer=lease.node, message=stop))
-                self._leases.release(lease)
+            for lease in (self.speculation.take(skipped), self._take_first(skipped)):
+                if lease is not None:
+                    stop = self._stop((lease.attempt,), "what it needs has failed")
+                    effects.append(Send(peer=lease.node, message=stop))
         effects.append(self._persist((put_task(self.job, task, row),)))
         if self.book.failed_fast:
             return [*effects, *self._end_rest("another task has failed", now), JobChanged(job=self.job)]
@@ -526,7 +551,9 @@ class JobOwner:
 
     def _end_rest(self, reason: str, now: Instant) -> list[SchedulerEffect]:
         """Ends every open task as cancelled, and what runs of it."""
-        holders = self._leases.holders()
+        holders = list(dict.fromkeys((*self._leases.holders(), *self.speculation.leases.holders())))
+        for node in holders:
+            self.speculation.drop(node)
         for lease in list(self.leases.values()):
             self._leases.release(lease)
         self.book.cancel_open()
@@ -586,6 +613,8 @@ class JobOwner:
         crashed.
         """
         effects: list[SchedulerEffect] = []
+        for second in self.speculation.expire(now.mono_s):
+            self._former.add(second.task, second.attempt, second.node, second.token)
         for leases in self._leases.expired(now.mono_s):
             seat = self._seats.of(leases[0].node)
             silent = seat.heard_at_s + LEASE_S <= now.mono_s
@@ -598,13 +627,52 @@ class JobOwner:
         again.
         """
         for task in reversed(tasks):
-            if self.states[task] is not TaskState.LEASED:
+            if self.states[task] is not TaskState.LEASED or self._promote(task):
                 continue
             if self.book.may_run(task):
                 self.book.move(task, TaskState.READY)
                 self.backlog.add_first(task, self._last_ticket)
             else:
                 self.book.move(task, TaskState.WAITING)
+
+    # --- second attempts ----------------------------------------------------------------------------------
+
+    def _speculate(self, now: Instant) -> list[SchedulerEffect]:
+        """Grants a second attempt beside those that take too long, where nothing else waits."""
+        effects: list[SchedulerEffect] = []
+        for lease in () if self.backlog or self.paused else self.speculation.slow(self._leases, now):
+            found = self.granting.second(lease, self.epoch, self._epoch_ticket, now)
+            if found is None:
+                break
+            second, sent = found
+            self.speculation.leases.add(second)
+            effects += [*self._remember([second.node]), *sent, JobChanged(job=self.job)]
+        return effects
+
+    def _drop_seconds(self, node: NodeId, but: Collection[Attempt] = ()) -> None:
+        """Takes second attempts back from a worker; a result that it brings still counts."""
+        for lease in self.speculation.drop(node, but):
+            self._former.add(lease.task, lease.attempt, lease.node, lease.token)
+
+    def _promote(self, task: TaskIndex) -> bool:
+        """Puts the second attempt of a task, if there is one, in the place of the first that is gone."""
+        second = self.speculation.take(task)
+        if second is not None:
+            self._leases.add(second)
+        return second is not None
+
+    def _swap(self, task: TaskIndex) -> None:
+        """Lets the second attempt be the first, and the other way round."""
+        second, first = self.speculation.take(task), self._take_first(task)
+        if second is not None and first is not None:
+            self._leases.add(second)
+            self.speculation.leases.add(first)
+
+    def _take_first(self, task: TaskIndex) -> Lease | None:
+        lease = self.leases.get(task)
+        if lease is not None:
+            self._leases.release(lease)
+        return lease
 
     def _try_later(self, task: TaskIndex, wait_s: float, now: Instant) -> None:
         if not self.book.may_run(task):
@@ -693,6 +761,7 @@ class JobOwner:
         if leased != self.leases.keys():
             raise InvariantBroken(f"{self.job}: leased {sorted(leased)}, but leases on {sorted(self.leases)}")
         self._leases.check()
+        self.speculation.check(self._leases)
         if self.finished and (self.leases or not self.book.all_committed):
             raise InvariantBroken(f"{self.job}: finished with open tasks or leases")
         if not self.finished and not self.leases and not self.book.all_committed:

@@ -45,6 +45,8 @@ IDLE_FIRST_S, IDLE_MAX_S = 0.25, 30.0
 HUNGER_S = 60.0
 """How long a victim remembers who is hungry; the thief asks again before that."""
 HUNGRY_MAX = 256
+IN_VAIN_MAX = 4
+"""Hungry thieves that are looked at in vain at a time: each look goes through the queue."""
 
 
 @dataclass(slots=True)
@@ -149,13 +151,19 @@ class Stealing:
     def feed(self, now: Instant) -> list[SchedulerEffect]:
         """Pushes to the hungry what waits here, to who asked first, first."""
         effects: list[SchedulerEffect] = []
+        in_vain = 0
         for thief, hungry in list(self._hungry.items()) if self._hungry and self._worker.queued else ():
-            if hungry.until_s > now.mono_s:
-                pushed = self._hand_over(thief, hungry.request, now)
-                if not pushed:
-                    continue
-                effects += pushed
             del self._hungry[thief]
+            if hungry.until_s <= now.mono_s:
+                continue
+            pushed = self._hand_over(thief, hungry.request, now)
+            effects += pushed
+            if not pushed:
+                # Nothing that waits is for this one: others come before it next time.
+                self._hungry[thief] = hungry
+                in_vain += 1
+                if in_vain == IN_VAIN_MAX:
+                    break
         return effects
 
     def on_taken(self, thief: NodeId, message: Taken) -> list[SchedulerEffect]:

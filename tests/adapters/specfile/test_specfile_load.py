@@ -168,7 +168,7 @@ def test_files_of_a_command_follow_the_same_rules(tmp_path: Path) -> None:
     assert [error.field for error in caught.value.errors] == ["files[1]", "files[2]"]
 
 
-@pytest.mark.parametrize(("name", "tasks"), [("render.yaml", 26), ("sweep.yaml", 13)])
+@pytest.mark.parametrize(("name", "tasks"), [("render.yaml", 26), ("sweep.yaml", 13), ("placement.yaml", 10)])
 def test_the_examples_are_valid(name: str, tasks: int) -> None:
     loaded = load_job(str(EXAMPLES / name))
     assert len(Graph.of(loaded.spec)) == tasks

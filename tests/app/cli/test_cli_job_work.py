@@ -155,7 +155,7 @@ def test_follower_is_told_when_another_attempt_begins(agent: FakeApi, call: Call
         LogPiece(data=b"", offset=4, finished=True, attempt=2, node="gamma"),
     ]
     ran = call("jobs", "logs", "film", "split", "--follow", "--stream", "stdout")
-    assert (ran.out, ran.err) == ("one\nuno\n", "==> attempt 2 on gamma <==\n")
+    assert (ran.out, ran.err) == ("one\nuno\n", "==> another attempt, on gamma <==\n")
 
 
 def test_tail_prints_the_last_lines(agent: FakeApi, call: Call, home: Path) -> None:
