@@ -32,6 +32,7 @@ from meshpeer.adapters.tunnelport import RawTunnelPort
 from meshpeer.adapters.webhooks import HttpCaller
 from meshpeer.adapters.wireguard import NoWireGuard
 from meshpeer.app.api import AgentApi
+from meshpeer.app.asked import Asked, is_heavy
 from meshpeer.app.chores import Chores
 from meshpeer.app.clock import SystemClock
 from meshpeer.app.config import ControlSettings, Settings, WireGuardSettings
@@ -70,6 +71,7 @@ from meshpeer.core.records.ledger import Ledger
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import StartAttempt
 from meshpeer.core.scheduler.seals import KeySeals
+from meshpeer.runtime.asking import Asking
 from meshpeer.runtime.attempts import Attempts
 from meshpeer.runtime.bulk import Bulk
 from meshpeer.runtime.circuits import Circuits
@@ -325,9 +327,9 @@ class Agent:
             tally=self.counters,
         )
         self.transport.connect_over = self.circuits.open
-        self.keeper = LinkKeeper(
-            self.transport, Bulk(self.files.exchange, self.files.words, self.circuits), post, nursery
-        )
+        self.asking = Asking(nursery, links.link_to, links.peer_of, Asked(self).answer, is_heavy)
+        bulk = Bulk(self.files.exchange, self.files.words, self.circuits, self.asking)
+        self.keeper = LinkKeeper(self.transport, bulk, post, nursery)
         self.forwarder = Forwarder(self.forwarding, post, self.log.write)
         self.probing = Probing(UdpProber(), post, self.log.write)
         self.tunnel_port = TunnelPortKeeper(RawTunnelPort(), post, self.log.write)

@@ -3,6 +3,7 @@ where it promises."""
 
 from __future__ import annotations
 
+from meshpeer.app.api_anywhere import AnywhereAnswers
 from meshpeer.app.api_calls import CallAnswers
 from meshpeer.app.api_charter import CharterAnswers
 from meshpeer.app.api_dashboard import DashboardAnswers
@@ -23,6 +24,7 @@ class AgentApi(
     IssuerAnswers,
     RotateAnswers,
     DashboardAnswers,
+    AnywhereAnswers,
     CallAnswers,
 ):
     """Implements ``runtime.control.ControlApi``."""

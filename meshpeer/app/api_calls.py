@@ -45,7 +45,7 @@ class CallAnswers(JobAnswers):
             ended = [one for one in left if owner.states[one] in COMMITTED] if committed != counted else []
             counted = committed
             if ended:
-                await self._on_disk(owner.last_ticket)
+                await self._settled(owner, owner.last_ticket)
                 gone = set(ended)
                 left = [one for one in left if one not in gone]
                 for at in range(0, len(ended), FETCHED_AT_ONCE):

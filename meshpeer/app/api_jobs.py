@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from meshpeer.app import views
@@ -17,9 +19,13 @@ from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
 from meshpeer.core.records import envelope
+from meshpeer.core.scheduler.leases import Lease
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.rows import TaskRow
 from meshpeer.core.wire import cbor
+from meshpeer.core.wire.unreadable import UNREADABLE
+from meshpeer.runtime.asking import NEWS_S, Question
 from meshpeer.runtime.control import (
     Job,
     LogPiece,
@@ -28,6 +34,7 @@ from meshpeer.runtime.control import (
     Submission,
     Task,
 )
+from meshpeer.runtime.job_docs import JobHit, OutputPlace
 from meshpeer.runtime.ports import BlobRef
 
 if TYPE_CHECKING:
@@ -37,12 +44,20 @@ LOG_PIECE_BYTES = 256 * 1024
 LOG_WAIT_S = 20.0
 OUTPUT_LOOK_S = 2.0
 """How long an answer about a file that is moved here is held back for more of it to come."""
+LOG_LOOK_S = 0.1
+ROUND_SPAN = 1_000_000
+LIVE_S = 5.0
+"""How long a worker has to say what a task of its has printed so far."""
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
 DRIFT_SHOWN_S = 600.0
 REPLICAS_WAIT_S = 15.0
 """How long `submit` waits for a second replica."""
+
+
+class TakenOver(EnvironmentFault):
+    """Another node owns the job now."""
 
 
 class JobAnswers:
@@ -86,19 +101,39 @@ class JobAnswers:
     async def ready_output(self, job: str, task: str, path: str) -> OutputState:
         owner, index, file = await self._output(job, task, path)
         ref = BlobRef(digest=file.digest, size=file.size)
-        with trio.move_on_after(OUTPUT_LOOK_S):
-            await self._moves.have(ref, lambda: self._have(ref, owner, index))
-        ready = self._agent.blobs.path(file.digest) is not None
-        if ready:
-            self._agent.files.keeper.hold_for_a_while(file.digest)
-        return OutputState(size=file.size, here_bytes=self._agent.files.transfers.received(ref), ready=ready)
+        return await self._state_of(ref, lambda: self._have(ref, owner, index))
 
     async def get_output(self, job: str, task: str, path: str, offset: int = 0) -> AsyncIterator[bytes]:
         owner, index, file = await self._output(job, task, path)
-        with self._agent.files.keeper.pinning(file.digest):
-            await self._have(BlobRef(digest=file.digest, size=file.size), owner, index)
-            while offset < file.size:
-                data = await self._agent.blobs.read(file.digest, offset, LOG_PIECE_BYTES)
+        ref = BlobRef(digest=file.digest, size=file.size)
+        async for piece in self._pieces_of(ref, lambda: self._have(ref, owner, index), offset):
+            yield piece
+
+    async def placed_output(self, job: str, task: str, path: str) -> OutputPlace:
+        """Returns what an output is, and who should have it: for a member that fetches it there."""
+        owner, index, file = await self._output(job, task, path)
+        shown = OutputFile(
+            path=file.path, sha256=file.digest.hex(), size=file.size, executable=file.executable
+        )
+        return OutputPlace(file=shown, holders=tuple(node.hex() for node in holders_of(owner, index)))
+
+    async def _state_of(self, ref: BlobRef, move: Callable[[], Awaitable[None]]) -> OutputState:
+        """Has a file moved here, and says after a while how far that is."""
+        files = self._agent.files
+        with trio.move_on_after(OUTPUT_LOOK_S):
+            await self._moves.have(ref, move)
+        ready = self._agent.blobs.path(ref.digest) is not None
+        if ready:
+            files.keeper.hold_for_a_while(ref.digest)
+        return OutputState(size=ref.size, here_bytes=files.transfers.received(ref), ready=ready)
+
+    async def _pieces_of(
+        self, ref: BlobRef, move: Callable[[], Awaitable[None]], offset: int
+    ) -> AsyncIterator[bytes]:
+        with self._agent.files.keeper.pinning(ref.digest):
+            await move()
+            while offset < ref.size:
+                data = await self._agent.blobs.read(ref.digest, offset, LOG_PIECE_BYTES)
                 offset += len(data)
                 yield data
 
@@ -150,7 +185,7 @@ class JobAnswers:
         )
 
     async def jobs(self) -> list[Job]:
-        return self.jobs_here()
+        return [one for one in self.jobs_here() if one.as_of is None]
 
     def jobs_here(self) -> list[Job]:
         """Returns the jobs that this node owns, or keeps a replica of."""
@@ -186,32 +221,68 @@ class JobAnswers:
             for one in files
         ]
 
-    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece:
+    async def log(
+        self, job: str, task: str, stream: str, offset: int, wait: bool, attempt: int = 0
+    ) -> LogPiece:
         if stream not in ("stdout", "stderr"):
             raise LocalFault(f"{stream!r} is not a stream", "streams are stdout and stderr")
         owner, index = self._task(job, task)
         deadline = trio.current_time() + (LOG_WAIT_S if wait else 0.0)
         while True:
-            row = owner.results.get(index)
+            row, lease, over = owner.results.get(index), owner.leases.get(index), owner.finished
+            latest = _attempt_shown(row, lease)
+            start = 0 if attempt and latest and attempt != latest else offset
             if row is not None:
                 blob = row.stdout if stream == "stdout" else row.stderr
-                if not blob.size:
-                    return LogPiece(data=b"", offset=offset, finished=True)
-                await self._have(BlobRef(digest=blob.digest, size=blob.size), owner, index)
-                data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
-                return LogPiece(
-                    data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size
+                piece = await self._stored(BlobRef(digest=blob.digest, size=blob.size), owner, index, start)
+                return msgspec.structs.replace(
+                    piece, attempt=latest, node=views.name_of(self._agent.node, row.node)
                 )
-            lease = owner.leases.get(index)
-            if lease is not None and lease.node == self._agent.node.me:
-                live = self._agent.executor.log(
-                    self._agent.attempts.key_of(owner.job, lease.attempt), stream, offset, LOG_PIECE_BYTES
-                )
+            pause_s = LOG_LOOK_S
+            if lease is not None and lease.running:
+                left_s = max(LIVE_S, deadline - trio.current_time())
+                live = await self._live(owner.job, lease, stream, start, left_s if wait else LIVE_S)
+                pause_s = LOG_LOOK_S if live is not None else LIVE_S / 5
                 if live:
-                    return LogPiece(data=live, offset=offset + len(live), finished=False)
-            if owner.finished or trio.current_time() >= deadline:
-                return LogPiece(data=b"", offset=offset, finished=owner.finished)
-            await trio.sleep(0.1)
+                    name = views.name_of(self._agent.node, lease.node)
+                    return LogPiece(
+                        data=live, offset=start + len(live), finished=False, attempt=latest, node=name
+                    )
+            # As it was before the worker was asked: its result may have come meanwhile.
+            if over or trio.current_time() >= deadline:
+                return LogPiece(data=b"", offset=start, finished=over, attempt=attempt)
+            await trio.sleep(pause_s)
+
+    async def _stored(self, blob: BlobRef, owner: JobOwner, index: TaskIndex, offset: int) -> LogPiece:
+        """Reads what a task that has ended had printed."""
+        if not blob.size:
+            return LogPiece(data=b"", offset=offset, finished=True)
+        await self._have(blob, owner, index)
+        data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
+        return LogPiece(data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size)
+
+    async def _live(self, job: JobId, lease: Lease, stream: str, offset: int, wait_s: float) -> bytes | None:
+        """Reads what a running task has printed: here, or by asking the worker that runs it, which answers
+        once there is more, or it has ended. None where that worker can't be asked."""
+        agent = self._agent
+        if lease.node == agent.node.me:
+            key = agent.attempts.key_of(job, lease.attempt)
+            return agent.executor.log(key, stream, offset, LOG_PIECE_BYTES) or b""
+        question = Question(
+            what="live",
+            job=job,
+            attempt=lease.attempt,
+            stream=stream,
+            offset=offset,
+            wait=wait_s > LIVE_S,
+        )
+        with trio.move_on_after(wait_s):
+            try:
+                data, fault = await agent.asking.ask(lease.node, question)
+                return None if fault else msgspec.json.decode(data, type=LogPiece).data
+            except (MeshpeerError, *UNREADABLE):
+                return None
+        return None
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         owner = self._owner(job)
@@ -235,7 +306,22 @@ class JobAnswers:
                 raise self._failure
             await trio.sleep(0.05)
             if not owner.finished and self._agent.node.scheduler.owned.get(owner.job) is not owner:
-                raise EnvironmentFault("another node owns the job now", f"watch {owner.job} again")
+                raise TakenOver("another node owns the job now", f"watch {owner.job} again")
+
+    async def news(self, job: str, seen: bytes) -> Job:
+        """Returns the job once it is not as it was seen (the SHA-256 of its document), or has ended, or after
+        ``NEWS_S``."""
+        owner = self._owner(job)
+        with trio.move_on_after(NEWS_S):
+            while not owner.finished and _digest_of(self._view(owner)) == seen:
+                event = self._watchers.setdefault(owner.job, trio.Event())
+                await event.wait()
+                if self._failure is not None:
+                    raise self._failure
+                await trio.sleep(0.05)
+        if owner.finished:
+            await self._settled(owner, owner.last_ticket)
+        return self._view(owner)
 
     async def cancel(self, job: str) -> Job:
         owner = self._owner(job)
@@ -266,9 +352,7 @@ class JobAnswers:
             if self._failure is not None:
                 raise self._failure
         if scheduler.owned.get(owner.job) is not owner:
-            raise EnvironmentFault(
-                "another node has taken the job over", f"see `meshpeer jobs status {owner.job}`"
-            )
+            raise TakenOver("another node has taken the job over", f"see `meshpeer jobs status {owner.job}`")
 
     async def _on_disk(self, ticket: Ticket | None) -> None:
         """Returns once the ticket is on disk; raises ``StoreFailed`` where it can't be."""
@@ -287,6 +371,39 @@ class JobAnswers:
         if known is None:
             raise LocalFault(f"this node knows no job {job!r}", "see `meshpeer jobs list`")
         return known
+
+    def keeps(self, job: str) -> bool:
+        """Says whether this node owns the job that is meant, or keeps a replica of it."""
+        try:
+            self._known(job)
+        except LocalFault:
+            return False
+        return True
+
+    def hits(self, job: str) -> list[JobHit]:
+        """Returns the jobs that this node owns, or keeps a replica of, which may be meant."""
+        return [
+            JobHit(id=one.id, name=one.name, submitted_at=one.submitted_at, as_of=one.as_of)
+            for one in self.jobs_here()
+            if job and (one.id.startswith(job) or one.name == job)
+        ]
+
+    def fitting(self, job: str) -> list[JobOwner]:
+        """Returns the jobs that this node owns which an id, the beginning of one or a name may mean."""
+        owned = self._agent.node.scheduler.owned
+        owner = owned.get(JobId(job))
+        if owner is not None:
+            return [owner]
+        return [
+            one for one in owned.values() if job and (one.job.startswith(job) or one.record.spec.name == job)
+        ]
+
+    def owns(self, job: str) -> JobOwner | None:
+        """Returns the job of this node that is meant; None where there is none, or it could be several."""
+        try:
+            return self._owner(job)
+        except (LocalFault, EnvironmentFault):
+            return None
 
     def _owner(self, job: str) -> JobOwner:
         """Returns a job that this node owns."""
@@ -336,6 +453,16 @@ def _fitting(job: str, records: Mapping[JobId, JobRecord]) -> JobId | None:
     if len(matches) > 1 and any(one.spec.name != job for one in matches):
         raise LocalFault(f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`")
     return max(matches, key=lambda one: one.submitted_at_us).job
+
+
+def _attempt_shown(row: TaskRow | None, lease: Lease | None) -> int:
+    """Returns a number that tells the attempt whose output is shown from others of its task; 0 for none."""
+    shown = row.tries[-1] if row is not None and row.tries else lease.attempt if lease is not None else None
+    return (shown.round - 1) * ROUND_SPAN + shown.number if shown is not None else 0
+
+
+def _digest_of(job: Job) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(job)).digest()
 
 
 def _digest(text: str) -> Digest:

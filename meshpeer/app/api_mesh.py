@@ -109,6 +109,7 @@ class MeshAnswers:
                 relay=node.relays.lends,
                 relays_for=len(node.relays.desk.reservations),
                 relayed_by=views.relayed_by(node),
+                drained=node.scheduler.worker.drained,
             ),
             members=counts,
             health=_health(node, counts.total, troubles),

@@ -114,9 +114,18 @@ def peer_view(
         reported=f"by {said_of(reports)}" if reports else "",
         mtu=mtu_of(node, one) if carrier is not None else 0,
         probed=bool(one.record.answers),
+        work=work_of(node, one.node),
         link_via=spare.link_via(node, one.node),
         udp_silent_since=rfc3339(silent_since) if silent_since else "",
     )
+
+
+def work_of(node: Node, who: NodeId) -> str:
+    """Says whether a member takes work, as far as it told this node; empty where it did not."""
+    seat = node.scheduler.seats.get(who)
+    if seat is None or not seat.linked:
+        return ""
+    return "drained" if seat.drained else "accepts" if seat.slots else "none"
 
 
 def _via(node: Node, path: str, carrier: PlannedPeer | None, relay: NodeId | None) -> str:
@@ -228,6 +237,8 @@ def job_view(node: Node, owner: JobOwner, now: Instant) -> Job:
         finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
         running_on=dict(sorted(running_on.items())),
         done_on={name_of(node, who): count for who, count in sorted(owner.done_on.items())},
+        paused=owner.paused,
+        priority=owner.priority,
         webhooks=tuple(
             JobMessage(event=one.event, url=one.url, state=one.state, trouble=one.trouble)
             for one in node.scheduler.outbox.of(owner.job)

@@ -14,6 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from meshpeer.runtime.doctor import AgentFindings
+    from meshpeer.runtime.job_docs import Drain, JobGraph, JobList, JobWhy
 
 
 class Doc(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,8 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     """How many of its own tunnels each relay carries."""
     mtu_differs: bool = False
     """Some members' paths carry less than the interface's MTU: ``peers`` has each."""
+    drained: bool = False
+    """It takes no work because somebody said so; what it had goes on."""
 
 
 class MemberCounts(Doc, frozen=True, kw_only=True):
@@ -205,6 +208,9 @@ class Peer(Doc, frozen=True, kw_only=True):
     straight."""
     probed: bool = False
     """Probes through its tunnels have reached it: members notice where it falls silent as a hub."""
+    work: str = ""
+    """``accepts``, ``drained`` or ``none`` (its settings or its certificate say no); empty where it has not
+    told this node."""
 
 
 class PlanPeer(Doc, frozen=True, kw_only=True):
@@ -278,6 +284,9 @@ class Job(Doc, frozen=True, kw_only=True):
     """Node name -> results committed from there."""
     webhooks: tuple[JobMessage, ...] = ()
     """Once it has ended: what it is told to."""
+    paused: bool = False
+    """Nothing more of it is started."""
+    priority: int = 0
     as_of: str | None = None
     """Where its owner is away: when the replica that answers heard of it last."""
 
@@ -351,6 +360,10 @@ class LogPiece(Doc, frozen=True, kw_only=True):
     """Where the next piece begins."""
     finished: bool
     """No more will come."""
+    attempt: int = 0
+    """Tells apart which of the task's attempts printed it; 0 where there is none yet."""
+    node: str = ""
+    """Where that runs, or ran."""
 
 
 class InviteRequest(Doc, frozen=True, kw_only=True):
@@ -738,13 +751,22 @@ class ControlApi(Protocol):
 
     async def jobs(self) -> list[Job]: ...
 
+    async def all_jobs(self) -> JobList:
+        """Returns the jobs of all members that can be asked."""
+        ...
+
     async def job(self, job: str) -> Job: ...
 
     async def tasks(self, job: str) -> list[Task]: ...
 
     async def outputs(self, job: str, task: str) -> list[OutputFile]: ...
 
-    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece: ...
+    async def log(
+        self, job: str, task: str, stream: str, offset: int, wait: bool, attempt: int = 0
+    ) -> LogPiece:
+        """Reads a task's output from ``offset`` on; from the start where ``attempt``, which the last piece
+        was of, is not the latest."""
+        ...
 
     def watch(self, job: str) -> AsyncIterator[Job]:
         """Yields the job now and at every change until it has ended."""
@@ -755,6 +777,26 @@ class ControlApi(Protocol):
         ...
 
     async def cancel(self, job: str) -> Job: ...
+
+    async def pause(self, job: str, paused: bool) -> Job: ...
+
+    async def prioritise(self, job: str, priority: int) -> Job: ...
+
+    async def retry(self, job: str, tasks: tuple[str, ...]) -> Job:
+        """Runs failed tasks again, all of them where none are named, and what was skipped because of them."""
+        ...
+
+    async def why_task(self, job: str, task: str) -> JobWhy:
+        """Says why a task is where it is; without a task, of all tasks that have not succeeded."""
+        ...
+
+    async def graph(self, job: str) -> JobGraph: ...
+
+    async def drain_of(self, node: str) -> Drain:
+        """Says whether a member takes work; an empty name is this node."""
+        ...
+
+    async def drain(self, node: str, drained: bool) -> Drain: ...
 
 
 def rfc3339(unix_s: float) -> str:

@@ -15,7 +15,7 @@ import contextlib
 import http.client
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote, urlencode
@@ -63,6 +63,7 @@ from meshpeer.runtime.control import (
     Why,
 )
 from meshpeer.runtime.doctor import AgentFindings
+from meshpeer.runtime.job_docs import Drain, JobGraph, JobList, JobWhy
 
 ANSWER_S = 30.0
 """How long an agent may think about a plain question."""
@@ -217,11 +218,15 @@ class ControlClient:
             timeout_s=SUBMIT_S,
         )
 
-    def log(self, job: str, task: str, stream: str, offset: int, *, wait: bool = False) -> LogPiece:
+    def log(
+        self, job: str, task: str, stream: str, offset: int, *, wait: bool = False, attempt: int = 0
+    ) -> LogPiece:
         """Reads a piece of a task's output; with ``wait`` the agent answers when there is more, or after
         a while all the same.
         """
-        query = urlencode({"task": task, "stream": stream, "offset": offset, "wait": int(wait)})
+        query = urlencode(
+            {"task": task, "stream": stream, "offset": offset, "wait": int(wait), "attempt": attempt}
+        )
         return self._get(f"/v1/jobs/{_segment(job)}/log?{query}", LogPiece, timeout_s=SUBMIT_S)
 
     def watch(self, job: str) -> Iterator[Job]:
@@ -239,6 +244,32 @@ class ControlClient:
 
     def cancel(self, job: str) -> Job:
         return self._post(f"/v1/jobs/{_segment(job)}/cancel", Job)
+
+    def all_jobs(self) -> JobList:
+        """Returns the jobs of all members that can be asked."""
+        return self._get("/v1/mesh/jobs", JobList)
+
+    def pause(self, job: str, paused: bool) -> Job:
+        return self._post(f"/v1/jobs/{_segment(job)}/{'pause' if paused else 'resume'}", Job)
+
+    def prioritise(self, job: str, priority: int) -> Job:
+        return self._post(f"/v1/jobs/{_segment(job)}/priority?{urlencode({'value': priority})}", Job)
+
+    def retry(self, job: str, tasks: Sequence[str] = ()) -> Job:
+        query = urlencode([("task", one) for one in tasks])
+        return self._post(f"/v1/jobs/{_segment(job)}/retry?{query}", Job)
+
+    def why_task(self, job: str, task: str = "") -> JobWhy:
+        return self._get(f"/v1/jobs/{_segment(job)}/why?{urlencode({'task': task})}", JobWhy)
+
+    def graph(self, job: str) -> JobGraph:
+        return self._get(f"/v1/jobs/{_segment(job)}/graph", JobGraph)
+
+    def drain_of(self, node: str = "") -> Drain:
+        return self._get(f"/v1/drain?{urlencode({'node': node})}", Drain)
+
+    def drain(self, node: str, drained: bool) -> Drain:
+        return self._post(f"/v1/drain?{urlencode({'node': node, 'drained': int(drained)})}", Drain)
 
     # --- HTTP ------------------------------------------------------------
 

@@ -284,6 +284,7 @@ def _routes(api: ControlApi) -> list[Route]:
             query.get("stream", "stdout"),
             _count(request, "offset", 0),
             _flag(request, "wait"),
+            _count(request, "attempt", 0),
         )
         return _json(piece)
 
@@ -311,6 +312,35 @@ def _routes(api: ControlApi) -> list[Route]:
 
     async def cancel(request: Request) -> Response:
         return _json(await api.cancel(request.path_params["job"]))
+
+    async def mesh_jobs(_: Request) -> Response:
+        return _json(await api.all_jobs())
+
+    async def pause(request: Request) -> Response:
+        return _json(await api.pause(request.path_params["job"], True))
+
+    async def resume(request: Request) -> Response:
+        return _json(await api.pause(request.path_params["job"], False))
+
+    async def priority(request: Request) -> Response:
+        value = _whole(request, "value")
+        return _json(await api.prioritise(request.path_params["job"], value))
+
+    async def retry(request: Request) -> Response:
+        tasks = tuple(request.query_params.getlist("task"))
+        return _json(await api.retry(request.path_params["job"], tasks))
+
+    async def why_task(request: Request) -> Response:
+        return _json(await api.why_task(request.path_params["job"], request.query_params.get("task", "")))
+
+    async def graph(request: Request) -> Response:
+        return _json(await api.graph(request.path_params["job"]))
+
+    async def drain(request: Request) -> Response:
+        node = request.query_params.get("node", "")
+        if request.method == "GET":
+            return _json(await api.drain_of(node))
+        return _json(await api.drain(node, _flag(request, "drained")))
 
     table: list[tuple[str, str, Handler]] = [
         ("GET", "/v1/status", status),
@@ -342,6 +372,14 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET", "/v1/jobs/{job}/watch", watch),
         ("GET", "/v1/jobs/{job}/results", results),
         ("POST", "/v1/jobs/{job}/cancel", cancel),
+        ("POST", "/v1/jobs/{job}/pause", pause),
+        ("POST", "/v1/jobs/{job}/resume", resume),
+        ("POST", "/v1/jobs/{job}/priority", priority),
+        ("POST", "/v1/jobs/{job}/retry", retry),
+        ("GET", "/v1/jobs/{job}/why", why_task),
+        ("GET", "/v1/jobs/{job}/graph", graph),
+        ("GET", "/v1/mesh/jobs", mesh_jobs),
+        ("GET POST", "/v1/drain", drain),
     ]
     return [Route(path, handler, methods=methods.split()) for methods, path, handler in table]
 
@@ -457,6 +495,14 @@ def _read(body: bytes, kind: type[Shape]) -> Shape:
 def _count(request: Request, key: str, default: int) -> int:
     text = request.query_params.get(key, str(default))
     if not _NUMBER.fullmatch(text):
+        raise LocalFault(f"{key} = {text[:40]!r} is not a number", "give a whole number")
+    return int(text)
+
+
+def _whole(request: Request, key: str) -> int:
+    """Reads a number that may be below 0."""
+    text = request.query_params.get(key, "")
+    if not _NUMBER.fullmatch(text.removeprefix("-")):
         raise LocalFault(f"{key} = {text[:40]!r} is not a number", "give a whole number")
     return int(text)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,22 +12,13 @@ from meshpeer.app.cli import job_files, show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.faults import FAILED, tell
-from meshpeer.core.errors import LocalFault, MeshpeerError
+from meshpeer.app.cli.job_words import JobName
+from meshpeer.core.errors import LocalFault
 
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
     from meshpeer.runtime.control import OutputFile, Task
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or its name.")]
-STREAMS = ("stdout", "stderr")
-AGAIN_S = 0.2
-"""Pause before asking again for the output of a task that has printed nothing yet."""
-_LOGS = """
-Examples:
-  meshpeer jobs logs film render[3]            what this task printed
-  meshpeer jobs logs film split --follow       as it prints it
-  meshpeer jobs logs film --stream stderr      of all tasks
-"""
 _RESULT = """
 Examples:
   meshpeer jobs result film film
@@ -40,51 +28,7 @@ Examples:
 
 
 def add_to_jobs(jobs: typer.Typer) -> None:
-    command(jobs, "logs", panel="Look", examples=_LOGS)(logs)
     command(jobs, "result", panel="Look", examples=_RESULT)(result)
-
-
-def logs(
-    asked: Asked,
-    job: JobName,
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="[TASK]", help="A task's id, such as render[3] [all that ran].", show_default=False
-        ),
-    ] = "",
-    stream: Annotated[
-        Literal["stdout", "stderr", "both"],
-        typer.Option("--stream", metavar="stdout|stderr|both", help="Which of the two."),
-    ] = "both",
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as it prints more, until it ends.")
-    ] = False,
-) -> None:
-    """Print what a task printed: stdout on stdout, stderr on stderr."""
-    client = asked.client()
-    streams = STREAMS if stream == "both" else (stream,)
-    every = client.tasks(job)
-    if task or len(every) == 1:
-        chosen = task or every[0].id
-        if asked.json:
-            show.document(_texts(client, job, chosen, streams))
-        elif follow:
-            stream_task(client, job, chosen, streams)
-        else:
-            for name in streams:
-                _copy(client, job, chosen, name)
-        return
-    ran = [one for one in every if one.attempts or one.stdout_bytes or one.stderr_bytes]
-    if asked.json:
-        show.document({one.id: _texts(client, job, one.id, streams) for one in ran})
-        return
-    for one in ran:
-        if not asked.quiet and any(getattr(one, f"{name}_bytes") for name in streams):
-            sys.stdout.flush()
-            show.remark(f"==> {show.clean(one.id)} on {show.clean(one.node or '?')} <==")
-        for name in streams:
-            _copy(client, job, one.id, name)
 
 
 def result(
@@ -166,57 +110,3 @@ def _print_result(one: Task, files: Sequence[OutputFile], written: Sequence[Path
         show.line(f"  {show.clean(str(path))}")
     for file in () if written else files:
         show.line(f"  {show.size(file.size):>9}  {show.clean(file.path)}")
-
-
-# --- logs ------------------------------------------------------------
-
-
-def stream_task(client: ControlClient, job: str, task: str, streams: Sequence[str] = STREAMS) -> None:
-    """Copies a task's output as it comes, both streams at once, until the task has ended; raises what the
-    agent raised.
-    """
-    failures: list[MeshpeerError | BrokenPipeError] = []
-
-    def copy(stream: str) -> None:
-        try:
-            _copy(client, job, task, stream, wait=True)
-        except (MeshpeerError, BrokenPipeError) as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=copy, args=(one,), daemon=True) for one in streams]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():  # joined in short steps: Ctrl-C comes to this thread
-            thread.join(AGAIN_S)
-    if failures:
-        raise failures[0]
-
-
-def _texts(client: ControlClient, job: str, task: str, streams: Sequence[str]) -> dict[str, str]:
-    return {
-        name: b"".join(log_pieces(client, job, task, name)).decode("utf-8", "replace") for name in streams
-    }
-
-
-def _copy(client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False) -> None:
-    target = sys.stdout if stream == "stdout" else sys.stderr
-    for piece in log_pieces(client, job, task, stream, wait=wait):
-        target.flush()
-        target.buffer.write(piece)
-        target.buffer.flush()
-
-
-def log_pieces(
-    client: ControlClient, job: str, task: str, stream: str, *, wait: bool = False
-) -> Iterator[bytes]:
-    offset = 0
-    while True:
-        piece = client.log(job, task, stream, offset, wait=wait)
-        if piece.data:
-            yield piece.data
-        if piece.finished or not (wait or piece.data):
-            return
-        if not piece.data:
-            time.sleep(AGAIN_S)
-        offset = piece.offset

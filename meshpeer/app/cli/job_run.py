@@ -93,7 +93,7 @@ def run(
         if output and not code:
             _fetch_outputs(client, job.id, to, asked)
     except KeyboardInterrupt:
-        from meshpeer.app.cli.jobs import say_goes_on
+        from meshpeer.app.cli.job_watch import say_goes_on
 
         say_goes_on(job.id)
         raise typer.Exit(INTERRUPTED) from None
@@ -103,7 +103,7 @@ def run(
 
 
 def _follow_one(client: ControlClient, job: str, asked: Asked) -> list[Task]:
-    from meshpeer.app.cli.job_results import stream_task
+    from meshpeer.app.cli.job_logs import stream_task
 
     if not asked.json:
         stream_task(client, job, TASK)
@@ -133,7 +133,7 @@ def _follow_array(client: ControlClient, job: str, asked: Asked) -> list[Task]:
 
 
 def _print_element(client: ControlClient, job: str, task: Task) -> None:
-    from meshpeer.app.cli.job_results import STREAMS, log_pieces
+    from meshpeer.app.cli.job_logs import STREAMS, log_pieces
 
     for stream in STREAMS:
         if not getattr(task, f"{stream}_bytes"):

@@ -16,7 +16,7 @@ from meshpeer.app.cli.faults import FAILED, tell
 from meshpeer.app.cli.revoke import revocation_line
 
 if TYPE_CHECKING:
-    from meshpeer.runtime.control import MeshInfo, Peer, Plan, Status
+    from meshpeer.runtime.control import MeshInfo, NodeInfo, Peer, Plan, Status
 
 PANEL = "Looking at it"
 USUAL_MTU = 1_420
@@ -117,7 +117,7 @@ def _print_status(found: Status, verbose: int) -> None:
             ("jobs", jobs),
             (
                 "tasks",
-                f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else "none are taken",
+                f"{show.count(node.slots, 'slot')}, {node.isolation}" if node.slots else _no_tasks(node),
             ),
             ("files", _files(found)),
             ("admission", admission),
@@ -148,6 +148,10 @@ def _topology(mesh: MeshInfo) -> str:
     return f"{mesh.topology_mode}{asked}{hubs}"
 
 
+def _no_tasks(node: NodeInfo) -> str:
+    return "drained: none are taken until `meshpeer undrain`" if node.drained else "none are taken"
+
+
 def peers(asked: Asked) -> None:
     """List the other members, and how each is reached.
 
@@ -168,6 +172,9 @@ def peers(asked: Asked) -> None:
         return
     titles = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "HANDSHAKE", "REGION", "ENDPOINT"]
     rows = [_peer_row(one) for one in found]
+    if any(one.work == "drained" for one in found):
+        titles.append("WORK")
+        rows = [[*row, one.work or "-"] for row, one in zip(rows, found, strict=True)]
     if any(one.mtu not in (0, USUAL_MTU) for one in found):
         titles.append("MTU")
         rows = [[*row, str(one.mtu or "-")] for row, one in zip(rows, found, strict=True)]

@@ -27,6 +27,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "issuer": ("issuer",),
     "root": ("root",),
     "jobs": ("jobs",),
+    "drain": ("drain", "undrain"),
     "service": ("service",),
     "sim": ("sim",),
 }

@@ -58,6 +58,18 @@ def pieces(row: Sequence[tuple[str, str]]) -> None:
     line("".join(paint(text, colour) if colour else text for text, colour in shown))
 
 
+def cut(text: str, columns: int) -> str:
+    """Returns as much of a text as so many columns hold, with an ellipsis where something is left out."""
+    if width_of(text) <= columns:
+        return text
+    kept = ""
+    for letter in text:
+        if width_of(kept + letter) >= columns:
+            break
+        kept += letter
+    return f"{kept}…" if columns > 0 else ""
+
+
 def can_print(text: str) -> bool:
     """Says whether standard output's encoding has these letters."""
     return _encodable(text, sys.stdout) == text

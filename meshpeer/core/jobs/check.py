@@ -120,6 +120,7 @@ def _check_task(
         yield from _located((*at, "outputs", position), fault)
     yield from _too_many((*at, "outputs"), len(task.outputs), rules.OUTPUTS_MAX)
     yield from _located((*at, "retries"), rules.number_fault(task.retries, 0, rules.RETRIES_MAX))
+    yield from _located((*at, "crash_limit"), rules.number_fault(task.crash_limit, 0, rules.CRASH_LIMIT_MAX))
     yield from _located((*at, "timeout"), rules.number_fault(task.timeout_ms, 0, rules.TIMEOUT_MS_MAX))
     yield from _located((*at, "resources", "cpu"), rules.number_fault(task.cpu, 1, rules.CPU_MAX))
     yield from check_placing(task, at, groups)

@@ -127,6 +127,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The concurrency group of the job that it counts in; empty for none."""
     speculate: bool = True
     """Whether a second attempt may run beside one that takes far longer than its like."""
+    crash_limit: int = 0
+    """After how many workers that were lost while they ran it the task is given up; 0 for the usual 3."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):

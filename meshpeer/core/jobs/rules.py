@@ -13,6 +13,7 @@ from dataclasses import dataclass
 JOB_NAME_CHARACTERS_MAX = 100
 TASK_NAME_CHARACTERS_MAX = 64
 RETRIES_MAX = 100
+CRASH_LIMIT_MAX = 100
 CPU_MAX = 4_096
 TIMEOUT_MS_MAX = 366 * 24 * 3_600_000
 """A year; a longer time-out is a slip of the unit."""

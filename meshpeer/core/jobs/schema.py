@@ -321,6 +321,16 @@ _COMMON: dict[str, Json] = {
         "maximum": rules.RETRIES_MAX,
         "default": 0,
     },
+    "crash_limit": {
+        "description": (
+            "A task is given up after so many workers were lost while they ran it, lest it take down every "
+            "node; so is one whose outputs were lost so often."
+        ),
+        "type": "integer",
+        "minimum": 1,
+        "maximum": rules.CRASH_LIMIT_MAX,
+        "default": 3,
+    },
     "timeout": {
         "description": (
             "How long one attempt may run: a number and ms, s, m or h; none lifts a default. Of a webhook: "

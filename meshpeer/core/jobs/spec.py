@@ -35,6 +35,7 @@ DEFAULTS_FIELDS = (
     "env",
     "cwd",
     "retries",
+    "crash_limit",
     "timeout",
     "resources",
     "limits",
@@ -46,7 +47,7 @@ TASK_FIELDS = ("run", "webhook", "python", "needs", "array", *DEFAULTS_FIELDS, "
 NEED_FIELDS = ("task", "into", "when")
 
 JOB_FIELDS_LATER = ("webhooks", "inputs")
-TASK_FIELDS_LATER = ("keep", "inputs", "crash_limit")
+TASK_FIELDS_LATER = ("keep", "inputs")
 
 Chosen = TypeVar("Chosen")
 
@@ -79,6 +80,7 @@ class _Common:
     env: tuple[tuple[str, str], ...] = ()
     cwd: str | None = None
     retries: int | None = None
+    crash_limit: int | None = None
     timeout_ms: int | None = None
     placing: Placing = NO_PLACING
     confinement: Confinement = UNSAID
@@ -174,6 +176,7 @@ def _read_task(reader: Reader, name: str, node: Located, defaults: _Common) -> T
         env=tuple(sorted({**dict(defaults.env), **dict(common.env)}.items())),
         cwd=_first(common.cwd, defaults.cwd, ""),
         retries=_first(common.retries, defaults.retries, 0),
+        crash_limit=_first(common.crash_limit, defaults.crash_limit, 0),
         timeout_ms=_first(common.timeout_ms, defaults.timeout_ms, 0),
         cpu=placing.cpu or 1,
         outputs=_read_outputs(reader, fields["outputs"], (*at, "outputs")) if "outputs" in fields else (),
@@ -254,6 +257,9 @@ def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _
     return _Common(
         env=_read_env(reader, fields["env"], (*at, "env")) if "env" in fields else (),
         cwd=_read_path(reader, fields["cwd"], (*at, "cwd")) if "cwd" in fields else None,
+        crash_limit=reader.whole_number(fields["crash_limit"], (*at, "crash_limit"), 1, rules.CRASH_LIMIT_MAX)
+        if "crash_limit" in fields
+        else None,
         retries=reader.whole_number(fields["retries"], (*at, "retries"), 0, rules.RETRIES_MAX)
         if "retries" in fields
         else None,

@@ -653,7 +653,8 @@ class Node:
                     done.append(DeliverToSelf(message=effect.message, after=effect.after))
                 else:
                     done += self._send(effect.peer, effect.message, after=effect.after)
-                    if isinstance(effect.message, jobs.Offer) and not self.links.link_to(effect.peer):
+                    wanted = isinstance(effect.message, jobs.Offer | jobs.Capacity)
+                    if wanted and not self.links.link_to(effect.peer):
                         # A result has to go home; it is offered again, and the link is there then.
                         self.overlay.need(effect.peer, now)
                         self._stale = True

@@ -14,6 +14,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
@@ -41,6 +43,8 @@ class History:
     """The highest attempt number given in this round."""
     unstaged: int = 0
     """How often inputs could not be had since the last new round of a need."""
+    retried: int = 0
+    """Rounds that a person asked for."""
     tries: list[Try] = field(default_factory=list)
 
     @property
@@ -110,6 +114,10 @@ class TaskBook:
             return row.round
         history = self._histories.get(task)
         return history.round if history is not None else 1
+
+    def losses_of(self, task: TaskIndex) -> int:
+        """Counts the rounds that were opened because a committed task's outputs were lost, and this one."""
+        return self.results[task].round - self.results[task].retried
 
     def tries_of(self, task: TaskIndex) -> list[Try]:
         """Returns the attempts that ended or were lost, of all rounds, in the order of that news."""
@@ -202,6 +210,7 @@ class TaskBook:
             stderr=NOTHING,
             manifest=NOTHING,
             outputs=0,
+            retried=history.retried,
         )
 
     def committed_row(self, task: TaskIndex, node: NodeId, offer: Offer) -> TaskRow:
@@ -218,24 +227,13 @@ class TaskBook:
             stderr=_shared(offer.stderr),
             manifest=_shared(offer.manifest),
             outputs=offer.outputs,
+            retried=history.retried,
             output_bytes=offer.output_bytes,
         )
 
     def given_up_row(self, task: TaskIndex, node: NodeId, error: str) -> TaskRow:
         """Returns the row of a task that fails without a result."""
-        row = self.open_row(task, node)
-        return TaskRow(
-            round=row.round,
-            state=FAILED,
-            node=node,
-            tries=row.tries,
-            exit_code=None,
-            error=error,
-            stdout=NOTHING,
-            stderr=NOTHING,
-            manifest=NOTHING,
-            outputs=0,
-        )
+        return msgspec.structs.replace(self.open_row(task, node), state=FAILED, error=error)
 
     def cancelled_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
         """Returns the row of an open task that was cancelled."""
@@ -262,7 +260,9 @@ class TaskBook:
             if row.state == TaskState.READY.value:
                 number = max((one.number for one in row.tries if one.round == row.round), default=0)
                 self._reopened = self._reopened or row.round > 1
-                self._histories[task] = History(round=row.round, number=number, tries=list(row.tries))
+                self._histories[task] = History(
+                    round=row.round, number=number, retried=row.retried, tries=list(row.tries)
+                )
             elif self.states[task] not in COMMITTED:
                 self.commit(task, row)
 
@@ -271,24 +271,32 @@ class TaskBook:
             self.move(task, TaskState.CANCELLED)
 
     def reopen(self, tasks: Iterable[TaskIndex]) -> list[TaskIndex]:
-        """Opens the next round of succeeded tasks; returns the tasks that are READY and were not before.
+        """Opens the next round of succeeded or failed tasks; returns what is READY and was not before.
 
-        What hung on them goes back to WAITING, except what is leased or committed.
+        What hung on successes goes back to WAITING, except what is leased or committed; what was skipped
+        because of failures waits again, where nothing else that it needs has failed, and so does what one
+        failure ended fast.
         """
         self._reopened = True
         for task in tasks:
             row = self.results.pop(task)
             self.done_on[row.node] -= 1
-            self._histories[task] = History(round=row.round + 1, tries=list(row.tries))
+            retried = row.retried + (row.state == FAILED)
+            self._histories[task] = History(round=row.round + 1, retried=retried, tries=list(row.tries))
             self.move(task, TaskState.WAITING)
         self._progress = Progress(self.graph)
-        for end, count in (
-            (TaskState.SUCCEEDED, self._progress.succeeded),
-            (TaskState.FAILED, self._progress.failed),
+        failed = self._in_state(TaskState.FAILED)
+        self.failed_fast = any(self.graph.spec_of(task).on_failure == FAIL_FAST for task in failed)
+        cancelled = [] if self.failed_fast else self._in_state(TaskState.CANCELLED)
+        for task in (*self._in_state(TaskState.SKIPPED), *cancelled):
+            self.move(task, TaskState.WAITING)
+        for ended, tasks in (
+            (self._progress.succeeded, self._in_state(TaskState.SUCCEEDED)),
+            (self._progress.failed, failed),
         ):
-            for number, state in enumerate(self.states):
-                if state is end:
-                    count(TaskIndex(number))
+            for skipped in (one for task in tasks for one in ended(task)):
+                if self.states[skipped] is TaskState.WAITING:
+                    self.move(skipped, TaskState.SKIPPED)
         ready = set(self._progress.take_ready())
         fresh: list[TaskIndex] = []
         for number, state in enumerate(self.states):
@@ -299,6 +307,9 @@ class TaskBook:
             elif state is TaskState.READY and task not in ready:
                 self.move(task, TaskState.WAITING)
         return fresh
+
+    def _in_state(self, wanted: TaskState) -> list[TaskIndex]:
+        return [TaskIndex(number) for number, state in enumerate(self.states) if state is wanted]
 
     def move(self, task: TaskIndex, after: TaskState) -> None:
         before = self.states[task]

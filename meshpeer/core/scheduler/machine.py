@@ -13,9 +13,9 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
-from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, key_text
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
 from meshpeer.core.scheduler.consensus.messages import (
@@ -27,6 +27,14 @@ from meshpeer.core.scheduler.consensus.messages import (
     Elected,
     Prepare,
     Promise,
+)
+from meshpeer.core.scheduler.control_messages import (
+    ControlEvent,
+    DrainAsked,
+    LinkWanted,
+    PauseAsked,
+    PriorityAsked,
+    RetryAsked,
 )
 from meshpeer.core.scheduler.fitting import Load, Profile
 from meshpeer.core.scheduler.leases import LEASE_S
@@ -52,6 +60,7 @@ from meshpeer.core.scheduler.messages import (
     PeersChanged,
     PeerUp,
     PeerView,
+    Recall,
     Renew,
     SchedulerEffect,
     SchedulerEvent,
@@ -74,7 +83,16 @@ from meshpeer.core.scheduler.replica_messages import (
 )
 from meshpeer.core.scheduler.replica_rows import read_replicas, takeover_of
 from meshpeer.core.scheduler.replicas import Copy, Replicas
-from meshpeer.core.scheduler.rows import JobRow, ResultRow, TaskRow, read_grants, read_outbox, read_webhooks
+from meshpeer.core.scheduler.rows import (
+    JobRow,
+    ResultRow,
+    TaskRow,
+    put_drained,
+    read_drained,
+    read_grants,
+    read_outbox,
+    read_webhooks,
+)
 from meshpeer.core.scheduler.seals import Seals, counter_of_grant
 from meshpeer.core.scheduler.seats import Seats
 from meshpeer.core.scheduler.stealing import Stealing
@@ -86,7 +104,7 @@ from meshpeer.core.scheduler.webhook_messages import (
     WebhookReady,
 )
 from meshpeer.core.scheduler.webhooks import Webhooks
-from meshpeer.core.scheduler.worker import JobWorker
+from meshpeer.core.scheduler.worker import DRAINED, JobWorker
 
 STORE_BYTES_MAX = 32
 """The id of a journal, as a peer names it."""
@@ -145,6 +163,8 @@ class Scheduler:
         self.replicas = Replicas(
             me=me, store=store, region=region, seats=self.seats, tickets=tickets, dice=dice
         )
+        self.drain_ticket: Ticket | None = None
+        """The write of the last order to drain, or to take work again."""
         self._boot = boot
         self._seals = seals
         self._may_work = may_work
@@ -184,6 +204,9 @@ class Scheduler:
         ``grants`` and ``replicas`` are the rows of these tables as they were read.
         """
         grants = tuple(grants)
+        if read_drained(grants):
+            self._drain(True)
+            self._follow_rights(now)
         self.seats.started_at_s = now.mono_s
         seats, given = read_grants(grants)
         effects: list[SchedulerEffect] = []
@@ -298,6 +321,8 @@ class Scheduler:
                 return self.worker.on_job_refused(job, reason)
             case CancelAsked(job=job):
                 return self._on_cancel_asked(job, now)
+            case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked() | LinkWanted():
+                return self._on_control(event, now)
             case PeersChanged(peers=peers, name=name):
                 return [*self._on_peers_changed(peers, now), *self._on_places(peers, name, now)]
             case PeerUp(peer=peer):
@@ -334,6 +359,35 @@ class Scheduler:
         self._close_if_finished(owner)
         return [*effects, *self._dispatch_all(now)]
 
+    def _on_control(self, event: ControlEvent, now: Instant) -> list[SchedulerEffect]:
+        """Does what a person asks for; what is not owned here, or has ended, stays as it is."""
+        match event:
+            case PauseAsked(job=job, paused=paused):
+                owner = self._open.get(job)
+                return owner.pause(paused, now) if owner is not None else []
+            case PriorityAsked(job=job, priority=priority):
+                owner = self._open.get(job)
+                return owner.prioritise(priority) if owner is not None else []
+            case RetryAsked(job=job, tasks=tasks):
+                owner = self.owned.get(job)
+                effects = owner.retry(tasks, now) if owner is not None else []
+                if owner is not None and not owner.finished:
+                    self._open[job] = owner
+                return effects
+            case DrainAsked(drained=drained):
+                if drained == self.worker.drained:
+                    return []
+                self._drain(drained)
+                self.drain_ticket = self._tickets.take()
+                persist = Persist(ticket=self.drain_ticket, changes=(put_drained(drained),))
+                return [persist, *self._follow_rights(now)]
+            case LinkWanted(peer=peer):
+                return [self._capacity(peer)]
+        assert_never(event)
+
+    def _drain(self, drained: bool) -> None:
+        self.worker.drained = self.seats.of(self.me).drained = drained
+
     def _on_peers_changed(self, peers: tuple[PeerView, ...], now: Instant) -> list[SchedulerEffect]:
         """Gives away what the newly dead had; waiting for their leases would be right too, and slower."""
         self._peers = peers
@@ -355,21 +409,23 @@ class Scheduler:
             for owner in list(self._open.values()):
                 effects += owner.on_revoked(seat.node, now)
                 self._close_if_finished(owner)
-        accepting = self._accepting and self._may_work(self.me)
+        drained = self.worker.drained
+        accepting = self._accepting and not drained and self._may_work(self.me)
         if accepting == self.worker.accepting:
             return effects
         self.worker.accepting = accepting
         self.seats.offer(self.me, self._own_profile())
-        effects += [] if accepting else self.worker.decline_queued("this node may not run tasks any more")
+        why = DRAINED if drained else "this node may not run tasks any more"
+        effects += [] if accepting else self.worker.decline_queued(why)
         effects += [self._capacity(peer.node) for peer in self._peers if peer.linked]
         return [*effects, *(self._dispatch_all(now) if accepting else ())]
 
     def _capacity(self, peer: NodeId) -> Send:
-        accepting = self.worker.accepting
-        message = capacity_of(
-            self.worker.profile, accepting=accepting, boot=self._boot, store=self.replicas.me.store
+        worker = self.worker
+        capacity = capacity_of(
+            worker.profile, accepting=worker.accepting, boot=self._boot, store=self.replicas.me.store
         )
-        return Send(peer=peer, message=message)
+        return Send(peer=peer, message=msgspec.structs.replace(capacity, drained=worker.drained))
 
     def _own_profile(self) -> Profile:
         return self.worker.profile if self.worker.accepting else replace(self.worker.profile, slots=0)
@@ -440,6 +496,8 @@ class Scheduler:
                 return self._on_lost(peer, job, message, now)
             case Stop():
                 return self.worker.on_stop(peer, message)
+            case Recall():
+                return self.worker.on_recall(peer, message)
             case Unknown(job=job):
                 return self.worker.on_unknown(peer, job)
             case Capacity():
@@ -534,7 +592,7 @@ class Scheduler:
             return []
         effects = owner.on_lost(peer, lost, now)
         self._close_if_finished(owner)
-        return effects
+        return [*effects, *(self._dispatch_all(now) if lost.recalled else ())]
 
     def _on_capacity(self, peer: NodeId, message: Capacity, now: Instant) -> list[SchedulerEffect]:
         self.seats.heard(peer, now.mono_s)
@@ -542,6 +600,7 @@ class Scheduler:
         if not seat.boot:
             seat.boot = message.boot
         seat.store = message.store[:STORE_BYTES_MAX]
+        seat.drained = message.drained
         profile = profile_of(message)
         self.seats.offer(peer, profile if self._may_work(peer) else replace(profile, slots=0))
         self._choose_victims()

@@ -26,6 +26,7 @@ from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler import replica_messages
+from meshpeer.core.scheduler.control_messages import ControlEvent
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.webhook_messages import WebhookEffect, WebhookEvent
 
@@ -119,6 +120,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="jo
     slots: int
     accepting: bool
     boot: bytes
+    drained: bool = False
+    """It takes no work because somebody said so."""
     memory_bytes: int = 0
     """Of all tasks together; 0 where it doesn't say."""
     resources: tuple[tuple[str, int], ...] = ()
@@ -161,6 +164,19 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.st
     reason: str
 
 
+class Recall(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.recall"):
+    """The owner wants back what waits at a worker; what runs there goes on.
+
+    A frame of its own rather than a kind of ``Stop``: a worker of an earlier version skips it and starts what
+    it had queued, where it would have ended what runs.
+    """
+
+    job: JobId
+    generation: int
+    epoch: Epoch
+    attempts: tuple[Attempt, ...]
+
+
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.lost"):
     """The worker will not bring these attempts to an end."""
 
@@ -173,6 +189,8 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.lo
     """It takes nothing of this job; else it could not run these."""
     missing: tuple[int, ...] = ()
     """Needed tasks whose outputs it could get from nobody."""
+    recalled: bool = False
+    """The owner asked for them."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.offer"):
@@ -249,6 +267,7 @@ FRAMES = (
     Grant,
     Renew,
     Stop,
+    Recall,
     Lost,
     Offer,
     Ack,
@@ -391,6 +410,7 @@ SchedulerEvent = (
     | AttemptUnstageable
     | ReplicaFetched
     | ReplicaUnfetched
+    | ControlEvent
     | WebhookEvent
 )
 
@@ -453,6 +473,13 @@ SchedulerEffect = (
     | FetchReplica
     | WebhookEffect
 )
+
+
+def recalls(record: JobRecord, epoch: Epoch, attempts: tuple[Attempt, ...]) -> Iterator[Recall]:
+    """Yields what calls attempts back, as many to a frame as may be."""
+    for first in range(0, len(attempts), ATTEMPTS_MAX):
+        part = attempts[first : first + ATTEMPTS_MAX]
+        yield Recall(job=record.job, generation=record.generation, epoch=epoch, attempts=part)
 
 
 def batches(tasks: Iterable[Granted]) -> Iterator[tuple[Granted, ...]]:

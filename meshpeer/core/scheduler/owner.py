@@ -25,7 +25,8 @@ from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.book import LOST, TaskBook
+from meshpeer.core.jobs.rules import FAIL_FAST
+from meshpeer.core.scheduler.book import FAILED, LOST, TaskBook
 from meshpeer.core.scheduler.granting import Granting
 from meshpeer.core.scheduler.leases import LEASE_S, Lease, Leases
 from meshpeer.core.scheduler.messages import (
@@ -40,6 +41,7 @@ from meshpeer.core.scheduler.messages import (
     SchedulerEffect,
     Stolen,
     Stop,
+    recalls,
 )
 from meshpeer.core.scheduler.retrying import RETRY_MAX_S, retry_wait_s
 from meshpeer.core.scheduler.rows import JobRow, TaskRow, Try, delete_seat, put_job, put_seat, put_task
@@ -84,6 +86,10 @@ class JobOwner:
         self.accepted_at_us = accepted_at_us
         self.finished_at_us = 0
         self.cancelled = False
+        self.paused = False
+        """Nothing of it is granted; what runs goes on."""
+        self.given_priority: int | None = None
+        """What a person gave it after it was submitted."""
         self.in_turn = False
         """Others have work to give away too: when this one grants is not up to it (``turns``)."""
         self.wants_turn = False
@@ -117,6 +123,11 @@ class JobOwner:
     @property
     def finished(self) -> bool:
         return bool(self.finished_at_us)
+
+    @property
+    def priority(self) -> int:
+        """Among the jobs of one submitter; the higher goes first."""
+        return self.record.spec.priority if self.given_priority is None else self.given_priority
 
     @property
     def states(self) -> list[TaskState]:
@@ -185,6 +196,7 @@ class JobOwner:
         self.book.restore(rows)
         ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
+        self.paused, self.given_priority = row.paused, row.priority
         if row.cancelled or self.book.failed_fast:
             self.book.cancel_open()
         return ready
@@ -206,6 +218,50 @@ class JobOwner:
         for lease in list(self.leases.values()):
             self._leases.release(lease)
 
+    # --- what people ask for ------------------------------------------------------------------------------
+
+    def pause(self, paused: bool, now: Instant) -> list[SchedulerEffect]:
+        """Grants nothing more and calls back what waits at workers; or goes on. What runs is left alone."""
+        if self.finished or paused == self.paused:
+            return []
+        self.paused = paused
+        effects: list[SchedulerEffect] = [self._persist_job(), JobChanged(job=self.job)]
+        if not paused:
+            return [*effects, *self.dispatch(now)]
+        for node in self._leases.holders():
+            queued = tuple(one.attempt for one in self._leases.of_node(node) if not one.running)
+            effects += [Send(peer=node, message=one) for one in recalls(self.record, self.epoch, queued)]
+        return effects
+
+    def prioritise(self, priority: int) -> list[SchedulerEffect]:
+        """Takes another priority."""
+        if self.finished or priority == self.priority:
+            return []
+        self.given_priority = priority
+        return [self._persist_job(), JobChanged(job=self.job)]
+
+    def retry(self, tasks: Iterable[TaskIndex], now: Instant) -> list[SchedulerEffect]:
+        """Opens the next round of failed tasks, and the job with them where it had ended; always of those
+        whose failure ends the rest."""
+        wanted = set(tasks)
+        chosen = [
+            task
+            for task, row in self.results.items()
+            if row.state == FAILED and (task in wanted or self.graph.spec_of(task).on_failure == FAIL_FAST)
+        ]
+        if self.cancelled or not wanted or not chosen:
+            return []
+        nodes = {task: self.results[task].node for task in chosen}
+        fresh = self.book.reopen(chosen)
+        if self.finished:
+            # A pause ends with the job: who has it run again means it.
+            self.finished_at_us, self.paused = 0, False
+            self._workers.clear()
+        rows = (put_task(self.job, task, self.book.open_row(task, nodes[task])) for task in chosen)
+        effects: list[SchedulerEffect] = [self._persist_job(*rows), JobChanged(job=self.job)]
+        self.backlog.add(fresh, self._last_ticket)
+        return [*effects, *self.dispatch(now)]
+
     # --- time ---------------------------------------------------------------------------------------------
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
@@ -222,7 +278,7 @@ class JobOwner:
         return earliest(
             Deadline(expiry_s, "a lease may have run out") if expiry_s is not None else None,
             self.granting.next_deadline(),
-            None if self.backlog else self.speculation.next_deadline(self._leases),
+            None if self.backlog or self.paused else self.speculation.next_deadline(self._leases),
         )
 
     def spare(self, now: Instant) -> None:
@@ -235,7 +291,7 @@ class JobOwner:
         self, now: Instant, *, only: NodeId | None = None, most: int | None = None
     ) -> list[SchedulerEffect]:
         """Grants what is ready to the workers that have room; for ``only`` and ``most`` see ``grant``."""
-        if not self.backlog or not self._may_grant(now):
+        if not self.backlog or self.paused or not self._may_grant(now):
             return []
         if self.in_turn and most is None:
             self.wants_turn = True
@@ -320,6 +376,8 @@ class JobOwner:
         ]
         kept = {one.attempt for one in self.speculation.leases.of_node(node)} - {*message.attempts}
         self._drop_seconds(node, kept)
+        if message.recalled:
+            return [*self._lose(mine, "", now), *self.dispatch(now)]
         if message.declined:
             self.granting.rest(node, now, declined=True)
             return [*self._lose(mine, "", now), *self.dispatch(now)]
@@ -472,9 +530,10 @@ class JobOwner:
             self._try_later(task, min(RETRY_MAX_S, 2.0 ** (history.unstaged - 1)), now)
             return [JobChanged(job=self.job)]
         history.unstaged = 0
-        worn = next((one for one in lost if self.book.round_of(one) >= self._crash_limit), None)
+        worn = next((one for one in lost if self.book.losses_of(one) >= self._limit_of(one)), None)
         if worn is not None:
-            error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {self._crash_limit} times"
+            limit = self._limit_of(worn)
+            error = f"given up: the outputs of {self.graph.id_of(worn)} were lost {limit} times"
             return self._write_result(task, self.book.given_up_row(task, lease.node, error), now)
         self.book.move(task, TaskState.WAITING)
         fresh = self.book.reopen(lost)
@@ -552,8 +611,9 @@ class JobOwner:
             finished_us = int(now.unix_s * 1e6)
             history.tries.append(self._try_of(lease, LOST, finished_us=finished_us, error=reason))
             effects.append(self._note("an attempt was lost with its worker", lease, reason))
-            if history.losses >= self._crash_limit:
-                error = f"given up: {history.losses} workers were lost while they had it (last: {reason})"
+            if history.losses >= self._limit_of(task):
+                lost = f"{history.losses} worker{'s were' if history.losses > 1 else ' was'} lost"
+                error = f"given up: {lost} while they had it, its crash_limit (last: {reason})"
                 given_up.append((task, self.book.given_up_row(task, lease.node, error)))
             else:
                 returned.append(task)
@@ -565,6 +625,10 @@ class JobOwner:
                 effects += self._write_result(task, row, now)
         self._back(returned)
         return [*effects, JobChanged(job=self.job)]
+
+    def _limit_of(self, task: TaskIndex) -> int:
+        """Returns how many lost workers, or lost outputs, a task is worth."""
+        return self.graph.spec_of(task).crash_limit or self._crash_limit
 
     def _expire(self, now: Instant) -> list[SchedulerEffect]:
         """Takes back leases that ran out; a worker that still speaks has merely lost them, a silent one has
@@ -598,7 +662,7 @@ class JobOwner:
     def _speculate(self, now: Instant) -> list[SchedulerEffect]:
         """Grants a second attempt beside those that take too long, where nothing else waits."""
         effects: list[SchedulerEffect] = []
-        idle = not self.backlog and self._may_grant(now)
+        idle = not self.backlog and not self.paused and self._may_grant(now)
         for lease in self.speculation.slow(self._leases, now) if idle else ():
             found = self.granting.second(lease, self.epoch, self._epoch_ticket, now)
             if found is None:
@@ -664,6 +728,8 @@ class JobOwner:
             accepted_at_us=self.accepted_at_us,
             cancelled=self.cancelled,
             finished_at_us=self.finished_at_us,
+            paused=self.paused,
+            priority=self.given_priority,
         )
         persist = self._persist((put_job(self.job, row), *more))
         self._epoch_ticket = persist.ticket

@@ -16,7 +16,9 @@ import msgspec
 from meshpeer.core.effects import Change, Delete, Put, Table
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NODE_ID_BYTES, JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.jobs.rules import FAIL_FAST
 from meshpeer.core.scheduler.consensus.messages import Keep
 from meshpeer.core.scheduler.consensus.values import Key, Row, Vote, Written
 from meshpeer.core.scheduler.messages import Epoch
@@ -95,11 +97,12 @@ def registers_of(job: JobId, changes: Iterable[Change], workers: list[NodeId]) -
 def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
     """Returns what registers say: of each task its latest round, and the job's own row.
 
-    Tasks that were cancelled are left out: a job that has one is cancelled.
+    Tasks that were cancelled are left out: a job that has one is cancelled, or has failed fast.
     """
     epoch = Epoch(0, record.submitter)
     taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, [])
     cancelled = False
+    graph = Graph(record.spec.tasks)
     for row in sorted(rows, key=lambda one: one.key):
         if row.task == JOB_TASK:
             taken.row = cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
@@ -111,6 +114,10 @@ def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
                 cancelled = True
             else:
                 taken.tasks[TaskIndex(row.task)] = task
+    cancelled = cancelled and not any(
+        row.state == TaskState.FAILED.value and graph.spec_of(task).on_failure == FAIL_FAST
+        for task, row in taken.tasks.items()
+    )
     taken.row = msgspec.structs.replace(taken.row, cancelled=cancelled or taken.row.cancelled)
     return taken
 

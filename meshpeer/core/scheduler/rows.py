@@ -4,7 +4,8 @@ JOBS holds a row per owned job, TASKS one per task with a history worth keeping 
 worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds what was handed to
 somebody: ``seat/`` names a worker that was given attempts of a job (whom a restarted owner waits for),
 ``given/`` an attempt that a victim handed over and that its thief has not confirmed, ``webhook/`` an attempt
-that a service works on, ``outbox/`` what the end of a job is told to.
+that a service works on, ``outbox/`` what the end of a job is told to, ``drained`` that this node takes no
+work.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from meshpeer.core.wire import cbor
 
 ROW_BYTES_MAX = 64 * 1024 * 1024
 _SEAT, _GIVEN, _WEBHOOK, _OUTBOX = "seat/", "given/", "webhook/", "outbox/"
+_DRAINED = "drained"
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,9 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """0 while it runs."""
     replicated: bool = False
     """The truth is in the registers of its replicas; this row has but the record."""
+    paused: bool = False
+    priority: int | None = None
+    """What a person gave it after it was submitted; None: what its file says."""
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +71,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     stderr: Blob
     manifest: Blob
     outputs: int
+    retried: int = 0
+    """Rounds that a person asked for."""
     output_bytes: int = 0
 
 
@@ -206,6 +213,17 @@ def delete_webhook(row: WebhookRow) -> Delete:
 
 def put_outbox(row: OutboxRow) -> Put:
     return Put(table=Table.GRANTS, key=f"{_OUTBOX}{row.job}/{row.event}", value=cbor.encode(row))
+
+
+def put_drained(drained: bool) -> Put | Delete:
+    if not drained:
+        return Delete(table=Table.GRANTS, key=_DRAINED)
+    return Put(table=Table.GRANTS, key=_DRAINED, value=b"")
+
+
+def read_drained(rows: Iterable[tuple[str, bytes]]) -> bool:
+    """Says whether this node takes no work, by the table GRANTS."""
+    return any(key == _DRAINED for key, _ in rows)
 
 
 def read_outbox(rows: Iterable[tuple[str, bytes]]) -> list[OutboxRow]:

@@ -43,6 +43,8 @@ class Seat:
     store: bytes = b""
     """The id of its journal; empty for a node that is no replica of any job."""
     heard_at_s: float = -1e9
+    drained: bool = False
+    """It takes no work because somebody said so."""
     silent: bool = False
     """It let a lease run out without a word: it is granted nothing until it speaks."""
     down_since_s: float | None = None

@@ -46,9 +46,11 @@ TASK_MOVES: dict[TaskState, frozenset[TaskState]] = {
     ),
     # A new round: every holder of the outputs is gone.
     TaskState.SUCCEEDED: frozenset({TaskState.READY, TaskState.WAITING}),
-    TaskState.FAILED: frozenset(),
-    TaskState.SKIPPED: frozenset(),
-    TaskState.CANCELLED: frozenset(),
+    # A new round that a person asked for; what was skipped because of it waits again.
+    TaskState.FAILED: frozenset({TaskState.WAITING}),
+    TaskState.SKIPPED: frozenset({TaskState.WAITING}),
+    # With a task whose failure had ended the rest; never what a person cancelled.
+    TaskState.CANCELLED: frozenset({TaskState.WAITING}),
 }
 
 

@@ -58,7 +58,7 @@ class Turns:
             waiting,
             key=lambda one: (
                 self._submitters.time_of(one.record.submitter),
-                -one.record.spec.priority,
+                -one.priority,
                 self._jobs.time_of(one.job),
             ),
         )

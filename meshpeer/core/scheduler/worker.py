@@ -50,6 +50,7 @@ from meshpeer.core.scheduler.messages import (
     Held,
     Lost,
     Offer,
+    Recall,
     SchedulerEffect,
     StartAttempt,
     Stop,
@@ -71,6 +72,7 @@ often."""
 UNFIT = "this node can't run it, or may not: it asks for more, or for another place"
 HOLDINGS_MAX = 10_000
 """Attempts that a worker has at once, of all owners; more are declined."""
+DRAINED = "this node is drained"
 JOBS_KNOWN_MAX = 256
 """Jobs whose records are kept for the next grant while nothing of them is held."""
 
@@ -92,6 +94,8 @@ class JobWorker:
         self.profile = profile
         """What this node has, is called, and where it stands."""
         self.accepting = accepting and profile.slots > 0
+        self.drained = False
+        """It takes no work because somebody said so; what it has goes on."""
         self.offers = Offers(dice)
         self._boot = boot
         self._tickets = tickets
@@ -145,6 +149,11 @@ class JobWorker:
         return self._line.wait_s(self.slots)
 
     @property
+    def active(self) -> int:
+        """Attempts that are staged or run."""
+        return sum(one.state in (AttemptState.STAGING, AttemptState.RUNNING) for one in self._held.values())
+
+    @property
     def unacknowledged(self) -> int:
         return len(self.offers)
 
@@ -160,7 +169,7 @@ class JobWorker:
             known.blob = grant.record
         if known.blob != grant.record:
             return effects
-        refusal = "" if self.accepting else "this node takes no work"
+        refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
         if refusal:
@@ -234,17 +243,23 @@ class JobWorker:
 
     def decline_queued(self, reason: str) -> list[SchedulerEffect]:
         """Gives back all that waits here for a slot; what runs goes on."""
-        queued: dict[JobId, list[Attempt]] = {}
-        for holding in [one for one in self._held.values() if self._is_queued(one)]:
-            self._unqueue(holding)
-            self._forget(holding, AttemptState.LOST)
-            queued.setdefault(holding.job, []).append(holding.granted.attempt)
+        queued = self._unqueue_all(list(self._held.values()))
         self._unlearned.clear()
         return [
             effect
             for job, attempts in queued.items()
             for effect in self._lost(job, tuple(attempts), reason, declined=True)
         ]
+
+    def _unqueue_all(self, holdings: Iterable[Holding]) -> dict[JobId, list[Attempt]]:
+        """Forgets those that wait here for a slot; returns them by job."""
+        queued: dict[JobId, list[Attempt]] = {}
+        for holding in holdings:
+            if self._is_queued(holding):
+                self._unqueue(holding)
+                self._forget(holding, AttemptState.LOST)
+                queued.setdefault(holding.job, []).append(holding.granted.attempt)
+        return queued
 
     def knows_unallowed(self, job: JobId, may_submit: Callable[[NodeId], bool]) -> bool:
         """Says whether a job is known here whose submitter may not submit any more."""
@@ -275,6 +290,11 @@ class JobWorker:
 
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
+
+    def owner_of(self, job: JobId, attempt: Attempt) -> NodeId | None:
+        """Returns whom an attempt runs, or waits, here for; None where this worker has it no more."""
+        holding = self._held.get((job, attempt))
+        return holding.owner if holding is not None else None
 
     # --- thieves ------------------------------------------------------------------------------------------
 
@@ -382,6 +402,17 @@ class JobWorker:
             stopped = [one for one in self._held.values() if one.job == message.job]
         return [*effects, *self._stop_all(stopped), *self._start()]
 
+    def on_recall(self, peer: NodeId, message: Recall) -> list[SchedulerEffect]:
+        """Gives back what still waits here for a slot."""
+        effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
+        if effects is None:
+            return []
+        found = [self._held.get((message.job, attempt)) for attempt in message.attempts]
+        back = self._unqueue_all([one for one in found if one is not None])
+        for job, attempts in back.items():
+            effects += self._lost(job, tuple(attempts), "recalled", recalled=True)
+        return [*effects, *self._start()]
+
     def on_ack(self, peer: NodeId, message: Ack) -> list[SchedulerEffect]:
         """Forgets the result: its owner has it, or another, for good."""
         effects = self._hear(message.job, message.generation, message.epoch, only_from=peer)
@@ -453,7 +484,7 @@ class JobWorker:
     def restore_running(self, row: WebhookRow, now: Instant) -> bool:
         """Takes up an attempt that goes on without this agent; False where there is no slot for it."""
         demand = Demand(row.amounts or ((CPU, row.cpu),))
-        if not self.accepting or not fits_beside(demand.amounts, self.profile, self._used):
+        if not (self.accepting or self.drained) or not fits_beside(demand.amounts, self.profile, self._used):
             return False
         known = self._jobs.setdefault(row.job, Known(row.generation, row.epoch, row.record))
         known.blob = known.blob or row.record
@@ -664,6 +695,7 @@ class JobWorker:
         *,
         declined: bool = False,
         missing: tuple[int, ...] = (),
+        recalled: bool = False,
     ) -> list[SchedulerEffect]:
         known = self._jobs[job]
         return [
@@ -677,6 +709,7 @@ class JobWorker:
                     reason=reason[:REASON_LENGTH_MAX],
                     declined=declined,
                     missing=missing[:ATTEMPTS_MAX],
+                    recalled=recalled,
                 ),
             )
             for first in range(0, len(attempts), ATTEMPTS_MAX)

@@ -56,6 +56,7 @@ from meshpeer.runtime.control import (
     WhyTunnel,
 )
 from meshpeer.runtime.doctor import AgentFindings, Finding
+from meshpeer.runtime.job_docs import Drain, JobGraph, JobList, JobWhy
 
 AT = "2026-01-31T08:15:00.000000Z"
 LATER = "2026-01-31T08:16:20.500000Z"
@@ -274,6 +275,13 @@ class FakeApi:
         """Whether a watched job ends by itself."""
         self.die_in_watch = False
         self.watching = threading.Event()
+        self.silent: tuple[str, ...] = ()
+        self.reasons: JobWhy | None = None
+        self.drawn: JobGraph | None = None
+        self.drains = [Drain(node="alpha", drained=False, running=0, waiting=0, results=0)]
+        """What a node still has, one after the other as it is asked."""
+        self.attempts: list[LogPiece] = []
+        """Pieces of an output, one after the other as it is asked, instead of ``printed``."""
 
     def _answer(self, *asked: object) -> None:
         self.asked.append(asked)
@@ -464,8 +472,13 @@ class FakeApi:
             for path, data in self.made.get(task, {}).items()
         ]
 
-    async def log(self, job: str, task: str, stream: str, offset: int, wait: bool) -> LogPiece:
+    async def log(
+        self, job: str, task: str, stream: str, offset: int, wait: bool, attempt: int = 0
+    ) -> LogPiece:
         self._answer("log", job, task, stream, offset, wait)
+        if self.attempts:
+            piece = self.attempts.pop(0)
+            return msgspec.structs.replace(piece, offset=len(piece.data))
         data = self.printed.get((task, stream), b"")
         piece = data[offset : offset + 10]
         return LogPiece(data=piece, offset=offset + len(piece), finished=offset + len(piece) >= len(data))
@@ -490,6 +503,41 @@ class FakeApi:
     async def cancel(self, job: str) -> Job:
         self._answer("cancel", job)
         return self._job(self._known(job), "cancelled")
+
+    async def all_jobs(self) -> JobList:
+        self._answer("all_jobs")
+        jobs = tuple(self._job(one, self.job_state) for one in self.specs)
+        return JobList(jobs=jobs, silent=self.silent)
+
+    async def pause(self, job: str, paused: bool) -> Job:
+        self._answer("pause", job, paused)
+        return msgspec.structs.replace(self._job(self._known(job), "running"), paused=paused)
+
+    async def prioritise(self, job: str, priority: int) -> Job:
+        self._answer("prioritise", job, priority)
+        return msgspec.structs.replace(self._job(self._known(job), "running"), priority=priority)
+
+    async def retry(self, job: str, tasks: tuple[str, ...]) -> Job:
+        self._answer("retry", job, tasks)
+        return self._job(self._known(job), "running")
+
+    async def why_task(self, job: str, task: str) -> JobWhy:
+        self._answer("why_task", job, task)
+        assert self.reasons is not None
+        return self.reasons
+
+    async def graph(self, job: str) -> JobGraph:
+        self._answer("graph", job)
+        assert self.drawn is not None
+        return self.drawn
+
+    async def drain_of(self, node: str) -> Drain:
+        self._answer("drain_of", node)
+        return self.drains.pop(0) if len(self.drains) > 1 else self.drains[0]
+
+    async def drain(self, node: str, drained: bool) -> Drain:
+        self._answer("drain", node, drained)
+        return msgspec.structs.replace(self.drains[0], drained=drained)
 
     def _known(self, job: str) -> str:
         for one, spec in self.specs.items():

@@ -277,6 +277,7 @@ def test_a_malformed_job_is_answered_by_field(document: object, errors: list[str
         ),
         ({"outputs": "a"}, [".outputs: it is text, and must be a list (write the paths in [ ])"]),
         ({"retries": 101}, [".retries: 101 is out of range (0 to 100)"]),
+        ({"crash_limit": 0}, [".crash_limit: 0 is out of range (1 to 100)"]),
         ({"retries": True}, [".retries: it is a truth value, and must be a whole number (0 to 100)"]),
         ({"retries": "3"}, [".retries: it is text, and must be a whole number (write 3 without quotes)"]),
         ({"timeout": 90}, [".timeout: 90 has no unit (write 90s, or another of ms, s, m and h)"]),

@@ -327,11 +327,14 @@ def test_restarted_owner_waits_a_lease_for_a_worker_that_does_not_come() -> None
     world.run_until(lambda: world.finished(job), 10)
 
 
-def test_task_that_takes_workers_down_is_given_up() -> None:
+@pytest.mark.parametrize(
+    ("limit", "lost"), [(0, "3 workers were"), (1, "1 worker was"), (2, "2 workers were")]
+)
+def test_task_that_takes_workers_down_is_given_up(limit: int, lost: str) -> None:
     world = World(23, [0, 1], plan=lambda task, attempt, node: (5.0, True))
     worker = world.names[1]
-    job = world.submit(array(1))
-    for _ in range(3):
+    job = world.submit(JobSpec(name="poison", tasks=(TaskSpec(name="t", argv=("x",), crash_limit=limit),)))
+    for _ in range(limit or 3):
         world.run_until(lambda: bool(world.nodes[worker].running))
         # At once: the owner never hears that it runs.
         world.run_for(0.01)
@@ -341,8 +344,8 @@ def test_task_that_takes_workers_down_is_given_up() -> None:
     world.run_until(lambda: world.finished(job))
     row = world.owner(job).results[TaskIndex(0)]
     assert row.state == "failed"
-    assert row.error.startswith("given up: 3 workers were lost")
-    assert [one.state for one in row.tries] == ["lost"] * 3
+    assert row.error.startswith(f"given up: {lost} lost while they had it, its crash_limit (last: ")
+    assert [one.state for one in row.tries] == ["lost"] * (limit or 3)
 
 
 def test_queued_tasks_are_not_blamed_for_the_death_of_their_worker() -> None:

@@ -16,6 +16,7 @@ from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec, Where
+from meshpeer.core.scheduler.explaining import why
 from meshpeer.core.scheduler.fitting import Profile, can_run, demand_of
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
@@ -31,7 +32,7 @@ from meshpeer.core.scheduler.messages import (
 )
 from meshpeer.core.scheduler.spoils import worth_moving
 from meshpeer.core.scheduler.tables import TaskState
-from meshpeer.core.scheduler.views import job_state, why
+from meshpeer.core.scheduler.views import job_state
 
 GIB = 1024**3
 PROFILES = (
@@ -152,7 +153,7 @@ def test_a_failure_that_is_to_be_fast_ends_the_rest_of_the_job() -> None:
     assert owner.counts[TaskState.FAILED] == 1
     assert owner.counts[TaskState.CANCELLED] >= 3
     assert why(owner, None, TaskIndex(5), lambda node: "?") == (  # type: ignore[arg-type]
-        "cancelled: another task has failed"
+        "was cancelled: another task has failed"
     )
     world.check()
     world.run_for(1.0)
