@@ -53,6 +53,8 @@ def test_a_job_runs_on_all_members(lab: Lab, folder: Path) -> None:
     # A grant that crosses a new link is taken back and given anew, so a number may be 2; it began once all
     # the same.
     only_tries = [[(task.node, "succeeded", 0)] for task in tasks]
+    failures = [(task.id, one.node, one.error) for task in tasks for one in task.attempts if one.error]
+    assert failures == []
     assert [[(o.node, o.state, o.exit_code) for o in task.attempts] for task in tasks] == only_tries
     assert sorted(index for index, _ in meshkit.marks(folder, "begun")) == list(range(60))
 
@@ -129,7 +131,10 @@ def test_a_job_goes_on_where_it_was_after_the_death_of_its_submitter(lab: Lab, f
     twice = {index for index, count in begun.items() if count > 1}
     on_alpha = {index for index, name in meshkit.marks(folder, "begun") if name == "alpha"}
     assert twice <= on_alpha
-    assert max(collections.Counter(index for index, _ in meshkit.marks(folder, "ended")).values()) == 1
+    # Nor did anything end twice but what alpha had just ended, and no second replica had heard of.
+    ends = collections.Counter(index for index, _ in meshkit.marks(folder, "ended"))
+    ended_on_alpha = {index for index, name in ended if name == "alpha"}
+    assert {index for index, count in ends.items() if count > 1} <= ended_on_alpha
     for task in meshkit.tasks(alpha, job):
         assert [one.state for one in task.attempts].count("succeeded") == 1
 

@@ -39,11 +39,6 @@ FOURTH = {"nodes": 4, "changes": ((0, 1, 3),)}
         pytest.param(
             Budget(campaigns=1, candidates=(1,), drafts=True), id="failed attempts", marks=pytest.mark.slow
         ),
-        pytest.param(
-            Budget(campaigns=1, candidates=(1,), tasks=2, states_max=40_000),
-            id="two tasks",
-            marks=pytest.mark.slow,
-        ),
         pytest.param(Budget(campaigns=0, lapses=1), id="grants"),
         pytest.param(
             Budget(campaigns=1, restarts=1, candidates=(0,), own_words_wait=True), id="own words late"
@@ -63,6 +58,7 @@ def test_no_reachable_state_acknowledges_two_results(budget: Budget) -> None:
     "budget",
     [
         pytest.param(Budget(campaigns=2, states_max=6_000), id="three ballots"),
+        pytest.param(Budget(campaigns=1, candidates=(1,), tasks=2, states_max=6_000), id="two tasks"),
         pytest.param(Budget(campaigns=1, candidates=(2, 3), states_max=6_000, **FOURTH), id="joint change"),
         pytest.param(Budget(campaigns=2, restarts=1, wipes=1, cancels=True, states_max=6_000), id="all"),
     ],
