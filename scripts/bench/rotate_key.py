@@ -3,10 +3,10 @@
 
 Each run is a lab: two machines on one network, and two behind routers that give every destination another
 port, so that these two go by a relay. In turn the machine behind a router and the one that is the relay
-change their keys (`meshpeer rotate-key`), while two peers ping it every 20 ms and hold a TCP connection to it
-that echoes 1 kB every 20 ms. Printed: how long the command took, and for each peer the pings lost and the
+change their keys (`meshpeer rotate-key`), while two peers ping it every 20 ms and have a word answered every
+20 ms on a TCP connection to it. Printed: how long the command took, and for each peer the pings lost and the
 longest gap between two answers within 3 s of the change; pings lost in all other seconds together, which is
-what this machine loses without any change; whether each connection lived, and its longest wait for an echo.
+what this machine loses without any change; whether each connection lived, and its longest silence.
 Needs root.
 
     .venv/bin/python scripts/bench/rotate_key.py [--runs 5]
@@ -17,18 +17,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
 
-from meshlab import Lab, Node
+from meshlab import Lab, Node, Traffic
 
 LAB = """
 name = "rotate"
@@ -58,33 +54,8 @@ nat = "symmetric"
 TURNS = (("alpha", ("two", "bravo")), ("one", ("two", "bravo")))
 """Who changes its key, and who watches."""
 WAIT_S_MAX = 60.0
-PING_S = 0.02
+TALK_EVERY_S = 0.02
 NEAR_S = 3.0
-ECHO = """
-import socket, threading
-def echo(connection):
-    with connection:
-        while data := connection.recv(65536):
-            connection.sendall(data)
-with socket.create_server(("::", 7777), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-    print("ready", flush=True)
-    while True:
-        threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
-"""
-TALK = """
-import signal, socket, sys, time
-ended, longest = [], 0.0
-signal.signal(signal.SIGINT, lambda *_: ended.append(1))
-with socket.create_connection((sys.argv[1], 7777), timeout=20) as connection:
-    while not ended:
-        sent, begun, came = bytes(1000), time.monotonic(), b""
-        connection.sendall(sent)
-        while len(came) < len(sent):
-            came += connection.recv(65536) or sys.exit("closed")
-        longest = max(longest, time.monotonic() - begun)
-        time.sleep(0.02)
-print(f"lived {longest:.3f}")
-"""
 
 
 @dataclass
@@ -92,7 +63,8 @@ class Seen:
     lost: int
     gap_s: float
     elsewhere: int
-    talk: str
+    broke: str
+    silence_s: float
 
 
 def main() -> None:
@@ -100,7 +72,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     print(f"{runs} runs on {os.cpu_count()} cores\n")
-    print("| Run | Changes | Took | Watched by | Lost | Longest gap | Lost elsewhere | TCP | Longest echo |")
+    print(
+        "| Run | Changes | Took | Watched by | Lost | Longest gap | Lost elsewhere | TCP | Longest silence |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for number in range(1, runs + 1):
         with Lab.from_toml(LAB) as lab:
@@ -108,11 +82,10 @@ def main() -> None:
             for changes, watchers in TURNS:
                 took_s, seen = measure(lab, changes, watchers)
                 for watcher, one in seen.items():
-                    state, _, longest = one.talk.partition(" ")
-                    echo = f"{float(longest) * 1000:.0f} ms" if longest else "-"
                     print(
                         f"| {number} | {changes} | {took_s:.1f} s | {watcher} | {one.lost} "
-                        f"| {one.gap_s * 1000:.0f} ms | {one.elsewhere} | {state or 'broke'} | {echo} |",
+                        f"| {one.gap_s * 1000:.0f} ms | {one.elsewhere} | {one.broke or 'lived'} "
+                        f"| {one.silence_s * 1000:.0f} ms |",
                         flush=True,
                     )
 
@@ -130,52 +103,26 @@ def build(lab: Lab) -> None:
 
 
 def measure(lab: Lab, changes: str, watchers: tuple[str, ...]) -> tuple[float, dict[str, Seen]]:
-    node = lab.node(changes)
-    server = node.popen(["python3", "-u", "-c", ECHO], stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    server.stdout.readline()
-    # More than a pipe holds.
-    shown = {one: tempfile.TemporaryFile("w+") for one in watchers}  # noqa: SIM115
-    pinging = {one: lab.node(one).popen(_ping(changes), stdout=shown[one]) for one in watchers}
-    talking = {
-        one: lab.node(one).popen(["python3", "-c", TALK, f"{changes}.mesh"], stdout=subprocess.PIPE)
-        for one in watchers
-    }
-    time.sleep(3)
-    begun = time.monotonic()
-    node.run(["meshpeer", "rotate-key", "--quiet"], timeout=100)
-    took_s, turned_unix_s = time.monotonic() - begun, time.time()
-    time.sleep(NEAR_S + 3)
-    seen: dict[str, Seen] = {}
-    for one in watchers:
-        for process in (pinging[one], talking[one]):
-            process.send_signal(signal.SIGINT)
-        pinging[one].wait(timeout=30)
-        said = talking[one].communicate(timeout=30)[0]
-        with shown[one] as file:
-            file.seek(0)
-            lost, gap_s, elsewhere = gaps_of(file.read(), turned_unix_s)
-        seen[one] = Seen(lost, gap_s, elsewhere, said.strip())
-    server.kill()
-    server.communicate()
+    with Traffic(lab) as traffic:
+        pings = {one: traffic.ping(one, changes, f"{changes}.mesh") for one in watchers}
+        talks = {one: traffic.talk(one, changes, f"{changes}.mesh", TALK_EVERY_S) for one in watchers}
+        time.sleep(3)
+        begun = time.monotonic()
+        lab.node(changes).run(["meshpeer", "rotate-key", "--quiet"], timeout=100)
+        took_s, turned_s = time.monotonic() - begun, time.time()
+        time.sleep(NEAR_S + 3)
+        near = (turned_s - NEAR_S, turned_s + NEAR_S)
+        seen: dict[str, Seen] = {}
+        for one in watchers:
+            lost = pings[one].missed(*near)
+            seen[one] = Seen(
+                lost=lost,
+                gap_s=pings[one].longest_s(*near),
+                elsewhere=pings[one].missed() - lost,
+                broke=talks[one].lost(),
+                silence_s=talks[one].longest_s(*near),
+            )
     return took_s, seen
-
-
-def _ping(target: str) -> list[str]:
-    return ["ping", "-n", "-D", "-i", str(PING_S), f"{target}.mesh"]
-
-
-def gaps_of(said: str, turned_unix_s: float) -> tuple[int, float, int]:
-    """Returns pings lost near the change, the longest gap between answers there, and pings lost elsewhere."""
-    found = [(float(at), int(seq)) for at, seq in re.findall(r"\[([\d.]+)\].*icmp_seq=(\d+) ttl", said)]
-    gap_s, lost, elsewhere = 0.0, 0, 0
-    for (at, seq), (later, after) in itertools.pairwise(sorted(found, key=lambda one: one[1])):
-        if at - NEAR_S <= turned_unix_s <= later + NEAR_S:
-            lost += after - seq - 1
-            gap_s = max(gap_s, later - at)
-        else:
-            elsewhere += after - seq - 1
-    return lost, gap_s, elsewhere
 
 
 def pings(node: Node, target: str) -> bool:

@@ -16,11 +16,8 @@ counters of the peer went on, as they do with its session. Needs root.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -29,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "netns"))
 
-from meshlab import Lab, Node
+from meshlab import Lab, Node, Traffic
 
 LAB = Path(__file__).resolve().parents[1] / "netns" / "labs" / "relays.toml"
 RELAYS = ("one", "two")
@@ -37,7 +34,6 @@ PAIRS = {"direct": ("carol", "david"), "relay": ("alpha", "bravo")}
 WAIT_S_MAX = 40.0
 AFTER_S = 40.0
 """More than a relay is kept."""
-PING_S = 0.02
 NEAR_S = 2.0
 
 
@@ -101,12 +97,9 @@ def measure(to: str) -> Run:
             ["iperf3", "--client", f"{alpha.name}.mesh", "--time", seconds, "--json", "--bitrate", "50M"],
             stdout=subprocess.PIPE,
         )
-        pings = bravo.popen(
-            ["ping", "-n", "-D", "-i", str(PING_S), f"{alpha.name}.mesh"], stdout=subprocess.PIPE
-        )
-        with server, client, pings:
+        with server, client, Traffic(lab) as traffic:
             assert client.stdout is not None
-            assert pings.stdout is not None
+            pings = traffic.ping(bravo.name, alpha.name, f"{alpha.name}.mesh")
             time.sleep(3)
             relay = relay_of(alpha, bravo)
             if relay is None:
@@ -126,31 +119,16 @@ def measure(to: str) -> Run:
                 back += ways(alpha, bravo) != wanted
                 counts.append(came(alpha, bravo))
                 time.sleep(0.2)
-            pings.send_signal(signal.SIGINT)
-            said = pings.stdout.read()
+            near = (moved_unix_s - NEAR_S, moved_unix_s + NEAR_S)
+            gap_s, lost, lost_in_all = pings.longest_s(*near), pings.missed(*near), pings.missed()
             shown = json.loads(client.stdout.read())
             server.wait()
-    near, lost, elsewhere = gaps_of(said, moved_unix_s)
     # The last one is no whole second.
     rates = [one["sum"]["bits_per_second"] / 1e6 for one in shown.get("intervals", [])[:-1]]
     alive = "error" not in shown and bool(rates)
     mbit = sum(rates) / len(rates) if rates else 0.0
     kept = counts == sorted(counts)
-    return Run(after_s, lost, near, elsewhere, mbit, min(rates, default=0.0), alive, back, kept)
-
-
-def gaps_of(said: str, moved_unix_s: float) -> tuple[float, int, int]:
-    """Returns the longest gap between answers near the move, pings lost there, and pings lost elsewhere."""
-    found = [(float(at), int(seq)) for at, seq in re.findall(r"\[([\d.]+)\].*icmp_seq=(\d+) ttl", said)]
-    gap_s, lost, elsewhere = 0.0, 0, 0
-    for (at, seq), (later, after) in itertools.pairwise(sorted(found, key=lambda one: one[1])):
-        missing = after - seq - 1
-        if at - NEAR_S <= moved_unix_s <= later + NEAR_S:
-            lost += missing
-            gap_s = max(gap_s, later - at)
-        else:
-            elsewhere += missing
-    return gap_s, lost, elsewhere
+    return Run(after_s, lost, gap_s, lost_in_all - lost, mbit, min(rates, default=0.0), alive, back, kept)
 
 
 def relay_of(*ends: Node) -> str | None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 
 import meshkit
 import pytest
-from meshlab import Lab, Node
+from meshlab import Lab, Node, Traffic
 
 from meshpeer.runtime.control import KeyRotation
 
@@ -49,31 +47,6 @@ NAMES = ("one", "alpha", "bravo")
 KEYS = f"{meshkit.STATE_DIR}/keys"
 LOST_MAX = 100
 """Of pings every 20 ms, with two other test runs on the cores."""
-ECHO = """
-import socket, threading
-def echo(connection):
-    with connection:
-        while data := connection.recv(65536):
-            connection.sendall(data)
-with socket.create_server(("::", 7777), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-    print("ready", flush=True)
-    while True:
-        threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
-"""
-TALK = """
-import signal, socket, sys, time
-ended = []
-signal.signal(signal.SIGINT, lambda *_: ended.append(1))
-with socket.create_connection((sys.argv[1], 7777), timeout=20) as connection:
-    print("ready", flush=True)
-    while not ended:
-        came = b""
-        connection.sendall(bytes(1000))
-        while len(came) < 1000:
-            came += connection.recv(65536) or sys.exit("closed")
-        time.sleep(0.02)
-print("lived")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -172,46 +145,27 @@ def follow(lab: Lab, new: str, old: str, *names: str) -> bool:
 
 @contextlib.contextmanager
 def talking(lab: Lab, server: str, *clients: str) -> Iterator[None]:
-    """Holds a TCP connection from each client that echoes all the time; each must live to the end."""
-    with contextlib.ExitStack() as stack:
-        echo = stack.enter_context(
-            lab.node(server).popen(["python3", "-u", "-c", ECHO], stdout=subprocess.PIPE)
-        )
-        stack.callback(echo.kill)
-        assert echo.stdout is not None
-        assert echo.stdout.readline() == "ready\n"
-        talks = []
+    """Holds a TCP connection from each client, on which a word is answered all the time; each must live."""
+    with Traffic(lab) as traffic:
         for name in clients:
-            talk = stack.enter_context(
-                lab.node(name).popen(["python3", "-c", TALK, f"{server}.mesh"], stdout=subprocess.PIPE)
-            )
-            stack.callback(talk.kill)
-            assert talk.stdout is not None
-            assert talk.stdout.readline() == "ready\n"
-            talks.append(talk)
+            traffic.talk(name, server, f"{server}.mesh", every_s=0.02)
+        meshkit.until(lambda: all(talk.answers() for talk in traffic.talks), "all talk")
         yield
-        for talk in talks:
-            talk.send_signal(signal.SIGINT)
-            assert talk.communicate(timeout=30)[0] == "lived\n"
+        for talk in traffic.talks:
+            answered = len(talk.answers())
+            meshkit.until(lambda: len(talk.answers()) > answered, "it goes on")  # noqa: B023
+            assert talk.lost() == ""
 
 
 @contextlib.contextmanager
 def losing_few(lab: Lab, target: str, *sources: str) -> Iterator[None]:
     """Pings every 20 ms from each source; few may be lost in all."""
-    with contextlib.ExitStack() as stack:
-        pings = []
+    with Traffic(lab) as traffic:
         for name in sources:
-            file = stack.enter_context(tempfile.TemporaryFile("w+"))
-            argv = ["ping", "-n", "-q", "-i", "0.02", f"{target}.mesh"]
-            ping = stack.enter_context(lab.node(name).popen(argv, stdout=file))
-            stack.callback(ping.kill)
-            pings.append((ping, file))
+            traffic.ping(name, target, f"{target}.mesh")
+        meshkit.until(lambda: all(ping.answers() for ping in traffic.pings), "pings are answered")
         yield
-        for ping, file in pings:
-            ping.send_signal(signal.SIGINT)
-            ping.wait(timeout=30)
-            file.seek(0)
-            said = file.read()
-            sent, answered = map(int, re.findall(r"(\d+) (?:packets transmitted|received)", said))
-            assert answered > 0, said
-            assert sent - answered < LOST_MAX, said
+        for ping in traffic.pings:
+            answered = len(ping.answers())
+            meshkit.until(lambda: len(ping.answers()) > answered, "they still are")  # noqa: B023
+            assert ping.missed() < LOST_MAX

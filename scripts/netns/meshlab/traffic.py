@@ -107,6 +107,15 @@ class Flow:
             return float("inf")
         return max((gap.length_s for gap in self.gaps(since_s, until_s, 0.0)), default=0.0)
 
+    def missed(self, since_s: float = 0.0, until_s: float = float("inf")) -> int:
+        """Returns how many pings sent between two answers were never answered; of a span of time, between
+        answers that it touches the time between."""
+        found = re.findall(r"^\[([\d.]+)\].* icmp_seq=(\d+) .* time=", self.out.read_text(), re.MULTILINE)
+        # An answer may overtake another, or come twice.
+        answered = sorted({int(seq): float(at) for at, seq in found}.items())
+        pairs = itertools.pairwise(answered)
+        return sum(after - seq - 1 for (seq, a), (after, b) in pairs if b >= since_s and a <= until_s)
+
     def lost(self) -> str:
         """Returns why a conversation ended by itself; empty while it lives."""
         found = re.search(r"^lost [\d.]+ (.*)$", self.out.read_text(), re.MULTILINE)
@@ -137,15 +146,15 @@ class Traffic:
         self.pings.append(flow)
         return flow
 
-    def talk(self, source: str, target: str, address: str) -> Flow:
-        """Opens one TCP connection to ``target`` and has a word answered on it ten times a second."""
+    def talk(self, source: str, target: str, address: str, every_s: float = TALK_EVERY_S) -> Flow:
+        """Opens one TCP connection to ``target`` and has a word answered on it again and again."""
         if target not in self._listening:
             self._listening.add(target)
             listen = self._flow(target, target, [sys.executable, "-c", _LISTEN.format(port=TALK_PORT)])
             while "listening" not in listen.out.read_text():
                 if listen.process.poll() is not None:
                     raise RuntimeError(f"{target} can't listen on port {TALK_PORT}")
-        script = _TALK.format(port=TALK_PORT, every=TALK_EVERY_S)
+        script = _TALK.format(port=TALK_PORT, every=every_s)
         flow = self._flow(source, target, [sys.executable, "-c", script, address])
         self.talks.append(flow)
         return flow
