@@ -302,6 +302,9 @@ class JobOwner:
 
     def refill(self, node: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Grants more where this worker has come to hold little."""
+        if self.record.spec.groups:
+            # What has ended here may have made room in a group for a task of another node.
+            return self.dispatch(now)
         return self.dispatch(now, only=node) if self.backlog and self.granting.is_low(node) else []
 
     # --- workers' words -----------------------------------------------------------------------------------

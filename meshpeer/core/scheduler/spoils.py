@@ -40,7 +40,8 @@ class Appetite:
         self._free = replace(
             profile,
             slots=request.width,
-            memory_bytes=free.get(MEMORY, profile.memory_bytes),
+            # 0 would say that nobody knows.
+            memory_bytes=max(1, free.get(MEMORY, profile.memory_bytes)) if profile.memory_bytes else 0,
             resources=tuple((name, free.get(name, count)) for name, count in profile.resources),
         )
         self._wait_s = wait_s

@@ -34,6 +34,7 @@ def test_the_higher_rank_is_first_and_within_one_who_came_first() -> None:
     assert [queue.pop() for _ in range(5)] == ["e", "b", "d", "a", "c"]
 
 
+@settings(max_examples=40, deadline=None)
 @given(ahead=st.integers(0, 12), coming=st.integers(1, 3))
 def test_a_low_rank_waits_for_a_bounded_number_of_turns(ahead: int, coming: int) -> None:
     queue: Ranked[int] = Ranked(lambda item: True)

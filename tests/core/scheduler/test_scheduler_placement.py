@@ -125,6 +125,26 @@ def test_a_group_is_granted_no_more_at_once_than_it_says() -> None:
     machine.check()
 
 
+def test_room_in_a_group_goes_to_whoever_can_use_it_wherever_it_was_made() -> None:
+    gpu = task("gpu", 1, group="one", resources=(("gpu", 1),))
+    big = task("big", 1, group="one", memory_bytes=6 * GIB)
+    machine = owning(job(gpu, big, groups=(("one", 1),)), slots=0)
+    hear(machine, ALICE, capacity(Profile(slots=1, memory_bytes=8 * GIB)))
+    hear(machine, BOB, capacity(Profile(slots=1, memory_bytes=GIB, resources=(("gpu", 1),))))
+    [first] = [lease.node for lease in machine.owned[JOB].leases.values()]
+    assert first == ALICE, "the gpu was not there yet"
+    assert granted(hear(machine, ALICE, result(1, node=ALICE))) == {BOB: [0]}
+
+
+def test_a_thief_without_free_memory_is_handed_nothing_that_asks_for_some() -> None:
+    spec = job(task("big", 4, memory_bytes=GIB))
+    machine = scheduler(slots=1)
+    hear_own_grants(machine, spec)
+    hear(machine, BOB, capacity(Profile(slots=4, memory_bytes=8 * GIB)))
+    request = StealRequest(idle=4, width=4, wait=False, free=(("memory", 0),))
+    assert hear(machine, BOB, request) == [Send(peer=BOB, message=StealNone())]
+
+
 def test_higher_priority_is_granted_first() -> None:
     machine = owning(job(task("low", 30), task("high", 4, priority=5)), slots=0)
     assert granted(hear(machine, ALICE, capacity(Profile(slots=1))))[ALICE][:4] == [30, 31, 32, 33]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshpeer.core.jobs.model import TaskSpec, Where
@@ -91,11 +91,13 @@ tasks = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(task=tasks, nodes=st.lists(profiles, max_size=5))
 def test_there_is_a_reason_exactly_where_nobody_could_run_it(task: TaskSpec, nodes: list[Profile]) -> None:
     assert (why_waiting(task, nodes) == "") == any(can_run(demand_of(task), one) for one in nodes)
 
 
+@settings(max_examples=60, deadline=None)
 @given(node=profiles, asked=st.lists(tasks, max_size=12))
 def test_what_fits_is_never_more_than_there_is(node: Profile, asked: list[TaskSpec]) -> None:
     load = Load()
@@ -109,6 +111,7 @@ def test_what_fits_is_never_more_than_there_is(node: Profile, asked: list[TaskSp
         assert total is None or load.taken(name) <= total
 
 
+@settings(max_examples=60, deadline=None)
 @given(node=profiles, head=tasks, other=tasks)
 def test_who_overtakes_leaves_what_is_kept(node: Profile, head: TaskSpec, other: TaskSpec) -> None:
     load = Load()
