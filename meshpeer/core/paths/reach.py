@@ -23,8 +23,8 @@ from meshpeer.core.paths.relayed_look import PairLook
 REACH_S = 1.5
 """How long a relay may take to answer the first check: five of them go out by then."""
 LATE_S = 1.8
-"""An end looks at a relay that it asks every second, and in a mesh of a thousand half a second later: one that
-did so later still was not let run, and has answers unread."""
+"""An end looks at a relay that it asks every second, and in a mesh of a thousand half a second later: one
+that did so later still was not let run, and has answers unread."""
 AGAIN_S = 5.0
 """For how long a relay is left alone that answered nothing; twice as long each time in a row."""
 REACHED_LASTS_S = 10.0
