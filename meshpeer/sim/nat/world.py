@@ -11,8 +11,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import AskEcho, LagMeasured, Note, Send
 from meshpeer.core.ids import NodeId
@@ -33,9 +31,7 @@ from meshpeer.core.paths.relay_messages import (
     MoveEndpoint,
     OpenRelay,
     RelayCarried,
-    RelayGranted,
     RelayOpened,
-    RelayRenewed,
     WakeRelay,
 )
 from meshpeer.core.records import envelope
@@ -60,7 +56,7 @@ from meshpeer.sim.nat.hosts import (
 from meshpeer.sim.nat.interface import Interface, Packet, Peer
 from meshpeer.sim.nat.mind import FactsLearned, LinkCame, PathMind, Publish, Told
 from meshpeer.sim.nat.mixes import Mix
-from meshpeer.sim.nat.rest import RENEW_S
+from meshpeer.sim.nat.renewals import Renewals
 from meshpeer.sim.nat.routers import Arrival, End, Machine, carry, end_of, text_of
 
 LOSS = 0.005
@@ -126,6 +122,7 @@ class MixWorld:
         for one in self.hosts:
             ledger.merge(envelope.sign(one.config.key, self.mesh, record_of(one)), self.unix_s())
         self.facts = Facts.of(ledger, self.heap, self.unix_s, self._tell_facts)
+        self.renewals = Renewals(self)
         self._ring = sorted(self.by_id)
         for one in self.hosts:
             self.heap.after(self.dice.random() * BOOT_OVER_S, self.boot, one)
@@ -156,7 +153,7 @@ class MixWorld:
         self.post(host, ProbePortOpened())
         self._stir()
         self._link_up(host)
-        self.heap.after(RENEW_S * self.dice.random(), self._renew, host, host.life)
+        self.renewals.begin(host)
         if host.seat.lends:
             self.heap.after(CARRIED_S, self._count, host, host.life)
 
@@ -212,49 +209,11 @@ class MixWorld:
             self.facts.dead[host.id] = None
             self._tell_all()
 
-    # --- relays of pairs at rest ----------------------------------------------------------------------------
-
     def _stir(self) -> None:
         """Something is about to happen: nobody rests."""
         for host in self.hosts:
-            if host.mind is not None and not host.machine.asleep:
-                self._tell_relays(host, host.mind.stir(self.now))
+            if self.renewals.stir(host):
                 self._look_after(host, LOOK_S)
-                self._arm(host)
-
-    def _renew(self, host: Host, life: int) -> None:
-        if host.life != life or host.mind is None:
-            return
-        if not host.machine.asleep:
-            self._tell_relays(host, host.mind.renewals(self.now))
-            self._arm(host)
-        self.heap.after(RENEW_S, self._renew, host, life)
-
-    def _tell_relays(self, host: Host, said: list[tuple[NodeId, RelayRenewed]]) -> None:
-        for relay, message in said:
-            if host.mind is not None and relay in host.mind.links.up:
-                other = self.by_id[relay]
-                delay_s = self.delay_s(host.machine, other.machine)
-                self.heap.after(delay_s, self._hear_renewed, host, other, other.life, message)
-
-    def _hear_renewed(self, host: Host, relay: Host, life: int, message: RelayRenewed) -> None:
-        """A relay hears what it hears all the time: nothing follows but its answer."""
-        if relay.mind is None or not self._is_heard(host, relay, life) or relay.machine.asleep:
-            return
-        for effect in relay.mind.relays.on_message(host.id, message, self.now):
-            if isinstance(effect, Send) and effect.peer == host.id and host.id in relay.mind.links.up:
-                delay_s = self.delay_s(relay.machine, host.machine)
-                self.heap.after(delay_s, self._hear_granted, relay, host, host.life, effect.message)
-            else:
-                self._perform(relay, effect)
-
-    def _hear_granted(self, relay: Host, host: Host, life: int, message: msgspec.Struct) -> None:
-        if host.mind is None or not self._is_heard(relay, host, life) or host.machine.asleep:
-            return
-        if host.mind.is_told_nothing(relay.id, message) and isinstance(message, RelayGranted):
-            host.mind.relays.on_message(relay.id, message, self.now)
-        else:
-            self.post(host, Told(relay.id, message))
 
     # --- links ----------------------------------------------------------------------------------------------
 
@@ -306,10 +265,10 @@ class MixWorld:
             self.heap.after(delay_s, self._hear, host, other, other.life, message)
 
     def _hear(self, host: Host, other: Host, life: int, message: object) -> None:
-        if self._is_heard(host, other, life):
+        if self.is_heard(host, other, life):
             self.post(other, Told(host.id, message))  # type: ignore[arg-type]
 
-    def _is_heard(self, host: Host, other: Host, life: int) -> bool:
+    def is_heard(self, host: Host, other: Host, life: int) -> bool:
         """Says whether what one said gets to another."""
         cut = max(host.cut_until_s, other.cut_until_s) > self.heap.now_s
         return other.life == life and not cut and not host.machine.asleep
@@ -328,14 +287,14 @@ class MixWorld:
         if host.mind is None or host.machine.asleep:
             return
         for effect in host.mind.handle(event, self.now):
-            self._perform(host, effect)
+            self.perform(host, effect)
         for node in host.mind.wanted:
             if node not in host.mind.links.up and node not in host.dialling:
                 host.dialling.add(node)
                 self.heap.after(DIAL_S, self._link, host, self.by_id[node])
-        self._arm(host)
+        self.arm(host)
 
-    def _arm(self, host: Host) -> None:
+    def arm(self, host: Host) -> None:
         assert host.mind is not None
         at_s = max(host.mind.next_s(), self.heap.now_s + 1e-4)
         if at_s < host.tick_at_s:
@@ -349,11 +308,11 @@ class MixWorld:
         if host.machine.asleep or host.mind is None:
             return
         if host.mind.next_s() > self.heap.now_s:
-            self._arm(host)
+            self.arm(host)
             return
         self.post(host, None)
 
-    def _perform(self, host: Host, effect: object) -> None:
+    def perform(self, host: Host, effect: object) -> None:
         match effect:
             case Send(peer=peer, message=message):
                 self._say(host, peer, message)
