@@ -13,10 +13,10 @@ from meshlab import Lab, Node
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
-BLOCKS = 128
+BLOCKS = 96
 SIZE = BLOCKS * filekit.BLOCK_BYTES
 CACHE_BYTES = SIZE // 2
-GROWTH_BYTES_MAX = 64 * 1024**2
+GROWTH_BYTES_MAX = 32 * 1024**2
 """Of an agent's resident memory, while three times as much and more goes through it."""
 
 
