@@ -31,6 +31,8 @@ from meshlab import Lab, Node
 UNITS = {"MB": 10**6, "GB": 10**9}
 WAIT_S = 3_600.0
 COPIES = 7
+OUT = f"{meshkit.STATE_DIR}/got"
+"""On the disk of --folder, as all that a machine of the lab keeps."""
 
 
 def main() -> None:
@@ -99,11 +101,11 @@ def measure(lab: Lab, marks: Path, blocks: int) -> None:
         print(f"           {task.id}: {tries}")
     print("resident memory grew by", ", ".join(f"{name} {by / 2**20:.0f} MiB" for name, by in grown.items()))
     print(watch.words())
-    meshkit.meshpeer(alpha, "jobs", "result", job, "check", "--output", "/root/got", timeout=WAIT_S)
-    found = alpha.path("/root/got/sums.txt").read_text().split()
+    meshkit.meshpeer(alpha, "jobs", "result", job, "check", "--output", OUT, timeout=WAIT_S)
+    found = alpha.path(f"{OUT}/sums.txt").read_text().split()
     print("the bytes are", "right" if found == list(filekit.sums(blocks)) else "WRONG")
     first = time.monotonic()
-    meshkit.meshpeer(alpha, "jobs", "result", job, "flip", "--output", "/run/got", timeout=WAIT_S)
+    meshkit.meshpeer(alpha, "jobs", "result", job, "flip", "--output", OUT, timeout=WAIT_S)
     took = time.monotonic() - first
     print(f"`jobs result --output` of the flipped file on alpha: {took:.0f} s ({size / took / 1e6:.0f} MB/s)")
 
