@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -275,7 +275,7 @@ class TaskBook:
 
         What hung on successes goes back to WAITING, except what is leased or committed; what was skipped
         because of failures waits again, where nothing else that it needs has failed, and so does what one
-        failure ended fast.
+        failure ended fast: in a new round, since that end was committed.
         """
         self._reopened = True
         for task in tasks:
@@ -288,6 +288,9 @@ class TaskBook:
         failed = self._in_state(TaskState.FAILED)
         self.failed_fast = any(self.graph.spec_of(task).on_failure == FAIL_FAST for task in failed)
         cancelled = [] if self.failed_fast else self._in_state(TaskState.CANCELLED)
+        for task in cancelled:
+            history = self.history(task)
+            self._histories[task] = replace(history, round=history.round + 1, number=0)
         for task in (*self._in_state(TaskState.SKIPPED), *cancelled):
             self.move(task, TaskState.WAITING)
         for ended, tasks in (

@@ -252,12 +252,16 @@ class JobOwner:
         if self.cancelled or not wanted or not chosen:
             return []
         nodes = {task: self.results[task].node for task in chosen}
+        ended = [
+            one for one in map(TaskIndex, range(len(self.states))) if self.states[one] is TaskState.CANCELLED
+        ]
         fresh = self.book.reopen(chosen)
+        nodes |= {one: self._me for one in ended if self.states[one] is not TaskState.CANCELLED}
         if self.finished:
             # A pause ends with the job: who has it run again means it.
             self.finished_at_us, self.paused = 0, False
             self._workers.clear()
-        rows = (put_task(self.job, task, self.book.open_row(task, nodes[task])) for task in chosen)
+        rows = (put_task(self.job, task, self.book.open_row(task, node)) for task, node in nodes.items())
         effects: list[SchedulerEffect] = [self._persist_job(*rows), JobChanged(job=self.job)]
         self.backlog.add(fresh, self._last_ticket)
         return [*effects, *self.dispatch(now)]

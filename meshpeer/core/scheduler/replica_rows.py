@@ -101,19 +101,17 @@ def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
     """
     epoch = Epoch(0, record.submitter)
     taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, [])
-    cancelled = False
-    graph = Graph(record.spec.tasks)
+    latest: dict[TaskIndex, TaskRow] = {}
     for row in sorted(rows, key=lambda one: one.key):
         if row.task == JOB_TASK:
             taken.row = cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
         elif row.task == WORKER_TASK:
             taken.workers.append(NodeId(row.value))
         else:
-            task = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
-            if task.state == TaskState.CANCELLED.value:
-                cancelled = True
-            else:
-                taken.tasks[TaskIndex(row.task)] = task
+            latest[TaskIndex(row.task)] = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
+    taken.tasks.update((task, row) for task, row in latest.items() if row.state != TaskState.CANCELLED.value)
+    graph = Graph(record.spec.tasks)
+    cancelled = len(taken.tasks) < len(latest)
     cancelled = cancelled and not any(
         row.state == TaskState.FAILED.value and graph.spec_of(task).on_failure == FAIL_FAST
         for task, row in taken.tasks.items()
