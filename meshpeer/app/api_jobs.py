@@ -154,6 +154,9 @@ class JobAnswers:
             )
         job = JobId(submission.job)
         owner = node.scheduler.owned.get(job)
+        if owner is None and job in node.scheduler.replicas.copies:
+            # Submitted before, and taken over since.
+            return await self.job(job)
         if owner is None:
             self._check_may_submit()
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)

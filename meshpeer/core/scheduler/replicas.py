@@ -271,6 +271,8 @@ class Replicas:
             case RecordShown():
                 return self._fetch(peer, message, copy)
             case Accept() | Prepare() if copy is None:
+                if self.me not in message.membership.everybody or message.ballot.replica.node != peer:
+                    return []
                 return [Send(peer=peer, message=RecordWanted(job=message.job))]
             case _ if copy is None or not self._is_party(peer, copy):
                 return []
