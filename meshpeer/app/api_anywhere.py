@@ -15,9 +15,9 @@ from meshpeer.app.api_jobs import TakenOver
 from meshpeer.app.far_jobs import FarJobs
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.ids import Digest, NodeId
-from meshpeer.runtime.asking import Question
+from meshpeer.runtime.asking import OutputPlace, Question
 from meshpeer.runtime.control import Job, LogPiece, OutputFile, OutputState, Task
-from meshpeer.runtime.job_docs import Drain, JobGraph, JobList, JobWhy, OutputPlace
+from meshpeer.runtime.job_docs import Drain, JobGraph, JobList, JobWhy
 from meshpeer.runtime.ports import BlobRef
 
 Answer = TypeVar("Answer")

@@ -25,7 +25,7 @@ from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import TaskRow
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.unreadable import UNREADABLE
-from meshpeer.runtime.asking import NEWS_S, Question
+from meshpeer.runtime.asking import NEWS_S, OutputPlace, Question
 from meshpeer.runtime.control import (
     Job,
     LogPiece,
@@ -34,7 +34,7 @@ from meshpeer.runtime.control import (
     Submission,
     Task,
 )
-from meshpeer.runtime.job_docs import JobHit, OutputPlace
+from meshpeer.runtime.job_docs import JobHit
 from meshpeer.runtime.ports import BlobRef
 
 if TYPE_CHECKING:

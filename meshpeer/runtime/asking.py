@@ -21,6 +21,7 @@ from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.wire.frames import Channel, Codec
 from meshpeer.core.wire.unreadable import UNREADABLE
+from meshpeer.runtime.control import OutputFile
 from meshpeer.runtime.exchange import LET_IN_LOOK_S
 from meshpeer.runtime.ports import Link
 
@@ -78,6 +79,14 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="told")
 
 FRAMES = (Ask, Told)
 CODEC = Codec(Channel.BULK, FRAMES)
+
+class OutputPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a question about an output: what it is, and where."""
+
+    file: OutputFile
+    holders: tuple[str, ...]
+    """The ids of nodes that should have it, in hexadecimal digits."""
+
 
 Answer = Callable[[NodeId, Question], Awaitable[tuple[bytes, bool]]]
 """Answers a member's question: a document, or a fault and True, in JSON."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpeer.runtime.control import Doc, Job, OutputFile
+from meshpeer.runtime.control import Doc, Job
 
 
 class WhyTasks(Doc, frozen=True, kw_only=True):
@@ -79,11 +79,3 @@ class JobHit(Doc, frozen=True, kw_only=True):
     submitted_at: str
     as_of: str | None = None
     """Of a replica: when it heard of the job last; null at the owner."""
-
-
-class OutputPlace(Doc, frozen=True, kw_only=True):
-    """An output file, and where it is; told between agents."""
-
-    file: OutputFile
-    holders: tuple[str, ...]
-    """The ids of nodes that should have it, in hexadecimal digits."""
