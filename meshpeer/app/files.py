@@ -132,8 +132,12 @@ class Files:
 
     def _ended(self, job: JobId) -> int | None:
         """Returns the same, and now for a job that this node has forgotten."""
-        if job in self._agent.node.scheduler.owned:
+        scheduler = self._agent.node.scheduler
+        if job in scheduler.owned:
             return self._ended_here(job)
+        copy = scheduler.replicas.copies.get(job)
+        if copy is not None and not copy.ended:
+            return None
         return int(self._agent.clock.now().unix_s)
 
 

@@ -9,6 +9,7 @@ import trio
 
 from meshpeer.core.errors import MeshpeerError
 from meshpeer.core.ids import Digest
+from meshpeer.core.jobs.cache import Use
 from meshpeer.core.scheduler.messages import Blob
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.runtime.attempts import Attempts
@@ -34,6 +35,8 @@ class ReplicaFetcher:
                 ref = BlobRef(digest=file.digest, size=file.size)
                 await self.attempts.have(ref, (effect.holder, record.submitter))
             signed = await self.attempts.blobs.read(effect.digest, 0, effect.size)
+            kept = [Digest(effect.digest), *(file.digest for file in record.spec.files)]
+            await self.attempts.files.note(effect.job, effect.holder, [(one, Use.WORK) for one in kept])
         except MeshpeerError as fault:
             self.post(ReplicaUnfetched(job=effect.job, reason=fault.what))
             return
