@@ -3,8 +3,11 @@ see; and power cuts."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +29,18 @@ listen_port = 0
 web_port = 0
 [jobs]
 slots = 2
+uids = "61500-61515"
 """
+"""Users that no other test's agents run tasks as: who holds a user ends whatever runs as it."""
+
+
+def low_port() -> int:
+    """Returns a free port that nobody is given by chance: an agent that starts again wants the one it had."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 class Machines:
@@ -39,10 +53,11 @@ class Machines:
 
     def start(self) -> None:
         first, *others = self.names
-        self.run(first, "init", "--name", first, "--detach")
+        self.run(first, "init", "--name", first, "--control-port", str(low_port()), "--detach")
         invite = self.run(first, "invite", "--quiet", "--uses", str(len(others))).strip()
         for name in others:
-            self.run(name, "join", invite, "--name", name, "--detach")
+            port = str(low_port())
+            self.run(name, "join", invite, "--name", name, "--control-port", port, "--detach")
         for name in self.names:
             self.wait(lambda name=name: self.linked(name))  # type: ignore[misc]
 

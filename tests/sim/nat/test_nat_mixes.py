@@ -7,7 +7,7 @@ import pytest
 from meshpeer.sim.nat.mixes import Kind, Way, best_way, draw_mix
 from meshpeer.sim.nat.routers import End
 from meshpeer.sim.nat.run import MixRun, run_mix
-from meshpeer.sim.nat.verdict import CHANGES_MAX, Trouble
+from meshpeer.sim.nat.verdict import BOOT_BOUND_S, CHANGES_MAX, Trouble
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 
@@ -34,8 +34,9 @@ def test_an_event_excuses_so_many_changes_of_a_pair_and_no_more() -> None:
 
 def test_a_pair_that_goes_by_hubs_and_is_not_reached_is_a_violation() -> None:
     run = MixRun(2, 24, HOURS)
-    run.world.heap.run(60)
-    boot = Trouble("the boot", 0.0, frozenset())
+    boot = Trouble("the boot", 0.0, frozenset(one.index for one in run.world.hosts))
+    run.verdict.happened(boot)
+    run.world.heap.run(BOOT_BOUND_S)
     run.verdict.look(boot)
     assert run.verdict.violations == []
     assert run.verdict.carried > 0
