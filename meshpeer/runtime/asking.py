@@ -80,6 +80,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="told")
 FRAMES = (Ask, Told)
 CODEC = Codec(Channel.BULK, FRAMES)
 
+
 class OutputPlace(msgspec.Struct, frozen=True, kw_only=True):
     """What answers a question about an output: what it is, and where."""
 
