@@ -58,6 +58,7 @@ from meshpeer.core.ids import NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.jobs.problems import InvalidJob
+from meshpeer.core.jobs.rules import JOB_ID
 from meshpeer.core.membership.opinions import State as Liveness
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.messages import (
@@ -456,6 +457,8 @@ class Agent:
         """Judges a job's record: signed by its submitter, who may submit, whose jobs this node runs, and
         a valid job, since nothing behind this looks again. Raises ``PeerFault``."""
         record = envelope.open_body(signed, JobRecord, bytes_max=JOB_RECORD_BYTES_MAX)
+        if not JOB_ID.fullmatch(record.job):
+            raise PeerFault("the job's id is none")
         envelope.verify(
             signed,
             record.submitter,

@@ -23,6 +23,7 @@ from meshpeer.runtime.ports import BlobRef
 Answer = TypeVar("Answer")
 AGAIN_S = 2.0
 """Before an owner that went away is looked for again, by whoever watches its job."""
+NEWS_PAUSE_S = 0.5
 AWAY_MAX_S = 600.0
 """How long a watch waits for an owner that went away."""
 
@@ -129,7 +130,7 @@ class AnywhereAnswers(JobWork):
     async def _news(self, job: str, seen: bytes) -> Job:
         """Returns a job of another node once it is not as it was seen, or this node's own; waits for an owner
         that is away."""
-        with trio.move_on_after(AWAY_MAX_S):
+        with trio.move_on_after(AWAY_MAX_S) as patience:
             while True:
                 if self._is_own(job):
                     return await super().job(job)
@@ -137,6 +138,9 @@ class AnywhereAnswers(JobWork):
                     present = await self.far.ask(Question(what="news", job=job, seen=seen), Job)
                     if hashlib.sha256(msgspec.json.encode(present)).digest() != seen:
                         return present
+                    patience.deadline = trio.current_time() + AWAY_MAX_S
+                    # An owner of another version may have told the very same at once.
+                    await trio.sleep(NEWS_PAUSE_S)
                     continue
                 await trio.sleep(AGAIN_S)
         raise EnvironmentFault(
@@ -200,4 +204,4 @@ class AnywhereAnswers(JobWork):
         return None if listed is None or listed.node == node.me else listed.node
 
     def _is_own(self, job: str) -> bool:
-        return bool(self.fitting(job))
+        return self.owns(job) is not None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from meshpeer.app import views
-from meshpeer.app.api_jobs import JobAnswers
+from meshpeer.app.api_jobs import JobAnswers, TakenOver
 from meshpeer.core.errors import LocalFault, MeshpeerError
 from meshpeer.core.ids import TaskIndex
 from meshpeer.core.jobs.python import report_path, result_path
@@ -55,6 +55,10 @@ class CallAnswers(JobAnswers):
             await event.wait()
             if self._failure is not None:
                 raise self._failure
+            if self._agent.node.scheduler.owned.get(owner.job) is not owner:
+                raise TakenOver(
+                    "another node owns the job now", "connect to that one, and ask it for the results"
+                )
             await trio.sleep(CHANGES_S + LOOK_S * len(left))
 
     async def _results_of(self, owner: JobOwner, tasks: list[TaskIndex]) -> list[CallResult]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,12 @@ import trio
 from meshpeer.app import views
 from meshpeer.app.files import holders_of
 from meshpeer.app.moves import Moves
-from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Refused, StoreFailed
+from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
+from meshpeer.core.jobs.rules import JOB_ID
 from meshpeer.core.records import envelope
 from meshpeer.core.scheduler.leases import Lease
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
@@ -33,6 +33,7 @@ from meshpeer.runtime.control import (
     OutputState,
     Submission,
     Task,
+    rfc3339,
 )
 from meshpeer.runtime.job_docs import JobHit
 from meshpeer.runtime.ports import BlobRef
@@ -50,7 +51,6 @@ LIVE_S = 5.0
 """How long a worker has to say what a task of its has printed so far."""
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
-JOB_ID = re.compile(r"j[a-z2-7]{19}")
 DRIFT_SHOWN_S = 600.0
 REPLICAS_WAIT_S = 15.0
 """How long `submit` waits for a second replica."""
@@ -134,6 +134,8 @@ class JobAnswers:
             await move()
             while offset < ref.size:
                 data = await self._agent.blobs.read(ref.digest, offset, LOG_PIECE_BYTES)
+                if not data:
+                    raise PeerFault("a file is shorter than was announced", "run its task again")
                 offset += len(data)
                 yield data
 
@@ -188,7 +190,12 @@ class JobAnswers:
         )
 
     async def jobs(self) -> list[Job]:
-        return [one for one in self.jobs_here() if one.as_of is None]
+        return self.owned_jobs()
+
+    def owned_jobs(self) -> list[Job]:
+        """Returns the jobs that this node owns, newest first."""
+        jobs = [self._view(one) for one in self._agent.node.scheduler.owned.values()]
+        return sorted(jobs, key=lambda one: one.submitted_at, reverse=True)
 
     def jobs_here(self) -> list[Job]:
         """Returns the jobs that this node owns, or keeps a replica of."""
@@ -262,7 +269,8 @@ class JobAnswers:
             return LogPiece(data=b"", offset=offset, finished=True)
         await self._have(blob, owner, index)
         data = await self._agent.blobs.read(blob.digest, offset, LOG_PIECE_BYTES)
-        return LogPiece(data=data, offset=offset + len(data), finished=offset + len(data) >= blob.size)
+        finished = not data or offset + len(data) >= blob.size
+        return LogPiece(data=data, offset=offset + len(data), finished=finished)
 
     async def _live(self, job: JobId, lease: Lease, stream: str, offset: int, wait_s: float) -> bytes | None:
         """Reads what a running task has printed: here, or by asking the worker that runs it, which answers
@@ -368,27 +376,46 @@ class JobAnswers:
     def _known(self, job: str) -> JobOwner:
         """Returns a job that this node owns, or (for reading alone) keeps a replica of."""
         scheduler = self._agent.node.scheduler
+        chosen = self._meant(job)
+        known = scheduler.owned.get(chosen) or scheduler.seen(chosen)
+        assert known is not None
+        return known
+
+    def _meant(self, job: str) -> JobId:
+        """Returns the job that is meant: of one name the newest, owned or not."""
+        scheduler = self._agent.node.scheduler
         records = {one: copy.record for one, copy in scheduler.replicas.copies.items()}
         chosen = _fitting(job, records | {one: owner.record for one, owner in scheduler.owned.items()})
-        known = scheduler.owned.get(chosen) or scheduler.seen(chosen) if chosen is not None else None
-        if known is None:
+        if chosen is None:
             raise LocalFault(f"this node knows no job {job!r}", "see `meshpeer jobs list`")
-        return known
+        return chosen
 
     def keeps(self, job: str) -> bool:
         """Says whether this node owns the job that is meant, or keeps a replica of it."""
         try:
-            self._known(job)
+            self._meant(job)
         except LocalFault:
             return False
         return True
 
     def hits(self, job: str) -> list[JobHit]:
         """Returns the jobs that this node owns, or keeps a replica of, which may be meant."""
+        scheduler, now = self._agent.node.scheduler, self._agent.clock.now()
+        owned = {one: (owner.record, None) for one, owner in scheduler.owned.items()}
+        kept = {
+            one: (copy.record, rfc3339(now.unix_s - max(0.0, now.mono_s - copy.heard_at_s)))
+            for one, copy in scheduler.replicas.copies.items()
+            if one not in owned
+        }
         return [
-            JobHit(id=one.id, name=one.name, submitted_at=one.submitted_at, as_of=one.as_of)
-            for one in self.jobs_here()
-            if job and (one.id.startswith(job) or one.name == job)
+            JobHit(
+                id=record.job,
+                name=record.spec.name,
+                submitted_at=rfc3339(record.submitted_at_us / 1e6),
+                as_of=as_of,
+            )
+            for record, as_of in (*owned.values(), *kept.values())
+            if job and (record.job.startswith(job) or record.spec.name == job)
         ]
 
     def fitting(self, job: str) -> list[JobOwner]:
@@ -410,13 +437,13 @@ class JobAnswers:
 
     def _owner(self, job: str) -> JobOwner:
         """Returns a job that this node owns."""
-        known = self._known(job)
-        if known.job not in self._agent.node.scheduler.owned:
+        owner = self._agent.node.scheduler.owned.get(self._meant(job))
+        if owner is None:
             raise EnvironmentFault(
                 "the job's owner is away: nobody can change it now",
                 "a replica takes it over within seconds, where two of three are there",
             )
-        return known
+        return owner
 
     def _task(self, job: str, task: str) -> tuple[JobOwner, TaskIndex]:
         owner = self._known(job)

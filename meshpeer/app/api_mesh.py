@@ -50,7 +50,6 @@ LOG_PIECE_BYTES = 256 * 1024
 LOG_WAIT_S = 20.0
 MANIFEST_BYTES_MAX = 32 * 1024 * 1024
 SPEC_BYTES_MAX = 64 * 1024 * 1024
-JOB_ID = re.compile(r"j[a-z2-7]{19}")
 DRIFT_SHOWN_S = 600.0
 FAREWELL_MAX_S = 5.0
 """How long a node that leaves waits for its peers to confirm that they have read so."""

@@ -54,6 +54,10 @@ class Asked:
             document = await self._answered(peer, question)
         except MeshpeerError as fault:
             return encode_fault(fault), True
+        except Exception as bug:  # noqa: BLE001  a member's question must not end this agent
+            fields = (("question", question.what), ("error", repr(bug)[:200]))
+            self._agent.log.write("error", "a question could not be answered", fields)
+            return encode_fault(PeerFault("it failed at that question", "its log says more")), True
         return msgspec.json.encode(document), False
 
     async def _answered(self, peer: NodeId, question: Question) -> object:
@@ -169,8 +173,8 @@ class Asked:
         attempt, job = question.attempt, JobId(question.job)
         if attempt is None or question.stream not in ("stdout", "stderr"):
             raise LocalFault("it is not said which output", "streams are stdout and stderr")
-        if worker.owner_of(job, attempt) not in (peer, None):
-            raise Refused("this node runs that for another owner", "ask there")
+        if worker.owner_of(job, attempt) != peer:
+            raise Refused("this node runs nothing like that for who asks", "ask at the job's owner")
         with trio.move_on_after(NEWS_S if question.wait else 0):
             while not (data := self._printed(job, attempt, question)):
                 if worker.owner_of(job, attempt) != peer:

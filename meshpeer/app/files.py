@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from meshpeer.adapters.store.lists import FileLists
+from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import Digest, JobId, LinkId, NodeId, TaskIndex
 from meshpeer.core.jobs.cache import Use
 from meshpeer.core.scheduler.messages import Attempt
@@ -127,20 +128,25 @@ class Files:
 
     def _ended_here(self, job: JobId) -> int | None:
         """Returns when a job that this node owns was over; None for one that is open, or not its own."""
-        owner = self._agent.node.scheduler.owned.get(job)
-        return owner.finished_at_us // 1_000_000 if owner is not None and owner.finished else None
+        scheduler = self._agent.node.scheduler
+        owner = scheduler.owned.get(job)
+        if owner is not None:
+            over = owner.finished and scheduler.replicas.is_settled(owner.last_ticket)
+            return owner.finished_at_us // 1_000_000 if over else None
+        copy = scheduler.replicas.copies.get(job)
+        return int(self._agent.clock.now().unix_s) if copy is not None and copy.ended else None
 
     def _ended(self, job: JobId) -> int | None:
         """Returns the same, and now for a job that this node has forgotten."""
         scheduler = self._agent.node.scheduler
-        if job in scheduler.owned:
+        if job in scheduler.owned or job in scheduler.replicas.copies:
             return self._ended_here(job)
-        copy = scheduler.replicas.copies.get(job)
-        if copy is not None and not copy.ended:
-            return None
         return int(self._agent.clock.now().unix_s)
 
 
 def holders_of(owner: JobOwner, index: TaskIndex) -> tuple[NodeId, ...]:
     """Returns who should have what a task made."""
-    return (owner.results[index].node,)
+    row = owner.results.get(index)
+    if row is None:
+        raise LocalFault("it runs again: there is no result now", f"see `meshpeer jobs status {owner.job}`")
+    return (row.node,)

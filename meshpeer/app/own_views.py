@@ -24,4 +24,4 @@ class OwnViews:
         return await self.api.peers()
 
     async def jobs(self) -> list[Job]:
-        return self.api.jobs_here()
+        return self.api.owned_jobs()

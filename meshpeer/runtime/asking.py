@@ -20,6 +20,7 @@ from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, Pe
 from meshpeer.core.ids import LinkId, NodeId
 from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.wire.frames import Channel, Codec
+from meshpeer.core.wire.limits import BLOB_BYTES_MAX
 from meshpeer.core.wire.unreadable import UNREADABLE
 from meshpeer.runtime.control import OutputFile
 from meshpeer.runtime.exchange import LET_IN_LOOK_S
@@ -39,7 +40,8 @@ SERVED_MAX = 64
 HEAVY_MAX = 4
 """Answers that may be long that are made, or on their way, at once, for all links together."""
 NAMES_MAX = 1_000
-TEXT_MAX = 256
+TEXT_MAX = 1_024
+"""Of a name, and of a path: the longest that a job may have."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +150,11 @@ class Asking:
     async def ask(self, node: NodeId, question: Question) -> tuple[bytes, bool]:
         """Returns what a node answers: JSON, and whether it is a fault. Raises ``EnvironmentFault`` where it
         can't be asked or says nothing, ``PeerFault`` for an answer that is too long."""
+        try:
+            _check(question)
+            CODEC.encode(Ask(number=0, question=question))
+        except (PeerFault, ValueError) as error:
+            raise LocalFault("that is too much, or too long, for one question", "name less") from error
         turn = self._turns.setdefault(node, trio.CapacityLimiter(ASKED_MAX))
         async with turn:
             number = self.link_to(node)
@@ -189,7 +196,7 @@ class Asking:
             if peer is not None:
                 async with self._heavy if self.is_heavy(ask.question) else contextlib.nullcontext():
                     data, fault = await self.answer(peer, ask.question)
-                    await self._tell(number, ask.number, data, fault)
+                await self._tell(number, ask.number, data, fault)
         except MeshpeerError:
             # The link is gone: who asked finds out by itself.
             return
@@ -252,5 +259,5 @@ def _check(question: Question) -> None:
     texts = (question.what, question.job, question.task, question.stream, *question.tasks)
     if len(question.tasks) > NAMES_MAX or any(len(one) > TEXT_MAX for one in texts):
         raise PeerFault("a question is too long")
-    if question.offset < 0:
-        raise PeerFault("a question is about what stands before the start")
+    if not 0 <= question.offset <= BLOB_BYTES_MAX:
+        raise PeerFault("a question is about what stands beyond the ends")

@@ -108,8 +108,8 @@ class Exchange:
         """Takes a frame that was read; raises ``PeerFault`` where it breaks the rules."""
         match message:
             case BlobAsk():
-                if message.offset < 0 or len(message.digest) != DIGEST_BYTES:
-                    raise PeerFault("a file was asked for from before its start, or by what is no digest")
+                if not 0 <= message.offset <= BLOB_BYTES_MAX or len(message.digest) != DIGEST_BYTES:
+                    raise PeerFault("a file was asked for from beyond its ends, or by what is no digest")
                 if link not in self._serving:
                     return
                 if self._serving[link] >= SERVING_MAX:

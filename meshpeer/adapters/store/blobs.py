@@ -202,8 +202,9 @@ class FileBlobs:
                 with translated(self._folder):
                     draft = Draft(self._partial(ref.digest), resumed=True)
             try:
-                while not draft.caught_up:
-                    await self._on_thread(draft.catch_up, SYNC_BYTES)
+                with translated(self._folder):
+                    while not draft.caught_up:
+                        await self._on_thread(draft.catch_up, SYNC_BYTES)
                 if draft.size > ref.size:
                     draft.start_over()
                 await self._ensure_room(ref.size - draft.size)
@@ -221,7 +222,7 @@ class FileBlobs:
         if keep:
             with contextlib.suppress(EnvironmentFault):  # a full disk: as much as there is
                 await receiver.settle()
-        keep = keep and 0 < draft.size == receiver.received
+        keep = keep and 0 < draft.size <= receiver.received
         if not keep:
             draft.close()
             return

@@ -74,11 +74,13 @@ class Draft:
         self._hash, self.size, self._found, self._synced = hashlib.sha256(), 0, 0, 0
 
     def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
         view = memoryview(data)
         while view:
-            view = view[os.write(self._file, view) :]
+            # Counted as far as it stands there: a disk may be full in the middle.
+            written = os.write(self._file, view)
+            self._hash.update(view[:written])
+            self.size += written
+            view = view[written:]
         if self.size - self._synced >= SYNC_BYTES:
             os.fdatasync(self._file)
             self._synced = self.size

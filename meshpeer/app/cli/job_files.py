@@ -46,6 +46,10 @@ def fetch_results(
     make_folder(folder)
     # A task that ran elsewhere shows no outputs until somebody asked for the list of them.
     listed = [(one, client.outputs(job, one.id)) for one in ended]
+    for one in ended:
+        # Another node may have said so, and a folder is named after it.
+        if PurePosixPath(one.id).name != one.id or one.id == ".." or "\0" in one.id:
+            raise PeerFault(f"the job has a task {one.id!r}, which is no name", "fetch its tasks one by one")
     clashing = _clashing(listed)
     return Fetch(client, job, quiet=quiet, force=force).all(
         [(one, files, folder / one.id if one.id in clashing else folder) for one, files in listed]

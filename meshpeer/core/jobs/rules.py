@@ -59,6 +59,8 @@ GROUPS_MAX = 256
 BACKOFF_MS_MAX = 24 * 3_600_000
 SUCCEEDED, FAILED, ENDED = "succeeded", "failed", "ended"
 NEED_ENDS = (SUCCEEDED, FAILED, ENDED)
+JOB_ID = re.compile(r"j[a-z2-7]{19}")
+"""The form of a job's id: it names rows, files and attempts."""
 CONTINUE, FAIL_FAST = "continue", "fail-fast"
 FAILURE_WAYS = (CONTINUE, FAIL_FAST)
 NO_NETWORK = "none"

@@ -741,8 +741,8 @@ class Scheduler:
         return owner
 
     def _give_way(self, job: JobId) -> list[SchedulerEffect]:
-        """Stops owning a job; one that has ended can still be asked for here."""
-        owner = self._open.pop(job, None)
+        """Stops owning a job. One whose end a quorum never heard of has not ended."""
+        owner = self._open.pop(job, None) or self.owned.get(job)
         if owner is None:
             return []
         owner.abandon()
