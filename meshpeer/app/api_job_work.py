@@ -43,6 +43,14 @@ class JobWork(JobAnswers):
     async def retry(self, job: str, tasks: tuple[str, ...]) -> Job:
         owner = self._owner(job)
         chosen = _to_retry(owner, tasks)
+        record = owner.record
+        gone = [one.path for one in record.spec.files if self._agent.blobs.path(one.digest) is None]
+        if gone:
+            raise LocalFault(
+                f"{gone[0]}, a file of the job, made room for others since it ended", "submit the job again"
+            )
+        kept = [owner.digest, *(one.digest for one in record.spec.files)]
+        await self._agent.files.note_submitted(owner.job, kept)
         self._agent.driver.step_now(RetryAsked(job=owner.job, tasks=chosen))
         return await self._kept(owner)
 

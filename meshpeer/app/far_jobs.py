@@ -15,7 +15,7 @@ import trio
 
 from meshpeer.app import views
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
-from meshpeer.core.ids import NodeId
+from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.membership.opinions import State
 from meshpeer.core.scheduler.control_messages import LinkWanted
 from meshpeer.core.wire.unreadable import UNREADABLE
@@ -94,7 +94,8 @@ class FarJobs:
         are in and did not answer."""
         found, silent = await self._ask_all(Question(what="list"), list[Job])
         best: dict[str, Job] = {}
-        for job in (job for jobs in found.values() for job in jobs):
+        told = [(node, job) for node, jobs in found.items() for job in jobs]
+        for job in [job for node, job in told if self._may_own(node, job.id, job.as_of)]:
             if job.id not in best or _rank(job.as_of) > _rank(best[job.id].as_of):
                 best[job.id] = job
         return list(best.values()), silent
@@ -106,6 +107,8 @@ class FarJobs:
         best: dict[str, tuple[JobHit, NodeId]] = {}
         for node, some in found.items():
             for hit in some:
+                if not self._may_own(node, hit.id, hit.as_of):
+                    continue
                 if hit.id not in best or _rank(hit.as_of) > _rank(best[hit.id][0].as_of):
                     best[hit.id] = hit, node
         hits = sorted(best.values(), key=lambda one: one[0].submitted_at)
@@ -120,6 +123,11 @@ class FarJobs:
         ((hit, node),) = chosen
         # A replica is asked while nobody owns the job, which ends soon.
         return _Home(node, hit.id, time.monotonic() + HOME_S * (hit.as_of is None))
+
+    def _may_own(self, node: NodeId, job: str, as_of: str | None) -> bool:
+        """Says whether a member's word counts: of a job that is kept here, who may own it is known."""
+        copy = self._agent.node.scheduler.replicas.copies.get(JobId(job))
+        return as_of is not None or copy is None or node in copy.names
 
     def _absence(self, silent: list[str]) -> str:
         """Says who might know more, and is away or silent."""

@@ -48,6 +48,7 @@ class Files:
             bytes_max=jobs.cache_bytes_max,
             results_s=float(jobs.results_days * DAY_S),
             ended=self._ended,
+            here=self._is_here,
             ask_ends=self.words.ask_ends,
             write=agent.log.write,
         )
@@ -135,6 +136,11 @@ class Files:
             return owner.finished_at_us // 1_000_000 if over else None
         copy = scheduler.replicas.copies.get(job)
         return int(self._agent.clock.now().unix_s) if copy is not None and copy.ended else None
+
+    def _is_here(self, job: JobId) -> bool:
+        """Says whether this node owns a job, or keeps a replica of it."""
+        scheduler = self._agent.node.scheduler
+        return job in scheduler.owned or job in scheduler.replicas.copies
 
     def _ended(self, job: JobId) -> int | None:
         """Returns the same, and now for a job that this node has forgotten."""

@@ -86,15 +86,18 @@ class FileKeeper:
         ended: Callable[[JobId], int | None],
         ask_ends: Callable[[NodeId, Sequence[JobId]], Awaitable[None]],
         write: Callable[[str, str, tuple[tuple[str, str], ...]], None],
+        here: Callable[[JobId], bool] = lambda job: False,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        """``ended`` says when a job of this node's own was over, in Unix seconds; None where it is not."""
+        """``ended`` says when a job of this node's own was over, in Unix seconds; None where it is not.
+        ``here``: it knows that of a job whose files came for another node."""
         self._me = me
         self._stock = stock
         self._lists = lists
         self._bytes_max = bytes_max
         self._results_s = results_s
         self._ended = ended
+        self._here = here
         self._ask_ends = ask_ends
         self._write = write
         self._unix_s = unix_s
@@ -143,6 +146,7 @@ class FileKeeper:
         """Notes what stands here for a job; raises ``StoreFailed``."""
         listed = [(digest, use) for digest, use in files if digest]
         if listed:
+            self._over.pop(job, None)
             await self._lists.add(job, owner, listed)
 
     def on_ends(self, peer: NodeId, ends: Ends) -> None:
@@ -218,7 +222,7 @@ class FileKeeper:
         """Reads what jobs have here, and learns which of them are over."""
         listed = await self._lists.read()
         for one in listed:
-            if one.over_s is None and one.owner == self._me:
+            if one.over_s is None and (one.owner == self._me or self._here(one.job)):
                 await self._end(one, self._ended(one.job))
         asked = owners_to_ask(listed, self._me)
         if asked:

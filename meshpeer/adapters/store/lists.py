@@ -68,7 +68,8 @@ def _parse(path: Path) -> JobFiles:
             with contextlib.suppress(ValueError):
                 match line.split():
                     case [word, text] if word == _OWNER:
-                        found.owner = NodeId(bytes.fromhex(text))
+                        # Whoever notes something for a job that was over has it run again.
+                        found.owner, found.over_s = NodeId(bytes.fromhex(text)), None
                     case [word, text] if word == _OVER:
                         found.over_s = float(int(text))
                     case [word, text, use] if word == _FILE and len(text) == 64:

@@ -80,6 +80,8 @@ class Known:
     demands: Demands | None = None
     asked: bool = False
     held: int = 0
+    owners: tuple[NodeId, ...] = ()
+    """Who may own the job, where the record is not known: a stored result names them."""
 
     @property
     def fence(self) -> tuple[int, Epoch]:
@@ -91,14 +93,14 @@ class Known:
         if (generation, epoch) < self.fence:
             return False
         # Where the record is not known yet, nobody but who spoke first can be told from a usurper.
-        return epoch.node in (_owners(self.record) if self.record else (self.epoch.node,))
+        return epoch.node in (owners_of(self.record) if self.record else self.owners or (self.epoch.node,))
 
     def learn(self, job: JobId, record: JobRecord) -> bool:
         """Takes the record up; refuses one of another job or generation, or that does not name the owner."""
         if (
             record.job != job
             or record.generation != self.generation
-            or self.epoch.node not in _owners(record)
+            or self.epoch.node not in owners_of(record)
         ):
             return False
         self.record, self.graph = record, Graph.of(record.spec)
@@ -130,8 +132,10 @@ def renewals(
     jobs: Mapping[JobId, Known],
     *,
     whole: bool = False,
+    of: JobId | None = None,
 ) -> list[SchedulerEffect]:
-    """Says what a worker has of an owner's jobs; what takes more than one frame is not the whole."""
+    """Says what a worker has of an owner's jobs, or of one; what takes more than one frame is not the
+    whole."""
     frames: list[dict[JobId, list[Holding | Offering]]] = [{}]
     size = 0
     everything: list[Holding | Offering] = [*mine, *offered]
@@ -148,7 +152,7 @@ def renewals(
     effects: list[SchedulerEffect] = []
     for part in frames:
         held = tuple(held_of(job, jobs[job], ones) for job, ones in part.items())
-        renew = Renew(jobs=held, boot=boot, whole=whole and len(frames) == 1)
+        renew = Renew(jobs=held, boot=boot, whole=whole and len(frames) == 1, of=of)
         effects.append(Send(peer=owner, message=renew))
     return effects
 
@@ -193,5 +197,6 @@ def _is_stolen(one: Holding | Offering) -> bool:
     return isinstance(one, Holding) and one.stolen_from is not None
 
 
-def _owners(record: JobRecord) -> tuple[NodeId, ...]:
+def owners_of(record: JobRecord) -> tuple[NodeId, ...]:
+    """Returns who may own a job."""
     return (record.submitter, *record.replicas)

@@ -373,6 +373,7 @@ class Scheduler:
                 effects = owner.retry(tasks, now) if owner is not None else []
                 if owner is not None and not owner.finished:
                     self._open[job] = owner
+                    self._share_turns()
                 return effects
             case DrainAsked(drained=drained):
                 if drained == self.worker.drained:
@@ -415,6 +416,9 @@ class Scheduler:
             return effects
         self.worker.accepting = accepting
         self.seats.offer(self.me, self._own_profile())
+        for owner in self._open.values() if accepting else ():
+            # What nobody could run, or this node has declined, is looked at again.
+            owner.granting.welcome(self.me)
         why = DRAINED if drained else "this node may not run tasks any more"
         effects += [] if accepting else self.worker.decline_queued(why)
         effects += [self._capacity(peer.node) for peer in self._peers if peer.linked]
@@ -580,8 +584,9 @@ class Scheduler:
                 effects += self._refuse(peer, held.job, held.generation)
         if not renew.whole:
             return effects
-        seat.boot = renew.boot
-        for owner in list(self._open.values()):
+        if renew.of is None:
+            seat.boot = renew.boot
+        for owner in [one for one in self._open.values() if renew.of in (None, one.job)]:
             effects += owner.on_whole(peer, named.get(owner.job), rebooted, now)
             self._close_if_finished(owner)
         return effects

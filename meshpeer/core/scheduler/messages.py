@@ -152,6 +152,8 @@ class Renew(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.r
     boot: bytes
     whole: bool
     """All that the worker has of this owner: what it does not name, it has not. Said first on every link."""
+    of: JobId | None = None
+    """All of this job alone, said when its owner is a new one. None: of all jobs of this owner."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.stop"):

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from meshpeer.core.deadline import Deadline
 from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.scheduler.messages import Attempt
@@ -37,6 +39,8 @@ class Offering:
     row: ResultRow
     next_at_s: float
     times: int = 0
+    retargeted: bool = False
+    """Its row was written for another owner than the present one."""
 
 
 class Offers:
@@ -105,7 +109,8 @@ class Offers:
         if job in self._jobs:
             for key, offering in self._by_key.items():
                 if key[0] == job:
-                    offering.row = ResultRow(owner=owner, offer=offering.row.offer)
+                    offering.row = msgspec.structs.replace(offering.row, owner=owner)
+                    offering.retargeted = True
 
     def take_due(self, now_s: float) -> list[Offering]:
         """Returns what is to be offered again by now; the caller calls ``said``."""

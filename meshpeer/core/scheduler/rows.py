@@ -95,6 +95,8 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
 
     owner: NodeId
     offer: Offer
+    owners: tuple[NodeId, ...] = ()
+    """Who may own the job by its record, which is not kept."""
 
 
 class SeatRow(msgspec.Struct, frozen=True, kw_only=True):

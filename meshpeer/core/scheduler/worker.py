@@ -37,7 +37,7 @@ from meshpeer.core.scheduler.fitting import (
     fits_beside,
     oversubscribed,
 )
-from meshpeer.core.scheduler.holdings import Holding, Known, held_of, renewals, webhook_row
+from meshpeer.core.scheduler.holdings import Holding, Known, held_of, owners_of, renewals, webhook_row
 from meshpeer.core.scheduler.messages import (
     ATTEMPTS_MAX,
     REASON_LENGTH_MAX,
@@ -372,7 +372,9 @@ class JobWorker:
             node=self.me,
             seal=holding.granted.seal if holding.stolen_from else b"",
         )
-        row = ResultRow(owner=holding.owner, offer=offer)
+        record = self._jobs[holding.job].record
+        owners = owners_of(record) if record is not None and record.replicas else ()
+        row = ResultRow(owner=holding.owner, offer=offer, owners=owners)
         self.offers.add(row, now.mono_s)
         started = self._start()
         if holding.owner == self.me:
@@ -440,7 +442,9 @@ class JobWorker:
         effects: list[SchedulerEffect] = []
         for job, known in self._jobs.items():
             gone = known.epoch.node != self.me if node == self.me else known.epoch.node == node
-            if gone and (known.held or self.offers.has_any_of(job)):
+            # Another replica takes over what has some.
+            kept = node != self.me and known.record is not None and len(known.record.replicas) > 1
+            if gone and not kept and (known.held or self.offers.has_any_of(job)):
                 effects += self._drop_job(job, "a job's owner was revoked")
         return [*effects, *self._start()]
 
@@ -456,9 +460,8 @@ class JobWorker:
         """Takes up the results that were not acknowledged when the agent stopped."""
         for row in rows:
             offer = row.offer
-            self._jobs.setdefault(
-                offer.job, Known(offer.generation, offer.epoch or Epoch(0, row.owner), None)
-            )
+            epoch = offer.epoch or Epoch(0, row.owner)
+            self._jobs.setdefault(offer.job, Known(offer.generation, epoch, None, owners=row.owners))
             self.offers.add(row, now.mono_s)
 
     def restore_given(self, grant: Grant, now: Instant) -> None:
@@ -519,9 +522,21 @@ class JobWorker:
     def on_owner(
         self, peer: NodeId, job: JobId, generation: int, epoch: Epoch, now: Instant
     ) -> list[SchedulerEffect]:
-        """Turns to a job's new owner: offers it what ended, and tells it all that is held of its jobs."""
-        effects = self._hear(job, generation, epoch, only_from=peer) if job in self._jobs else []
-        return [] if effects is None else [*effects, *self.on_peer_up(peer, now)]
+        """Turns to a job's new owner: offers it what ended, and tells it all that is held of that job."""
+        known = self._jobs.get(job)
+        fence = known.fence if known is not None else None
+        effects = self._hear(job, generation, epoch, only_from=peer) if known is not None else []
+        if effects is None or (known is not None and known.fence == fence):
+            # Told already, when the link came up.
+            return []
+        effects += [
+            self._offer_again(one, now)
+            for one in list(self.offers.for_owner(peer))
+            if one.row.offer.job == job
+        ]
+        mine = [one for one in self._held.values() if one.owner == peer and one.job == job]
+        offered = [one for one in self.offers.for_owner(peer) if one.row.offer.job == job]
+        return [*effects, *renewals(self._boot, peer, mine, offered, self._jobs, whole=True, of=job)]
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = [
@@ -665,7 +680,7 @@ class JobWorker:
         changes: tuple[Change, ...] = tuple(
             delete_result(one.row.offer.job, one.row.offer.attempt)
             for one in dropped
-            if one.row.owner != self.me
+            if one.row.owner != self.me or one.retargeted
         )
         return [Persist(ticket=self._tickets.take(), changes=changes)] if changes else []
 
