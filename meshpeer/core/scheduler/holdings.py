@@ -57,6 +57,8 @@ class Holding:
     """What that share was charged for it."""
     overtaken: int = 0
     """How often others were started before it because they fitted and it did not."""
+    since_s: float = 0.0
+    """When it came into the line (monotonic)."""
 
     @property
     def key(self) -> Key:

@@ -2,7 +2,8 @@
 
 An attempt is handed over only if it would wait longer here than it takes to move: two round trips (the theft,
 and the thief's word to its owner), and its inputs over the line between. How long it would wait is known once
-a task of its submitter has run here; until then everything is worth it.
+a task of its submitter has run here, and is never less than it has waited already; until then everything is
+worth it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,16 @@ class Appetite:
     """What one thief can still take, as its victim judges: where it may run things, what it has idle, and
     what is worth moving to it."""
 
-    __slots__ = ("_free", "_load", "_profile", "_rtt_s", "_wait_s")
+    __slots__ = ("_free", "_load", "_now_s", "_profile", "_rtt_s", "_wait_s")
 
     def __init__(
-        self, profile: Profile, request: StealRequest, *, wait_s: float | None = None, rtt_s: float = 0.0
+        self,
+        profile: Profile,
+        request: StealRequest,
+        *,
+        wait_s: float | None = None,
+        rtt_s: float = 0.0,
+        now_s: float = 0.0,
     ) -> None:
         """``wait_s`` is how long the last in the victim's line would wait, ``rtt_s`` the round trip to the
         thief (0 where it is not known)."""
@@ -45,6 +52,7 @@ class Appetite:
             resources=tuple((name, free.get(name, count)) for name, count in profile.resources),
         )
         self._wait_s = wait_s
+        self._now_s = now_s
         self._rtt_s = rtt_s
         self._load = Load()
 
@@ -54,7 +62,11 @@ class Appetite:
         others = tuple((name, count) for name, count in demand.amounts if name != CPU)
         if not can_run(demand, self._profile) or not fits_beside(others, self._free, self._load):
             return False
-        if not worth_moving(self._wait_s, self._rtt_s, bytes_to_move(holding, known)):
+        wait_s = self._wait_s
+        if wait_s is not None:
+            # What has waited for long waits longer than tasks took so far.
+            wait_s = max(wait_s, self._now_s - holding.since_s)
+        if not worth_moving(wait_s, self._rtt_s, bytes_to_move(holding, known)):
             return False
         self._load.add(others)
         return True

@@ -195,7 +195,7 @@ class Stealing:
         """Hands half of what waits here over, rounded up: all slots are busy, or it would not wait."""
         rtt_s = next((one.rtt_s for one in self._victims if one.node == thief), 0.0)
         wait_s = self._worker.wait_s
-        appetite = Appetite(self._profile_of(thief), request, wait_s=wait_s, rtt_s=rtt_s)
+        appetite = Appetite(self._profile_of(thief), request, wait_s=wait_s, rtt_s=rtt_s, now_s=now.mono_s)
         given = self._worker.give((self._worker.queued + 1) // 2, appetite.takes)
         if not given:
             return []

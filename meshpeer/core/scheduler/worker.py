@@ -182,7 +182,14 @@ class JobWorker:
             if known.record is not None and not self._can_run(known, granted.attempt):
                 unfit.append(granted.attempt)
                 continue
-            self._queue(Holding(grant.job, grant.epoch.node, granted, stolen_from=grant.stolen_from), known)
+            holding = Holding(
+                grant.job,
+                grant.epoch.node,
+                granted,
+                stolen_from=grant.stolen_from,
+                since_s=now.mono_s,
+            )
+            self._queue(holding, known)
         if unfit:
             effects += self._lost(grant.job, tuple(unfit), UNFIT)
         if known.record is None and not known.asked:
