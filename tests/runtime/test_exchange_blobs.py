@@ -312,10 +312,11 @@ async def test_no_ask_is_answered_with_more_than_a_window(tmp_path: Path, pieces
         )
 
 
-async def test_ask_from_before_the_start_is_a_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize("offset", [-1, 2**63])
+async def test_ask_from_beyond_the_ends_is_a_fault(tmp_path: Path, offset: int) -> None:
     async with linked(tmp_path) as (here, _):
-        with pytest.raises(PeerFault, match="before its start"):
-            here.hear(BlobAsk(number=1, digest=Digest(bytes(32)), offset=-1, pieces=1))
+        with pytest.raises(PeerFault, match="beyond its ends"):
+            here.hear(BlobAsk(number=1, digest=Digest(bytes(32)), offset=offset, pieces=1))
 
 
 @pytest.mark.parametrize("frame", [b"", b"\0", b"\1", b"\1rubbish", b"\1\xa1at"])

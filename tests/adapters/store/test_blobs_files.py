@@ -385,6 +385,38 @@ def _watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return steps
 
 
+async def test_what_a_full_disk_cut_off_in_mid_write_goes_on_from_what_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(500_000)
+    ref = BlobRef(digest=Digest(hashlib.sha256(data).digest()), size=len(data))
+    blobs = open_blobs(tmp_path)
+    write, room = os.write, [100_000]
+
+    def written(file: int, view: memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = write(file, view[: room[0]])
+        room[0] -= count
+        return count
+
+    monkeypatch.setattr(drafts.os, "write", written)
+
+    async def fills_the_disk() -> None:
+        async with blobs.receive(ref, resume=True) as writer:
+            await writer.write(data)
+            await writer.finish()
+
+    with pytest.raises(StoreFailed):
+        await fills_the_disk()
+    monkeypatch.undo()
+    async with blobs.receive(ref, resume=True) as writer:
+        assert writer.received == 100_000
+        await writer.write(data[writer.received :])
+        await writer.finish()
+    assert blobs.place(ref.digest).read_bytes() == data
+
+
 def _incoming(folder: Path) -> list[str]:
     return sorted(one.name for one in (folder / "incoming").iterdir())
 

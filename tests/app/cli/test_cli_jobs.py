@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from cli_calls import Call, Ran
 from fake_control_api import FakeApi, make_task
@@ -290,6 +291,20 @@ def test_an_output_that_leads_out_of_the_folder_is_refused(
     ran = call("jobs", "result", "film", "film", "--output", "inner/got")
     assert ran.code == 1
     assert "leads out of the folder" in ran.two_lines[0]
+    assert not _files("inner")
+
+
+@pytest.mark.parametrize("task", ["../evil", "/etc/evil", ".."])
+def test_a_task_of_another_nodes_job_that_leads_out_of_the_folder_is_refused(
+    agent: FakeApi, call: Call, film: Path, task: str
+) -> None:
+    job = _submit(agent, call)
+    made = make_task(state="succeeded", wanted=True)
+    agent.tasks_of[job][:] = [msgspec.structs.replace(made, id="one"), msgspec.structs.replace(made, id=task)]
+    agent.made = {"one": {"evil": b"evil"}, task: {"evil": b"evil"}}
+    ran = call("jobs", "result", "film", "--output", "inner/got")
+    assert ran.code == 1
+    assert "which is no name" in ran.two_lines[0]
     assert not _files("inner")
 
 
