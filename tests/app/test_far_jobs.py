@@ -65,6 +65,13 @@ async def test_job_that_moved_is_looked_for_again() -> None:
     assert mesh.asked[-1] == (GAMMA, "ja")
 
 
+async def test_who_can_not_own_a_job_that_is_kept_here_is_not_believed() -> None:
+    mesh = Mesh({BETA: [hit("film", "film")], GAMMA: [hit("film", "film", as_of="9")]})
+    mesh.node.scheduler.replicas.copies = {"film": SimpleNamespace(names=(GAMMA,))}
+    await FarJobs(cast(Agent, mesh)).ask(STATUS, Drain)
+    assert mesh.asked[-1] == (GAMMA, "film")
+
+
 async def test_name_that_could_be_several_is_refused() -> None:
     mesh = Mesh({BETA: [hit("filma", "x")], GAMMA: [hit("filmb", "y")]})
     with pytest.raises(LocalFault, match="fits 2 jobs"):
@@ -134,7 +141,7 @@ async def test_running_output_is_told_to_its_owner_alone() -> None:
         BETA, Question(what="live", job="j", stream="stdout", attempt=ATTEMPT)
     )
     assert fault
-    assert b"another owner" in data
+    assert b"nothing like that" in data
 
 
 # --- helpers ----------------------------------------------------------------------------------------------
@@ -167,6 +174,7 @@ class Mesh:
                 )
             ),
             links=SimpleNamespace(link_to=lambda node: 1),
+            scheduler=SimpleNamespace(replicas=SimpleNamespace(copies={})),
         )
         self.asking = self
 
