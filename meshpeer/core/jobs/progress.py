@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import TaskIndex
@@ -109,6 +109,24 @@ class Progress:
             return ()
         self._refuse_second_end(task, "failed")
         return self._end(task, _Life.FAILED)
+
+    def replay(
+        self, succeeded: Collection[TaskIndex], failed: Collection[TaskIndex]
+    ) -> tuple[TaskIndex, ...]:
+        """Counts ends that were committed before these counters were new; returns as ``failed`` does.
+
+        All are known before the first is counted: a need may have ended in another way when a task ran on it
+        than it has now, in a later round, and what has ended is not skipped for that.
+        """
+        for tasks, life in ((succeeded, _Life.SUCCEEDED), (failed, _Life.FAILED)):
+            for task in tasks:
+                self._graph.row_of(task)
+                self._refuse_second_end(task, life.name.lower())
+                self._life[task] = life
+        skipped: list[TaskIndex] = []
+        for task in (*succeeded, *failed):
+            skipped += self._end(task, _Life(self._life[task]))
+        return tuple(sorted(skipped))
 
     def _end(self, task: TaskIndex, life: _Life) -> tuple[TaskIndex, ...]:
         """Counts an end and all that are skipped because of it."""

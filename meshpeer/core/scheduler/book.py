@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -36,7 +36,11 @@ _MEETS = {SUCCEEDED: frozenset({TaskState.SUCCEEDED}), FAILED: _ENDED, ENDED: _E
 
 @dataclass(slots=True)
 class History:
-    """What is known of a task that was granted and has no committed result."""
+    """What is known of a task that was granted and has no committed result.
+
+    A task that is skipped or cancelled keeps it: should it be opened again, its round must not be one that a
+    register was decided for.
+    """
 
     round: int = 1
     number: int = 0
@@ -44,7 +48,7 @@ class History:
     unstaged: int = 0
     """How often inputs could not be had since the last new round of a need."""
     retried: int = 0
-    """Rounds that a person asked for."""
+    """Rounds that a person asked for, of this task or of one that had ended it fast."""
     tries: list[Try] = field(default_factory=list)
 
     @property
@@ -192,7 +196,6 @@ class TaskBook:
         ended = self._progress.succeeded if state is TaskState.SUCCEEDED else self._progress.failed
         skipped = tuple(one for one in ended(task) if self.states[one] not in COMMITTED)
         for one in skipped:
-            self._histories.pop(one, None)
             self.move(one, TaskState.SKIPPED)
         return skipped
 
@@ -249,22 +252,23 @@ class TaskBook:
             stderr=NOTHING,
             manifest=NOTHING,
             outputs=0,
+            retried=history.retried,
         )
 
     def restore(self, rows: Iterable[tuple[TaskIndex, TaskRow]]) -> None:
-        """Replays journal rows, in any order.
-
-        Successes first: a failed later round must not skip what had succeeded on an earlier one.
-        """
-        for task, row in sorted(rows, key=lambda one: one[1].state == FAILED):
+        """Replays journal rows, in any order, into a new book."""
+        for task, row in rows:
             if row.state == TaskState.READY.value:
                 number = max((one.number for one in row.tries if one.round == row.round), default=0)
                 self._reopened = self._reopened or row.round > 1
                 self._histories[task] = History(
                     round=row.round, number=number, retried=row.retried, tries=list(row.tries)
                 )
-            elif self.states[task] not in COMMITTED:
-                self.commit(task, row)
+            else:
+                self.move(task, TaskState(row.state))
+                self.results[task] = row
+                self.done_on[row.node] += 1
+        self._replay()
 
     def cancel_open(self) -> None:
         for task in list(self.open_tasks()):
@@ -275,7 +279,8 @@ class TaskBook:
 
         What hung on successes goes back to WAITING, except what is leased or committed; what was skipped
         because of failures waits again, where nothing else that it needs has failed, and so does what one
-        failure ended fast: in a new round, since that end was committed.
+        failure ended fast: in a new round, since that end was committed. What can't run any more is skipped,
+        leased or not: its need may ask for a failure that has become a success since.
         """
         self._reopened = True
         for task in tasks:
@@ -284,22 +289,16 @@ class TaskBook:
             retried = row.retried + (row.state == FAILED)
             self._histories[task] = History(round=row.round + 1, retried=retried, tries=list(row.tries))
             self.move(task, TaskState.WAITING)
-        self._progress = Progress(self.graph)
-        failed = self._in_state(TaskState.FAILED)
-        self.failed_fast = any(self.graph.spec_of(task).on_failure == FAIL_FAST for task in failed)
-        cancelled = [] if self.failed_fast else self._in_state(TaskState.CANCELLED)
+        cancelled = [] if self._has_failed_fast() else self._in_state(TaskState.CANCELLED)
         for task in cancelled:
-            history = self.history(task)
-            self._histories[task] = replace(history, round=history.round + 1, number=0)
+            history = self._histories.get(task) or History()
+            self._histories[task] = History(
+                round=history.round + 1, retried=history.retried + 1, tries=list(history.tries)
+            )
         for task in (*self._in_state(TaskState.SKIPPED), *cancelled):
             self.move(task, TaskState.WAITING)
-        for ended, tasks in (
-            (self._progress.succeeded, self._in_state(TaskState.SUCCEEDED)),
-            (self._progress.failed, failed),
-        ):
-            for skipped in (one for task in tasks for one in ended(task)):
-                if self.states[skipped] is TaskState.WAITING:
-                    self.move(skipped, TaskState.SKIPPED)
+        self._progress = Progress(self.graph)
+        self._replay()
         ready = set(self._progress.take_ready())
         fresh: list[TaskIndex] = []
         for number, state in enumerate(self.states):
@@ -310,6 +309,20 @@ class TaskBook:
             elif state is TaskState.READY and task not in ready:
                 self.move(task, TaskState.WAITING)
         return fresh
+
+    def _replay(self) -> None:
+        """Counts what is committed into new counters, and skips what can't run because of it."""
+        self.failed_fast = self._has_failed_fast()
+        succeeded, failed = self._in_state(TaskState.SUCCEEDED), self._in_state(TaskState.FAILED)
+        for task in self._progress.replay(succeeded, failed):
+            if self.states[task] is TaskState.READY:
+                self.move(task, TaskState.WAITING)
+            if self.states[task] not in COMMITTED:
+                self.move(task, TaskState.SKIPPED)
+
+    def _has_failed_fast(self) -> bool:
+        failed = self._in_state(TaskState.FAILED)
+        return any(self.graph.spec_of(task).on_failure == FAIL_FAST for task in failed)
 
     def _in_state(self, wanted: TaskState) -> list[TaskIndex]:
         return [TaskIndex(number) for number, state in enumerate(self.states) if state is wanted]
@@ -335,7 +348,7 @@ class TaskBook:
                 raise InvariantBroken(
                     f"{self.story(task)}: state {state.value}, row {self.results[task].state}"
                 )
-            if state in COMMITTED and task in self._histories and state is not TaskState.CANCELLED:
+            if has_row and task in self._histories:
                 raise InvariantBroken(f"{self.story(task)}: committed, with an open history")
             if state is TaskState.READY and not self.needs_met(task):
                 raise InvariantBroken(f"{self.story(task)}: ready before its needs")

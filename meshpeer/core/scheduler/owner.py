@@ -230,7 +230,11 @@ class JobOwner:
             return [*effects, *self.dispatch(now)]
         for node in self._leases.holders():
             queued = tuple(one.attempt for one in self._leases.of_node(node) if not one.running)
-            effects += [Send(peer=node, message=one) for one in recalls(self.record, self.epoch, queued)]
+            # Grants may still wait for the disk, or for a quorum: a recall must not overtake them.
+            effects += [
+                Send(peer=node, message=one, after=self._last_ticket)
+                for one in recalls(self.record, self.epoch, queued)
+            ]
         return effects
 
     def prioritise(self, priority: int) -> list[SchedulerEffect]:
@@ -256,15 +260,17 @@ class JobOwner:
             one for one in map(TaskIndex, range(len(self.states))) if self.states[one] is TaskState.CANCELLED
         ]
         fresh = self.book.reopen(chosen)
-        nodes |= {one: self._me for one in ended if self.states[one] is not TaskState.CANCELLED}
+        # The failures come last: a takeover that has but the first rows must not see tasks that were
+        # cancelled and no failure that did it, or it takes the job for one that a person cancelled.
+        nodes = {one: self._me for one in ended if self.states[one] is not TaskState.CANCELLED} | nodes
         if self.finished:
             # A pause ends with the job: who has it run again means it.
             self.finished_at_us, self.paused = 0, False
             self._workers.clear()
         rows = (put_task(self.job, task, self.book.open_row(task, node)) for task, node in nodes.items())
-        effects: list[SchedulerEffect] = [self._persist_job(*rows), JobChanged(job=self.job)]
+        effects: list[SchedulerEffect] = [self._persist_job(*rows), *self._stop_skipped()]
         self.backlog.add(fresh, self._last_ticket)
-        return [*effects, *self.dispatch(now)]
+        return [*effects, *self._finish_if_done(now), JobChanged(job=self.job), *self.dispatch(now)]
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -376,7 +382,7 @@ class JobOwner:
         """Grants elsewhere what a worker will not bring to an end, and runs lost inputs again."""
         mine = [
             lease
-            for attempt in message.attempts
+            for attempt in dict.fromkeys(message.attempts)
             if (lease := self.leases.get(TaskIndex(attempt.task))) is not None
             and lease.node == node
             and lease.attempt == attempt
@@ -395,7 +401,9 @@ class JobOwner:
             self.granting.rest(node, now, declined=False)
             return [*effects, *self._lose(mine, "", now), *self.dispatch(now)]
         for lease in mine:
-            effects += self._on_unstaged(lease, message, now)
+            # The one before may have ended the job, or this task.
+            if self.leases.get(lease.task) is lease:
+                effects += self._on_unstaged(lease, message, now)
         return [*effects, *self.dispatch(now)]
 
     def on_offer(self, node: NodeId, offer: Offer, now: Instant) -> list[SchedulerEffect]:
@@ -545,7 +553,7 @@ class JobOwner:
         self.book.move(task, TaskState.WAITING)
         fresh = self.book.reopen(lost)
         rows = tuple(put_task(self.job, one, self.book.open_row(one, lease.node)) for one in lost)
-        effects: list[SchedulerEffect] = [self._persist(rows)]
+        effects: list[SchedulerEffect] = [self._persist(rows), *self._stop_skipped()]
         self.backlog.add(fresh, self._last_ticket)
         for one in lost:
             fields = (
@@ -554,7 +562,7 @@ class JobOwner:
                 ("round", str(self.book.round_of(one))),
             )
             effects.append(Note(level="warning", fact="outputs are lost: the task runs again", fields=fields))
-        return [*effects, JobChanged(job=self.job)]
+        return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
 
     def _write_result(self, task: TaskIndex, row: TaskRow, now: Instant) -> list[SchedulerEffect]:
         """Commits: book, journal, then what follows from it."""
@@ -564,15 +572,25 @@ class JobOwner:
             stop = self._stop((second.attempt,), "another attempt was first")
             effects.append(Send(peer=second.node, message=stop))
         for skipped in self.book.commit(task, row):
-            for lease in (self.speculation.take(skipped), self._take_first(skipped)):
-                if lease is not None:
-                    stop = self._stop((lease.attempt,), "what it needs has failed")
-                    effects.append(Send(peer=lease.node, message=stop))
+            effects += self._stop_attempts(skipped)
         effects.append(self._persist((put_task(self.job, task, row),)))
         if self.book.failed_fast:
             return [*effects, *self._end_rest("another task has failed", now), JobChanged(job=self.job)]
         self.backlog.add(self.book.take_ready(), self._last_ticket)
         return [*effects, *self._finish_if_done(now), JobChanged(job=self.job)]
+
+    def _stop_skipped(self) -> list[SchedulerEffect]:
+        """Stops what was skipped because tasks were opened again: a need that ended otherwise than before."""
+        skipped = [task for task in self.leases if self.states[task] is TaskState.SKIPPED]
+        return [effect for task in skipped for effect in self._stop_attempts(task)]
+
+    def _stop_attempts(self, task: TaskIndex) -> list[SchedulerEffect]:
+        effects: list[SchedulerEffect] = []
+        for lease in (self.speculation.take(task), self._take_first(task)):
+            if lease is not None:
+                stop = self._stop((lease.attempt,), "what it needs has failed")
+                effects.append(Send(peer=lease.node, message=stop))
+        return effects
 
     def _end_rest(self, reason: str, now: Instant) -> list[SchedulerEffect]:
         """Ends every open task as cancelled, and what runs of it."""
@@ -599,6 +617,8 @@ class JobOwner:
         A worker starts what it was given first, first: beyond those known to run, the oldest that its slots
         could hold are suspects (a task that kills its agent at once is never reported as running).
         """
+        # A loss in the same tick may have ended the job, and all its leases, before.
+        leases = [one for one in leases if self.leases.get(one.task) is one]
         if not leases:
             return []
         seat = self._seats.of(leases[0].node)
@@ -670,7 +690,7 @@ class JobOwner:
         """Grants a second attempt beside those that take too long, where nothing else waits."""
         effects: list[SchedulerEffect] = []
         idle = not self.backlog and not self.paused and self._may_grant(now)
-        for lease in self.speculation.slow(self._leases, now) if idle else ():
+        for lease in self.speculation.slow(self._leases, now, idle=idle):
             found = self.granting.second(lease, self.epoch, self._epoch_ticket, now)
             if found is None:
                 break

@@ -97,7 +97,8 @@ def registers_of(job: JobId, changes: Iterable[Change], workers: list[NodeId]) -
 def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
     """Returns what registers say: of each task its latest round, and the job's own row.
 
-    Tasks that were cancelled are left out: a job that has one is cancelled, or has failed fast.
+    Tasks that were cancelled come as open ones: a job that has one is cancelled, or has failed fast, and ends
+    them again. Their rows keep the round, whose register is decided: a retry has to open the next.
     """
     epoch = Epoch(0, record.submitter)
     taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, [])
@@ -109,14 +110,17 @@ def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
             taken.workers.append(NodeId(row.value))
         else:
             latest[TaskIndex(row.task)] = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
-    taken.tasks.update((task, row) for task, row in latest.items() if row.state != TaskState.CANCELLED.value)
     graph = Graph(record.spec.tasks)
-    cancelled = len(taken.tasks) < len(latest)
-    cancelled = cancelled and not any(
+    cancelled = {task for task, row in latest.items() if row.state == TaskState.CANCELLED.value}
+    taken.tasks.update(
+        (task, msgspec.structs.replace(row, state=TaskState.READY.value) if task in cancelled else row)
+        for task, row in latest.items()
+    )
+    ended = bool(cancelled) and not any(
         row.state == TaskState.FAILED.value and graph.spec_of(task).on_failure == FAIL_FAST
         for task, row in taken.tasks.items()
     )
-    taken.row = msgspec.structs.replace(taken.row, cancelled=cancelled or taken.row.cancelled)
+    taken.row = msgspec.structs.replace(taken.row, cancelled=ended or taken.row.cancelled)
     return taken
 
 

@@ -51,12 +51,15 @@ class Speculation:
     def of(self, task: TaskIndex) -> Lease | None:
         return self.leases.by_task.get(task)
 
-    def slow(self, first: Leases, now: Instant) -> list[Lease]:
+    def slow(self, first: Leases, now: Instant, *, idle: bool) -> list[Lease]:
         """Returns the attempts that take too long and have none beside them, the oldest grants first;
-        nothing before it is time to look again."""
+        nothing before it is time to look again, and nothing where the owner could not grant it, which is not
+        to look again at once either."""
         if now.mono_s < self._look_at_s:
             return []
         self._look_at_s = now.mono_s + LOOK_S
+        if not idle:
+            return []
         looked_at = list(first.by_task.values())[:LOOKED_AT_MAX]
         return [one for one in looked_at if self.of(one.task) is None and self._is_slow(one, now.mono_s)]
 

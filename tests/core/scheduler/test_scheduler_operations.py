@@ -22,11 +22,12 @@ from fixtures import (
 )
 from world import World, array, diamond
 
-from meshpeer.core.effects import Send
+from meshpeer.core.effects import Persist, Send
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.control_messages import DrainAsked, PauseAsked, PriorityAsked, RetryAsked
 from meshpeer.core.scheduler.messages import Attempt, Epoch, JobLearned, Lost, Recall
+from meshpeer.core.scheduler.rows import TaskPut
 from meshpeer.core.scheduler.tables import TaskState
 
 # --- pause ----------------------------------------------------------------------------------------------
@@ -49,6 +50,16 @@ def test_paused_job_ends_what_runs_and_starts_nothing() -> None:
     world.run_until(lambda: world.finished(job))
     world.check()
     assert len(world.runs) == 60, "nothing ran twice"
+
+
+def test_recall_of_a_pause_does_not_overtake_the_grants_that_wait_for_the_disk() -> None:
+    machine = scheduler(slots=0)
+    hear(machine, ALICE, capacity(2))
+    machine.handle(submitted(record(spec(8))), NOW)
+    effects = machine.handle(PauseAsked(job=JOB, paused=True), NOW)
+    recalls = [one for one in effects if isinstance(one, Send) and isinstance(one.message, Recall)]
+    assert recalls
+    assert {one.after for one in recalls} == {machine.owned[JOB].last_ticket}
 
 
 def test_pause_outlives_a_restart_and_other_jobs_go_on() -> None:
@@ -210,6 +221,146 @@ def test_retry_of_what_ended_its_job_fast_lets_the_rest_run() -> None:
     world.run_until(lambda: world.finished(job))
     world.check()
     assert world.owner(job).counts[TaskState.SUCCEEDED] == 6
+
+
+def test_retry_runs_what_was_cancelled_before_anybody_was_granted_it() -> None:
+    tasks = (
+        vital(),
+        TaskSpec(name="b", argv=("x",)),
+        TaskSpec(name="c", argv=("x",), needs=(Need(task="b"),)),
+    )
+    world = World(11, [1], plan=lambda task, attempt, node: (0.1, task != 0 or attempt.round > 1))
+    job = world.submit(JobSpec(name="fast", tasks=tasks))
+    world.run_until(lambda: world.finished(job))
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.finished(job))
+    world.check()
+    book = world.owner(job).book
+    assert book.counts[TaskState.SUCCEEDED] == 3
+    assert [(book.round_of(task), book.losses_of(task)) for task in map(TaskIndex, range(3))] == [
+        (2, 1)
+    ] * 3, "a round that a person asked for is no loss of outputs"
+
+
+def test_round_outlives_being_skipped_cancelled_and_restarted() -> None:
+    """C is cancelled in round 1, skipped in round 2, and cancelled by its user in the end."""
+
+    def plan(task: TaskIndex, attempt: Attempt, node: NodeId) -> tuple[float, bool]:
+        return (0.1, attempt.round > 1) if task == 0 else (0.5, False)
+
+    tasks = (
+        vital(),
+        TaskSpec(name="b", argv=("x",)),
+        TaskSpec(name="c", argv=("x",), needs=(Need(task="b"),)),
+    )
+    world = World(11, [2], plan=plan)
+    job = world.submit(JobSpec(name="fast", tasks=tasks))
+    world.run_until(lambda: world.finished(job))
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.finished(job))
+    assert [one.value for one in world.owner(job).states] == ["succeeded", "failed", "skipped"]
+    world.run_for(1)
+    world.crash(world.names[0])
+    world.start(world.names[0])
+    book = world.owner(job).book
+    assert (book.states[2], book.round_of(TaskIndex(2))) == (TaskState.SKIPPED, 2)
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(1),)))
+    row = book.cancelled_row(TaskIndex(2), world.names[0])
+    assert (row.round, row.retried) == (2, 1)
+    world.check()
+
+
+def test_rows_of_a_retry_name_the_failure_last_that_had_ended_the_rest() -> None:
+    world = World(11, [1], plan=lambda task, attempt, node: (0.1, False))
+    job = world.submit(
+        JobSpec(name="fast", tasks=(vital(), TaskSpec(name="b", argv=("x",), array=Array(size=3))))
+    )
+    world.run_until(lambda: world.finished(job))
+    effects = world.owner(job).retry([TaskIndex(0)], world.now)
+    rows = [
+        put.task
+        for one in effects
+        if isinstance(one, Persist)
+        for put in one.changes
+        if isinstance(put, TaskPut)
+    ]
+    assert rows == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_ran_on_a_failure_keeps_its_result_when_that_becomes_a_success(restarts: bool) -> None:
+    tasks = (
+        TaskSpec(name="d", argv=("x",)),
+        TaskSpec(name="e", argv=("x",), needs=(Need(task="d", when="failed"),)),
+        TaskSpec(name="f", argv=("x",)),
+    )
+    world = World(3, [2], plan=lambda task, attempt, node: (0.1, task == 1 or attempt.round > 1))
+    job = world.submit(JobSpec(name="cleans up", tasks=tasks))
+    world.run_until(lambda: world.finished(job))
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.finished(job))
+    world.run_for(1)
+    if restarts:
+        world.crash(world.names[0])
+        world.start(world.names[0])
+    assert [one.value for one in world.owner(job).states] == ["succeeded", "succeeded", "failed"]
+    world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(2),)))
+    world.run_until(lambda: world.finished(job))
+    world.check()
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 3
+
+
+def test_retry_of_what_may_not_run_any_more_ends_the_job_again() -> None:
+    tasks = (
+        TaskSpec(name="d", argv=("x",)),
+        TaskSpec(name="e", argv=("x",), needs=(Need(task="d", when="failed"),)),
+    )
+    world = World(3, [2], plan=lambda task, attempt, node: (0.1, attempt.round > 1))
+    job = world.submit(JobSpec(name="cleans up", tasks=tasks))
+    world.run_until(lambda: world.finished(job))
+    for task in (0, 1):
+        world.handle(world.names[0], RetryAsked(job=job, tasks=(TaskIndex(task),)))
+        world.run_until(lambda: world.finished(job))
+    world.check()
+    assert [one.value for one in world.owner(job).states] == ["succeeded", "skipped"]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_retries_of_any_graph_with_any_needs_survive_restarts(seed: int) -> None:
+    rng = random.Random(seed)
+    names = [f"t{number}" for number in range(10)]
+    tasks = tuple(
+        TaskSpec(
+            name=name,
+            argv=("x",),
+            needs=tuple(
+                Need(task=one, when=rng.choice(["succeeded", "succeeded", "failed", "ended"]))
+                for one in sorted(rng.sample(names[:number], min(number, rng.randint(0, 2))))
+            ),
+            on_failure="fail-fast" if seed % 3 == 0 and number % 5 == 2 else "continue",
+        )
+        for number, name in enumerate(names)
+    )
+    world = World(seed, [2, 1], plan=lambda task, attempt, node: (0.05, attempt.round > task % 3))
+    job = world.submit(JobSpec(name="random", tasks=tasks))
+    for _ in range(60):
+        world.run_until(lambda: world.finished(job))
+        world.check()
+        world.run_for(1)
+        before = list(world.owner(job).states)
+        world.crash(world.names[0])
+        world.start(world.names[0])
+        assert world.owner(job).states == before
+        failed = [TaskIndex(task) for task, state in enumerate(before) if state is TaskState.FAILED]
+        if not failed:
+            break
+        world.handle(world.names[0], RetryAsked(job=job, tasks=(rng.choice(failed),)))
+        world.run_for(rng.random() / 5)
+    assert not world.owner(job).counts[TaskState.FAILED]
+
+
+def vital() -> TaskSpec:
+    return TaskSpec(name="vital", argv=("x",), on_failure="fail-fast")
 
 
 def test_higher_priority_goes_first_once_it_is_given() -> None:

@@ -408,6 +408,57 @@ def test_counts_are_those_that_people_see() -> None:
     assert why(machine, 0) == f"runs on {key_text(ALICE)[:4]}"
 
 
+# --- losses that come together --------------------------------------------------------------------------
+
+
+def test_attempt_that_is_lost_twice_in_one_message_is_lost_once() -> None:
+    machine, _ = owning(spec(8))
+    hear(machine, ALICE, gone(0, 0))
+    machine.check()
+    hear(machine, ALICE, msgspec.structs.replace(gone(2, 2), missing=(5,)))
+    machine.check()
+
+
+def test_lost_outputs_that_end_the_job_take_back_what_else_was_lost_with_them() -> None:
+    tasks = (
+        TaskSpec(name="a", argv=("x",), crash_limit=1),
+        TaskSpec(
+            name="b",
+            argv=("x",),
+            array=Array(size=4),
+            needs=(Need(task="a"),),
+            on_failure="fail-fast",
+            crash_limit=1,
+        ),
+    )
+    machine, _ = owning(JobSpec(name="fast", tasks=tasks))
+    hear(machine, ALICE, offer(0))
+    mine = [one.attempt for one in machine.owned[JOB].leases.values() if one.node == BOB]
+    assert len(mine) == 2
+    hear(machine, ALICE, gone(9))
+    machine.handle(PeerDown(peer=ALICE), NOW)
+    word = Lost(job=JOB, generation=1, epoch=EPOCH, attempts=tuple(mine), reason="no inputs", missing=(0,))
+    hear(machine, BOB, word, later(12))
+    machine.check()
+    assert machine.owned[JOB].finished
+    assert machine.owned[JOB].counts[TaskState.FAILED] == 1
+
+
+def test_two_workers_that_fall_silent_in_one_tick_are_lost_though_the_first_ends_the_job() -> None:
+    tasks = (
+        TaskSpec(name="vital", argv=("x",), on_failure="fail-fast", crash_limit=1),
+        TaskSpec(name="rest", argv=("x",), array=Array(size=3)),
+    )
+    machine, _ = owning(JobSpec(name="fast", tasks=tasks))
+    assert {one.node for one in machine.owned[JOB].leases.values()} == {ALICE, BOB}
+    machine.handle(Tick(), later(1))
+    for seconds in range(4, 21, 4):
+        machine.handle(Tick(), later(seconds))
+    machine.check()
+    assert machine.owned[JOB].finished
+    assert machine.owned[JOB].counts[TaskState.CANCELLED] == 3
+
+
 # --- helpers -------------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,27 @@ def test_new_round_that_fails_skips_only_what_has_no_result_yet() -> None:
     restored.check()
 
 
+def test_new_round_skips_what_is_leased_where_its_need_can_not_run_any_more() -> None:
+    tasks = (
+        TaskSpec(name="d", argv=("x",)),
+        TaskSpec(name="e", argv=("x",), needs=(Need(task="d", when="failed"),)),
+        TaskSpec(name="g", argv=("x",), array=Array(size=2), needs=(Need(task="e"),)),
+    )
+    book = TaskBook(JOB, Graph.of(JobSpec(name="job", tasks=tasks)))
+    book.take_ready()
+    book.commit(TaskIndex(0), row("failed"))
+    book.take_ready()
+    book.commit(TaskIndex(1), row("succeeded"))
+    assert book.take_ready() == [2, 3]
+    book.move(TaskIndex(2), TaskState.LEASED)
+    book.reopen([TaskIndex(0)])
+    book.commit(TaskIndex(0), msgspec.structs.replace(row("succeeded"), round=2))
+    assert book.states[1] is TaskState.SUCCEEDED
+    assert book.reopen([TaskIndex(1)]) == []
+    assert [one.value for one in book.states] == ["succeeded", "skipped", "skipped", "skipped"]
+    book.check()
+
+
 @given(order=st.permutations(range(10)), fails=st.sets(st.integers(0, 9)))
 def test_journal_replays_in_any_order(order: list[int], fails: set[int]) -> None:
     book = TaskBook(JOB, Graph.of(pipeline(4)))

@@ -6,13 +6,18 @@ import pytest
 from world import World
 
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.ids import JobId, NodeId
-from meshpeer.core.jobs.model import Array, JobSpec, TaskSpec
+from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
+from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.consensus.messages import Accept, Prepare
-from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica, Row
-from meshpeer.core.scheduler.messages import CancelAsked, MessageReceived
+from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica, Row, Written
+from meshpeer.core.scheduler.control_messages import RetryAsked
+from meshpeer.core.scheduler.messages import Attempt, CancelAsked, MessageReceived
 from meshpeer.core.scheduler.replica_choice import choose_replicas
+from meshpeer.core.scheduler.replica_rows import takeover_of
+from meshpeer.core.scheduler.rows import TaskRow
 from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.wire import cbor
 
 
 def test_a_result_is_acknowledged_once_two_replicas_have_it() -> None:
@@ -129,6 +134,93 @@ def test_a_cancelled_job_stays_cancelled_under_its_next_owner() -> None:
 
     assert world.owner(job).cancelled
     assert world.owner(job).counts[TaskState.CANCELLED] == 20
+
+
+def test_what_a_retry_opened_is_skipped_and_opened_again_in_rounds_that_no_register_was_decided_for() -> None:
+    def plan(task: TaskIndex, attempt: Attempt, node: NodeId) -> tuple[float, bool]:
+        if task == 1:
+            return 1.0 if attempt.round == 1 else 0.1, attempt.round > 2
+        return 0.1, task == 2 or attempt.round > 1
+
+    world = World(11, [3, 3, 3], plan=plan, replicated=True)
+    world.run_for(1)
+    job = world.submit(
+        JobSpec(name="fast", tasks=(*fast(), TaskSpec(name="c", argv=("x",), needs=(Need(task="b"),))))
+    )
+    for task in (0, 1):
+        world.run_until(lambda: world.owner(job).finished)
+        world.run_for(1)
+        world.handle(world.owner(job).epoch.node, RetryAsked(job=job, tasks=(TaskIndex(task),)))
+    world.run_until(lambda: world.owner(job).finished)
+    world.run_for(1)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 3
+    assert [world.owner(job).book.round_of(TaskIndex(task)) for task in range(3)] == [2, 3, 2]
+    world.check()
+
+
+def test_a_takeover_keeps_the_rounds_of_what_was_cancelled() -> None:
+    world = World(
+        11,
+        [3, 3, 3],
+        plan=lambda task, attempt, node: (0.1, attempt.round > 2) if task == 0 else (3.0, True),
+        replicated=True,
+    )
+    world.run_for(1)
+    job = world.submit(JobSpec(name="fast", tasks=fast()))
+    for crashes in (False, True):
+        world.run_until(lambda: world.owner(job).finished)
+        world.run_for(2)
+        if crashes:
+            node = world.owner(job).epoch.node
+            world.crash(node)
+            world.run_for(0.3)
+            world.start(node)
+            world.run_for(10)
+            assert world.owner(job).epoch.counter > 1
+            assert [one.value for one in world.owner(job).states] == ["failed", "cancelled"]
+            assert world.owner(job).book.round_of(TaskIndex(1)) == 2
+        world.handle(world.owner(job).epoch.node, RetryAsked(job=job, tasks=(TaskIndex(0),)))
+    world.run_until(lambda: world.owner(job).finished)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 2
+    assert world.owner(job).book.losses_of(TaskIndex(1)) == 1
+    world.check()
+
+
+@pytest.mark.parametrize(("failed", "cancelled"), [(True, False), (False, True)])
+def test_a_cancelled_row_means_a_cancelled_job_but_beside_a_failure_that_did_it(
+    failed: bool, cancelled: bool
+) -> None:
+    record = JobRecord(
+        job=JobId("j"),
+        submitter=NodeId(b"1" * 32),
+        submitted_at_us=1,
+        spec=JobSpec(name="fast", tasks=fast()),
+    )
+    states = {0: (1, "failed" if failed else "ready"), 1: (2, "cancelled")}
+    ballot = Ballot(1, Replica(NodeId(b"1" * 32), b"s"))
+    rows = []
+    for task, (number, state) in states.items():
+        row = TaskRow(
+            round=number,
+            state=state,
+            node=NodeId(b"1" * 32),
+            tries=(),
+            exit_code=None,
+            error="",
+            stdout=NOTHING,
+            stderr=NOTHING,
+            manifest=NOTHING,
+            outputs=0,
+        )
+        rows.append(Written(task, number, state != "ready", cbor.encode(row), ballot, 1))
+    taken = takeover_of(record, rows)
+    assert taken.row.cancelled is cancelled
+    assert (taken.tasks[TaskIndex(1)].state, taken.tasks[TaskIndex(1)].round) == ("ready", 2)
+
+
+def fast() -> tuple[TaskSpec, ...]:
+    vital = TaskSpec(name="vital", argv=("x",), on_failure="fail-fast")
+    return vital, TaskSpec(name="b", argv=("x",))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -44,6 +44,23 @@ def test_an_attempt_that_takes_far_longer_than_its_like_gets_a_second_beside_it(
     world.check()
 
 
+def test_an_owner_that_can_not_grant_a_second_attempt_looks_again_later() -> None:
+    """Else its deadline stays in the past, and its agent does nothing but tick."""
+    world = World(1, [2, 2, 2], plan=slow_once(100.0))
+    world.run_for(0.1)
+    wanted = world.submit(job())
+    owner = world.owner(wanted)
+    owner._may_grant = lambda now: not owner.results
+    world.run_until(lambda: len(owner.results) == 11)
+    for _ in range(20):
+        world.run_for(0.5)
+        owner.tick(world.now)
+        deadline = owner.next_deadline()
+        assert deadline is not None
+        assert deadline.at_s > world.now.mono_s
+    assert [run.attempt.number for run in world.runs if run.attempt.task == 11] == [1]
+
+
 @pytest.mark.parametrize(
     "spec",
     [
