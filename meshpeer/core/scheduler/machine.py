@@ -371,9 +371,11 @@ class Scheduler:
             case RetryAsked(job=job, tasks=tasks):
                 owner = self.owned.get(job)
                 effects = owner.retry(tasks, now) if owner is not None else []
-                if owner is not None and not owner.finished:
-                    self._open[job] = owner
-                    self._share_turns()
+                if owner is not None:
+                    if not owner.finished:
+                        self._open[job] = owner
+                        self._share_turns()
+                    self._close_if_finished(owner)
                 return effects
             case DrainAsked(drained=drained):
                 if drained == self.worker.drained:
