@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 from world import World
 
+from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Persist, Send, Table
 from meshpeer.core.errors import PeerFault
-from meshpeer.core.ids import Digest, JobId, TaskIndex
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobSpec, TaskSpec
 from meshpeer.core.scheduler import machine
 from meshpeer.core.scheduler.consensus import acceptor
@@ -27,7 +30,7 @@ from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted, MessageR
 from meshpeer.core.scheduler.replica_messages import FetchReplica, RecordShown, ReplicaFetched
 from meshpeer.core.scheduler.replica_rows import JOB_TASK, WORKER_TASK, check_rows
 from meshpeer.core.scheduler.replicas import REPLACE_S, WANTED_MAX, Copy
-from meshpeer.core.scheduler.rows import put_task
+from meshpeer.core.scheduler.rows import TaskRow, put_task
 from meshpeer.core.scheduler.tables import TaskState
 from meshpeer.core.wire import cbor
 
@@ -36,7 +39,7 @@ def test_a_takeover_knows_the_workers_and_stops_no_running_attempt(monkeypatch: 
     elected: list[Elected] = []
     real = machine.Scheduler._take_over
 
-    def spy(self: Scheduler, copy: Copy, news: Elected, now: machine.Instant) -> object:
+    def spy(self: Scheduler, copy: Copy, news: Elected, now: Instant) -> object:
         elected.append(news)
         return real(self, copy, news, now)
 
@@ -135,7 +138,7 @@ def test_a_linked_replica_that_does_not_vote_is_not_replaced_by_itself() -> None
     owner, silent, *_ = world.records[job].replicas
     mute = scheduler(world, silent).replicas
     del mute.copies[job], mute._active[job]
-    mute._fetch = lambda *words: []  # type: ignore[method-assign,assignment]
+    mute._fetch = lambda *words: []  # type: ignore[method-assign]
 
     world.run_for(REPLACE_S + 20.0)
 
@@ -153,7 +156,7 @@ def test_one_that_does_not_vote_stays_where_nobody_can_take_its_place() -> None:
     owner, silent, _ = world.records[job].replicas
     mute = scheduler(world, silent).replicas
     del mute.copies[job], mute._active[job]
-    mute._fetch = lambda *words: []  # type: ignore[method-assign,assignment]
+    mute._fetch = lambda *words: []  # type: ignore[method-assign]
     leader = replica(world, owner, job).leader
     assert leader is not None
     before = leader.sequence
@@ -341,21 +344,21 @@ def tasks(count: int) -> JobSpec:
     return JobSpec(name="job", tasks=(TaskSpec(name="t", argv=("true",), array=Array(size=count)),))
 
 
-def scheduler(world: World, name: machine.NodeId) -> Scheduler:
+def scheduler(world: World, name: NodeId) -> Scheduler:
     found = world.nodes[name].scheduler
     assert found is not None
     return found
 
 
-def replica(world: World, name: machine.NodeId, job: JobId) -> Copy:
+def replica(world: World, name: NodeId, job: JobId) -> Copy:
     return scheduler(world, name).replicas.copies[job]
 
 
-def register(row: machine.TaskRow) -> Row:
+def register(row: TaskRow) -> Row:
     return Row(0, row.round, row.state != "ready", cbor.encode(row))
 
 
-def accepts(effects: list[object], to: Replica) -> list[Accept]:
+def accepts(effects: Sequence[object], to: Replica) -> list[Accept]:
     said = [one for one in effects if isinstance(one, Say) and one.to == to.node]
     return [one.message for one in said if isinstance(one.message, Accept)]
 
