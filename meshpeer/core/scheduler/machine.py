@@ -229,8 +229,8 @@ class Scheduler:
             effects += owner.dispatch(now)
             self._close_if_finished(owner)
         effects += self._take_turns(now)
-        effects = self._replicate([*effects, *self.outbox.take_news(now)], now)
-        return self._words_to_self_last(effects)
+        effects = self._replicate(effects, now)
+        return self._words_to_self_last([*effects, *self._tell_ends(now)])
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -247,13 +247,13 @@ class Scheduler:
         effects += self._take_turns(now)
         if self.webhooks:
             effects += self.webhooks.follow(effects, now)
-        if self.outbox.has_news:
-            effects += self.outbox.take_news(now)
         if self.worker.queued:
             effects += self.stealing.feed(now)
         if self.worker.idle_slots:
             effects += self.stealing.seek(now)
         effects = self._replicate(effects, now)
+        if self.outbox.has_news:
+            effects += self._tell_ends(now)
         return self._words_to_self_last(effects)
 
     def next_deadline(self) -> Deadline | None:
@@ -701,7 +701,16 @@ class Scheduler:
                 case _:
                     assert_never(news)
             done += self.replicas.translate([*more, *self._take_turns(now)], now)
+        self.replicas.forget_void()
         return done
+
+    def _tell_ends(self, now: Instant) -> list[SchedulerEffect]:
+        """Tells of jobs that ended, those with replicas once these have the end."""
+        return self.outbox.take_news(
+            now,
+            owns=lambda owner: self.owned.get(owner.job) is owner,
+            is_chosen=self.replicas.is_all_chosen,
+        )
 
     def _take_over(self, copy: Copy, elected: Elected, now: Instant) -> list[SchedulerEffect]:
         """Owns a job by what its registers say, as after a restart."""

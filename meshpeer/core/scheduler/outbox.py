@@ -1,16 +1,17 @@
 """What the ends of owned jobs are told to: ``on_complete`` and ``on_failure``, from an outbox in the journal.
 
-A message is made when its job ends, and sent once the end is on disk, again and again with growing pauses
-until somebody answers 2xx; not at all where the answer is final, or this node's rules forbid the address, and
-no longer than ``GIVE_UP_S``. Every sending has the same body and ``webhook-id``, so that a reader can tell
-that it has it. The row stays with its job and says how it went. A journal that has the job's end and no row
-(the machine died between) gets the row at the next start: a message may come twice, and is never forgotten.
+A message is made when its job has ended, for a job with replicas when a quorum has the end, and sent once it
+is on disk, again and again with growing pauses until somebody answers 2xx; not at all where the answer is
+final, or this node's rules forbid the address, and no longer than ``GIVE_UP_S``. Every sending has the same
+body and ``webhook-id``, so that a reader can tell that it has it. The row stays with its job and says how it
+went. A journal that has the job's end and no row (the machine died between) gets the row at the next start: a
+message may come twice, and is never forgotten.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -87,10 +88,26 @@ class Outbox:
         if spec.on_complete or spec.on_failure:
             self._ended.append(owner)
 
-    def take_news(self, now: Instant) -> list[SchedulerEffect]:
-        """Writes the messages of jobs that ended, and sends each once it is on disk."""
+    def take_news(
+        self,
+        now: Instant,
+        *,
+        owns: Callable[[JobOwner], bool] = lambda owner: True,
+        is_chosen: Callable[[JobId], bool] = lambda job: True,
+    ) -> list[SchedulerEffect]:
+        """Writes the messages of jobs that ended, and sends each once it is on disk.
+
+        One whose end no quorum has waits: another owner may end the job otherwise. That one tells of it, so
+        the news of an owner that gave way is dropped, as is that of a job which was opened again.
+        """
         effects: list[SchedulerEffect] = []
-        for owner in self._ended:
+        ended, self._ended = self._ended, []
+        for owner in ended:
+            if not owner.finished or not owns(owner):
+                continue
+            if not is_chosen(owner.job):
+                self._ended.append(owner)
+                continue
             spec, state = owner.record.spec, job_state(owner)
             wanted = [("on_complete", spec.on_complete)]
             wanted += [("on_failure", spec.on_failure)] if state == "failed" else []
@@ -103,7 +120,6 @@ class Outbox:
                 self._rows.setdefault(owner.job, {})[event] = row
                 persist = Persist(ticket=self._tickets.take(), changes=(put_outbox(row),))
                 effects += [persist, self._send(message, persist)]
-        self._ended.clear()
         return effects
 
     def on_delivered(self, event: Delivered, now: Instant) -> list[SchedulerEffect]:

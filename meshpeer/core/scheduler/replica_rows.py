@@ -24,10 +24,12 @@ from meshpeer.core.scheduler.consensus.values import Key, Row, Vote, Written
 from meshpeer.core.scheduler.messages import Epoch
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, TaskPut, TaskRow, seat_of
 from meshpeer.core.scheduler.seals import NUMBER_MAX
-from meshpeer.core.scheduler.tables import TaskState
+from meshpeer.core.scheduler.tables import COMMITTED, TaskState
 from meshpeer.core.wire import cbor
 
 JOB_TASK, WORKER_TASK = -1, -2
+_TASK_STATES = frozenset(one.value for one in (TaskState.READY, *COMMITTED))
+"""What a task's row may say: the other states are its owner's alone."""
 _VOTE, _ROW = "vote/", "row/"
 WORKERS_MAX = 16_384
 
@@ -136,8 +138,12 @@ def check_rows(record: JobRecord, rows: Iterable[Row | Written]) -> None:
                 raise PeerFault("a row names a worker that can be none")
         elif row.task == JOB_TASK:
             cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
-        elif cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX).round != row.round:
-            raise PeerFault("a row says another round than its register")
+        else:
+            task = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
+            if task.round != row.round:
+                raise PeerFault("a row says another round than its register")
+            if task.state not in _TASK_STATES:
+                raise PeerFault("a row says a state that no row has")
 
 
 def is_ended(rows: dict[Key, Written]) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Change, Note, Persist, Send, Table, TicketCounter
+from meshpeer.core.effects import Change, Delete, Note, Persist, Send, Table, TicketCounter
 from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.consensus.acceptor import Acceptor
@@ -39,6 +39,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Ballot,
     Membership,
     Replica,
+    Vote,
 )
 from meshpeer.core.scheduler.messages import Epoch, JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
@@ -64,6 +65,8 @@ REPLACE_S = 120.0
 """A replica that has not answered for this long is replaced, where there is somebody to take its place."""
 FETCHES_MAX = 64
 """Jobs whose records are fetched at once; more wait to be written to again."""
+WANTED_MAX = 256
+"""Records that were asked for and not shown yet; of more the eldest are asked for again."""
 JUDGED_COUNTER_MAX = 2**48
 """No ballot counts this far: who says so is no replica of ours."""
 
@@ -104,11 +107,15 @@ class Copy:
 
     @property
     def names(self) -> tuple[NodeId, ...]:
-        """Who may own the job: workers believe nobody else."""
-        return (self.record.submitter, *self.record.replicas)
+        return names_of(self.record)
 
 
 News = tuple[Copy, Elected | Deposed | Chosen]
+
+
+def names_of(record: JobRecord) -> tuple[NodeId, ...]:
+    """Returns who may own a job: workers believe nobody else."""
+    return (record.submitter, *record.replicas)
 
 
 class Replicas:
@@ -127,6 +134,10 @@ class Replicas:
         self._dice = dice
         self._sequences: dict[Ticket, tuple[Copy, int]] = {}
         """Tickets of owners' writes that are not chosen yet, and the batch that each waits for."""
+        self._void: set[Ticket] = set()
+        """Tickets of owners' writes that nobody has: what rests on them is never said."""
+        self._wanted: dict[tuple[JobId, NodeId], None] = {}
+        """Records that were asked for, and of whom, the eldest first: any other is unasked."""
         self._fetching: dict[JobId, NodeId] = {}
         self._active: dict[JobId, Copy] = {}
         """Those that have something to wait for: an ended job costs nothing until somebody speaks of it."""
@@ -136,6 +147,13 @@ class Replicas:
     def is_settled(self, ticket: Ticket | None) -> bool:
         """Says whether what was written under a ticket is chosen, as far as it has to be."""
         return ticket is None or ticket not in self._sequences
+
+    def is_all_chosen(self, job: JobId) -> bool:
+        """Says whether all that this node's owner of a job knows is chosen, what it took over included."""
+        copy = self.copies.get(job)
+        if copy is None:
+            return True
+        return copy.leads and copy.leader is not None and copy.leader.told >= copy.leader.sequence
 
     def partners(self) -> list[NodeId]:
         """Returns the other replicas of jobs that have not ended: they are to be linked."""
@@ -191,12 +209,25 @@ class Replicas:
             job=record.job, generation=record.generation, ballot=ballot, membership=membership, told_by=ballot
         )
         copy.beat_at_s = now.mono_s + BEAT_S
-        return [self._keep_record(copy), *self._perform(copy, copy.leader.found(now.mono_s), now)]
+        # In one write: of a record without a vote nobody would know after a crash who the replicas are.
+        voted = copy.acceptor.found(record.generation, ballot, membership)
+        changes = [one for keep in voted if isinstance(keep, Keep) for one in changes_of(copy.job, keep)]
+        kept = self._keep_record(copy)
+        ticket = copy.acceptor.last_ticket or kept.ticket
+        persist = Persist(ticket=ticket, changes=(*kept.changes, *changes))
+        return [persist, *self._perform(copy, copy.leader.found(now.mono_s), now)]
 
     def restore(
         self, record: JobRecord, signed: bytes, digest: Digest, held: Journalled | None, now: Instant
     ) -> list[SchedulerEffect]:
-        """Takes up a replica from the journal; leads on at once where it was the one that led."""
+        """Takes up a replica from the journal; leads on at once where it was the one that led.
+
+        A record that was submitted here and that this node never voted for is dropped: nobody knows the
+        replicas that it was to have, so it would wait for ever, and so would who submits it again.
+        """
+        if record.submitter == self.me.node and (held is None or (held.vote == Vote() and not held.rows)):
+            gone = Delete(table=Table.JOBS, key=record.job)
+            return [Persist(ticket=self._tickets.take(), changes=(gone,))]
         copy = self._copy(record, signed, digest, now, held)
         copy.ended = is_ended(copy.acceptor.rows)
         if copy.acceptor.vote.promised.replica == self.me:
@@ -224,13 +255,19 @@ class Replicas:
     # --- what an owner wants --------------------------------------------------------------------------------
 
     def translate(self, effects: Iterable[SchedulerEffect], now: Instant) -> list[SchedulerEffect]:
-        """Makes registers of what owners of replicated jobs write, and holds back what rests on them."""
+        """Makes registers of what owners of replicated jobs write, and holds back what rests on them.
+
+        An owner that leads no more writes nothing: its rows would stand in this node's journal as if the job
+        had no replicas, and a restart would own it by them.
+        """
         done: list[SchedulerEffect] = []
         for effect in effects:
             match effect:
-                case Persist(ticket=ticket, changes=changes) if (copy := self._led(changes)) is not None:
-                    assert copy.leader is not None
+                case Persist(ticket=ticket, changes=changes) if (copy := self._copy_of(changes)) is not None:
                     done.append(Persist(ticket=ticket, changes=()))
+                    if copy.leader is None or not copy.leads:
+                        self._void.add(ticket)
+                        continue
                     rows = registers_of(copy.job, changes, copy.workers)
                     if rows:
                         said = copy.leader.propose(rows)
@@ -240,21 +277,25 @@ class Replicas:
                 case Send(after=after) if after is not None and after in self._sequences:
                     copy, sequence = self._sequences[after]
                     copy.held.append((sequence, effect))
+                case Send(after=after) if after in self._void:
+                    continue
                 case _:
                     done.append(effect)
         return done
 
-    def _led(self, changes: tuple[Change, ...]) -> Copy | None:
+    def forget_void(self) -> None:
+        """All owners that lead no more were told so: none says anything that rests on their lost writes."""
+        self._void.clear()
+
+    def _copy_of(self, changes: tuple[Change, ...]) -> Copy | None:
         """Returns the replicated job that an owner here writes a row of."""
         for change in changes:
             if change.table not in (Table.JOBS, Table.TASKS, Table.GRANTS) or isinstance(change, RecordPut):
                 return None
             key = change.key.split("/", 2)
-            job = key[0] if change.table in (Table.JOBS, Table.TASKS) else key[1] if len(key) > 1 else ""
-            copy = self.copies.get(JobId(job))
-            if copy is None or not copy.leads:
-                return None
-            return copy if change.table is not Table.GRANTS or key[0] == "seat" else None
+            if change.table is Table.GRANTS:
+                return self.copies.get(JobId(key[1])) if key[0] == "seat" and len(key) > 1 else None
+            return self.copies.get(JobId(key[0]))
         return None
 
     # --- messages -----------------------------------------------------------------------------------------
@@ -273,7 +314,7 @@ class Replicas:
             case Accept() | Prepare() if copy is None:
                 if self.me not in message.membership.everybody or message.ballot.replica.node != peer:
                     return []
-                return [Send(peer=peer, message=RecordWanted(job=message.job))]
+                return self._want(peer, message.job)
             case _ if copy is None or not self._is_party(peer, copy):
                 return []
             case Prepare() | Accept():
@@ -282,12 +323,23 @@ class Replicas:
                 said = copy.leader.admit(peer) if copy.leader is not None else []
             case Promise():
                 check_rows(copy.record, message.rows if peer != self.me.node else ())
-                said = copy.leader.on_promise(peer, message, now.mono_s) if copy.leader is not None else []
+                said = self._on_promise(peer, message, copy, now)
             case Accepted():
                 said = copy.leader.on_accepted(peer, message) if copy.leader is not None else []
             case Denied():
                 said = copy.leader.on_denied(peer, message) if copy.leader is not None else []
         return self._perform(copy, said, now)
+
+    def _on_promise(self, peer: NodeId, message: Promise, copy: Copy, now: Instant) -> list[ConsensusEffect]:
+        leader = copy.leader
+        if leader is None:
+            return []
+        before = leader.read
+        said = leader.on_promise(peer, message, now.mono_s)
+        if leader.read > before:
+            # A large job has many pages: as long as they come, asking anew would only lose them.
+            copy.asked_at_s = now.mono_s
+        return said
 
     def _on_asked(
         self, peer: NodeId, message: Prepare | Accept, copy: Copy, now: Instant
@@ -326,9 +378,22 @@ class Replicas:
         if copy is None or not self._is_party(peer, copy):
             return []
         shown = RecordShown(job=copy.job, digest=copy.digest, size=len(copy.signed))
-        return [Send(peer=peer, message=shown)]
+        # Nobody votes without the record, so nobody has heard of a first ballot that a crash takes back.
+        return [Send(peer=peer, message=shown, after=copy.acceptor.last_ticket)]
+
+    def _want(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
+        """Asks who leads a job for its record."""
+        self._wanted.pop((job, peer), None)
+        self._wanted[job, peer] = None
+        if len(self._wanted) > WANTED_MAX:
+            del self._wanted[next(iter(self._wanted))]
+        return [Send(peer=peer, message=RecordWanted(job=job))]
 
     def _fetch(self, peer: NodeId, message: RecordShown, copy: Copy | None) -> list[SchedulerEffect]:
+        """Fetches a record that this node asked for: anything else would be kept for whoever wants it so."""
+        if (message.job, peer) not in self._wanted:
+            return []
+        del self._wanted[message.job, peer]
         if copy is not None or message.job in self._fetching or len(self._fetching) >= FETCHES_MAX:
             return []
         self._fetching[message.job] = peer
@@ -336,9 +401,15 @@ class Replicas:
 
     def on_fetched(self, event: ReplicaFetched, now: Instant) -> list[SchedulerEffect]:
         """Becomes a replica: votes once the record is on disk."""
-        self._fetching.pop(event.record.job, None)
+        asked = self._fetching.pop(event.record.job, None)
         if event.record.job in self.copies or not self.me.store:
             return []
+        # Either the record names this node, or who may own the job made it a replica when it wrote to it.
+        if event.holder not in names_of(event.record) or (
+            self.me.node not in event.record.replicas and asked != event.holder
+        ):
+            fields = (("job", event.record.job), ("peer", key_text(event.holder)[:10]))
+            return [Note(level="warning", fact="a job is none of this node's to keep", fields=fields)]
         copy = self._copy(event.record, event.signed, event.digest, now)
         persist = self._keep_record(copy)
         ready = Send(peer=event.holder, message=ReplicaReady(job=copy.job), after=persist.ticket)
@@ -433,7 +504,11 @@ class Replicas:
         linked = {
             seat.node: seat.store
             for seat in self._seats
-            if seat.linked and seat.store and all(one.node != seat.node for one in kept)
+            if seat.linked
+            and seat.store
+            # The silent one itself may be linked: in its own place it would be as silent.
+            and Replica(seat.node, seat.store) not in members
+            and all(one.node != seat.node for one in kept)
         }
         order = choose_replicas(copy.job, self.me.node, self._region, dict.fromkeys(linked, ""), least=1)[1:]
         if not silent or not order:
@@ -482,7 +557,9 @@ class Replicas:
     def _forget_tickets(self, copy: Copy) -> None:
         copy.held.clear()
         while copy.tickets:
-            del self._sequences[copy.tickets.popleft()[1]]
+            ticket = copy.tickets.popleft()[1]
+            del self._sequences[ticket]
+            self._void.add(ticket)
 
     def announce(self, copy: Copy, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
         """Tells everybody who owns the job now."""

@@ -57,6 +57,15 @@ class Acceptor:
         self._order: list[Key] = []
         """All keys in order, as they were when the last promise began."""
 
+    @property
+    def last_ticket(self) -> Ticket | None:
+        """The newest write of this replica."""
+        return self._last_ticket
+
+    def found(self, generation: int, ballot: Ballot, membership: Membership) -> list[ConsensusEffect]:
+        """Promises the first ballot of a job that was submitted here; returns the write."""
+        return self._keep(generation, ballot, membership, ballot)
+
     # --- questions ----------------------------------------------------------------------------------------
 
     def on_prepare(self, peer: NodeId, message: Prepare) -> list[ConsensusEffect]:

@@ -125,6 +125,11 @@ class Leader:
         """Whether the membership is on its way to another one."""
         return bool(self.membership.old)
 
+    @property
+    def read(self) -> int:
+        """How much replicas have shown so far: it grows as long as reading them goes on."""
+        return sum(len(one.rows) + one.whole for one in self._readings.values())
+
     def may_grant(self, now_s: float) -> bool:
         """Says whether a quorum answered within one lease: else another owner may be at work."""
         recent = {one for one, at_s in self._heard.items() if at_s + WRITE_LEASE_S > now_s}
@@ -198,10 +203,15 @@ class Leader:
     def admit(self, node: NodeId) -> list[ConsensusEffect]:
         """Gives all rows to a replica that has just come to be one, in batches like any others."""
         missed = self.ask_again(node)
-        if not self.is_leading or not self._told:
+        # Batches count anew under each ballot: what is left of an earlier one was chosen before this one.
+        chosen = [
+            row
+            for _, row in sorted(self.rows.items())
+            if row.ballot != self.ballot or row.sequence <= self._told
+        ]
+        if not self.is_leading or not chosen:
             return missed
         missed += self._send_gathered()
-        chosen = [row for _, row in sorted(self.rows.items()) if row.sequence <= self._told]
         effects = missed
         for part in batches(Row(row.task, row.round, row.decided, row.value) for row in chosen):
             effects += self._add(part)

@@ -17,8 +17,8 @@ PAGE_BYTES_MAX = 40 * 1024
 """Rows of one message, estimated; a frame holds 64 KiB."""
 ROW_OVERHEAD_BYTES = 112
 """What a row takes besides its value: its stamp, above all."""
-FIRST: Key = (-1, 0)
-"""Where the first page begins."""
+FIRST: Key = (-2, 0)
+"""Where the first page begins: no register comes before it, so that a promise shows them all."""
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.prepare"):

@@ -14,7 +14,7 @@ ROW_BYTES_MAX = 64 * 1024 * 1024
 """One value at rest; what fits a frame is bounded where it is made."""
 
 Key = tuple[int, int]
-"""A register: task and round. Task -1 is the job itself."""
+"""A register: task and round. Task -1 is the job itself, task -2 (with a number for a round) a worker."""
 
 
 class Replica(msgspec.Struct, frozen=True, array_like=True, order=True):
