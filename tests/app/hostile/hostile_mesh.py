@@ -150,11 +150,11 @@ async def open_mesh() -> AsyncIterator[Mesh]:
     folder = Path(tempfile.mkdtemp(prefix="meshpeer-hostile-"))
     os.chmod(folder, 0o711)
     try:
-        first = settings_of(folder / "alpha", "61000-61007")
+        first = settings_of(folder / "alpha", "61400-61407")
         await trio.to_thread.run_sync(found, InitOptions(name="alpha"), first)
         state = load_state(first.state_dir)
         async with running(first) as alpha:
-            second = settings_of(folder / "beta", "61008-61015")
+            second = settings_of(folder / "beta", "61408-61415")
             await trio.to_thread.run_sync(
                 admit, second, state, alpha.node.ledger.charter_envelope, alpha.transport.port
             )
