@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-import msgspec
 import trio
 
 from meshpeer.app.api_job_work import JobWork
-from meshpeer.app.api_jobs import TakenOver
+from meshpeer.app.api_jobs import TakenOver, digest_of
 from meshpeer.app.far_jobs import FarJobs
 from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.ids import Digest, NodeId
@@ -124,7 +122,7 @@ class AnywhereAnswers(JobWork):
                 present = await self.job(job)
                 job = present.id
             else:
-                present = await self._news(job, hashlib.sha256(msgspec.json.encode(present)).digest())
+                present = await self._news(job, digest_of(present))
             yield present
 
     async def _news(self, job: str, seen: bytes) -> Job:
@@ -136,7 +134,7 @@ class AnywhereAnswers(JobWork):
                     return await super().job(job)
                 with contextlib.suppress(EnvironmentFault, LocalFault):
                     present = await self.far.ask(Question(what="news", job=job, seen=seen), Job)
-                    if hashlib.sha256(msgspec.json.encode(present)).digest() != seen:
+                    if digest_of(present) != seen:
                         return present
                     patience.deadline = trio.current_time() + AWAY_MAX_S
                     # An owner of another version may have told the very same at once.

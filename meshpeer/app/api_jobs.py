@@ -324,7 +324,7 @@ class JobAnswers:
         ``NEWS_S``."""
         owner = self._owner(job)
         with trio.move_on_after(NEWS_S):
-            while not owner.finished and _digest_of(self._view(owner)) == seen:
+            while not owner.finished and digest_of(self._view(owner)) == seen:
                 event = self._watchers.setdefault(owner.job, trio.Event())
                 await event.wait()
                 if self._failure is not None:
@@ -403,7 +403,7 @@ class JobAnswers:
         scheduler, now = self._agent.node.scheduler, self._agent.clock.now()
         owned = {one: (owner.record, None) for one, owner in scheduler.owned.items()}
         kept = {
-            one: (copy.record, rfc3339(now.unix_s - max(0.0, now.mono_s - copy.heard_at_s)))
+            one: (copy.record, views.heard_at(copy, now))
             for one, copy in scheduler.replicas.copies.items()
             if one not in owned
         }
@@ -415,17 +415,7 @@ class JobAnswers:
                 as_of=as_of,
             )
             for record, as_of in (*owned.values(), *kept.values())
-            if job and (record.job.startswith(job) or record.spec.name == job)
-        ]
-
-    def fitting(self, job: str) -> list[JobOwner]:
-        """Returns the jobs that this node owns which an id, the beginning of one or a name may mean."""
-        owned = self._agent.node.scheduler.owned
-        owner = owned.get(JobId(job))
-        if owner is not None:
-            return [owner]
-        return [
-            one for one in owned.values() if job and (one.job.startswith(job) or one.record.spec.name == job)
+            if job and _may_mean(job, record)
         ]
 
     def owns(self, job: str) -> JobOwner | None:
@@ -477,12 +467,17 @@ def _fitting(job: str, records: Mapping[JobId, JobRecord]) -> JobId | None:
     """Returns the job that an id, the beginning of one, or a name means; the newest of one name."""
     if job in records:
         return JobId(job)
-    matches = [one for one in records.values() if one.job.startswith(job) or one.spec.name == job]
+    matches = [one for one in records.values() if _may_mean(job, one)]
     if not matches:
         return None
     if len(matches) > 1 and any(one.spec.name != job for one in matches):
         raise LocalFault(f"{job!r} fits {len(matches)} jobs", "give more of the id: see `meshpeer jobs list`")
     return max(matches, key=lambda one: one.submitted_at_us).job
+
+
+def _may_mean(job: str, record: JobRecord) -> bool:
+    """Says whether an id, the beginning of one, or a name may mean a job."""
+    return record.job.startswith(job) or record.spec.name == job
 
 
 def _attempt_shown(row: TaskRow | None, lease: Lease | None) -> int:
@@ -491,7 +486,8 @@ def _attempt_shown(row: TaskRow | None, lease: Lease | None) -> int:
     return (shown.round - 1) * ROUND_SPAN + shown.number if shown is not None else 0
 
 
-def _digest_of(job: Job) -> bytes:
+def digest_of(job: Job) -> bytes:
+    """Returns what tells a job's document from the same one after a change."""
     return hashlib.sha256(msgspec.json.encode(job)).digest()
 
 

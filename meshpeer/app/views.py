@@ -16,6 +16,7 @@ from meshpeer.core.node.node import Node
 from meshpeer.core.node.roster import Listed
 from meshpeer.core.records.kinds import LeaveRecord
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.replicas import Copy
 from meshpeer.core.scheduler.rows import Try
 from meshpeer.core.scheduler.views import job_state, task_counts, task_state
 from meshpeer.core.topology.mtus import mtu_towards
@@ -252,7 +253,12 @@ def _as_of(node: Node, owner: JobOwner, now: Instant) -> str | None:
     copy = node.scheduler.replicas.copies.get(owner.job)
     if copy is None or copy.ended or owner.job in node.scheduler.owned:
         return None
-    return rfc3339(now.unix_s - (now.mono_s - copy.heard_at_s))
+    return heard_at(copy, now)
+
+
+def heard_at(copy: Copy, now: Instant) -> str:
+    """Returns when this replica heard of its job's owner last."""
+    return rfc3339(now.unix_s - max(0.0, now.mono_s - copy.heard_at_s))
 
 
 def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, ...] = ()) -> Task:

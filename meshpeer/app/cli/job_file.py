@@ -13,7 +13,8 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.faults import WRONG_USAGE
-from meshpeer.core.errors import EnvironmentFault, LocalFault
+from meshpeer.app.cli.pictures import write_picture
+from meshpeer.core.errors import LocalFault
 from meshpeer.runtime.job_docs import GraphTask, JobGraph
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def graph(
     if asked.json:
         show.document(found)
     elif svg is not None:
-        _write(svg, draw_svg(found), quiet=asked.quiet)
+        write_picture(svg, draw_svg(found), quiet=asked.quiet)
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else COLUMNS
         letters = LINES if show.can_print("".join(LINES)) else ASCII
@@ -155,18 +156,3 @@ def graph_of(spec: JobSpec) -> JobGraph:
             for one in spec.tasks
         ),
     )
-
-
-def _write(name: str, picture: bytes, *, quiet: bool) -> None:
-    if name == "-":
-        sys.stdout.buffer.write(picture)
-        sys.stdout.buffer.flush()
-        return
-    try:
-        Path(name).write_bytes(picture)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{name} can't be written: {error.strerror}", "name a file in a folder that you may write"
-        ) from error
-    if not quiet:
-        show.remark(f"drawn in {show.clean(name)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,8 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.look import PANEL
-from meshpeer.core.errors import EnvironmentFault, LocalFault
+from meshpeer.app.cli.pictures import write_picture
+from meshpeer.core.errors import LocalFault
 
 COLUMNS, COLUMNS_MAX = 80, 100
 """Of a drawing: away from a terminal, and on a wide one."""
@@ -52,7 +52,7 @@ def draw(
     if asked.json:
         show.document(found)
     elif svg is not None:
-        _write(svg, draw_svg(found), quiet=asked.quiet)
+        write_picture(svg, draw_svg(found), quiet=asked.quiet)
     else:
         columns = COLUMNS
         if sys.stdout.isatty():
@@ -60,18 +60,3 @@ def draw(
         letters = LINES if show.can_print(LINES.trunk + LINES.direct + LINES.link) else ASCII
         for line in draw_text(found, columns=columns, letters=letters, legend=not asked.quiet):
             show.pieces(line)
-
-
-def _write(name: str, picture: bytes, *, quiet: bool) -> None:
-    if name == "-":
-        sys.stdout.buffer.write(picture)
-        sys.stdout.buffer.flush()
-        return
-    try:
-        Path(name).write_bytes(picture)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{name} can't be written: {error.strerror}", "name a file in a folder that you may write"
-        ) from error
-    if not quiet:
-        show.remark(f"drawn in {show.clean(name)}")
