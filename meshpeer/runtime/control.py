@@ -654,6 +654,13 @@ class KeyRotation(Doc, frozen=True, kw_only=True):
     """What else is waited for, in words."""
 
 
+class Renamed(Doc, frozen=True, kw_only=True):
+    """What a node is called now, and was before."""
+
+    name: str
+    before: str
+
+
 class Said(Doc, frozen=True, kw_only=True):
     """What stop and leave answer: what happens now, in words."""
 
@@ -709,6 +716,8 @@ class ControlApi(Protocol):
     async def rotation(self) -> KeyRotation: ...
 
     async def rotate_key(self) -> KeyRotation: ...
+
+    async def rename(self, name: str) -> Renamed: ...
 
     async def issuers(self) -> list[IssuerInfo]: ...
 

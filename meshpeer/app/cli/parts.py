@@ -23,6 +23,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "charter": ("charter",),
     "revoke": ("revoke",),
+    "rename": ("rename",),
     "rotate": ("rotate-key",),
     "issuer": ("issuer",),
     "root": ("root",),
