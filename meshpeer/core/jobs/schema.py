@@ -175,8 +175,9 @@ _JOB: dict[str, Json] = {
     "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
     "on_complete": {
         "description": (
-            "A URL that is sent a POST when the job has ended, however it did, by the node that it was "
-            "submitted at, and as far as that one's own settings let jobs call it ([webhooks] allow)."
+            "A URL that is sent a POST when the job has ended, however it did, by its owner: the node that it "
+            "was submitted at, or the replica that took it over. That one's own settings say what jobs may "
+            "call ([webhooks] allow)."
         ),
         "$ref": "#/$defs/url",
         "examples": ["http://127.0.0.1:9000/ended"],

@@ -230,7 +230,7 @@ class Scheduler:
             self._close_if_finished(owner)
         effects += self._take_turns(now)
         effects = self._replicate(effects, now)
-        return self._words_to_self_last([*effects, *self._tell_ends(now)])
+        return self._words_to_self_last([*effects, *self._replicate(self._tell_ends(now), now)])
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Scheduler:
             effects += self.stealing.seek(now)
         effects = self._replicate(effects, now)
         if self.outbox.has_news:
-            effects += self._tell_ends(now)
+            effects += self._replicate(self._tell_ends(now), now)
         return self._words_to_self_last(effects)
 
     def next_deadline(self) -> Deadline | None:
@@ -306,7 +306,7 @@ class Scheduler:
             case WebhookAnswered():
                 return self.webhooks.on_answered(event, now)
             case Delivered():
-                return self.outbox.on_delivered(event, now)
+                return [*self.outbox.on_delivered(event, now), *self._note_told()]
             case CallbackReceived():
                 return self.webhooks.on_callback(event, now)
             case JobSubmitted():
@@ -504,8 +504,8 @@ class Scheduler:
                 return self.worker.on_stop(peer, message)
             case Recall():
                 return self.worker.on_recall(peer, message)
-            case Unknown(job=job):
-                return self.worker.on_unknown(peer, job)
+            case Unknown():
+                return self.worker.on_unknown(peer, message)
             case Capacity():
                 return self._on_capacity(peer, message, now)
             case StealRequest():
@@ -642,9 +642,9 @@ class Scheduler:
         words.
         """
         owner = self.owned.get(job)
-        if owner is None and job in self.replicas.copies:
-            # Another replica owns it, or will.
-            return []
+        if owner is None and (copy := self.replicas.copies.get(job)) is not None:
+            # Another replica owns it, or will, unless it has ended: nobody needs to own it then.
+            return [Send(peer=peer, message=Unknown(job=job, ended=True))] if copy.ended else []
         if owner is None:
             return [Send(peer=peer, message=Unknown(job=job))]
         return owner.refuse(peer) if generation < owner.record.generation else []
@@ -706,11 +706,16 @@ class Scheduler:
 
     def _tell_ends(self, now: Instant) -> list[SchedulerEffect]:
         """Tells of jobs that ended, those with replicas once these have the end."""
-        return self.outbox.take_news(
+        told = self.outbox.take_news(
             now,
             owns=lambda owner: self.owned.get(owner.job) is owner,
             is_chosen=self.replicas.is_all_chosen,
         )
+        return [*told, *self._note_told()]
+
+    def _note_told(self) -> list[SchedulerEffect]:
+        told = [owner for job in self.outbox.take_told() if (owner := self.owned.get(job)) is not None]
+        return [effect for owner in told for effect in owner.note_told()]
 
     def _take_over(self, copy: Copy, elected: Elected, now: Instant) -> list[SchedulerEffect]:
         """Owns a job by what its registers say, as after a restart."""
@@ -719,7 +724,7 @@ class Scheduler:
         row = msgspec.structs.replace(taken.row, epoch=Epoch(counter - 1, self.me))
         effects: list[SchedulerEffect] = self._give_way(copy.job)
         owner = self._own(copy.record, copy.signed, copy.digest, Epoch(counter, self.me), row.accepted_at_us)
-        copy.workers = list(taken.workers)
+        copy.workers = taken.workers
         # Nobody remembers what owners gave themselves.
         workers = [node for node in (*taken.workers, *copy.names) if node != self.me]
         effects += owner.restore(taken.tasks.items(), row, workers, now)

@@ -239,6 +239,8 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job
     """The sender does not own this job (any more)."""
 
     job: JobId
+    ended: bool = False
+    """A replica that knows its end says so: nobody takes a result of it any more."""
 
 
 class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.steal"):

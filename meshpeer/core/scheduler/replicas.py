@@ -53,7 +53,15 @@ from meshpeer.core.scheduler.replica_messages import (
     ReplicaReady,
     ReplicaUnfetched,
 )
-from meshpeer.core.scheduler.replica_rows import Journalled, changes_of, check_rows, is_ended, registers_of
+from meshpeer.core.scheduler.replica_rows import (
+    JOB_TASK,
+    Journalled,
+    Workers,
+    changes_of,
+    check_rows,
+    job_row_of,
+    registers_of,
+)
 from meshpeer.core.scheduler.rows import JobRow, RecordPut, put_record
 from meshpeer.core.scheduler.seats import Seats
 
@@ -89,9 +97,11 @@ class Copy:
     """When this node began to ask for votes."""
     beat_at_s: float = 0.0
     ended: bool = False
-    """The job's end is known here: nobody needs to own it any more."""
-    workers: list[NodeId] = field(default_factory=list)
-    """Those that the registers name, in their order."""
+    """The job's end is known here."""
+    untold: bool = False
+    """Its end is still to be told (``outbox``)."""
+    workers: Workers = field(default_factory=dict)
+    """Those that the registers name."""
     held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
     """What waits for a batch to be chosen, in order."""
     tickets: collections.deque[tuple[int, Ticket]] = field(default_factory=collections.deque)
@@ -106,8 +116,19 @@ class Copy:
         return self.leader is not None and self.leader.is_leading
 
     @property
+    def over(self) -> bool:
+        """Whether nobody needs to own the job any more."""
+        return self.ended and not self.untold
+
+    @property
     def names(self) -> tuple[NodeId, ...]:
         return names_of(self.record)
+
+    def learn_end(self) -> None:
+        """Looks at what the job's own row says of its end."""
+        row = job_row_of(self.acceptor.rows)
+        self.ended = row is not None and bool(row.finished_at_us)
+        self.untold = row is not None and row.untold
 
 
 News = tuple[Copy, Elected | Deposed | Chosen]
@@ -161,7 +182,7 @@ class Replicas:
             {
                 one.node
                 for copy in self._active.values()
-                if not copy.ended
+                if not copy.over
                 for one in copy.acceptor.vote.membership.everybody
                 if one != self.me
             }
@@ -229,7 +250,7 @@ class Replicas:
             gone = Delete(table=Table.JOBS, key=record.job)
             return [Persist(ticket=self._tickets.take(), changes=(gone,))]
         copy = self._copy(record, signed, digest, now, held)
-        copy.ended = is_ended(copy.acceptor.rows)
+        copy.learn_end()
         if copy.acceptor.vote.promised.replica == self.me:
             return self._campaign(copy, now)
         return []
@@ -356,8 +377,8 @@ class Replicas:
             said = copy.acceptor.on_prepare(peer, message)
         else:
             said = copy.acceptor.on_accept(peer, message)
-            if any(row.key == (-1, 0) for row in message.rows):
-                copy.ended = is_ended(copy.acceptor.rows)
+            if any(row.task == JOB_TASK for row in message.rows):
+                copy.learn_end()
         vote = copy.acceptor.vote
         if vote.promised == ballot and peer != self.me.node:
             copy.heard_at_s = now.mono_s
@@ -435,7 +456,7 @@ class Replicas:
         effects: list[SchedulerEffect] = []
         for copy in list(self._active.values()):
             deadline = self._deadline(copy)
-            if deadline is None and copy.ended:
+            if deadline is None and copy.over:
                 del self._active[copy.job]
             if deadline is None or deadline.at_s > now.mono_s:
                 continue
@@ -459,10 +480,10 @@ class Replicas:
         leader = copy.leader
         if copy.leads and leader is not None:
             # The end is told until all that rests on it is chosen.
-            if copy.ended and leader.told >= leader.sequence:
+            if copy.over and leader.told >= leader.sequence:
                 return None
             return Deadline(copy.beat_at_s, "tell replicas that their owner is there")
-        if copy.ended or not self._may_lead(copy):
+        if copy.over or not self._may_lead(copy):
             return None
         if leader is not None:
             return Deadline(copy.asked_at_s + CANDIDATE_S, "ask replicas again")
@@ -537,7 +558,7 @@ class Replicas:
                     self.news.append((copy, effect))
                 case Elected():
                     copy.beat_at_s = now.mono_s + BEAT_S
-                    copy.workers = []
+                    copy.workers = {}
                     self.news.append((copy, effect))
                 case Deposed():
                     self._forget_tickets(copy)

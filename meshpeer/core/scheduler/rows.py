@@ -41,6 +41,10 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
     priority: int | None = None
     """What a person gave it after it was submitted; None: what its file says."""
+    untold: bool = False
+    """Of a job with replicas: its end is to be told to somebody (``outbox``), and has not been yet."""
+    told: bool = False
+    """Of a job with replicas: an end of it was told; after a retry none is told again."""
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):

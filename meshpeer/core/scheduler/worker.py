@@ -55,6 +55,7 @@ from meshpeer.core.scheduler.messages import (
     StartAttempt,
     Stop,
     StopAttempt,
+    Unknown,
 )
 from meshpeer.core.scheduler.offers import Dice, Key, Offering, Offers
 from meshpeer.core.scheduler.rows import ResultRow, WebhookRow, delete_result, put_result
@@ -433,15 +434,18 @@ class JobWorker:
         self._forget_old_jobs()
         return [*effects, *self._delete([offering])]
 
-    def on_unknown(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
-        """Ends everything of a job that its owner does not know: with one replica nobody else can."""
-        known = self._jobs.get(job)
-        if known is None or known.epoch.node != peer:
+    def on_unknown(self, peer: NodeId, message: Unknown) -> list[SchedulerEffect]:
+        """Ends everything of a job that its owner does not know, with one replica nobody else can, or whose
+        end a replica knows."""
+        known = self._jobs.get(message.job)
+        if known is None:
             return []
-        if known.record is not None and len(known.record.replicas) > 1:
-            # Its disk was wiped, perhaps; another replica takes the job over and asks.
+        if message.ended and peer in known.possible_owners:
+            return [*self._drop_job(message.job, "a job has ended without this node"), *self._start()]
+        # With replicas its disk was wiped, perhaps; another one takes the job over and asks.
+        if known.epoch.node != peer or (known.record is not None and len(known.record.replicas) > 1):
             return []
-        return [*self._drop_job(job, "a job's owner does not know it any more"), *self._start()]
+        return [*self._drop_job(message.job, "a job's owner does not know it any more"), *self._start()]
 
     def on_revoked(self, node: NodeId) -> list[SchedulerEffect]:
         """Ends everything of the jobs that a node owned which was shut out; of all but its own where this is
@@ -520,7 +524,7 @@ class JobWorker:
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Offers first, then says all that is held: the peer commits results before it judges leases."""
         effects: list[SchedulerEffect] = [
-            self._offer_again(one, now) for one in list(self.offers.for_owner(peer))
+            self._offer_again(one, now, peer) for one in list(self.offers.for_possible_owner(peer))
         ]
         mine = [one for one in self._held.values() if one.owner == peer]
         offered = list(self.offers.for_owner(peer))
@@ -691,9 +695,10 @@ class JobWorker:
         )
         return [Persist(ticket=self._tickets.take(), changes=changes)] if changes else []
 
-    def _offer_again(self, offering: Offering, now: Instant) -> SchedulerEffect:
+    def _offer_again(self, offering: Offering, now: Instant, peer: NodeId | None = None) -> SchedulerEffect:
+        to = peer or offering.addressee()
         self.offers.said(offering, now.mono_s)
-        return Send(peer=offering.row.owner, message=offering.row.offer)
+        return Send(peer=to, message=offering.row.offer)
 
     def _owners(self, wanted: collections.abc.Callable[[Holding], bool]) -> list[NodeId]:
         return list(dict.fromkeys(one.owner for one in self._held.values() if wanted(one)))

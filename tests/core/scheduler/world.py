@@ -53,6 +53,7 @@ from meshpeer.core.scheduler.messages import (
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow, TaskRow
+from meshpeer.core.scheduler.webhook_messages import DeliverMessage
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.frames import Channel, Codec
 
@@ -166,6 +167,8 @@ class World:
         self.messages: collections.Counter[str] = collections.Counter()
         self.changed: collections.Counter[JobId] = collections.Counter()
         self.committed: dict[tuple[JobId, int, int], TaskRow] = {}
+        self.told: list[tuple[NodeId, DeliverMessage]] = []
+        """What ends of jobs were told, by whom; nobody answers unless the test does."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self.steps = 0
         self._count = 0
@@ -443,6 +446,8 @@ class World:
                     node.contents[digest] = data
                 case JobChanged(job=job):
                     self.changed[job] += 1
+                case DeliverMessage():
+                    self.told.append((node.name, effect))
                 case Note():
                     node.notes.append(effect)
 
