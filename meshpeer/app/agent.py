@@ -245,6 +245,7 @@ class Agent:
             store=self.store.store_id,
             may_work=rights.may_work,
             may_submit=rights.may_submit,
+            is_revoked=rights.is_revoked,
             boot=os.urandom(8),
             region=state.node.region,
             profile=profile_of_node(self.settings, state.node, self.executor.slots),

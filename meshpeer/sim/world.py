@@ -246,6 +246,7 @@ class World:
             seals=KeySeals(host.key, ledger.mesh),
             may_work=rights.may_work,
             may_submit=rights.may_submit,
+            is_revoked=rights.is_revoked,
             slots=2,
             accepting=True,
             boot=self.entropy(8),

@@ -39,6 +39,8 @@ class Revoked:
     invite: str
     """The one that all came with; it has uses left."""
     job: str
+    own_job: str
+    """Of echo itself, with replicas elsewhere."""
     key: str
     """Echo's WireGuard key."""
     ipv4: str
@@ -76,7 +78,7 @@ def revoked(lab: Lab, folder: Path, theirs: Path) -> Revoked:
         meshkit.join(lab.node(name), invite)
     meshkit.wait_until_whole(lab, *NAMES)
     key, ipv4 = meshkit.status(echo).node.public_key, meshkit.status(echo).node.ipv4
-    meshkit.submit(echo, meshkit.marking_job(theirs, 4, 100))
+    own_job = meshkit.submit(echo, meshkit.marking_job(theirs, 4, 100))
     meshkit.until(lambda: bool(hosts(theirs) - {"echo"}), "others run echo's tasks")
     job = meshkit.submit(alpha, meshkit.marking_job(folder, 60, 1))
     meshkit.until(lambda: "echo" in hosts(folder), "echo runs alpha's tasks", 30)
@@ -99,7 +101,7 @@ def revoked(lab: Lab, folder: Path, theirs: Path) -> Revoked:
     for what, figures in (("peer removed", removed), ("last answer to a ping", stopped)):
         shown = ", ".join(f"{name} {after - signed_s:.2f} s" for name, after in figures.items())
         print(f"{what} after {shown}")
-    return Revoked(invite, job, key, ipv4, stopped, removed)
+    return Revoked(invite, job, own_job, key, ipv4, stopped, removed)
 
 
 # --- out ------------------------------------------------------------
@@ -153,7 +155,9 @@ def test_the_revoked_node_claims_to_know_nothing_of_the_others(lab: Lab, revoked
     assert {one.path for one in meshkit.peers(echo).values()} == {"none"}
 
 
-def test_its_tasks_run_elsewhere_and_tasks_for_it_end(lab: Lab, revoked: Revoked, folder: Path) -> None:
+def test_its_tasks_run_elsewhere_and_tasks_for_it_end(
+    lab: Lab, revoked: Revoked, folder: Path, theirs: Path
+) -> None:
     alpha = lab.node("alpha")
     alpha.run(["meshpeer", "jobs", "watch", revoked.job], timeout=120)
     done = meshkit.job(alpha, revoked.job)
@@ -169,6 +173,10 @@ def test_its_tasks_run_elsewhere_and_tasks_for_it_end(lab: Lab, revoked: Revoked
         if name != "echo":
             node = lab.node(name)
             meshkit.until(lambda: not node.pgrep("sleep 100"), f"{name} runs nothing of echo's")  # noqa: B023
+    meshkit.until(
+        lambda: meshkit.job(alpha, revoked.own_job).state == "cancelled", "its job is cancelled", 60
+    )
+    assert {index for index, name in meshkit.marks(theirs, "ended") if name in STAY} == set()
 
 
 # --- no way back ------------------------------------------------------------

@@ -175,8 +175,8 @@ _JOB: dict[str, Json] = {
     "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
     "on_complete": {
         "description": (
-            "A URL that is sent a POST when the job has ended, however it did, by its owner: the node that it "
-            "was submitted at, or the replica that took it over. That one's own settings say what jobs may "
+            "A URL that is sent a POST when the job has ended, however it did, by its owner: the node that "
+            "it was submitted at, or a replica that took it over. That one's own settings say what jobs may "
             "call ([webhooks] allow)."
         ),
         "$ref": "#/$defs/url",

@@ -36,6 +36,10 @@ class Rights:
     def may_submit(self, node: NodeId) -> bool:
         return self._may(node, Capability.SUBMIT)
 
+    def is_revoked(self, node: NodeId) -> bool:
+        """Returns whether the node itself was shut out by name, not with an invite or an issuer."""
+        return self.ledger.revocations.of_node(node) is not None
+
     def _may(self, node: NodeId, capability: Capability) -> bool:
         member = self.ledger.get(node)
         if node == self.me and (member is None or member.best is None):

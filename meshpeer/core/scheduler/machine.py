@@ -132,11 +132,12 @@ class Scheduler:
         store: bytes = b"",
         may_work: Callable[[NodeId], bool] = lambda node: True,
         may_submit: Callable[[NodeId], bool] = lambda node: True,
+        is_revoked: Callable[[NodeId], bool] = lambda node: False,
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
-        """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment; ``profile``
-        says more of this node than its slots and region; ``store`` is the id of this node's journal, empty
-        where it is to be no replica of any job."""
+        """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment, ``is_revoked``
+        who was shut out by name; ``profile`` says more of this node than its slots and region; ``store`` is
+        the id of this node's journal, empty where it is to be no replica of any job."""
         self.me = me
         profile = profile or Profile(slots=slots, region=region)
         self.owned: dict[JobId, JobOwner] = {}
@@ -169,6 +170,9 @@ class Scheduler:
         self._seals = seals
         self._may_work = may_work
         self._may_submit = may_submit
+        self._is_revoked = is_revoked
+        self._shut_out: set[NodeId] = set()
+        """Who was shut out since the agent started, be it with an invite or an issuer."""
         self._accepting = accepting and profile.slots > 0
         """What this node's own settings say."""
         self._tickets = tickets
@@ -456,10 +460,24 @@ class Scheduler:
         self.seats.down(node, now.mono_s)
         self._choose_victims()
         effects = self.worker.on_revoked(node)
+        if node == self.me:
+            return effects
+        self._shut_out.add(node)
         for owner in list(self._open.values()):
-            effects += owner.on_revoked(node, now) if node != self.me else []
+            effects += self._end_if_shut_out(owner, now)
+            effects += owner.on_revoked(node, now)
             self._close_if_finished(owner)
         return effects
+
+    def _end_if_shut_out(self, owner: JobOwner, now: Instant) -> list[SchedulerEffect]:
+        """Cancels a job whose submitter was shut out: nobody is to run what a stolen machine asked for. One
+        whose submitter is merely gone goes on."""
+        who = owner.record.submitter
+        if who == self.me or owner.finished or not (who in self._shut_out or self._is_revoked(who)):
+            return []
+        fields = (("job", owner.job), ("submitter", key_text(who)[:10]))
+        note = Note(level="warning", fact="a job is cancelled: its submitter was revoked", fields=fields)
+        return [note, *owner.cancel(now, "the job's submitter was revoked")]
 
     def _on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Says what this node holds for the peer, then what it can take: grants come only after that."""
@@ -738,6 +756,7 @@ class Scheduler:
             effects += self.replicas.announce(copy, [*linked, self.me])
             held = self.worker.held_of(copy.job)
             effects += owner.on_held(self.me, held, now) if held is not None else []
+            effects += self._end_if_shut_out(owner, now)
             effects += owner.dispatch(now)
             note = Note(
                 level="info",

@@ -208,14 +208,14 @@ class JobOwner:
             self.book.cancel_open()
         return ready
 
-    def cancel(self, now: Instant) -> list[SchedulerEffect]:
-        """Ends every open task as cancelled; its attempts are stopped. Results that were committed before
-        stay.
+    def cancel(self, now: Instant, reason: str = "cancelled") -> list[SchedulerEffect]:
+        """Ends every open task as cancelled; its attempts are stopped, and their workers told why. Results
+        that were committed before stay.
         """
         if self.finished:
             return []
         self.cancelled = True
-        effects = self._end_rest("cancelled", now)
+        effects = self._end_rest(reason, now)
         return [*effects, JobChanged(job=self.job)]
 
     def note_told(self) -> list[SchedulerEffect]:

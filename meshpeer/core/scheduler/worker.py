@@ -448,15 +448,18 @@ class JobWorker:
         return [*self._drop_job(message.job, "a job's owner does not know it any more"), *self._start()]
 
     def on_revoked(self, node: NodeId) -> list[SchedulerEffect]:
-        """Ends everything of the jobs that a node owned which was shut out; of all but its own where this is
-        that node."""
+        """Ends everything of the jobs that a node owned or submitted which was shut out; of all but its own
+        where this is that node."""
         effects: list[SchedulerEffect] = []
         for job, known in self._jobs.items():
             gone = known.epoch.node != self.me if node == self.me else known.epoch.node == node
-            # Another replica takes over what has some.
-            kept = node != self.me and known.record is not None and len(known.record.replicas) > 1
-            if gone and not kept and (known.held or self.offers.has_any_of(job)):
-                effects += self._drop_job(job, "a job's owner was revoked")
+            record = known.record
+            theirs = node != self.me and record is not None and record.submitter == node
+            # Another replica takes over what has some, if only to end it where its submitter was shut out.
+            kept = node != self.me and record is not None and len(record.replicas) > 1
+            if (theirs or (gone and not kept)) and (known.held or self.offers.has_any_of(job)):
+                who = "submitter" if theirs else "owner"
+                effects += self._drop_job(job, f"a job's {who} was revoked")
         return [*effects, *self._start()]
 
     def _drop_job(self, job: JobId, why: str) -> list[SchedulerEffect]:

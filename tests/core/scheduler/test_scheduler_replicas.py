@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from world import World
 
@@ -91,7 +93,10 @@ def test_an_owner_that_was_cut_off_grants_nothing_and_gives_way() -> None:
     world.check()
 
 
-def test_a_job_outlives_two_owners_one_after_the_other_where_the_first_was_replaced() -> None:
+@pytest.mark.parametrize("end", [World.crash, World.revoke])
+def test_a_job_outlives_two_owners_one_after_the_other_where_the_first_was_replaced(
+    end: Callable[[World, NodeId], None],
+) -> None:
     world = World(5, [2, 2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (20.0, True))
     world.run_for(0.5)
     job = world.submit(tasks(100))
@@ -109,6 +114,7 @@ def test_a_job_outlives_two_owners_one_after_the_other_where_the_first_was_repla
         200.0,
     )
     world.run_for(3.0)
+    end(world, second)
     world.crash(second)
     world.bury(second)
     world.run_until(lambda: bool(world.owners(job)), 20.0)
@@ -134,6 +140,43 @@ def test_a_cancelled_job_stays_cancelled_under_its_next_owner() -> None:
 
     assert world.owner(job).cancelled
     assert world.owner(job).counts[TaskState.CANCELLED] == 20
+
+
+def test_nobody_runs_what_a_revoked_node_submitted_and_its_next_owner_cancels_it() -> None:
+    world = World(6, [0, 1, 1, 1, 1], replicated=True, plan=lambda task, attempt, node: (100.0, True))
+    gone, *others = world.names
+    world.run_for(0.5)
+    job = world.submit(tasks(8))
+    world.run_for(1.0)
+    assert all(world.nodes[one].running for one in others)
+
+    world.revoke(gone)
+    world.run_for(0.1)
+    assert not any(world.nodes[one].running for one in others)
+    world.crash(gone)
+    world.run_until(lambda: bool(world.owners(job)), 30.0)
+
+    assert not any(world.nodes[one].running for one in others)
+    assert world.owner(job).cancelled
+    assert world.owner(job).counts[TaskState.CANCELLED] == 8
+    world.check()
+
+
+def test_a_job_whose_submitter_is_revoked_ends_under_who_owns_it_by_then() -> None:
+    world = World(6, [0, 1, 1, 1, 1], replicated=True, plan=lambda task, attempt, node: (100.0, True))
+    gone, *others = world.names
+    world.run_for(0.5)
+    job = world.submit(tasks(8))
+    world.run_for(1.0)
+    world.crash(gone)
+    world.run_until(lambda: bool(world.owners(job)), 30.0)
+
+    world.revoke(gone)
+    world.run_for(1.0)
+
+    assert not any(world.nodes[one].running for one in others)
+    assert world.owner(job).counts[TaskState.CANCELLED] == 8
+    world.check()
 
 
 def test_what_a_retry_opened_is_skipped_and_opened_again_in_rounds_that_no_register_was_decided_for() -> None:

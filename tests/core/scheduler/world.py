@@ -162,6 +162,7 @@ class World:
         self.cut: set[frozenset[NodeId]] = set()
         self.dead: set[NodeId] = set()
         """Whom membership takes for dead."""
+        self.revoked: set[NodeId] = set()
         self.records: dict[JobId, JobRecord] = {}
         self.runs: list[Run] = []
         self.messages: collections.Counter[str] = collections.Counter()
@@ -258,6 +259,7 @@ class World:
             seals=HashSeals(name),
             store=node.store,
             crash_limit=self.crash_limit,
+            is_revoked=self.revoked.__contains__,
         )
         jobs = [
             cbor.decode(value, JobRow, bytes_max=ROW_BYTES_MAX) for value in node.journal[Table.JOBS].values()
@@ -317,6 +319,7 @@ class World:
         for other in self.names:
             if other != name:
                 self.partition(name, other)
+        self.revoked.add(name)
         for here in self.names:
             self.handle(here, PeerRevoked(peer=name))
 
