@@ -29,8 +29,10 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     into: str = ""
     """Folder that the needed outputs are staged under; empty for their own paths."""
     when: str = "succeeded"
-    """One of ``rules.NEED_ENDS``: which end of the needed task meets this need. Any other skips who needs
-    it."""
+    """One of ``rules.NEED_ENDS``, or ``rules.EXIT``: which end of the needed task meets this need. Any other
+    skips who needs it."""
+    exits: tuple[int, ...] = ()
+    """The exit codes that meet it, rising, where ``when`` is ``rules.EXIT``."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,10 @@ GROUPS_MAX = 256
 BACKOFF_MS_MAX = 24 * 3_600_000
 SUCCEEDED, FAILED, ENDED = "succeeded", "failed", "ended"
 NEED_ENDS = (SUCCEEDED, FAILED, ENDED)
+EXIT = "exit"
+"""``Need.when`` where exit codes are asked for."""
+EXIT_CODE_MAX = 255
+"""Of a process (wait(2)); a signal ``n`` reads as ``128 + n``."""
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
 """The form of a job's id: it names rows, files and attempts."""
 CONTINUE, FAIL_FAST = "continue", "fail-fast"

@@ -403,6 +403,13 @@ _COMMON: dict[str, Json] = {
         "examples": [["API_TOKEN"]],
     },
 }
+_EXIT_CODE: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": rules.EXIT_CODE_MAX}
+_WHEN: dict[str, Json] = {
+    "exit": {
+        "description": "The exit code, or a list of them.",
+        "oneOf": [_EXIT_CODE, {"type": "array", "minItems": 1, "items": _EXIT_CODE}],
+    },
+}
 _NEED: dict[str, Json] = {
     "task": {
         "description": "The task, as name or name[index].",
@@ -417,11 +424,15 @@ _NEED: dict[str, Json] = {
         "description": (
             "The end that meets this need; any other skips who needs it. Of a whole array, succeeded is when "
             "all of it has, failed when all of it ended and a part has failed, ended however it went, "
-            "skipped included. Only what succeeded has outputs."
+            "skipped included. {exit: 3}, {exit: [3, 4]}: it has ended, after all its retries, with one of "
+            "these exit codes, of a whole array all of it. Only what succeeded has outputs."
         ),
-        "type": "string",
-        "enum": list(rules.NEED_ENDS),
+        "oneOf": [
+            {"type": "string", "enum": list(rules.NEED_ENDS)},
+            {"title": "exit codes", **_object(_WHEN, required=["exit"])},
+        ],
         "default": rules.SUCCEEDED,
+        "examples": ["failed", {"exit": [3, 4]}],
     },
 }
 _WHERE: dict[str, Json] = {

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.arrays import read_array
-from meshpeer.core.jobs.check import check_job, need_end_fault
+from meshpeer.core.jobs.check import check_job
 from meshpeer.core.jobs.confinement import UNSAID, Confinement, read_confinement
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
+from meshpeer.core.jobs.need_ends import End, read_end
 from meshpeer.core.jobs.placing import (
     NO_PLACING,
     PLACING_FIELDS,
@@ -223,7 +224,8 @@ def _read_needs(reader: Reader, node: Located, path: FieldPath) -> tuple[Need, .
 
 
 def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
-    into, when = "", rules.SUCCEEDED
+    into = ""
+    end: End = (rules.SUCCEEDED, ())
     if isinstance(node, Mapping):
         fields = reader.fields(node, path, NEED_FIELDS, (), "")
         if "task" not in fields:
@@ -232,7 +234,7 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
         if "into" in fields:
             into = _read_path(reader, fields["into"], (*path, "into")) or ""
         if "when" in fields:
-            when = _read_end(reader, fields["when"], (*path, "when")) or when
+            end = read_end(reader, fields["when"], (*path, "when")) or end
         written = reader.text(fields["task"], (*path, "task"))
     else:
         written = reader.text(node, path)
@@ -244,12 +246,7 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
         hint = f"write {name} for all of it, or {name}[index] for the element of the same index"
         reader.reject(path, node, f"{shown(written)} names one element", hint)
         return None
-    return Need(task=name, same_index=bool(bracket), into=into, when=when)
-
-
-def _read_end(reader: Reader, node: Located, path: FieldPath) -> str | None:
-    text = reader.text(node, path)
-    return None if text is None else reader.sound(need_end_fault(text) or text, node, path)
+    return Need(task=name, same_index=bool(bracket), into=into, when=end[0], exits=end[1])
 
 
 def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _Common:
