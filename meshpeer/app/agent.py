@@ -42,7 +42,7 @@ from meshpeer.app.log import Log
 from meshpeer.app.next_key import load_next_key
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
-from meshpeer.app.placement import profile_of_node
+from meshpeer.app.placement import profile_of_node, terms_of
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.retiring import retire_relay
@@ -249,6 +249,7 @@ class Agent:
             boot=os.urandom(8),
             region=state.node.region,
             profile=profile_of_node(self.settings, state.node, self.executor.slots),
+            terms=terms_of(self.settings),
             tickets=tickets,
             dice=random.Random(),
         )

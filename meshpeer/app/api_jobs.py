@@ -11,6 +11,7 @@ import trio
 
 from meshpeer.app import views
 from meshpeer.app.files import holders_of
+from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.app.moves import Moves
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
@@ -160,6 +161,7 @@ class JobAnswers:
             # Submitted before, and taken over since.
             return await self.job(job)
         if owner is None:
+            check_not_forgotten(self._agent, job)
             self._check_may_submit()
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
             require_valid(spec)
@@ -178,7 +180,8 @@ class JobAnswers:
             )
             signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
             stored = await agent.blobs.add_bytes(signed)
-            await agent.files.note_submitted(job, [stored.digest, *(file.digest for file in spec.files)])
+            kept = [stored.digest, *(file.digest for file in spec.files)]
+            await agent.files.note_submitted(job, kept, spec.keep_s)
             agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
             owner = node.scheduler.owned[job]
         with trio.move_on_after(REPLICAS_WAIT_S):
@@ -387,6 +390,7 @@ class JobAnswers:
         records = {one: copy.record for one, copy in scheduler.replicas.copies.items()}
         chosen = _fitting(job, records | {one: owner.record for one, owner in scheduler.owned.items()})
         if chosen is None:
+            check_not_forgotten(self._agent, job)
             raise LocalFault(f"this node knows no job {job!r}", "see `meshpeer jobs list`")
         return chosen
 

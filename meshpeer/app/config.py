@@ -106,7 +106,11 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What files of jobs may take of the disk. What is needed stays, whatever this says; the rest goes, the
     least recently used first."""
     results_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 7
-    """How long this node keeps what jobs made that are over, at least."""
+    """How long this node keeps what jobs made that are over, at least, where they don't say (``keep``)."""
+    keep_days_max: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 365
+    """How long it keeps that of jobs which ask for more, at most."""
+    history_days: Annotated[int, msgspec.Meta(ge=1, le=3_650)] = 30
+    """How long it knows jobs that are over; with a job goes all that is kept for it."""
     memory_bytes_max: int = 0
     """Of all tasks together; 0 for all of the machine's but an eighth, and 128 MiB at least."""
     output_bytes_max: int = 8 * 1024**3

@@ -7,6 +7,7 @@ import os
 from meshpeer.app.config import Settings
 from meshpeer.app.state import NodeFile
 from meshpeer.core.jobs.cgroups import tasks_memory
+from meshpeer.core.scheduler.collecting import DAY_S, Terms
 from meshpeer.core.scheduler.fitting import Profile
 
 
@@ -23,4 +24,14 @@ def profile_of_node(settings: Settings, node: NodeFile, slots: int) -> Profile:
         slots=slots,
         memory_bytes=tasks_memory(total, jobs.memory_bytes_max),
         resources=tuple(sorted((name, count) for name, count in jobs.resources.items() if count)),
+    )
+
+
+def terms_of(settings: Settings) -> Terms:
+    """Returns how long this node keeps what there is of jobs that are over."""
+    jobs = settings.file.jobs
+    return Terms(
+        history_s=jobs.history_days * DAY_S,
+        results_s=jobs.results_days * DAY_S,
+        keep_s_max=jobs.keep_days_max * DAY_S,
     )

@@ -54,5 +54,6 @@ class ReplicaFetcher:
                 ref = BlobRef(digest=file.digest, size=file.size)
                 await self.attempts.have(ref, (effect.holder, record.submitter))
             signed = await self.attempts.blobs.read(effect.digest, 0, effect.size)
-            await self.attempts.files.note(effect.job, effect.holder, [(one, Use.WORK) for one in kept])
+            noted = [(one, Use.WORK) for one in kept]
+            await self.attempts.files.note(effect.job, effect.holder, noted, record.spec.keep_s)
         return record, signed

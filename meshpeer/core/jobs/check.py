@@ -41,6 +41,7 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
         *check_files(spec.files),
         *check_job_webhooks(spec),
         *check_calls(spec),
+        *_located(("keep",), rules.number_fault(spec.keep_s, 0, rules.KEEP_S_MAX)),
         *check_job_placing(spec),
         *(error for task in spec.tasks for error in _check_task(task, unread, dict(spec.groups))),
         *_check_needs(spec, unread),

@@ -148,6 +148,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Among the jobs of one submitter."""
     groups: tuple[tuple[str, int], ...] = ()
     """Concurrency groups by name, and how many of their tasks are granted at once."""
+    keep_s: int = 0
+    """How long its results stay after its end, at least; 0 for as long as each node says."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -186,6 +186,16 @@ _JOB: dict[str, Json] = {
         "description": "The same, when the job has failed.",
         "$ref": "#/$defs/url",
     },
+    "keep": {
+        "title": "time",
+        "description": (
+            "How long its results stay where they were made after its end, at least: a number and m, h or "
+            "d. Else, and at most, it is as each node says ([jobs] results_days, keep_days_max)."
+        ),
+        "type": "string",
+        "pattern": "^[1-9][0-9]{0,6}[mhd]$",
+        "examples": ["12h", "90d"],
+    },
     "priority": {
         "description": (
             "Among the jobs of one submitter: the higher one goes first. Between submitters nodes share "

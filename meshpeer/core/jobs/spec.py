@@ -31,7 +31,17 @@ from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
 from meshpeer.core.jobs.webhook import read_url, read_webhook
 
-JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "priority", "groups", "tasks")
+JOB_FIELDS = (
+    "name",
+    "files",
+    "defaults",
+    "on_complete",
+    "on_failure",
+    "keep",
+    "priority",
+    "groups",
+    "tasks",
+)
 DEFAULTS_FIELDS = (
     "env",
     "cwd",
@@ -115,6 +125,7 @@ def parse_job(document: Located) -> ParsedJob:
         tasks=tasks,
         on_complete=on_complete,
         on_failure=on_failure,
+        keep_s=_read_keep(reader, fields["keep"]) if "keep" in fields else 0,
         priority=(read_priority(reader, fields["priority"], ("priority",)) or 0)
         if "priority" in fields
         else 0,
@@ -123,6 +134,15 @@ def parse_job(document: Located) -> ParsedJob:
     judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
     errors = sorted_errors([*reader.errors, *judged], document)
     return ParsedJob(spec=None if errors else spec, files=files, errors=errors)
+
+
+def _read_keep(reader: Reader, node: Located) -> int:
+    if isinstance(node, Scalar) and type(node.value) is int:
+        what = f"{node.value} has no unit"
+        reader.reject(("keep",), node, what, f"write {node.value}d, or another of m, h and d")
+        return 0
+    text = reader.text(node, ("keep",))
+    return (reader.sound(rules.keep_seconds(text), node, ("keep",)) if text is not None else None) or 0
 
 
 def _read_event(reader: Reader, node: Located, path: FieldPath) -> str:

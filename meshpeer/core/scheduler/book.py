@@ -172,6 +172,10 @@ class TaskBook:
                 failures[id(need)] = failures.get(id(need), False) or state is TaskState.FAILED
         return all(failures.values())
 
+    def noted_tasks(self) -> list[TaskIndex]:
+        """Returns every task that may have a row: a result, or a history."""
+        return sorted({*self.results, *self._histories})
+
     def open_tasks(self) -> Iterator[TaskIndex]:
         """Yields every task that has no committed result."""
         return (TaskIndex(task) for task, state in enumerate(self.states) if state not in COMMITTED)

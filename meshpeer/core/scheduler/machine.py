@@ -18,6 +18,7 @@ from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
+from meshpeer.core.scheduler.collecting import Collector, Terms
 from meshpeer.core.scheduler.consensus.messages import (
     Accept,
     Accepted,
@@ -134,6 +135,7 @@ class Scheduler:
         may_submit: Callable[[NodeId], bool] = lambda node: True,
         is_revoked: Callable[[NodeId], bool] = lambda node: False,
         crash_limit: int = CRASH_LIMIT,
+        terms: Terms | None = None,
     ) -> None:
         """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment, ``is_revoked``
         who was shut out by name; ``profile`` says more of this node than its slots and region; ``store`` is
@@ -163,6 +165,14 @@ class Scheduler:
         self._turns = Turns()
         self.replicas = Replicas(
             me=me, store=store, region=region, seats=self.seats, tickets=tickets, dice=dice
+        )
+        self.collector = Collector(
+            terms=terms or Terms(),
+            tickets=tickets,
+            owned=self.owned,
+            replicas=self.replicas,
+            worker=self.worker,
+            outbox=self.outbox,
         )
         self.drain_ticket: Ticket | None = None
         """The write of the last order to drain, or to take work again."""
@@ -219,6 +229,7 @@ class Scheduler:
         effects += self.webhooks.restore(read_webhooks(grants), now)
         self.outbox.restore(read_outbox(grants), now)
         copies = read_replicas(replicas)
+        effects += self.collector.restore(grants, tasks, copies, now)
         for record, digest, row in jobs:
             if row.replicated:
                 held_here = copies.get(record.job)
@@ -242,6 +253,7 @@ class Scheduler:
         """Takes one event; returns all that is to be done, in order."""
         if self.seats.started_at_s is None:
             self.seats.started_at_s = now.mono_s
+            self.collector.begin(now)
         if self._asked_for_s is not None and now.mono_s > self._asked_for_s + SLEPT_S:
             for owner in self._open.values():
                 owner.spare(now)
@@ -267,6 +279,7 @@ class Scheduler:
             self.webhooks.next_deadline(),
             self.outbox.next_deadline(),
             self.replicas.next_deadline(),
+            self.collector.next_deadline(),
             *(owner.next_deadline() for owner in self._open.values()),
         )
         self._asked_for_s = deadline.at_s if deadline else None
@@ -344,9 +357,8 @@ class Scheduler:
 
     def _on_submitted(self, event: JobSubmitted, now: Instant) -> list[SchedulerEffect]:
         """Owns a new job; the same id again is the same job, whatever came with it."""
-        if event.record.job in self.owned:
-            return []
-        if event.record.job in self.replicas.copies:
+        job = event.record.job
+        if job in self.owned or job in self.replicas.copies or job in self.collector.gone:
             return []
         accepted_at_us = int(now.unix_s * 1e6)
         founded: list[SchedulerEffect] = []
@@ -502,7 +514,7 @@ class Scheduler:
         for owner in list(self._open.values()):
             effects += owner.tick(now)
             self._close_if_finished(owner)
-        return effects
+        return [*effects, *self.collector.tick(now)]
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -522,8 +534,10 @@ class Scheduler:
                 return self.worker.on_stop(peer, message)
             case Recall():
                 return self.worker.on_recall(peer, message)
-            case Unknown():
-                return self.worker.on_unknown(peer, message)
+            case Unknown(job=job):
+                forgotten = message.ended and self.replicas.is_forgotten_elsewhere(peer, job)
+                away = self._forget(job, now) if forgotten else []
+                return [*self.worker.on_unknown(peer, message), *away]
             case Capacity():
                 return self._on_capacity(peer, message, now)
             case StealRequest():
@@ -548,6 +562,10 @@ class Scheduler:
                 | RecordShown()
                 | ReplicaReady()
             ):
+                if message.job in self.collector.gone:
+                    # To who leads, or wants to: others know themselves, or are told by it.
+                    asks = isinstance(message, Prepare | Accept) and peer != self.me
+                    return [Send(peer=peer, message=Unknown(job=message.job, ended=True))] if asks else []
                 return self.replicas.on_message(peer, message, now)
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
@@ -660,6 +678,8 @@ class Scheduler:
         words.
         """
         owner = self.owned.get(job)
+        if job in self.collector.gone:
+            return [Send(peer=peer, message=Unknown(job=job, ended=True))]
         if owner is None and (copy := self.replicas.copies.get(job)) is not None:
             # Another replica owns it, or will, unless it has ended: nobody needs to own it then.
             return [Send(peer=peer, message=Unknown(job=job, ended=True))] if copy.ended else []
@@ -789,6 +809,11 @@ class Scheduler:
         del self.owned[job]
         self._share_turns()
         return [JobChanged(job=job)]
+
+    def _forget(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
+        """Forgets a job that ended while this node was away, by the word of its other replicas."""
+        given = self._give_way(job)
+        return [*given, *self.collector.forget(job, int(now.unix_s * 1e6), now)]
 
     def _close_if_finished(self, owner: JobOwner) -> None:
         if owner.finished and self._open.pop(owner.job, None) is not None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
-from meshpeer.core.ids import Digest, JobId, NodeId
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler import replica_messages
@@ -465,6 +465,14 @@ class JobChanged:
     job: JobId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobForgotten:
+    """A job that is long over is forgotten here, once that is on disk: its files may go."""
+
+    job: JobId
+    after: Ticket
+
+
 SchedulerEffect = (
     Send
     | Persist
@@ -474,6 +482,7 @@ SchedulerEffect = (
     | StopAttempt
     | StoreBlob
     | JobChanged
+    | JobForgotten
     | FetchReplica
     | WebhookEffect
 )

@@ -26,7 +26,7 @@ from meshpeer.core.jobs.callbacks import one_line
 from meshpeer.core.scheduler.messages import JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.owner import JobOwner
-from meshpeer.core.scheduler.rows import OutboxRow, put_outbox
+from meshpeer.core.scheduler.rows import OutboxRow, outbox_key, put_outbox
 from meshpeer.core.scheduler.views import job_state, task_counts
 from meshpeer.core.scheduler.webhook_messages import Delivered, DeliverMessage
 from meshpeer.core.scheduler.webhooks import RETRY_AFTER_MAX_S, may_pass
@@ -89,10 +89,18 @@ class Outbox:
         if owner.untold:
             self._ended.append(owner)
 
+    def is_waiting(self, job: JobId) -> bool:
+        """Says whether a job's end is still to be told."""
+        return any(one.job == job for one in self._ended) or self._is_sending(job)
+
+    def forget(self, job: JobId) -> list[str]:
+        """Forgets a job whose end was told; returns the keys of its rows."""
+        return [outbox_key(job, event) for event in self._rows.pop(job, ())]
+
     def take_told(self) -> list[JobId]:
         """Returns the jobs of which nobody waits for word any more, since this was asked last."""
         told, self._told = self._told, []
-        return [job for job in dict.fromkeys(told) if not self._is_waiting(job)]
+        return [job for job in dict.fromkeys(told) if not self._is_sending(job)]
 
     def take_news(
         self,
@@ -195,7 +203,7 @@ class Outbox:
             effects.append(Note(level="warning", fact="a job's webhook is given up", fields=fields))
         return effects
 
-    def _is_waiting(self, job: JobId) -> bool:
+    def _is_sending(self, job: JobId) -> bool:
         return any((job, event) in self._waiting for event in self._rows.get(job, ()))
 
     def _tell(self, message: _Message, row: OutboxRow) -> None:

@@ -8,7 +8,7 @@ workers that were given attempts registers of (-2, number).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -63,6 +63,12 @@ def changes_of(job: JobId, keep: Keep) -> tuple[Change, ...]:
         Put(table=Table.REPLICAS, key=_row_key(job, row.key), value=cbor.encode(row)) for row in keep.rows
     )
     return (*gone, vote, *rows)
+
+
+def keys_of(job: JobId, held: Journalled) -> Iterator[str]:
+    """Yields the keys of all that a replica has written."""
+    yield _VOTE + job
+    yield from (_row_key(job, row.key) for row in held.rows)
 
 
 def read_replicas(rows: Iterable[tuple[str, bytes]]) -> dict[JobId, Journalled]:

@@ -98,10 +98,13 @@ class Copy:
     beat_at_s: float = 0.0
     ended: bool = False
     """The job's end is known here."""
+    ended_at_us: int = 0
     untold: bool = False
     """Its end is still to be told (``outbox``)."""
     workers: Workers = field(default_factory=dict)
     """Those that the registers name."""
+    forgotten_by: set[NodeId] = field(default_factory=set)
+    """Other replicas that say that it has ended, and that they have forgotten it."""
     held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
     """What waits for a batch to be chosen, in order."""
     tickets: collections.deque[tuple[int, Ticket]] = field(default_factory=collections.deque)
@@ -127,7 +130,8 @@ class Copy:
     def learn_end(self) -> None:
         """Looks at what the job's own row says of its end."""
         row = job_row_of(self.acceptor.rows)
-        self.ended = row is not None and bool(row.finished_at_us)
+        self.ended_at_us = row.finished_at_us if row is not None else 0
+        self.ended = bool(self.ended_at_us)
         self.untold = row is not None and row.untold
 
 
@@ -175,6 +179,13 @@ class Replicas:
         if copy is None:
             return True
         return copy.leads and copy.leader is not None and copy.leader.told >= copy.leader.sequence
+
+    def is_idle(self, job: JobId) -> bool:
+        """Says whether nothing of a job is under way here: what waits for a time, a quorum or a fetch."""
+        copy = self.copies.get(job)
+        return job not in self._fetching and (
+            copy is None or (self._deadline(copy) is None and not copy.tickets and not copy.held)
+        )
 
     def partners(self) -> list[NodeId]:
         """Returns the other replicas of jobs that have not ended: they are to be linked."""
@@ -449,6 +460,28 @@ class Replicas:
                 continue
             effects += self._perform(copy, copy.leader.ask_again(peer), now)
         return effects
+
+    def is_forgotten_elsewhere(self, peer: NodeId, job: JobId) -> bool:
+        """Takes a replica's word that a job has ended and is forgotten there; says whether that is so.
+
+        It is where a majority says so: this node was away since before the end. One alone may have a clock
+        that is far ahead, and a retry may have opened the job again since.
+        """
+        copy = self.copies.get(job)
+        if copy is None or copy.leads or not self._is_party(peer, copy):
+            return False
+        copy.forgotten_by.add(peer)
+        members = copy.acceptor.vote.membership.members
+        return sum(one.node in copy.forgotten_by for one in members) * 2 > len(members)
+
+    def forget(self, job: JobId) -> Copy | None:
+        """Forgets a job; returns what was known of it here."""
+        copy = self.copies.pop(job, None)
+        self._active.pop(job, None)
+        self._fetching.pop(job, None)
+        if copy is not None:
+            self._forget_tickets(copy)
+        return copy
 
     # --- time -----------------------------------------------------------------------------------------------
 

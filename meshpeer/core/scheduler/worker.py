@@ -299,6 +299,11 @@ class JobWorker:
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
 
+    def has_any_of(self, job: JobId) -> bool:
+        """Says whether this worker has attempts, or unacknowledged results, of a job."""
+        known = self._jobs.get(job)
+        return self.offers.has_any_of(job) or (known is not None and known.held > 0)
+
     def owner_of(self, job: JobId, attempt: Attempt) -> NodeId | None:
         """Returns whom an attempt runs, or waits, here for; None where this worker has it no more."""
         holding = self._held.get((job, attempt))

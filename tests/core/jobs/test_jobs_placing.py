@@ -218,6 +218,31 @@ def test_exit_codes_from_elsewhere_are_judged(need: Need) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("keep", "seconds"),
+    [
+        ("10m", 600),
+        ("12h", 43_200),
+        ("3650d", 315_360_000),
+        ("3651d", "job:2:7: keep: 3651d is more than ten years (fetch what is to stay that long)"),
+        ("30", "job:2:7: keep: 30 has no unit (write 30d, or another of m, h and d)"),
+        (
+            "ever",
+            "job:2:7: keep: 'ever' is no time to keep results (write a number and m, h or d, such as 30d)",
+        ),
+    ],
+)
+def test_a_job_says_how_long_its_results_stay(keep: str, seconds: int | str) -> None:
+    parsed = parse_job(read_yaml(f"name: x\nkeep: {keep}\ntasks: {{t: {{run: x}}}}\n"))
+    if isinstance(seconds, str):
+        assert lines(parsed) == [seconds]
+        return
+    assert parsed.spec is not None
+    assert parsed.spec.keep_s == seconds
+    assert not check_job(parsed.spec)
+    assert check_job(JobSpec(name="x", tasks=parsed.spec.tasks, keep_s=-1))
+
+
 def test_a_way_to_go_on_is_told_from_the_url_of_a_job() -> None:
     parsed = parse_job(read_yaml("name: x\non_failure: fail-fast\ntasks: {t: {run: x}}\n"))
     assert lines(parsed) == [

@@ -20,6 +20,7 @@ from meshpeer.core.effects import Delete, Note, Persist, Persisted, Put, Send, T
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.book import NOTHING
+from meshpeer.core.scheduler.collecting import Terms
 from meshpeer.core.scheduler.consensus.values import Written
 from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.machine import Scheduler
@@ -35,6 +36,7 @@ from meshpeer.core.scheduler.messages import (
     Grant,
     Input,
     JobChanged,
+    JobForgotten,
     JobLearned,
     JobSubmitted,
     MessageReceived,
@@ -144,12 +146,13 @@ class World:
         reorder: bool = False,
         profiles: Sequence[Profile] = (),
         replicated: bool = False,
+        terms: Terms | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.now_s = 100.0
         self.latency_s, self.disk_s, self.loss = latency_s, disk_s, loss
         self.plan: Plan = plan or (lambda task, attempt, node: (0.05, True))
-        self.crash_limit = crash_limit
+        self.crash_limit, self.terms = crash_limit, terms
         self.reorder = reorder
         self.nodes = {
             name: Node(name, count, f"r{number % regions}", profiles[number] if profiles else None)
@@ -168,6 +171,7 @@ class World:
         self.messages: collections.Counter[str] = collections.Counter()
         self.changed: collections.Counter[JobId] = collections.Counter()
         self.committed: dict[tuple[JobId, int, int], TaskRow] = {}
+        self.forgotten: list[tuple[NodeId, JobId]] = []
         self.told: list[tuple[NodeId, DeliverMessage]] = []
         """What ends of jobs were told, by whom; nobody answers unless the test does."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -259,6 +263,7 @@ class World:
             seals=HashSeals(name),
             store=node.store,
             crash_limit=self.crash_limit,
+            terms=self.terms,
             is_revoked=self.revoked.__contains__,
         )
         jobs = [
@@ -449,6 +454,8 @@ class World:
                     node.contents[digest] = data
                 case JobChanged(job=job):
                     self.changed[job] += 1
+                case JobForgotten(job=job):
+                    self.forgotten.append((node.name, job))
                 case DeliverMessage():
                     self.told.append((node.name, effect))
                 case Note():
