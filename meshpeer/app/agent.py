@@ -42,7 +42,7 @@ from meshpeer.app.log import Log
 from meshpeer.app.next_key import load_next_key
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
-from meshpeer.app.placement import profile_of_node, terms_of
+from meshpeer.app.placement import profile_of_node, python_of_node, terms_of
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.retiring import retire_relay
@@ -181,8 +181,10 @@ class Agent:
             self.caller = HttpCaller()
             stack.push_async_callback(self.caller.close)
             self.executor: Executor = await stack.enter_async_context(self._open_executor())
+            self.interpreter = TaskInterpreter(self.settings.file.jobs.python, TASKS_PATH)
+            python = await python_of_node(self.interpreter) if self.settings.file.jobs.accept else ""
             self._mark("opening links and slots")
-            restored = self._make_node()
+            restored = self._make_node(python)
             self._mark("restoring facts")
             try:
                 async with trio.open_nursery() as nursery:
@@ -229,7 +231,7 @@ class Agent:
         asked = self.settings.file.wireguard.listen_port
         return asked if asked not in (0, WireGuardSettings().listen_port) else self.state.node.wireguard_port
 
-    def _make_node(self) -> Sequence[object]:
+    def _make_node(self, python: str) -> Sequence[object]:
         now = self.clock.now()
         state = self.state
         ledger = Ledger(state.mesh, state.node.roots)
@@ -248,7 +250,7 @@ class Agent:
             is_revoked=rights.is_revoked,
             boot=os.urandom(8),
             region=state.node.region,
-            profile=profile_of_node(self.settings, state.node, self.executor.slots),
+            profile=profile_of_node(self.settings, state.node, self.executor.slots, python),
             terms=terms_of(self.settings),
             tickets=tickets,
             dice=random.Random(),
@@ -348,7 +350,7 @@ class Agent:
             files=self.files.keeper,
             check_job=self.check_job,
             secrets=FileSecrets(Path(self.settings.file.jobs.secrets_file)),
-            python=PythonCalls(self.blobs, TaskInterpreter(self.settings.file.jobs.python, TASKS_PATH)),
+            python=PythonCalls(self.blobs, self.interpreter),
             names_of=self.names_of,
             post=post,
             nursery=nursery,

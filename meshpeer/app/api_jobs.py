@@ -13,6 +13,7 @@ from meshpeer.app import views
 from meshpeer.app.files import holders_of
 from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.app.moves import Moves
+from meshpeer.app.pythons import check_pythons
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
@@ -165,6 +166,7 @@ class JobAnswers:
             self._check_may_submit()
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
             require_valid(spec)
+            check_pythons(node.scheduler, spec)
             missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
             if missing:
                 raise LocalFault(

@@ -81,6 +81,8 @@ class PythonCall(msgspec.Struct, frozen=True, kw_only=True):
     """The path of the job's file that holds pickled calls, one for each element (``jobs.calls``)."""
     result: str = "json"
     """One of ``python.RESULTS``: what the value is put out as."""
+    version: str = ""
+    """``3.11``: which Python pickled the calls, and can run them alone. Empty where that is not said."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):

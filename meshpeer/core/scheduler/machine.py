@@ -201,6 +201,11 @@ class Scheduler:
         """Whether this node has work to give away."""
         return bool(self._open)
 
+    @property
+    def knows_all_workers(self) -> bool:
+        """Whether every member that lives has a link, and so has said what it has for tasks."""
+        return all(one.linked for one in self._peers if one.alive)
+
     # --- start --------------------------------------------------------------------------------------------
 
     def restore(

@@ -126,6 +126,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="jo
     """Of all tasks together; 0 where it doesn't say."""
     resources: tuple[tuple[str, int], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    python: str = ""
+    """What runs functions there (``fitting.Profile.python``)."""
     store: bytes = b""
     """The id of the sender's journal: what it votes from as a replica. Empty for one that is none."""
 
