@@ -43,6 +43,7 @@ from meshpeer.app.next_key import load_next_key
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
 from meshpeer.app.placement import profile_of_node, python_of_node, terms_of
+from meshpeer.app.quotas import check_quota, quota_of
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.retiring import retire_relay
@@ -252,6 +253,7 @@ class Agent:
             region=state.node.region,
             profile=profile_of_node(self.settings, state.node, self.executor.slots, python),
             terms=terms_of(self.settings),
+            quota_of=quota_of(self),
             tickets=tickets,
             dice=random.Random(),
         )
@@ -355,7 +357,9 @@ class Agent:
             post=post,
             nursery=nursery,
         )
-        self.replica_fetcher = ReplicaFetcher(self.attempts, post, nursery)
+        self.replica_fetcher = ReplicaFetcher(
+            self.attempts, post, nursery, lambda record: check_quota(self, record.submitter, record.spec)
+        )
         self.webhooks = webhooks_of(self, nursery)
         self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)
@@ -486,6 +490,8 @@ class Agent:
 
     def names_of(self, node: NodeId) -> set[str]:
         """Returns what a node goes by in settings: its id, and its name here."""
+        if node == self.state.key.public:
+            return {key_text(node), self.state.node.name}
         listed = self.node.roster.get(node)
         return {key_text(node), *((listed.name,) if listed else ())}
 

@@ -14,6 +14,7 @@ from meshpeer.app.files import holders_of
 from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.app.moves import Moves
 from meshpeer.app.pythons import check_pythons
+from meshpeer.app.quotas import check_quota
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
@@ -167,6 +168,7 @@ class JobAnswers:
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
             require_valid(spec)
             check_pythons(node.scheduler, spec)
+            check_quota(agent, node.me, spec)
             missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
             if missing:
                 raise LocalFault(
@@ -189,6 +191,12 @@ class JobAnswers:
         with trio.move_on_after(REPLICAS_WAIT_S):
             await self._settled(owner, owner.accept_ticket)
             return self._view(owner)
+        copy = node.scheduler.replicas.copies.get(job)
+        for node_id, reason in copy.refused_by.items() if copy is not None else ():
+            raise Refused(
+                f"{views.name_of(node, node_id)} does not keep the job: {reason}",
+                f"it begins when two of three nodes do; see `meshpeer jobs status {job}`",
+            )
         raise EnvironmentFault(
             "the job is on this node's disk alone: none of its other replicas answers",
             f"it begins when one does; see `meshpeer peers` and `meshpeer jobs status {job}`",

@@ -93,12 +93,25 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pair_mbit_max: int = 500
 
 
+class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this node gives to the jobs of one submitter; 0 for no bound."""
+
+    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """At once."""
+    tasks: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Open ones of jobs that this node owns or keeps a replica of."""
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of the files of these jobs."""
+
+
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accept: bool = True
     slots: int = 0
     """Tasks of one cpu at once; 0 for as many as there are processors."""
     resources: dict[str, int] = {}
     """Named counts that tasks can ask for, such as ``gpu = 2``, beside slots and memory."""
+    quotas: dict[str, QuotaSettings] = {}
+    """What this node gives to whom, by names or ids of submitting nodes; ``*`` for all others."""
     uids: str = "61000-61063"
     from_: tuple[str, ...] = msgspec.field(default=("*",), name="from")
     """Names or ids of nodes whose jobs this node runs; ``*`` for all."""

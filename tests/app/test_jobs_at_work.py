@@ -148,6 +148,30 @@ tasks: {make: {run: "echo told; head -c 300000 /dev/urandom > made", outputs: [m
     mesh.wait(lambda: sum(one.exists() for one in made) == 1)
 
 
+def test_job_above_its_submitters_quota_is_refused_with_the_figures(mesh: Machines) -> None:
+    settings = mesh.folder / "settings.toml"
+    before = settings.read_text()
+    quotas = '[jobs.quotas."*"]\ntasks = 2000\n[jobs.quotas.beta]\ntasks = 9000\n'
+    job = "name: many\ntasks: {idle: {array: 0-2999, run: 'true', resources: {gpu: 9}}}\n"
+    (mesh.folder / "job.yaml").write_text(job)
+    try:
+        settings.write_text(before + quotas)
+        for name in ("beta", "gamma"):
+            mesh.run(name, "stop")
+            mesh.run(name, "up", "--detach")
+        mesh.wait(lambda: mesh.linked("alpha") and mesh.linked("beta"))
+        refused = mesh.run("gamma", "jobs", "submit", "job.yaml", code=4)
+        assert "this node keeps 2,000 open tasks of gamma; 0 are open, and this job has 3,000" in refused
+        assert "raise it under [jobs.quotas]" in refused
+        kept = mesh.run("beta", "jobs", "submit", "job.yaml", "--quiet").strip()
+        mesh.run("beta", "jobs", "cancel", kept)
+        # Alpha itself has no quotas; its replicas have, and say so.
+        unkept = mesh.run("alpha", "jobs", "submit", "job.yaml", code=4)
+        assert "does not keep the job: this node keeps 2,000 open tasks of alpha" in unkept
+    finally:
+        settings.write_text(before)
+
+
 def blobs(mesh: Machines, name: str) -> list[Path]:
     folder = mesh.folder / name / "blobs"
     return [one for one in folder.rglob("*") if one.is_file()]

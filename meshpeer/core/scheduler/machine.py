@@ -16,7 +16,7 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
-from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.jobs.model import JobRecord, JobSpec
 from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
 from meshpeer.core.scheduler.collecting import Collector, Terms
 from meshpeer.core.scheduler.consensus.messages import (
@@ -74,12 +74,14 @@ from meshpeer.core.scheduler.messages import (
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
+from meshpeer.core.scheduler.quotas import Excess, QuotaOf, boundless, excess_of
 from meshpeer.core.scheduler.replica_messages import (
     Owns,
     RecordShown,
     RecordWanted,
     ReplicaFetched,
     ReplicaReady,
+    ReplicaRefused,
     ReplicaUnfetched,
 )
 from meshpeer.core.scheduler.replica_rows import read_replicas, takeover_of
@@ -136,6 +138,7 @@ class Scheduler:
         is_revoked: Callable[[NodeId], bool] = lambda node: False,
         crash_limit: int = CRASH_LIMIT,
         terms: Terms | None = None,
+        quota_of: QuotaOf = boundless,
     ) -> None:
         """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment, ``is_revoked``
         who was shut out by name; ``profile`` says more of this node than its slots and region; ``store`` is
@@ -151,7 +154,9 @@ class Scheduler:
             boot=boot,
             tickets=tickets,
             dice=dice,
+            quota_of=quota_of,
         )
+        self.quota_of = quota_of
         self.stealing = Stealing(
             worker=self.worker,
             region=region,
@@ -336,7 +341,7 @@ class Scheduler:
             case ReplicaFetched():
                 return self.replicas.on_fetched(event, now)
             case ReplicaUnfetched():
-                return self.replicas.on_unfetched(event)
+                return self.replicas.on_unfetched(event, now)
             case JobLearned(job=job, record=record):
                 return self.worker.on_job_learned(job, record)
             case JobRefused(job=job, reason=reason):
@@ -449,13 +454,19 @@ class Scheduler:
 
     def _capacity(self, peer: NodeId) -> Send:
         worker = self.worker
+        profile = replace(worker.profile, slots=self.quota_of(peer).cap(worker.profile.slots))
         capacity = capacity_of(
-            worker.profile, accepting=worker.accepting, boot=self._boot, store=self.replicas.me.store
+            profile, accepting=worker.accepting, boot=self._boot, store=self.replicas.me.store
         )
         return Send(peer=peer, message=msgspec.structs.replace(capacity, drained=worker.drained))
 
     def _own_profile(self) -> Profile:
-        return self.worker.profile if self.worker.accepting else replace(self.worker.profile, slots=0)
+        slots = self.quota_of(self.me).cap(self.worker.profile.slots) if self.worker.accepting else 0
+        return replace(self.worker.profile, slots=slots)
+
+    def excess_of(self, submitter: NodeId, spec: JobSpec) -> Excess | None:
+        """Returns what a new job would bring its submitter above its quota on this node by."""
+        return excess_of(submitter, spec, self.quota_of(submitter), self.owned, self.replicas.copies)
 
     def _on_places(self, peers: tuple[PeerView, ...], name: str, now: Instant) -> list[SchedulerEffect]:
         """Takes note of what nodes are called and where they stand: tasks may ask for that."""
@@ -566,6 +577,7 @@ class Scheduler:
                 | RecordWanted()
                 | RecordShown()
                 | ReplicaReady()
+                | ReplicaRefused()
             ):
                 if message.job in self.collector.gone:
                     # To who leads, or wants to: others know themselves, or are told by it.

@@ -255,6 +255,8 @@ class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Push when there is more (a lifeline), where there is nothing now."""
     free: tuple[tuple[str, int], ...] = ()
     """What is idle of everything but slots."""
+    without: tuple[NodeId, ...] = ()
+    """Submitters of whose tasks the sender has as many as it may run at once."""
 
 
 class StealNone(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.none"):

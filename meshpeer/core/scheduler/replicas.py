@@ -41,7 +41,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Replica,
     Vote,
 )
-from meshpeer.core.scheduler.messages import Epoch, JobChanged, SchedulerEffect
+from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Epoch, JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.replica_messages import (
@@ -51,6 +51,7 @@ from meshpeer.core.scheduler.replica_messages import (
     RecordWanted,
     ReplicaFetched,
     ReplicaReady,
+    ReplicaRefused,
     ReplicaUnfetched,
 )
 from meshpeer.core.scheduler.replica_rows import (
@@ -73,12 +74,24 @@ REPLACE_S = 120.0
 """A replica that has not answered for this long is replaced, where there is somebody to take its place."""
 FETCHES_MAX = 64
 """Jobs whose records are fetched at once; more wait to be written to again."""
+REFUSED_S = 30.0
+"""How long a job that this node will not keep is not looked at again."""
 WANTED_MAX = 256
 """Records that were asked for and not shown yet; of more the eldest are asked for again."""
 JUDGED_COUNTER_MAX = 2**48
 """No ballot counts this far: who says so is no replica of ours."""
 
-ConsensusMessage = Prepare | Promise | Accept | Accepted | Denied | RecordWanted | RecordShown | ReplicaReady
+ConsensusMessage = (
+    Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Denied
+    | RecordWanted
+    | RecordShown
+    | ReplicaReady
+    | ReplicaRefused
+)
 
 
 @dataclass(slots=True)
@@ -103,6 +116,8 @@ class Copy:
     """Its end is still to be told (``outbox``)."""
     workers: Workers = field(default_factory=dict)
     """Those that the registers name."""
+    refused_by: dict[NodeId, str] = field(default_factory=dict)
+    """Other replicas that will not keep it, and why."""
     forgotten_by: set[NodeId] = field(default_factory=set)
     """Other replicas that say that it has ended, and that they have forgotten it."""
     held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
@@ -164,6 +179,8 @@ class Replicas:
         self._wanted: dict[tuple[JobId, NodeId], None] = {}
         """Records that were asked for, and of whom, the eldest first: any other is unasked."""
         self._fetching: dict[JobId, NodeId] = {}
+        self._refused: dict[JobId, float] = {}
+        """Jobs that this node will not keep, and until when it does not look again; the eldest first."""
         self._active: dict[JobId, Copy] = {}
         """Those that have something to wait for: an ended job costs nothing until somebody speaks of it."""
 
@@ -346,12 +363,15 @@ class Replicas:
             case Accept() | Prepare() if copy is None:
                 if self.me not in message.membership.everybody or message.ballot.replica.node != peer:
                     return []
-                return self._want(peer, message.job)
+                return self._want(peer, message.job, now)
             case _ if copy is None or not self._is_party(peer, copy):
                 return []
             case Prepare() | Accept():
                 return self._on_asked(peer, message, copy, now)
+            case ReplicaRefused(reason=reason):
+                copy.refused_by[peer] = reason[:REASON_LENGTH_MAX]
             case ReplicaReady():
+                copy.refused_by.pop(peer, None)
                 said = copy.leader.admit(peer) if copy.leader is not None else []
             case Promise():
                 check_rows(copy.record, message.rows if peer != self.me.node else ())
@@ -413,8 +433,10 @@ class Replicas:
         # Nobody votes without the record, so nobody has heard of a first ballot that a crash takes back.
         return [Send(peer=peer, message=shown, after=copy.acceptor.last_ticket)]
 
-    def _want(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
+    def _want(self, peer: NodeId, job: JobId, now: Instant) -> list[SchedulerEffect]:
         """Asks who leads a job for its record."""
+        if now.mono_s < self._refused.get(job, 0.0):
+            return []
         self._wanted.pop((job, peer), None)
         self._wanted[job, peer] = None
         if len(self._wanted) > WANTED_MAX:
@@ -447,10 +469,19 @@ class Replicas:
         ready = Send(peer=event.holder, message=ReplicaReady(job=copy.job), after=persist.ticket)
         return [persist, ready]
 
-    def on_unfetched(self, event: ReplicaUnfetched) -> list[SchedulerEffect]:
-        self._fetching.pop(event.job, None)
+    def on_unfetched(self, event: ReplicaUnfetched, now: Instant) -> list[SchedulerEffect]:
+        """Tells who asked why this node keeps no replica of a job."""
+        asked = self._fetching.pop(event.job, None)
         fields = (("job", event.job), ("reason", event.reason))
-        return [Note(level="warning", fact="a job can't be kept as a replica", fields=fields)]
+        note = Note(level="warning", fact="a job can't be kept as a replica", fields=fields)
+        if asked is None or not event.refused:
+            return [note]
+        self._refused.pop(event.job, None)
+        self._refused[event.job] = now.mono_s + REFUSED_S
+        if len(self._refused) > WANTED_MAX:
+            del self._refused[next(iter(self._refused))]
+        refused = ReplicaRefused(job=event.job, reason=event.reason[:REASON_LENGTH_MAX])
+        return [note, Send(peer=asked, message=refused)]
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Repeats what a replica may have missed while there was no link."""

@@ -7,6 +7,7 @@ one result per (task, round) reaches the disk, and nothing is acknowledged that 
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import heapq
 import random
@@ -53,6 +54,7 @@ from meshpeer.core.scheduler.messages import (
     StoreBlob,
 )
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.quotas import Quota, boundless
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow, TaskRow
 from meshpeer.core.scheduler.webhook_messages import DeliverMessage
@@ -129,6 +131,11 @@ class Node:
         return self.scheduler is not None
 
 
+def node_name(number: int) -> NodeId:
+    """Returns what the node of this place is called."""
+    return NodeId(hashlib.sha256(f"node {number}".encode()).digest())
+
+
 class World:
     """Virtual machines and what lies between them."""
 
@@ -147,17 +154,19 @@ class World:
         profiles: Sequence[Profile] = (),
         replicated: bool = False,
         terms: Terms | None = None,
+        quota_of: Callable[[NodeId, NodeId], Quota] | None = None,
     ) -> None:
+        """``quota_of`` says what a node (the first) gives a submitter."""
         self.rng = random.Random(seed)
         self.now_s = 100.0
         self.latency_s, self.disk_s, self.loss = latency_s, disk_s, loss
         self.plan: Plan = plan or (lambda task, attempt, node: (0.05, True))
-        self.crash_limit, self.terms = crash_limit, terms
+        self.crash_limit, self.terms, self.quota_of = crash_limit, terms, quota_of
         self.reorder = reorder
         self.nodes = {
             name: Node(name, count, f"r{number % regions}", profiles[number] if profiles else None)
             for number, count in enumerate(slots)
-            if (name := NodeId(hashlib.sha256(f"node {number}".encode()).digest()))
+            if (name := node_name(number))
         }
         self.names = list(self.nodes)
         for name in self.names if replicated else ():
@@ -264,6 +273,7 @@ class World:
             store=node.store,
             crash_limit=self.crash_limit,
             terms=self.terms,
+            quota_of=functools.partial(self.quota_of, name) if self.quota_of else boundless,
             is_revoked=self.revoked.__contains__,
         )
         jobs = [
