@@ -41,7 +41,14 @@ from meshpeer.core.paths.relay_messages import (
     RekeyRelay,
     WakeRelay,
 )
-from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.core.scheduler.messages import (
+    FetchJob,
+    JobChanged,
+    JobForgotten,
+    StartAttempt,
+    StopAttempt,
+    StoreBlob,
+)
 from meshpeer.core.scheduler.replica_messages import FetchReplica
 from meshpeer.core.scheduler.webhook_messages import (
     AnswerCallback,
@@ -104,6 +111,8 @@ class Performer:
                 self._agent.attempts.fetch_job(effect)
             case JobChanged(job=job):
                 self._agent.api.on_job_changed(job)
+            case JobForgotten(job=job, after=after):
+                self.once_written(after, lambda: self._agent.spawn(lambda: self._agent.files.forget((job,))))
             case Dial():
                 self._agent.keeper.dial(effect)
             case CloseLink():

@@ -263,7 +263,8 @@ class Attempts:
     async def _store(self, effect: StartAttempt, outcome: AttemptOutcome) -> Offer:
         manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs) if outcome.outputs else b"")
         # Before anybody hears of it: what is offered must not go.
-        await self.files.note(effect.job, effect.owner, _made(effect, outcome, manifest))
+        made, keep_s = _made(effect, outcome, manifest), effect.record.spec.keep_s
+        await self.files.note(effect.job, effect.owner, made, keep_s)
         return Offer(
             job=effect.job,
             attempt=effect.granted.attempt,

@@ -1,8 +1,9 @@
 """Stored results until they are acknowledged: when each is offered again.
 
 An offer is repeated after 1 s, 2 s, 4 s and so on up to ``OFFER_MAX_S``, each with jitter, and on every new
-link to the owner; it is given up only when the owner says so. The order of due offers comes from a heap with
-lazy deletion.
+link to who may own the job; it is given up only when its owner says so, or a replica that knows the job's
+end. Where the owner is silent, the others that the job's record names are asked by turns. The order of due
+offers comes from a heap with lazy deletion.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.scheduler.rows import ResultRow
 
 OFFER_FIRST_S, OFFER_MAX_S = 1.0, 30.0
+PATIENCE_TIMES = 4
+"""After so many offers to the owner every other one goes to somebody else that may own the job by now."""
 
 Key = tuple[JobId, Attempt]
 
@@ -41,6 +44,12 @@ class Offering:
     times: int = 0
     retargeted: bool = False
     """Its row was written for another owner than the present one."""
+
+    def addressee(self) -> NodeId:
+        """Returns whom it is offered to next."""
+        late, odd = divmod(self.times - PATIENCE_TIMES, 2)
+        others = [one for one in dict.fromkeys(self.row.owners) if one != self.row.owner]
+        return others[late % len(others)] if others and late >= 0 and odd else self.row.owner
 
 
 class Offers:
@@ -70,6 +79,10 @@ class Offers:
     def for_owner(self, owner: NodeId) -> Iterator[Offering]:
         """Yields what awaits this owner's word, oldest first."""
         return (one for one in self._by_key.values() if one.row.owner == owner)
+
+    def for_possible_owner(self, peer: NodeId) -> Iterator[Offering]:
+        """Yields what awaits the word of this node, or might, since it may own the job by now."""
+        return (one for one in self._by_key.values() if peer == one.row.owner or peer in one.row.owners)
 
     def add(self, row: ResultRow, now_s: float) -> Offering:
         """Files a result that is offered for the first time now."""
