@@ -575,6 +575,8 @@ class Scheduler:
 
     def _on_offer(self, peer: NodeId, job: JobId, offer: Offer, now: Instant) -> list[SchedulerEffect]:
         owner = self._owner_for(job, offer.generation, offer.epoch)
+        if owner is None and job not in self.owned and job in self.replicas.copies:
+            return self.replicas.on_stray_offer(job, now)
         if owner is None:
             return self._refuse(peer, job, offer.generation)
         if offer.node != peer:

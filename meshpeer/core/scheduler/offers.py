@@ -1,8 +1,9 @@
 """Stored results until they are acknowledged: when each is offered again.
 
 An offer is repeated after 1 s, 2 s, 4 s and so on up to ``OFFER_MAX_S``, each with jitter, and on every new
-link to the owner; it is given up only when the owner says so. The order of due offers comes from a heap with
-lazy deletion.
+link to the owner; it is given up only when the owner says so. Who gets no answer asks the others that may own
+the job, too, turn by turn: a job that has ended has no owner that makes itself known. The order of due offers
+comes from a heap with lazy deletion.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.scheduler.rows import ResultRow
 
 OFFER_FIRST_S, OFFER_MAX_S = 1.0, 30.0
+UNANSWERED_MAX = 4
+"""Offers to the owner alone, before the others that may own the job get theirs."""
 
 Key = tuple[JobId, Attempt]
 
@@ -79,6 +82,12 @@ class Offers:
         self.said(offering, now_s)
         return offering
 
+    def whom(self, offering: Offering) -> NodeId:
+        """Returns who gets this offer the next time that it is said."""
+        row, unanswered = offering.row, offering.times - UNANSWERED_MAX
+        others = [one for one in dict.fromkeys(row.owners) if one != row.owner] if unanswered >= 0 else []
+        return [row.owner, *others][(unanswered + 1) % (len(others) + 1)]
+
     def said(self, offering: Offering, now_s: float) -> None:
         """Notes that it is offered now, and when it will be again."""
         wait_s = min(OFFER_MAX_S, OFFER_FIRST_S * 2.0 ** min(offering.times, 10))
@@ -111,6 +120,7 @@ class Offers:
                 if key[0] == job:
                     offering.row = msgspec.structs.replace(offering.row, owner=owner)
                     offering.retargeted = True
+                    offering.times = 0
 
     def take_due(self, now_s: float) -> list[Offering]:
         """Returns what is to be offered again by now; the caller calls ``said``."""

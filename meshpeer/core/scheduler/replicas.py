@@ -420,6 +420,17 @@ class Replicas:
         fields = (("job", event.job), ("reason", event.reason))
         return [Note(level="warning", fact="a job can't be kept as a replica", fields=fields)]
 
+    def on_stray_offer(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
+        """Takes over a job that has ended and whose owner is gone: a result waits for somebody's word."""
+        copy = self.copies[job]
+        last = copy.acceptor.vote.promised.replica.node
+        seat = self._seats.get(last)
+        there = last != self.me.node and seat is not None and seat.linked
+        if there or not copy.ended or not self._may_lead(copy):
+            return []
+        self._active[job] = copy
+        return self._campaign(copy, now)
+
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Repeats what a replica may have missed while there was no link."""
         effects: list[SchedulerEffect] = []

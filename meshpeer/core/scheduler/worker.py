@@ -695,8 +695,9 @@ class JobWorker:
         return [Persist(ticket=self._tickets.take(), changes=changes)] if changes else []
 
     def _offer_again(self, offering: Offering, now: Instant) -> SchedulerEffect:
+        peer = self.offers.whom(offering)
         self.offers.said(offering, now.mono_s)
-        return Send(peer=offering.row.owner, message=offering.row.offer)
+        return Send(peer=peer, message=offering.row.offer)
 
     def _owners(self, wanted: collections.abc.Callable[[Holding], bool]) -> list[NodeId]:
         return list(dict.fromkeys(one.owner for one in self._held.values() if wanted(one)))
