@@ -13,7 +13,7 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persist, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord, JobSpec
@@ -318,8 +318,6 @@ class Scheduler:
         match event:
             case MessageReceived(peer=peer, message=message):
                 return self._on_message(peer, message, now)
-            case Persisted():
-                return []
             case AttemptRunning(job=job, attempt=attempt):
                 self.worker.on_running(job, attempt, now)
                 return []
