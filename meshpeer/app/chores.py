@@ -18,7 +18,7 @@ from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.access import Access
 from meshpeer.adapters.web.snapshot import Snapshot
 from meshpeer.app.agreement import agreement_figures
-from meshpeer.app.own_views import OwnViews
+from meshpeer.app.board.board import Board
 from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members, relayed_by
 from meshpeer.app.webhooks import callback_hosts
@@ -182,10 +182,11 @@ class Chores:
         from meshpeer.adapters.web.dashboard import Dashboard
         from meshpeer.adapters.web.server import Site, serve_pages
 
+        board = Board(self._agent)
         site = Site(
             look=self.take_snapshot,
             receive=self._agent.webhooks.receive,
-            dashboard=Dashboard(access=self.access, views=OwnViews(self._agent.api)),
+            dashboard=Dashboard(access=self.access, board=board),
             callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
         )
         try:
@@ -193,6 +194,8 @@ class Chores:
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
+        else:
+            self._agent.nursery.start_soon(board.keep_story)
 
     def take_snapshot(self) -> Snapshot:
         """Returns this node's figures of now."""
