@@ -263,7 +263,7 @@ def figures(driver: Any) -> dict[str, float]:
         "update: median": later[len(later) // 2],
         "update: the longest": later[-1],
     }
-    return found | ({"timeline: the longest": max(timelines)} if timelines else {})
+    return found | ({"timeline: the longest slice": max(timelines)} if timelines else {})
 
 
 def browser(folder: Path) -> Any:

@@ -56,7 +56,11 @@ class Board:
     async def keep_story(self) -> None:
         """Looks now and then, so that there is a story when a page is opened; runs until cancelled."""
         while True:
-            await self._look()
+            try:
+                await self._look()
+            except Exception as bug:  # noqa: BLE001  a page that can't be drawn must not end this agent
+                fields = (("error", repr(bug)[:200]),)
+                self._agent.log.write("error", "the dashboard could not look at this node", fields)
             await trio.sleep(STORY_S)
 
     # --- looking --------------------------------------------------------------------------------------------

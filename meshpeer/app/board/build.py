@@ -106,7 +106,7 @@ def unix_s(stamp: str | None) -> float:
 
 def _mesh(seen: Seen) -> MeshRow:
     status, agreement, files = seen.status, seen.status.agreement, seen.status.files
-    counts = status.members
+    counts, differ = status.members, agreement.differ if agreement else ()
     states = {
         "alive": counts.alive,
         "suspect": counts.suspect,
@@ -125,7 +125,8 @@ def _mesh(seen: Seen) -> MeshRow:
         states={state: count for state, count in states.items() if count},
         agree=agreement.agree if agreement else 0,
         agree_total=agreement.total if agreement else 0,
-        differ=tuple(f"{one.name}: {', '.join(one.parts)}" for one in agreement.differ) if agreement else (),
+        differ=tuple(f"{one.name}: {', '.join(one.parts)}" for one in differ if not one.travels),
+        travels=sum(one.travels for one in differ),
         unknown=tuple(one.name for one in agreement.unknown) if agreement else (),
         silent=seen.silent,
         jobs_as_of=seen.jobs_as_of,

@@ -28,6 +28,8 @@ class MeshRow(Row, frozen=True, kw_only=True):
     agree_total: int = 0
     differ: tuple[str, ...] = ()
     """Who derives the plan from other facts, and from which."""
+    travels: int = 0
+    """Of how many it may be no more than news on its way; these are not among ``differ``."""
     unknown: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     """Members that were asked for their jobs and did not answer."""

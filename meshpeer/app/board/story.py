@@ -117,7 +117,8 @@ def _jobs(old: View, new: View, at: float) -> Iterator[StoryRow]:
     for key, row in new.table("jobs").items():
         one, was = cast(JobRow, row), cast(JobRow | None, before.get(key))
         if was is None:
-            text = f"job {one.name} ({key[:8]}) of {one.total:,} tasks is {one.state}"
+            tasks = "1 task" if one.total == 1 else f"{one.total:,} tasks"
+            text = f"job {one.name} ({key[:8]}) of {tasks} is {one.state}"
             yield StoryRow(at=at, kind="job", text=text, tone=_ENDS.get(one.state, ""))
         elif was.state != one.state:
             because = f"{one.failed:,} of {one.total:,} tasks failed" if one.failed else ""

@@ -64,15 +64,18 @@ const members = new Keyed(
     const named = Boolean(at.label);
     set(made, { class: `member ${state}${it.me ? " me" : ""}${it.hub ? " " + it.hub : ""}` });
     say(title, [it.name, state, it.me ? "this node" : how(it), it.because].filter(Boolean).join("; "));
-    set(back, named ? { x: at.x - 13, y: at.y - 18, width: at.label + 32, height: 36 } : { x: at.x - 9, y: at.y - 9, width: 18, height: 18 });
     set(shape, { d: outline(at, it.hub, named ? 6 : 5) });
     set(mark, { d: state === "dead" ? cross(at) : state === "suspect" ? half(at, named ? 6 : 5) : "" });
-    say(set(name, { x: at.x + 13, y: at.y - 2 }), named ? fitted(it.name, at.label) : "");
+    say(set(name, { x: at.x + 13, y: at.y - 2 }), named ? fitted(it.name, at.label, 7.2) : "");
     const detail = it.me ? (it.hub ? `this node, ${it.hub}` : "this node") : [it.hub, state === "alive" ? "" : state, how(it)].filter(Boolean).join(", ");
-    say(set(more, { x: at.x + 13, y: at.y + 12 }), named ? fitted(detail, at.label * 1.15) : "");
+    say(set(more, { x: at.x + 13, y: at.y + 12 }), named ? fitted(detail, at.label, 6) : "");
+    // Behind the text alone, so that lines are seen to end at the sign.
+    const wide = Math.min(at.label + 6, 8 + Math.max(name.textContent.length * 8, more.textContent.length * 6));
+    set(back, it.me ? { x: at.x - 13, y: at.y - 18, width: wide + 26, height: 36 } : named ? { x: at.x + 10, y: at.y - 14, width: wide, height: 30 } : { x: at.x - 9, y: at.y - 9, width: 18, height: 18 });
   },
 );
 
+const keysOf = (name) => [...table(name).keys()];
 let mine = "";
 const me = () => mine;
 function how(it) {
@@ -91,7 +94,11 @@ export function draw(changed, whole) {
     boxes.patch([...table("boxes").keys()]);
     titles.patch([...table("boxes").keys()]);
   }
-  if (placed) show(byId("map-dense"), Boolean(size.dense));
+  if (placed) {
+    show(byId("map-dense"), Boolean(size.dense));
+    const hubs = keysOf("members").some((key) => row("members", key).hub);
+    for (const one of document.querySelectorAll("#map-legend .of-hubs")) show(one, hubs);
+  }
   const keys = [...table("places").keys()].filter((key) => row("members", key));
   mine = keys.find((key) => row("members", key).me) ?? "";
   const touched = placed ? null : moved ?? new Set();
@@ -131,8 +138,8 @@ function outline({ x, y }, hub, r) {
 const cross = ({ x, y }) => `M${x - 3} ${y - 3}l6 6M${x - 3} ${y + 3}l6 -6`;
 const half = ({ x, y }, r) => `M${x} ${y - r}a${r} ${r} 0 0 1 0 ${2 * r}Z`;
 
-function fitted(text, width) {
-  const letters = Math.floor(width / 6.6);
+function fitted(text, width, letter) {
+  const letters = Math.floor(width / letter);
   return text.length > letters ? text.slice(0, Math.max(1, letters - 1)) + "…" : text;
 }
 
@@ -147,7 +154,7 @@ byId("map-legend").append(
   ...LEGEND.map(([kind, text]) => {
     const drawing = svg("svg", { width: 34, height: 12, "aria-hidden": "true" });
     drawing.append(svg("path", { class: kind, d: "M1 6H33" }));
-    return el("span", {}, drawing, text);
+    return el("span", { class: ["planned", "path hub"].includes(kind) ? "of-hubs" : "" }, drawing, text);
   }),
   ...SIGNS.map(([state, hub, text]) => {
     const drawing = svg("svg", { width: 20, height: 20, "aria-hidden": "true" });
@@ -156,7 +163,7 @@ byId("map-legend").append(
     made.append(svg("path", { class: "sign", d: outline(at, hub, 6) }));
     made.append(svg("path", { class: "mark", d: state === "dead" ? cross(at) : state === "suspect" ? half(at, 6) : "" }));
     drawing.append(made);
-    return el("span", {}, drawing, text);
+    return el("span", { class: hub ? "of-hubs" : "" }, drawing, text);
   }),
   el("span", {}, "no line: not reached"),
   el("span", { id: "map-dense", hidden: true }, "the line below a dot is its path"),

@@ -60,6 +60,7 @@ export function draw(changed, whole) {
   const parts = [`${it.mode} mesh`];
   if (it.agree_total) parts.push(`${count(it.agree)} of ${count(it.agree_total)} derive their plan from the same facts`);
   if (it.differ?.length) parts.push(`differ: ${it.differ.slice(0, 5).join("; ")}${it.differ.length > 5 ? "…" : ""}`);
+  if (it.travels) parts.push(`${count(it.travels)} may have news on its way`);
   if (it.unknown?.length) parts.push(`not heard: ${it.unknown.slice(0, 5).join(", ")}${it.unknown.length > 5 ? "…" : ""}`);
   say(byId("agreement"), parts.join("; "));
 }

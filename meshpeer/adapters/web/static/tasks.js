@@ -124,7 +124,7 @@ function choose(key) {
       el("button", { type: "button", on: { click: () => choose(chosen) } }, "Close")),
     el("p", { class: "buttons" }),
     el("p"),
-    el("div", { class: "scroll" }, el("table", {}, el("caption", {}, "Attempts"),
+    el("div", { class: "scroll", role: "region", "aria-label": "Attempts", tabindex: 0 }, el("table", {}, el("caption", {}, "Attempts"),
       el("thead", {}, el("tr", {}, ...["", "Node", "State", "Began", "Took"].map((one) => el("th", { scope: "col" }, one)))), el("tbody"))),
     logOf(theId(), row("tasks", chosen)),
   );

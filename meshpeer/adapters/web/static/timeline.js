@@ -5,7 +5,10 @@ import { table } from "./state.js";
 import { theJob } from "./jobs.js";
 
 const [LEFT, LANE, GAP, HEAD, PAD] = [110, 9, 6, 20, 8];
+const TALL = 8000;
 const EVERY_MS = 400;
+const SLICE_MS = 10;
+const SHARE = 10;
 const canvas = byId("timeline");
 const frame = byId("timeline-frame");
 const KINDS = ["succeeded", "failed", "running", "lost"];
@@ -34,29 +37,40 @@ export function draw(changed, whole) {
 }
 addEventListener("resize", () => ((pending = true), schedule()));
 
-// Thousands of bars are drawn seldom rather than at every change; while something runs, time goes on.
-function schedule() {
+// Thousands of bars are drawn seldom rather than at every change, and row by row in slices of time, so that the
+// page answers meanwhile. While something runs, time goes on.
+function schedule(after = EVERY_MS) {
   if (timer) return;
   timer = setTimeout(() => {
     timer = 0;
     if (byId("view-job").hidden) return;
-    const running = ["running"].includes(theJob()?.state);
-    if (pending || running) {
-      const began = performance.now();
-      paint();
-      performance.measure("timeline", { start: began, end: performance.now() });
-      if (performance.getEntriesByName("timeline").length > 200) performance.clearMeasures("timeline");
-    }
+    const running = theJob()?.state === "running";
+    if (!pending && !running) return;
     pending = false;
-    if (running) schedule();
-  }, EVERY_MS);
+    const drawing = paint();
+    let spent = 0;
+    const go = () => {
+      const began = performance.now();
+      let done = false;
+      while (!done && performance.now() - began < SLICE_MS) ({ done } = drawing.next());
+      spent += performance.now() - began;
+      performance.measure("timeline", { start: began, end: performance.now() });
+      if (performance.getEntriesByName("timeline").length > 400) performance.clearMeasures("timeline");
+      timer = 0;
+      if (!done) timer = setTimeout(go, 0);
+      else if (pending || running) schedule(Math.max(EVERY_MS, SHARE * spent));
+    };
+    go();
+  }, after);
 }
 
-function paint() {
+// Draws all; yields now and then, wherever it may be interrupted.
+function* paint() {
   const now = Date.now() / 1000;
   const nodes = new Map();
-  let [first, last] = [Infinity, -Infinity];
+  let [first, last, looked] = [Infinity, -Infinity, 0];
   for (const it of table("tasks").values()) {
+    if (++looked % 2000 === 0) yield;
     for (const [node, state, start, end] of it.tries ?? []) {
       if (!start) continue;
       const until = end || (state === "running" ? now : start);
@@ -67,71 +81,72 @@ function paint() {
       if (until > last) last = until;
     }
   }
-  const names = [...nodes.keys()].sort();
   const width = Math.max(320, frame.clientWidth - 2);
   const across = width - LEFT - PAD;
   const length = Math.max(0.001, last - first);
-  bars = [];
+  const fresh = [];
   let y = HEAD;
-  const rows = names.map((name) => {
+  const rows = [];
+  for (const name of [...nodes.keys()].sort()) {
     const inside = nodes.get(name).sort((one, other) => one[0] - other[0]);
     const lanes = [];
-    for (const one of inside) {
+    const drawn = inside.map((one) => {
       let lane = lanes.findIndex((free) => free <= one[0]);
       if (lane < 0) lane = lanes.push(0) - 1;
       lanes[lane] = one[1];
-      bars.push([LEFT + ((one[0] - first) / length) * across, y + lane * LANE, Math.max(1, ((one[1] - one[0]) / length) * across), one, name]);
-    }
-    const row = [name, y, lanes.length * LANE];
+      return [LEFT + ((one[0] - first) / length) * across, y + lane * LANE, Math.max(1, ((one[1] - one[0]) / length) * across), one, name];
+    });
+    fresh.push(...drawn);
+    rows.push([name, y, lanes.length * LANE, drawn]);
     y += lanes.length * LANE + GAP;
-    return row;
-  });
-  const height = Math.max(y, HEAD + 20);
+    yield;
+  }
+  const height = Math.min(Math.max(y, HEAD + 20), TALL);
   const scale = Math.min(devicePixelRatio || 1, 2);
-  const dots = [Math.round(width * scale), Math.round(Math.min(height, 8000) * scale)];
+  const dots = [Math.round(width * scale), Math.round(height * scale)];
   if (canvas.width !== dots[0] || canvas.height !== dots[1]) {
     [canvas.width, canvas.height] = dots;
     canvas.style.width = `${width}px`;
-    canvas.style.height = `${Math.min(height, 8000)}px`;
+    canvas.style.height = `${height}px`;
   }
+  bars = fresh;
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
-  axis(pen, first, length, across, height, names.length > 0);
-  for (const [name, top, tall] of rows) {
+  pen.clearRect(0, 0, width, HEAD);
+  const marks = rows.length ? axis(pen, first, length, across) : [];
+  for (const [name, top, tall, drawn] of rows) {
+    pen.clearRect(0, top, width, tall + GAP);
+    pen.fillStyle = colours.line;
+    for (const x of marks) pen.fillRect(x, top - 2, 1, tall + GAP);
     pen.fillStyle = colours.ink;
     pen.fillText(name.length > 15 ? name.slice(0, 14) + "…" : name, 2, top + tall / 2);
-  }
-  for (const kind of KINDS) {
-    pen.fillStyle = colours[kind];
-    for (const [x, top, wide, one] of bars) {
-      if (one[2] !== kind && !(kind === "lost" && !KINDS.includes(one[2]))) continue;
-      pen.fillRect(x, top, Math.max(1, wide - (wide > 3 ? 1 : 0)), LANE - 2);
-      if (kind === "failed") pen.clearRect(x + wide / 2 - 1, top, 2, (LANE - 2) / 2);
-      if (kind === "running" && wide > 6) pen.clearRect(x + 2, top + 2, wide - 2, LANE - 6);
+    for (const [x, at, wide, [, , state]] of drawn) {
+      const kind = KINDS.includes(state) ? state : "lost";
+      pen.fillStyle = colours[kind];
+      pen.fillRect(x, at, Math.max(1, wide - (wide > 3 ? 1 : 0)), LANE - 2);
+      if (kind === "failed") pen.clearRect(x + wide / 2 - 1, at, 2, (LANE - 2) / 2);
+      if (kind === "running" && wide > 6) pen.clearRect(x + 2, at + 2, wide - 2, LANE - 6);
     }
+    yield;
   }
   told(rows, nodes, first, last);
 }
 
-function axis(pen, first, length, across, height, any) {
-  if (!any) return;
+// Says when in the first row; returns where its lines stand.
+function axis(pen, first, length, across) {
   const steps = Math.max(1, Math.floor(across / 110));
-  pen.lineWidth = 1;
+  const marks = [];
+  pen.fillStyle = colours.soft;
   for (let at = 0; at <= steps; at++) {
-    const x = Math.round(LEFT + (across * at) / steps) + 0.5;
-    pen.strokeStyle = colours.line;
-    pen.beginPath();
-    pen.moveTo(x, HEAD - 4);
-    pen.lineTo(x, height);
-    pen.stroke();
-    pen.fillStyle = colours.soft;
+    const x = Math.round(LEFT + (across * at) / steps);
+    marks.push(x);
     pen.textAlign = at === steps ? "right" : at ? "center" : "left";
     pen.fillText(at ? `+${span((length * at) / steps)}` : clock(first), x, 8);
   }
   pen.textAlign = "left";
+  return marks;
 }
 
 // The same in words, for who does not see the drawing.
