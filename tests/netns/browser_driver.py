@@ -1,6 +1,6 @@
 """A headless Chromium on a lab's machine, where the page is; told by lines of JSON what to do.
 
-    python browser_driver.py FOLDER       FOLDER: its profile, and where pictures go
+    python browser_driver.py FOLDER       FOLDER: where pictures go
 
 Each line of standard input is one order, answered by one line: ``{"go": ADDRESS}``; ``{"run": SCRIPT}``,
 which answers what the script returns; ``{"shots": NAME, "checks": SCRIPT}``, which takes pictures, light and
@@ -9,8 +9,10 @@ dark, wide and 390 px, and answers what the script found at each; ``{"logged": t
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,16 @@ from typing import Any
 from selenium import webdriver
 
 WIDTHS = {"wide": 1280, "phone": 390}
-DRAWN_S = 0.8
+DRAWN_S = 0.4
+HEIGHT_MAX = 2400
 
 
 def main(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="meshpeer-test-", ignore_cleanup_errors=True) as profile:
+        drive(folder, profile)
+
+
+def drive(folder: Path, profile: str) -> None:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for one in (
@@ -36,7 +44,7 @@ def main(folder: Path) -> None:
         "--disable-sync",
         "--hide-scrollbars",
         "--window-size=1280,900",
-        f"--user-data-dir={folder / 'profile'}",
+        f"--user-data-dir={profile}",
     ):
         options.add_argument(one)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -74,11 +82,18 @@ def shots(driver: Any, folder: Path, name: str, script: str) -> dict[str, list[s
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
             time.sleep(DRAWN_S)
             picture = f"dashboard-{name}-{size}-{theme}"
-            driver.save_screenshot(str(folder / f"{picture}.png"))
+            (folder / f"{picture}.png").write_bytes(whole_page(driver, width))
             found[picture] = driver.execute_script(script)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     return found
+
+
+def whole_page(driver: Any, width: int) -> bytes:
+    height = min(driver.execute_script("return document.documentElement.scrollHeight"), HEIGHT_MAX)
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    return base64.b64decode(taken["data"])
 
 
 if __name__ == "__main__":

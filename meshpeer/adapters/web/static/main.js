@@ -67,7 +67,7 @@ onChange((changed, whole) => {
   for (const draw of VIEWS[view]) draw(changed, whole);
 });
 onStanding((how) => {
-  say(byId("following"), how === "following" ? "live" : "The agent does not answer: this is how it was.");
+  say(byId("following"), how === "following" ? "live" : "no answer, or this session is over: this is how it was");
   document.body.classList.toggle("stale", how !== "following");
 });
 

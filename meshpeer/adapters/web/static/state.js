@@ -18,7 +18,27 @@ export const row = (name, key) => table(name).get(key);
 export const onChange = (listener) => listeners.push(listener);
 export const onStanding = (listener) => standing.push(listener);
 
+// A tab that nobody sees for a while lets go of its stream: a browser has six connections to one place.
+const REST_MS = 60000;
+let resting = 0;
+let asleep = null;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(resting);
+  if (document.hidden) {
+    resting = setTimeout(() => {
+      source?.close();
+      [source, asleep] = [null, last];
+    }, REST_MS);
+  } else if (asleep) {
+    follow(...asleep);
+  }
+});
+
+let last = ["", false];
+const AGAIN_MS = 5000;
 export function follow(job, narrow) {
+  last = [job, narrow];
+  asleep = null;
   const query = new URLSearchParams();
   if (job) query.set("job", job);
   if (narrow) query.set("narrow", "1");
@@ -44,7 +64,7 @@ export function follow(job, narrow) {
         if (source !== lost) return;
         source = null;
         follow(job, narrow);
-      }, 3000);
+      }, AGAIN_MS);
     }
   });
 }

@@ -125,7 +125,7 @@ function choose(key) {
     el("p", { class: "buttons" }),
     el("p"),
     el("div", { class: "scroll", role: "region", "aria-label": "Attempts", tabindex: 0 }, el("table", {}, el("caption", {}, "Attempts"),
-      el("thead", {}, el("tr", {}, ...["", "Node", "State", "Began", "Took"].map((one) => el("th", { scope: "col" }, one)))), el("tbody"))),
+      el("thead", {}, el("tr", {}, ...["No.", "Node", "State", "Began", "Took"].map((one) => el("th", { scope: "col" }, one)))), el("tbody"))),
     logOf(theId(), row("tasks", chosen)),
   );
   detail();
