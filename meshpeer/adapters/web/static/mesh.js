@@ -144,14 +144,14 @@ const capacity = new Keyed(
   document.querySelector("#capacity tbody"),
   () => {
     const made = el("tr", {}, el("th", { scope: "row" }));
-    for (let at = 0; at < 7; at++) made.append(el("td", [2, 3].includes(at) ? { class: "number" } : {}));
+    for (let at = 0; at < 7; at++) made.append(el("td", [3, 4].includes(at) ? { class: "number" } : {}));
     made.children[1].append(el("span"));
-    made.children[2].append(el("div"), el("span"));
+    made.children[3].append(el("div"), el("span"));
     return made;
   },
   (made, key) => {
     const it = row("members", key);
-    const [name, work, slots, done, memory, resources, region, orders] = made.children;
+    const [name, work, orders, slots, done, memory, resources, region] = made.children;
     say(name, it.name + (it.me ? " (this node)" : ""));
     state(work.firstChild, it.work || "unknown");
     const [busy, all] = [it.busy ?? 0, it.slots ?? 0];
