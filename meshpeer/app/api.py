@@ -10,6 +10,7 @@ from meshpeer.app.api_dashboard import DashboardAnswers
 from meshpeer.app.api_doctor import DoctorAnswers
 from meshpeer.app.api_issuers import IssuerAnswers
 from meshpeer.app.api_mesh import MeshAnswers
+from meshpeer.app.api_rename import RenameAnswers
 from meshpeer.app.api_revoke import RevokeAnswers
 from meshpeer.app.api_rotate import RotateAnswers
 from meshpeer.app.api_why import WhyAnswers
@@ -23,6 +24,7 @@ class AgentApi(
     RevokeAnswers,
     IssuerAnswers,
     RotateAnswers,
+    RenameAnswers,
     DashboardAnswers,
     AnywhereAnswers,
     CallAnswers,

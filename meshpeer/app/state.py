@@ -156,12 +156,27 @@ class StateWriter:
 
 def save_chain(folder: Path, chain: Chain) -> None:
     """Replaces the chain that the node shows; the old one stays whole until the new one is on disk."""
-    draft = folder / "chain.json.new"
+    _replace(folder / "chain.json", msgspec.json.encode(list(chain)))
+
+
+def save_node(folder: Path, node: NodeFile) -> None:
+    """Replaces what was settled of this node, likewise; raises ``EnvironmentFault``."""
+    path = folder / NODE_FILE
+    try:
+        _replace(path, msgspec.json.encode(node))
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path} can't be written: {error.strerror}", "is the disk full? (df -h)"
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(list(chain)))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, folder / "chain.json")
+    os.replace(draft, path)
 
 
 def write_key(path: Path, kind: str, seed: bytes) -> None:

@@ -64,6 +64,8 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     """How many of its own tunnels each relay carries."""
     mtu_differs: bool = False
     """Some members' paths carry less than the interface's MTU: ``peers`` has each."""
+    busy: int = 0
+    """Slots that tasks have now."""
     drained: bool = False
     """It takes no work because somebody said so; what it had goes on."""
 
@@ -654,6 +656,13 @@ class KeyRotation(Doc, frozen=True, kw_only=True):
     """What else is waited for, in words."""
 
 
+class Renamed(Doc, frozen=True, kw_only=True):
+    """What a node is called now, and was before."""
+
+    name: str
+    before: str
+
+
 class Said(Doc, frozen=True, kw_only=True):
     """What stop and leave answer: what happens now, in words."""
 
@@ -709,6 +718,8 @@ class ControlApi(Protocol):
     async def rotation(self) -> KeyRotation: ...
 
     async def rotate_key(self) -> KeyRotation: ...
+
+    async def rename(self, name: str) -> Renamed: ...
 
     async def issuers(self) -> list[IssuerInfo]: ...
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 import urllib.error
@@ -29,6 +31,8 @@ from meshpeer.app.config import (
     WebhookSettings,
     WireGuardSettings,
 )
+from meshpeer.app.founding import found
+from meshpeer.app.options import InitOptions
 from meshpeer.app.state import load_state
 from meshpeer.core.jobs.model import JobSpec
 from meshpeer.core.wire import cbor
@@ -238,3 +242,16 @@ async def until(condition: Callable[[], bool], within_s: float = 30) -> None:
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - a thread does not tell
             await trio.sleep(0.01)
+
+
+@contextmanager
+def founded_folder(options: InitOptions | None = None, **changes: object) -> Iterator[Path]:
+    """Makes a folder with a founded mesh that tasks' users may pass, as pytest's own may not be; ``changes``
+    are those of ``settings_of``."""
+    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
+    path.chmod(0o711)
+    try:
+        found(options or InitOptions(name="alone"), settings_of(path, **changes))
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from agents import free_port, running, settings_of, until
+from agents import founded_folder, free_port, running, settings_of, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshpeer.app.founding import found
-from meshpeer.app.options import InitOptions
 from meshpeer.core.counters import Counter
 
 LOOPBACK = "127.0.0.1"
@@ -55,14 +50,8 @@ async def test_port_0_means_no_page(folder: Path) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a founded mesh that tasks' users may pass, as pytest's own may not be."""
-    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
-    os.chmod(path, 0o711)
-    try:
-        found(InitOptions(name="alone"), settings_of(path, web_port=0))
+    with founded_folder(web_port=0) as path:
         yield path
-    finally:
-        shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from agents import running, settings_of, spec_of, submission, until
-
-from meshpeer.app.founding import found
-from meshpeer.app.options import InitOptions
+from agents import founded_folder, running, settings_of, spec_of, submission, until
 
 
 async def test_lone_agent_that_stops_in_a_job_brings_it_to_an_end_when_it_is_started_again(
@@ -37,11 +31,5 @@ async def test_lone_agent_that_stops_in_a_job_brings_it_to_an_end_when_it_is_sta
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a founded mesh that tasks' users may pass, as pytest's own may not be."""
-    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
-    os.chmod(path, 0o711)
-    try:
-        found(InitOptions(name="alone"), settings_of(path))
+    with founded_folder() as path:
         yield path
-    finally:
-        shutil.rmtree(path)

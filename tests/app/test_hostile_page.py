@@ -9,9 +9,6 @@ one origin.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +18,10 @@ from typing import Any
 
 import pytest
 import trio
-from agents import odd_service, running, settings_of, spec_of, submission, until
+from agents import founded_folder, odd_service, running, settings_of, spec_of, submission, until
 
 from meshpeer.app.agent import Agent
 from meshpeer.app.cli.dashboard import leading_to
-from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -199,10 +195,5 @@ def other_site() -> Iterator[int]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
-    os.chmod(path, 0o711)
-    try:
-        found(InitOptions(name="hermitage"), settings_of(path))
+    with founded_folder(InitOptions(name="hermitage")) as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

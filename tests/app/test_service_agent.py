@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from agents import founded_folder
 
 from meshpeer.adapters.systemd import Notifier
 from meshpeer.app.agent import Agent
@@ -26,7 +25,6 @@ from meshpeer.app.config import (
     Settings,
     WireGuardSettings,
 )
-from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
 from meshpeer.app.state import load_state
 
@@ -35,14 +33,8 @@ BOUND_S = 30.0
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a founded mesh that tasks' users may pass, as pytest's own may not be."""
-    path = Path(tempfile.mkdtemp(prefix="meshpeer-test-"))
-    os.chmod(path, 0o711)
-    try:
-        found(InitOptions(name="alone", mesh_name="home"), settings_of(path))
+    with founded_folder(InitOptions(name="alone", mesh_name="home")) as path:
         yield path
-    finally:
-        shutil.rmtree(path)
 
 
 @pytest.fixture

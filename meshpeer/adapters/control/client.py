@@ -49,6 +49,7 @@ from meshpeer.runtime.control import (
     Peer,
     PingAnswer,
     Plan,
+    Renamed,
     Retirement,
     RevocationInfo,
     RevocationMade,
@@ -134,6 +135,9 @@ class ControlClient:
 
     def rotate_key(self) -> KeyRotation:
         return self._post("/v1/rotation", KeyRotation)
+
+    def rename(self, name: str) -> Renamed:
+        return self._post(f"/v1/name?{urlencode({'name': name})}", Renamed)
 
     def issuers(self) -> list[IssuerInfo]:
         return self._get("/v1/issuers", list[IssuerInfo])

@@ -171,7 +171,10 @@ def application(api: ControlApi) -> Starlette:
         HTTPException: _on_no_route,
         Exception: _on_bug,
     }
-    return Starlette(routes=_routes(api), exception_handlers=handlers)
+    application = Starlette(routes=_routes(api), exception_handlers=handlers)
+    # A path is right or it is not; the way to the right one breaks on a query that is no UTF-8.
+    application.router.redirect_slashes = False
+    return application
 
 
 def _routes(api: ControlApi) -> list[Route]:
@@ -213,6 +216,9 @@ def _routes(api: ControlApi) -> list[Route]:
 
     async def rotation(request: Request) -> Response:
         return _json(await (api.rotation() if request.method == "GET" else api.rotate_key()))
+
+    async def rename(request: Request) -> Response:
+        return _json(await api.rename(request.query_params.get("name", "")))
 
     async def issuers(_: Request) -> Response:
         return _json(await api.issuers())
@@ -354,6 +360,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("GET POST", "/v1/charter", charter),
         ("GET POST", "/v1/revocations", revocations),
         ("GET POST", "/v1/rotation", rotation),
+        ("POST", "/v1/name", rename),
         ("GET", "/v1/issuers", issuers),
         ("POST", "/v1/issuers/key", issuer_key),
         ("GET", "/v1/roots", roots),

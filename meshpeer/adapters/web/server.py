@@ -100,7 +100,7 @@ def _application(site: Site) -> Starlette:
         page, kind = render(site.look(), request.headers.get("accept", ""))
         return Response(page, headers={"content-type": kind, **FIGURE_HEADERS})
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/metrics", metrics, methods=["GET"], middleware=_under(HOSTS)),
             Route(
@@ -112,6 +112,9 @@ def _application(site: Site) -> Starlette:
             *dashboard_routes(site.dashboard),
         ]
     )
+    # It would put what was asked, as it is and checked by nothing, into the address that it sends people to.
+    application.router.redirect_slashes = False
+    return application
 
 
 def _under(hosts: Sequence[str]) -> list[Middleware]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -118,6 +118,9 @@ class _Walk:
 
     may_pass: bool = False
     may_drop: bool = False
+    ends: dict[_Chain, str | None] = field(default_factory=dict)
+    """How chains end that were walked before: the packet is the same, and one that many jump to is walked
+    once."""
 
 
 def _judge_base(
@@ -207,7 +210,10 @@ def _jump(
     if not isinstance(target, str) or depth >= JUMPS_MAX:
         walk.may_drop = walk.may_pass = True
         return None
-    end = _walk((key[0], key[1], target), rules, packet, walk, depth + 1)
+    chain = (key[0], key[1], target)
+    if chain not in walk.ends:
+        walk.ends[chain] = _walk(chain, rules, packet, walk, depth + 1)
+    end = walk.ends[chain]
     if end is not None:
         return _end(end, certain, walk)
     return "return" if kind == "goto" and certain else None

@@ -39,6 +39,7 @@ from meshpeer.runtime.control import (
     PingAnswer,
     Plan,
     PlanPeer,
+    Renamed,
     Retirement,
     RevocationInfo,
     RevocationMade,
@@ -362,6 +363,10 @@ class FakeApi:
     async def rotation(self) -> KeyRotation:
         self._answer("rotation")
         return self.rotations.pop(0) if len(self.rotations) > 1 else self.rotations[0]
+
+    async def rename(self, name: str) -> Renamed:
+        self._answer("rename", name)
+        return Renamed(name=name, before=self.now.node.name)
 
     async def rotate_key(self) -> KeyRotation:
         self._answer("rotate-key")

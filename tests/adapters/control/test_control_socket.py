@@ -256,10 +256,11 @@ def test_what_can_not_be_a_job_is_never_asked_for(api: FakeApi, client: ControlC
     assert api.asked == []
 
 
+@pytest.mark.parametrize("path", [b"/v2/status", b"/v1/status/"])
 def test_a_route_that_does_not_exist_is_answered_in_the_same_form(
-    socket_path: Path, client: ControlClient
+    socket_path: Path, client: ControlClient, path: bytes
 ) -> None:
-    answer = _raw(socket_path, b"GET /v2/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = _raw(socket_path, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404")
     assert msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])["error"]["kind"] == "LocalFault"
 

@@ -108,7 +108,8 @@ async def test_only_names_of_loopback_are_answered(host: str, status: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("POST", "/metrics", 405), ("GET", "/", 404), ("GET", "/v1/status", 404)]
+    ("method", "path", "status"),
+    [("POST", "/metrics", 405), ("GET", "/metrics/", 404), ("GET", "/", 404), ("GET", "/v1/status", 404)],
 )
 async def test_nothing_else_is_served(method: str, path: str, status: int) -> None:
     async with pages(make_snapshot()) as port:

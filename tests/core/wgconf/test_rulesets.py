@@ -133,6 +133,21 @@ def test_no_rule_however_odd_breaks_the_judge(rules: list[list[object]]) -> None
     judge_ruleset(ruleset("input", "drop", rules), WIREGUARD)
 
 
+def test_a_chain_that_many_jump_to_is_walked_once() -> None:
+    """Eight jumps in each of sixteen chains are more ways than anyone lives to see."""
+    where = {"family": "inet", "table": "filter"}
+    jumps = [
+        {"rule": {**where, "chain": "base" if depth == 0 else f"c{depth}", "expr": [jump]}}
+        for depth in range(15)
+        for jump in [{"jump": {"target": f"c{depth + 1}"}}] * 8
+    ]
+    last = {"rule": {**where, "chain": "c15", "expr": [match(UDP_PORT, 51820), DROP]}}
+    base = {"chain": {**where, "name": "base", "type": "filter", "hook": "input", "policy": "accept"}}
+    text = json.dumps({"nftables": [base, *jumps, last]}).encode()
+    assert [one.fate for one in judge_ruleset(text, WIREGUARD)] == [Fate.DROPS]
+    assert judge_ruleset(text, Packet(hook="input", protocol="udp", dport=53)) == []
+
+
 def ruleset(hook: str, policy: str, rules: list[list[object]]) -> bytes:
     base = {"family": "inet", "table": "filter", "name": "base", "type": "filter", "hook": hook, "prio": 0}
     where = {"family": "inet", "table": "filter"}
