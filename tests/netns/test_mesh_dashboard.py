@@ -93,7 +93,7 @@ def test_what_happens_is_seen_on_the_page_and_its_buttons_work(capsys: pytest.Ca
             page.ask(go=meshkit.meshpeer(alpha, "dashboard", "--quiet").strip())
             members_are_seen(page)
             job_runs_before_ones_eyes(page, alpha)
-            job_is_cancelled_by_its_button(page, alpha)
+            job_of_another_is_cancelled_by_its_button(page, alpha, lab.node("bravo"))
             node_is_drained_by_its_button(page, alpha)
             took_s = death_is_seen(page, lab.node("echo"))
             assert page.ask(logged=True) == []
@@ -143,10 +143,13 @@ def job_runs_before_ones_eyes(page: Browser, alpha: Node) -> None:
     page.until("#jobs tbody", f"{FRAMES + 2}/{FRAMES + 2}")
 
 
-def job_is_cancelled_by_its_button(page: Browser, alpha: Node) -> None:
-    job = meshkit.submit(alpha, '{"name": "endless", "tasks": {"nap": {"run": "sleep 600"}}}')
+def job_of_another_is_cancelled_by_its_button(page: Browser, alpha: Node, bravo: Node) -> None:
+    job = meshkit.submit(bravo, '{"name": "endless", "tasks": {"nap": {"run": "sleep 600"}}}')
     page.show(f"job/{job}")
     page.until("#job-name", "endless")
+    page.until("#job-facts", "owned by bravo")
+    page.until("#graph", "nap")
+    page.until("#tasks tbody", "nap", "running")
     page.press("#job-buttons button", "Cancel")
     page.press("#sure button", "Yes")
     page.until("#said", "endless is cancelled")

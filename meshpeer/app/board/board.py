@@ -160,8 +160,14 @@ class Board:
 
     async def order(self, order: Order) -> str:
         """Does what a button says; returns what was done, in words."""
+        try:
+            return await self._obey(order)
+        finally:
+            # What it led to is seen at once, here and at others.
+            self._until_s = self._far_until_s = -math.inf
+
+    async def _obey(self, order: Order) -> str:
         api = self._agent.api
-        self._until_s = -math.inf
         match order.what:
             case "cancel":
                 return f"{(await api.cancel(order.job)).name} is cancelled"

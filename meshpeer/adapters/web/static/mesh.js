@@ -108,7 +108,9 @@ function detail() {
   if (buttons.dataset.said !== orders) {
     buttons.dataset.said = orders;
     const drain = drainButton(it);
+    const held = buttons.contains(document.activeElement);
     buttons.replaceChildren(...(it.me ? [] : [why(it.name)]), ...(drain ? [drain] : []));
+    if (held) buttons.lastElementChild?.focus();
   }
 }
 
@@ -165,7 +167,9 @@ const capacity = new Keyed(
       orders.dataset.work = it.work;
       const drain = drainButton(it);
       if (drain) drain.setAttribute("aria-label", `${drain.textContent}: ${it.name}`);
+      const held = orders.contains(document.activeElement);
       orders.replaceChildren(...(drain ? [drain] : []));
+      if (held) drain?.focus();
     }
   },
 );
