@@ -16,6 +16,7 @@ from agents import running, settings_of, spec_of, submission, until
 
 from meshpeer.app.board.board import Board
 from meshpeer.app.board.rows import JobRow, MemberRow, StoryRow, TaskRow
+from meshpeer.app.board.story import LOGGED_MAX
 from meshpeer.app.board.watched import LOOK_S
 from meshpeer.app.founding import found
 from meshpeer.app.options import InitOptions
@@ -46,6 +47,12 @@ async def test_a_job_is_seen_from_its_first_task_to_its_end_and_then_stays_as_it
         assert (piece.data, piece.finished) == (b"said\n", True)
         told = [cast(StoryRow, row).text for row in again.table("story").values()]
         assert any("is succeeded" in one for one in told)
+        for number in range(LOGGED_MAX + 5):
+            agent.log.write("info", f"fact {number}", ())
+        story = (await fresh(board)).table("story").values()
+        logged = [cast(StoryRow, row).text for row in story if cast(StoryRow, row).kind == "log"]
+        assert logged == [f"fact {number}" for number in range(5, LOGGED_MAX + 5)]
+        assert any("is succeeded" in cast(StoryRow, row).text for row in story)
 
 
 async def test_orders_do_what_commands_do_and_are_refused_like_them(folder: Path) -> None:

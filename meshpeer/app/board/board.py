@@ -16,7 +16,7 @@ import trio
 
 from meshpeer.app.board.build import Room, Seen, map_tables, mesh_tables
 from meshpeer.app.board.rows import MemberRow, StoryRow
-from meshpeer.app.board.story import STORY_MAX, tell
+from meshpeer.app.board.story import LOGGED_MAX, STORY_MAX, tell, tell_logged
 from meshpeer.app.board.watched import LOOK_S, SHARE, WatchedJob
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.ids import key_text
@@ -47,11 +47,13 @@ class Board:
         self._maps: dict[bool, tuple[object, dict[str, Table]]] = {}
         self._watched: dict[str, WatchedJob] = {}
         self._story: collections.deque[tuple[int, StoryRow]] = collections.deque(maxlen=STORY_MAX)
+        self._logged: collections.deque[tuple[int, StoryRow]] = collections.deque(maxlen=LOGGED_MAX)
         self._told = 0
         self._far: Sequence[Job] = ()
         self._silent: tuple[str, ...] = ()
         self._far_at = 0.0
         self._far_until_s = -math.inf
+        agent.log.listener = self._hear
 
     async def keep_story(self) -> None:
         """Looks now and then, so that there is a story when a page is opened; runs until cancelled."""
@@ -89,10 +91,16 @@ class Board:
         for row in tell(self._mesh, new, self._agent.clock.now().unix_s):
             self._told += 1
             self._story.append((self._told, row))
-        story = {str(number): row for number, row in self._story}
+        story = {str(number): row for number, row in (*self._logged, *self._story)}
         self._mesh = View({**new.tables, "story": story})
         took_s = trio.current_time() - began_s
         self._until_s = trio.current_time() + max(LOOK_S, SHARE * took_s)
+
+    def _hear(self, level: str, fact: str, fields: tuple[tuple[str, str], ...]) -> None:
+        """Keeps what the agent logged, for the next look."""
+        self._told += 1
+        row = tell_logged(level, fact, fields, self._agent.clock.now().unix_s)
+        self._logged.append((self._told, row))
 
     async def _seen(self) -> Seen:
         agent, api = self._agent, self._agent.api

@@ -191,7 +191,7 @@ class StoryRow(Row, frozen=True, kw_only=True):
 
     at: float
     kind: str
-    """``member``, ``path``, ``hub``, ``agreement``, ``mesh``, ``work`` or ``job``."""
+    """``member``, ``path``, ``hub``, ``agreement``, ``mesh``, ``work``, ``job``, or ``log``."""
     text: str
     because: str = ""
     tone: str = ""

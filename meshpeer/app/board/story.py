@@ -12,8 +12,9 @@ from typing import cast
 from meshpeer.app.board.rows import JobRow, MemberRow, MeshRow, StoryRow
 from meshpeer.runtime.board import View
 
-STORY_MAX = 400
-"""Rows that are kept; the oldest go first."""
+STORY_MAX, LOGGED_MAX = 300, 100
+"""Rows that are kept of what changed, and of what the agent logged; the oldest go first."""
+BECAUSE_LETTERS_MAX = 500
 _TONES = {"alive": "good", "suspect": "doubt", "dead": "bad", "revoked": "bad"}
 _STATES = {
     "alive": "is alive",
@@ -36,6 +37,14 @@ def tell(old: View, new: View, at: float) -> list[StoryRow]:
     if not old.table("mesh"):
         return []
     return [*_mesh(old, new, at), *_members(old, new, at), *_jobs(old, new, at)]
+
+
+def tell_logged(level: str, fact: str, fields: tuple[tuple[str, str], ...], at: float) -> StoryRow:
+    """Returns what the agent logged as a line of the story; letters that are none are shown as they are
+    written in programs, since others chose some of them."""
+    said = ", ".join(f"{key}: {value if value.isprintable() else repr(value)}" for key, value in fields)
+    tone = {"warning": "doubt", "error": "bad"}.get(level, "")
+    return StoryRow(at=at, kind="log", text=fact, because=said[:BECAUSE_LETTERS_MAX], tone=tone)
 
 
 def _mesh(old: View, new: View, at: float) -> Iterator[StoryRow]:

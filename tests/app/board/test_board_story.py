@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from board_docs import job, peer, plan, status, view
 
-from meshpeer.app.board.story import tell
+from meshpeer.app.board.story import BECAUSE_LETTERS_MAX, tell, tell_logged
 from meshpeer.runtime.board import View
 from meshpeer.runtime.control import Agreement, Differing, MeshInfo
 
@@ -87,6 +87,14 @@ def test_the_first_look_and_what_moves_all_the_time_are_no_story() -> None:
     assert tell(View(), BEFORE, 1.0) == []
     moved = view(peer("bravo", rtt_ms=90.0), peer("charlie"), jobs=(job(running_on={"bravo": 2}),))
     assert tell(BEFORE, moved, 1.0) == []
+
+
+def test_what_the_agent_logged_is_told_with_its_fields_and_strange_letters_are_shown() -> None:
+    row = tell_logged("warning", "a tunnel is silent", (("member", "bravo"), ("said", "\u202egnp")), 1.0)
+    assert (row.kind, row.text, row.tone) == ("log", "a tunnel is silent", "doubt")
+    assert row.because == "member: bravo, said: '\\u202egnp'"
+    long = tell_logged("info", "x", (("reason", "y" * 10_000),), 1.0)
+    assert len(long.because) == BECAUSE_LETTERS_MAX
 
 
 def test_the_way_of_somebody_who_is_dead_is_no_story_of_its_own() -> None:

@@ -3,7 +3,7 @@
 import { byId, clock, el, Keyed, say, show } from "./dom.js";
 import { row, table } from "./state.js";
 
-const KINDS = ["member", "path", "hub", "agreement", "mesh", "work", "job"];
+const KINDS = ["member", "path", "hub", "agreement", "mesh", "work", "job", "log"];
 const choice = byId("story-kind");
 choice.append(el("option", { value: "" }, "everything"), ...KINDS.map((one) => el("option", {}, one)));
 choice.addEventListener("change", () => draw(new Map(), true));
@@ -27,7 +27,8 @@ export function draw(changed, whole) {
   if (!whole && !changed.has("story")) return;
   const wanted = choice.value;
   const keys = [...table("story").keys()].filter((key) => !wanted || row("story", key).kind === wanted);
-  keys.sort((one, other) => other - one);
+  // By time: what the agent logged comes in before the look that saw what it led to.
+  keys.sort((one, other) => row("story", other).at - row("story", one).at || other - one);
   lines.patch(keys, whole ? null : changed.get("story"));
   show(byId("no-story"), keys.length === 0);
 }
