@@ -20,7 +20,7 @@ from typing import Any
 from selenium import webdriver
 
 WIDTHS = {"wide": 1280, "phone": 390}
-DRAWN_S = 0.4
+DRAWN_S = 0.25
 HEIGHT_MAX = 2400
 
 
