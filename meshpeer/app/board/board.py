@@ -99,7 +99,8 @@ class Board:
     def _hear(self, level: str, fact: str, fields: tuple[tuple[str, str], ...]) -> None:
         """Keeps what the agent logged, for the next look."""
         self._told += 1
-        row = tell_logged(level, fact, fields, self._agent.clock.now().unix_s)
+        names = {key: cast(MemberRow, row).name for key, row in self._mesh.table("members").items()}
+        row = tell_logged(level, fact, fields, names, self._agent.clock.now().unix_s)
         self._logged.append((self._told, row))
 
     async def _seen(self) -> Seen:

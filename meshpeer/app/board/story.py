@@ -6,7 +6,7 @@ what it was before. What moves all the time (round trips, counts of tasks) is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from meshpeer.app.board.rows import JobRow, MemberRow, MeshRow, StoryRow
@@ -15,6 +15,8 @@ from meshpeer.runtime.board import View
 STORY_MAX, LOGGED_MAX = 300, 100
 """Rows that are kept of what changed, and of what the agent logged; the oldest go first."""
 BECAUSE_LETTERS_MAX = 500
+ID_LETTERS_MIN = 8
+"""Of the beginning of an id that is taken for its member."""
 _TONES = {"alive": "good", "suspect": "doubt", "dead": "bad", "revoked": "bad"}
 _STATES = {
     "alive": "is alive",
@@ -39,12 +41,23 @@ def tell(old: View, new: View, at: float) -> list[StoryRow]:
     return [*_mesh(old, new, at), *_members(old, new, at), *_jobs(old, new, at)]
 
 
-def tell_logged(level: str, fact: str, fields: tuple[tuple[str, str], ...], at: float) -> StoryRow:
-    """Returns what the agent logged as a line of the story; letters that are none are shown as they are
-    written in programs, since others chose some of them."""
-    said = ", ".join(f"{key}: {value if value.isprintable() else repr(value)}" for key, value in fields)
+def tell_logged(
+    level: str, fact: str, fields: tuple[tuple[str, str], ...], names: Mapping[str, str], at: float
+) -> StoryRow:
+    """Returns what the agent logged as a line of the story, with members' ``names`` (by id) for the ids, or
+    beginnings of ids, that logs have; letters that are none are shown as they are written in programs, since
+    others chose some of them."""
+    said = ", ".join(f"{key}: {_shown(value, names)}" for key, value in fields)
     tone = {"warning": "doubt", "error": "bad"}.get(level, "")
     return StoryRow(at=at, kind="log", text=fact, because=said[:BECAUSE_LETTERS_MAX], tone=tone)
+
+
+def _shown(value: str, names: Mapping[str, str]) -> str:
+    if len(value) >= ID_LETTERS_MIN:
+        for key, name in names.items():
+            if key.startswith(value):
+                return name
+    return value if value.isprintable() else repr(value)
 
 
 def _mesh(old: View, new: View, at: float) -> Iterator[StoryRow]:

@@ -90,11 +90,18 @@ def test_the_first_look_and_what_moves_all_the_time_are_no_story() -> None:
 
 
 def test_what_the_agent_logged_is_told_with_its_fields_and_strange_letters_are_shown() -> None:
-    row = tell_logged("warning", "a tunnel is silent", (("member", "bravo"), ("said", "\u202egnp")), 1.0)
+    row = tell_logged("warning", "a tunnel is silent", (("member", "bravo"), ("said", "\u202egnp")), {}, 1.0)
     assert (row.kind, row.text, row.tone) == ("log", "a tunnel is silent", "doubt")
     assert row.because == "member: bravo, said: '\\u202egnp'"
-    long = tell_logged("info", "x", (("reason", "y" * 10_000),), 1.0)
+    long = tell_logged("info", "x", (("reason", "y" * 10_000),), {}, 1.0)
     assert len(long.because) == BECAUSE_LETTERS_MAX
+
+
+def test_members_are_named_where_the_log_has_beginnings_of_their_ids() -> None:
+    names = {"d3gd64xi4tabcdefgh": "delta"}
+    fields = (("peer", "d3gd64xi4t"), ("own", "d3"), ("other", "zzzzzzzzzz"))
+    row = tell_logged("info", "a tunnel answers", fields, names, 1.0)
+    assert row.because == "peer: delta, own: d3, other: zzzzzzzzzz"
 
 
 def test_the_way_of_somebody_who_is_dead_is_no_story_of_its_own() -> None:
