@@ -55,6 +55,8 @@ class Mesh:
         self._keep = keep
         self._env = {"PYTHONPATH": str(clock)}
         self._lives = itertools.count(1)
+        self.was_full: set[str] = set()
+        """Whose disk was full since the mesh was whole."""
         for name in NAMES:
             self.node(name).limit_state_dir(STATE_SIZE)
             self.node(name).put_file(
@@ -88,7 +90,14 @@ class Mesh:
                 time.sleep(1.0)
 
     def wait_until_whole(self) -> None:
-        """Returns once every agent runs, and is alive and linked for every other."""
+        """Returns once every agent runs, and is alive and linked for every other.
+
+        One whose disk was full may have stopped since there is room again; any other has to run.
+        """
+        for name in NAMES:
+            if name in self.was_full:
+                self.up(name)
+        self.was_full.clear()
         for name in NAMES:
             meshkit.until(lambda: self._sees_all(name), f"{name} has links to all", WHOLE_S)  # noqa: B023
 
@@ -197,11 +206,14 @@ class Harm:
                 mesh.keep_log(fault.node)
                 node.crash(wipe_state=True)
             case "fill":
+                mesh.was_full.add(fault.node)
                 fill(node)
             case "clock":
                 node.put_file(CLOCK, f"{fault.jump_s}")
             case _:
                 raise AssertionError(fault.kind)
+        if fault.kind in ("restart", "power", "wipe"):
+            meshkit.until(lambda: not meshkit.agents(node), f"the agent of {fault.node} is gone")
 
     def _undo(self, fault: Fault) -> None:
         mesh, node = self._mesh, self._mesh.node(fault.node)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import chaosplan
 import meshkit
-from chaoscheck import SETTLED_S, Ledger, left_over, oversubscribed, read_marks, said_badly
+import pytest
+from chaoscheck import SETTLED_S, Ledger, Mark, left_over, oversubscribed, read_marks, said_badly
 from chaoslab import Harm, Mesh, mesh_of_five
 from chaosplan import NAMES, Plan
 
@@ -80,8 +81,10 @@ def run(mesh: Mesh, plans: Sequence[Plan]) -> Outcome:
         marks = read_marks(folder)
     finally:
         shutil.rmtree(folder)
-    if not problems:
-        problems = _judge(mesh, ledgers, marks)
+    try:
+        problems = problems or _judge(mesh, ledgers, marks)
+    except pytest.fail.Exception as error:
+        problems = [str(error)]
     problems += oversubscribed(marks) + said_badly(mesh.logs())
     tasks = len({one.key for one in marks if one.kind == "begun"})
     begun = sum(one.kind == "begun" for one in marks)
@@ -124,7 +127,7 @@ def _look_on(mesh: Mesh, harm: Harm, ledgers: Sequence[Ledger], over: threading.
             return
 
 
-def _judge(mesh: Mesh, ledgers: Sequence[Ledger], marks: Sequence[object]) -> list[str]:
+def _judge(mesh: Mesh, ledgers: Sequence[Ledger], marks: Sequence[Mark]) -> list[str]:
     mesh.wait_until_whole()
     for ledger in ledgers:
         # By now all know the same: the submitter and any other are asked.
@@ -132,7 +135,7 @@ def _judge(mesh: Mesh, ledgers: Sequence[Ledger], marks: Sequence[object]) -> li
         for name in (ledger.plan.submitter, others[ledger.plan.seed % len(others)]):
             node = mesh.node(name)
             job = meshkit.ask(node, Job, "jobs", "status", ledger.job)
-            ledger.judge(meshkit.ask(node, list[Task], "jobs", "tasks", ledger.job), job, marks)  # type: ignore[arg-type]
+            ledger.judge(meshkit.ask(node, list[Task], "jobs", "tasks", ledger.job), job, marks)
             ledger.look(node)
     plans = [ledger.plan for ledger in ledgers]
     deadline = time.monotonic() + SETTLED_S
