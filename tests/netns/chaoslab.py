@@ -171,9 +171,8 @@ class Harm:
         self._ends.clear()
 
     def steadies(self) -> list[str]:
-        """Returns who is not away now, nor cut off with an owner that may have lost the job meanwhile: such
-        an owner shows what it has, which is not acknowledged yet."""
-        away = {name for _, _, fault in self._ends for name in (fault.node, *fault.side)}
+        """Returns who is not away now."""
+        away = {fault.node for _, _, fault in self._ends}
         return [name for name in NAMES if name not in away]
 
     def _may(self, fault: Fault) -> bool:
