@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
 
@@ -32,6 +34,18 @@ def test_what_is_less_grave_than_asked_is_left_out(
     for level in ("debug", "info", "warning", "error"):
         Log(least, "text").write(level, "something", ())
     assert len(capsys.readouterr().err.splitlines()) == seen
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_can_not_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Full())
+    Log("info", "text").write("info", "something", ())
 
 
 @pytest.mark.parametrize("value", ["\x1b[2J", "a\nb", "", "x='y'", "two words", "\u202egnp"])
