@@ -226,6 +226,7 @@ class JobAnswers:
     async def tasks(self, job: str) -> list[Task]:
         owner = self._known(job)
         tasks: list[Task] = []
+        unchosen = self._agent.node.scheduler.replicas.unchosen(owner.job)
         for number in range(len(owner.graph)):
             index = TaskIndex(number)
             row = owner.results.get(index)
@@ -233,6 +234,8 @@ class JobAnswers:
             if row is not None and row.outputs and self._agent.blobs.path(row.manifest.digest) is not None:
                 outputs = tuple(file.path for file in await self._manifest(owner, index))
             task = views.task_view(self._agent.node, owner, index, outputs)
+            if index in unchosen:
+                task = views.until_chosen(task)
             tasks.append(self._agent.files.with_staging(owner, index, task))
         return tasks
 

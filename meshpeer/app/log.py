@@ -5,6 +5,7 @@ every agent."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 from collections.abc import Callable
@@ -40,8 +41,10 @@ class Log:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         line = _json(now, level, fact, fields) if self._as_json else self._text(now, level, fact, fields)
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        # A log that can't be written, for a full disk say, ends no agent.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     def _text(self, now: str, level: str, fact: str, fields: tuple[tuple[str, str], ...]) -> str:
         shown = f"[{level:<9}]"

@@ -6,6 +6,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable
 
+import msgspec
+
 from meshpeer.app import spare
 from meshpeer.app.hub_words import lines_of, said_of
 from meshpeer.core.deadline import Instant
@@ -35,6 +37,9 @@ from meshpeer.runtime.control import (
     TaskTry,
     rfc3339,
 )
+
+_OUTCOMES = ("succeeded", "failed")
+"""Of a task that ran."""
 
 
 def name_of(node: Node, who: NodeId) -> str:
@@ -227,15 +232,22 @@ def job_view(node: Node, owner: JobOwner, now: Instant) -> Job:
     running_on = collections.Counter(
         name_of(node, lease.node) for lease in owner.leases.values() if lease.running
     )
+    counts = task_counts(owner)
+    unchosen = node.scheduler.replicas.unchosen(owner.job)
+    for task in unchosen:
+        if (state := task_state(owner, task)) in _OUTCOMES:
+            counts[state] -= 1
+            counts["running"] += 1
+    over = owner.finished and not unchosen
     return Job(
         id=owner.job,
         name=owner.record.spec.name,
-        state=job_state(owner),
+        state="running" if owner.finished and not over else job_state(owner),
         owner=name_of(node, owner.epoch.node),
         durability=node.scheduler.replicas.durability(owner.job, now),
-        tasks=TaskCounts(**task_counts(owner)),
+        tasks=TaskCounts(**counts),
         submitted_at=rfc3339(owner.record.submitted_at_us / 1e6),
-        finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us else None,
+        finished_at=rfc3339(owner.finished_at_us / 1e6) if owner.finished_at_us and over else None,
         running_on=dict(sorted(running_on.items())),
         done_on={name_of(node, who): count for who, count in sorted(owner.done_on.items())},
         paused=owner.paused,
@@ -278,6 +290,20 @@ def task_view(node: Node, owner: JobOwner, task: TaskIndex, outputs: tuple[str, 
         stderr_bytes=row.stderr.size if row else 0,
         outputs=outputs,
         wanted=owner.graph.is_sink(task),
+    )
+
+
+def until_chosen(task: Task) -> Task:
+    """Returns a task as it is for others while no quorum is known to have how it ended: another owner may
+    have it end otherwise."""
+    if task.state not in _OUTCOMES or not task.attempts:
+        return task
+    last = msgspec.structs.replace(
+        task.attempts[-1], state="running", exit_code=None, finished_at=None, error=""
+    )
+    attempts = (*task.attempts[:-1], last)
+    return msgspec.structs.replace(
+        task, state="running", exit_code=None, error="", outputs=(), attempts=attempts
     )
 
 

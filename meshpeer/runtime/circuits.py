@@ -125,7 +125,10 @@ class Circuits:
         key = (link, self._numbers, True)
         stream = self._ends[key] = CircuitStream(key, self.send, self.close)
         try:
-            await self.send(link, CircuitAsked(number=self._numbers, target=over.target))
+            try:
+                await self.send(link, CircuitAsked(number=self._numbers, target=over.target))
+            except trio.BrokenResourceError as gone:
+                raise DialFault(f"a member does not carry the link: {gone}") from gone
             with trio.move_on_after(OPEN_TIMEOUT_S):
                 await stream.opened.wait()
         except BaseException:

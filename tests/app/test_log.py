@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import re
 
@@ -43,6 +45,18 @@ def test_a_listener_is_told_of_all_but_debugging_whatever_is_printed(
         log.write(level, "something", (("peer", "abc"),))
     assert heard == [(level, "something", (("peer", "abc"),)) for level in ("info", "warning")]
     assert capsys.readouterr().err == ""
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_can_not_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Full())
+    Log("info", "text").write("info", "something", ())
 
 
 @pytest.mark.parametrize("value", ["\x1b[2J", "a\nb", "", "x='y'", "two words", "\u202egnp"])

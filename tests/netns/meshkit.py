@@ -330,10 +330,14 @@ def pinging(node: Node, target: str, *, every_s: float = 0.05) -> Iterator[None]
 
 def unacknowledged(node: Node) -> set[int]:
     """Returns the tasks (of an array job alone in its mesh) whose results rest in a machine's journal."""
+    return {row.offer.attempt.task for row in results(node)}
+
+
+def results(node: Node) -> list[ResultRow]:
+    """Returns the results that rest in a machine's journal until they are acknowledged."""
     # SQLite resolves the symbolic link by which node.path() leads into a machine: it has to run there.
     shown = node.run([sys.executable, "-I", "-c", _READ_RESULTS, f"{STATE_DIR}/state.db"]).stdout
-    offers = [cbor.decode(bytes.fromhex(row), ResultRow, bytes_max=ROW_BYTES_MAX) for row in shown.split()]
-    return {row.offer.attempt.task for row in offers}
+    return [cbor.decode(bytes.fromhex(row), ResultRow, bytes_max=ROW_BYTES_MAX) for row in shown.split()]
 
 
 # --- jobs ------------------------------------------------------------

@@ -105,6 +105,13 @@ async def test_a_carrier_without_a_link_to_the_member_says_so_at_once() -> None:
         assert it.carrier.counters.get(Counter.CIRCUITS_REFUSED) == 1
 
 
+async def test_a_link_that_ends_as_a_carrier_is_asked_fails_the_dialling_alone() -> None:
+    async with meeting() as it:
+        it.left.broken = True
+        with pytest.raises(DialFault, match="the connection ended"):
+            await it.left.circuits.open(OVER)
+
+
 async def test_who_does_not_want_to_carry_does_not() -> None:
     async with meeting() as it:
         it.carrier.carries = False
@@ -239,6 +246,8 @@ class Agent:
     greeted: bool = True
     deaf: bool = False
     """Frames to it get lost on their way."""
+    broken: bool = False
+    """Its links have ended, and it has not heard of that."""
     stuck: bool = False
     """Its bulk is not taken by anybody."""
     sent: list[object] = field(default_factory=list)
@@ -298,7 +307,7 @@ class End:
         while self.mine.stuck:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
-        if self.over:
+        if self.over or self.mine.broken:
             raise LinkOver("the connection ended")
         self.send_soon(frame)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Delete, Note, Persist, Send, Table, TicketCounter
-from meshpeer.core.ids import Digest, JobId, NodeId, Ticket, key_text
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.consensus.acceptor import Acceptor
 from meshpeer.core.scheduler.consensus.leader import WRITE_LEASE_S, Leader
@@ -203,6 +203,13 @@ class Replicas:
         return job not in self._fetching and (
             copy is None or (self._deadline(copy) is None and not copy.tickets and not copy.held)
         )
+
+    def unchosen(self, job: JobId) -> frozenset[TaskIndex]:
+        """Returns the tasks whose last row no quorum is known to have: to others they are as they were."""
+        copy = self.copies.get(job)
+        if copy is None or not copy.leads or copy.leader is None:
+            return frozenset()
+        return frozenset(TaskIndex(key[0]) for key in copy.leader.unchosen() if key[0] >= 0)
 
     def partners(self) -> list[NodeId]:
         """Returns the other replicas of jobs that have not ended: they are to be linked."""

@@ -93,6 +93,31 @@ def test_an_owner_that_was_cut_off_grants_nothing_and_gives_way() -> None:
     world.check()
 
 
+def test_what_an_owner_wrote_that_no_quorum_has_is_known_as_such() -> None:
+    world = World(4, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.5, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(80))
+    world.run_for(2.0)
+    cut_off = world.names[0]
+    here = world.nodes[cut_off].scheduler
+    assert here is not None
+
+    for other in world.names[1:]:
+        world.partition(cut_off, other)
+    world.run_for(3.0)
+
+    owner, unchosen = here.owned[job], here.replicas.unchosen(job)
+    assert unchosen
+    assert {owner.results[task].node for task in unchosen} == {cut_off}
+    assert not {key[1] for key in world.committed} & unchosen
+    for other in world.names[1:]:
+        world.heal(cut_off, other)
+    world.run_until(lambda: world.finished(job), 200.0)
+    world.run_for(3.0)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 80
+    assert not here.replicas.unchosen(job)
+
+
 @pytest.mark.parametrize("end", [World.crash, World.revoke])
 def test_a_job_outlives_two_owners_one_after_the_other_where_the_first_was_replaced(
     end: Callable[[World, NodeId], None],

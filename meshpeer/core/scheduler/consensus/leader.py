@@ -120,6 +120,13 @@ class Leader:
         """The newest batch that was told as chosen."""
         return self._told
 
+    def unchosen(self) -> Iterator[Key]:
+        """Yields the registers whose last write no quorum is known to have."""
+        for batch in self._batches.values():
+            yield from (row.key for row in batch.rows)
+        for rows in self._gathered:
+            yield from (row.key for row in rows)
+
     @property
     def is_changing(self) -> bool:
         """Whether the membership is on its way to another one."""
