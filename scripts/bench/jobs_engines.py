@@ -116,6 +116,7 @@ def ray(rounds: int) -> dict[str, list[float]]:
     import ray as engine
 
     engine.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
