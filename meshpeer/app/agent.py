@@ -55,7 +55,7 @@ from meshpeer.core.counters import Counters
 from meshpeer.core.effects import Table, TicketCounter
 from meshpeer.core.errors import EnvironmentFault, PeerFault, StoreFailed
 from meshpeer.core.identity.constraints import Capability
-from meshpeer.core.ids import NodeId, WireGuardKey, key_text
+from meshpeer.core.ids import Digest, JobId, NodeId, WireGuardKey, key_text
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.jobs.problems import InvalidJob
@@ -356,6 +356,7 @@ class Agent:
             names_of=self.names_of,
             post=post,
             nursery=nursery,
+            own_record=self._own_record,
         )
         self.replica_fetcher = ReplicaFetcher(
             self.attempts, post, nursery, lambda record: check_quota(self, record.submitter, record.spec)
@@ -487,6 +488,10 @@ class Agent:
         except InvalidJob as invalid:
             raise PeerFault(f"the job is not valid: {invalid.what}", invalid.hint) from invalid
         return record
+
+    def _own_record(self, job: JobId, digest: Digest) -> bytes | None:
+        owner = self.node.scheduler.owned.get(job)
+        return owner.signed if owner is not None and owner.digest == digest else None
 
     def names_of(self, node: NodeId) -> set[str]:
         """Returns what a node goes by in settings: its id, and its name here."""

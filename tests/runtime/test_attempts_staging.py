@@ -325,6 +325,25 @@ async def test_record_that_does_not_hold_is_refused(
     assert it.posted == [JobRefused(job=JOB, reason=reason)]
 
 
+async def test_record_of_an_own_job_is_read_from_no_disk_and_judged_like_any(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with bench(tmp_path) as it:
+        record = it.record()
+        mine = cbor.encode(record)
+        strange = cbor.encode(msgspec.structs.replace(record, submitter=HOLDER))
+        owned = {blob_of(one).digest: one for one in (mine, strange)}
+        it.attempts.own_record = lambda job, digest: owned.get(digest) if job == JOB else None
+        for one in (mine, strange, b"gone"):
+            it.attempts.fetch_job(FetchJob(job=JOB, record=blob_of(one), holders=(OWNER,)))
+        await it.end()
+    assert sorted(it.posted, key=repr) == [
+        JobLearned(job=JOB, record=record),
+        JobRefused(job=JOB, reason="a needed file can't be had: nobody gives it"),
+        JobRefused(job=JOB, reason="signature does not verify"),
+    ]
+
+
 async def test_record_that_nobody_has_is_refused(tmp_path: Path, autojump_clock: Clock) -> None:
     async with bench(tmp_path) as it:
         it.attempts.fetch_job(FetchJob(job=JOB, record=blob_of(b"gone"), holders=(OWNER,)))
