@@ -4,7 +4,9 @@ Its clock runs while direct tries fail and a relay could help. It stands still w
 all, or holds the peer dead: what goes out then says nothing of the ways of this pair. What was lost meanwhile
 WireGuard repeats every REKEY_TIMEOUT (5 s, section 6.1 of its paper). So a pair that comes back, and met
 directly before, is given the time of one more initiation of each end before its session is given up for that
-of a relay; a pair that just met is not, since nobody knows yet whether it can.
+of a relay; a pair that just met is not, since nobody knows yet whether it can. A pair whose session just ran
+out is given it, too: where both ends begin the next one within one way's delay, neither takes the other's
+answer (each holds one handshake at a time), and both repeat theirs.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ them, or what others see of them, says more."""
 DIRECT_FIRST_S_MAX = 5.0
 """News of where the peer may be found gives direct tries their time anew, but not beyond this."""
 DIRECT_AGAIN_S = 8.0
-"""The same for a pair that comes back, is likely to meet, and has no session any more: one initiation of
-WireGuard's, with its jitter, and a try of another endpoint before it."""
+"""The same for a pair that met directly, is likely to meet again, and has no session any more: one initiation
+of WireGuard's, with its jitter, and a try of another endpoint before it."""
 
 
 @dataclass(slots=True)
@@ -40,8 +42,8 @@ class Patience:
     """When there was last something new to try, while direct tries failed."""
     _patience_s: float = 0.0
     _ways: tuple[str, ...] = ()
-    _apart: bool = False
-    """The two were cut off from each other since the tunnel worked last."""
+    _again: bool = False
+    """The tunnel worked directly last, or the two were cut off from each other since, and no relay failed."""
     _relayed: bool = False
     """When it worked last, it did so by a relay."""
 
@@ -49,7 +51,7 @@ class Patience:
         """Takes a look. ``direct``: the tunnel works directly; ``relayed``: a relay is in use."""
         self._patience_s = DIRECT_FIRST_S[look.outlook]
         if direct or relayed:
-            self._failing_since_s, self._apart, self._relayed = None, False, relayed
+            self._failing_since_s, self._again, self._relayed = None, not relayed, relayed
         elif look.alone:
             self.part()
         elif not (look.tries or look.outlook is not Outlook.LIKELY):
@@ -60,18 +62,18 @@ class Patience:
         elif look.ways != self._ways:
             self._trying_since_s = now.mono_s
         self._ways = look.ways
-        if self._apart and look.outlook is Outlook.LIKELY and self._met_directly(look, now):
+        if self._again and look.outlook is Outlook.LIKELY and self._met_directly(look, now):
             self._patience_s = DIRECT_AGAIN_S
 
     def part(self) -> None:
         """Nothing of this end gets to the other one, and no relay could help: tries count from when that is
         over."""
-        self._failing_since_s, self._apart = None, True
+        self._failing_since_s, self._again = None, True
 
     def lose(self, now: Instant) -> None:
         """A relay failed: direct tries had their time before."""
         self._failing_since_s = self._trying_since_s = now.mono_s - DIRECT_FIRST_S_MAX
-        self._apart = False
+        self._again = False
 
     def reset(self) -> None:
         self._failing_since_s = None

@@ -23,6 +23,8 @@ from meshpeer.sim.nat.routers import End, end_of, text_of
 REKEY_TIMEOUT_S, REKEY_JITTER_S = 5.0, 0.333
 REKEY_ATTEMPT_S, REKEY_AFTER_S, REJECT_AFTER_S = 90.0, 120.0, 180.0
 KEEPALIVE_TIMEOUT_S = 10.0
+UNANSWERED_S = KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S
+"""One number: added one after the other the two may end a hair before it, and a timer would never be over."""
 KEEPALIVE_BYTES = 32
 ECHO_BYTES = 96
 SESSIONS_MAX = 3
@@ -362,7 +364,7 @@ class Interface:
         if peer.repeat_s is not None:
             at_s = min(at_s, peer.repeat_s)
         if peer.unanswered_s is not None:
-            at_s = min(at_s, peer.unanswered_s + KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S)
+            at_s = min(at_s, peer.unanswered_s + UNANSWERED_S)
         if peer.owes_s is not None:
             at_s = min(at_s, peer.owes_s + KEEPALIVE_TIMEOUT_S)
         return max(at_s, self._heap.now_s)
@@ -378,9 +380,7 @@ class Interface:
                 self._initiate(peer, repeats=True)
             else:
                 peer.waiting = None
-        if peer.unanswered_s is not None and now_s >= peer.unanswered_s + (
-            KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S
-        ):
+        if peer.unanswered_s is not None and now_s >= peer.unanswered_s + UNANSWERED_S:
             peer.unanswered_s = None
             self._initiate(peer)
         if peer.owes_s is not None and now_s >= peer.owes_s + KEEPALIVE_TIMEOUT_S:

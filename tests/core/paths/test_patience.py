@@ -83,10 +83,17 @@ def test_the_time_of_a_pair_that_comes_back_is_that_of_one_more_initiation() -> 
     assert DIRECT_AGAIN_S > REKEY_TIMEOUT_S + REKEY_JITTER_S + 1
 
 
-def test_a_pair_that_was_not_apart_has_no_more_time_than_one_that_just_met() -> None:
+def test_a_pair_whose_session_ran_out_has_the_time_of_one_more_initiation() -> None:
+    """Two open machines began the next session at one moment, twice, and took a relay for half a minute."""
     patience = Patience()
     patience.follow(look(Outlook.LIKELY, FRESH), direct=True, relayed=False, now=at(10))
-    assert over_after_s(patience, look(Outlook.LIKELY, OVER), BACK_S) == DIRECT_FIRST_S[Outlook.LIKELY]
+    assert over_after_s(patience, look(Outlook.LIKELY, OVER), BACK_S) == DIRECT_AGAIN_S
+
+
+def test_a_pair_that_answers_nothing_under_its_session_has_no_more_time_than_one_that_just_met() -> None:
+    patience = Patience()
+    patience.follow(look(Outlook.LIKELY, FRESH), direct=True, relayed=False, now=at(10))
+    assert over_after_s(patience, look(Outlook.LIKELY, FRESH), BACK_S) == DIRECT_FIRST_S[Outlook.LIKELY]
 
 
 def test_a_pair_that_went_by_a_relay_last_has_no_more_time_either() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from meshpeer.core.paths.reflections import CHANGING, STEADY
 from meshpeer.sim.nat.mixes import Kind, Way, best_way, draw_mix
 from meshpeer.sim.nat.routers import End
 from meshpeer.sim.nat.run import MixRun, run_mix
-from meshpeer.sim.nat.verdict import BOOT_BOUND_S, CHANGES_MAX, Trouble
+from meshpeer.sim.nat.verdict import ASK_S, BOOT_BOUND_S, CHANGES_MAX, HEARD_S, Trouble
+from meshpeer.sim.nat.world import MixWorld
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 
@@ -70,6 +72,29 @@ def test_two_without_a_common_family_go_by_a_relay_that_has_both() -> None:
         assert best_way(six.machine, other.machine, lenders) is Way.RELAY
         assert run.verdict.sources[six.index, other.index].port in range(51830, 51930)
         assert run.verdict.sources[other.index, six.index].port in range(51830, 51930)
+
+
+def test_nodes_learn_what_their_router_does_without_a_link_to_anybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In regional meshes of a hundred some had no link to who sees them, and stayed on relays."""
+    monkeypatch.setattr(MixWorld, "_link", lambda *_: None)
+    run = MixRun(1, NODES, HOURS)
+    run.world.heap.run(60)
+    behind = [one for one in run.world.hosts if one.seat.router is not None and one.machine.udp]
+    found = {one.seat.kind: one.mind.presence.router for one in behind if one.mind is not None}
+    assert found == {Kind.KEEPING: STEADY, Kind.SYMMETRIC: CHANGING, Kind.DOUBLE: STEADY}
+
+
+def test_two_keepalives_of_which_one_end_sends_all_are_no_silence() -> None:
+    run = MixRun(1, NODES, HOURS)
+    run.world.heap.run(20)
+    one = next(host for host in run.world.hosts if run.world.planned(host))
+    other = run.world.planned(one)[0]
+    run.verdict.heard_s[one.index, other.index] = -HEARD_S
+    assert run.verdict.ask()
+    run.world.heap.run(ASK_S)
+    assert run.verdict.heard_s[one.index, other.index] > 0
 
 
 def test_a_seed_draws_one_mix() -> None:
