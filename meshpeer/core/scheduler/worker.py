@@ -205,7 +205,11 @@ class JobWorker:
         if known.blob is None:
             known.blob = grant.record
         if known.blob != grant.record:
-            return effects
+            if grant.stolen_from is not None or known.record is None:
+                return effects
+            # Its owner has the record signed anew: with replicas, as members came.
+            known.blob, known.asked = grant.record, True
+            effects.append(FetchJob(job=grant.job, record=grant.record, holders=(grant.epoch.node,)))
         refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
