@@ -486,6 +486,8 @@ class JobWorker:
         if known is None:
             return []
         if message.ended and peer in known.possible_owners:
+            if not self.has_any_of(message.job):
+                return []
             return [*self._drop_job(message.job, "a job has ended without this node"), *self._start()]
         # With replicas its disk was wiped, perhaps; another one takes the job over and asks.
         if known.epoch.node != peer or (known.record is not None and len(known.record.replicas) > 1):
