@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from meshpeer.app import views
+from meshpeer.app.adopting import check_adoptable, sign_job
 from meshpeer.app.files import holders_of
 from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.app.moves import Moves
@@ -21,9 +22,8 @@ from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
 from meshpeer.core.jobs.check import require_valid
 from meshpeer.core.jobs.model import FileRef, JobRecord, JobSpec
 from meshpeer.core.jobs.rules import JOB_ID
-from meshpeer.core.records import envelope
 from meshpeer.core.scheduler.leases import Lease
-from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted
+from meshpeer.core.scheduler.messages import CancelAsked, JobSignedAnew, JobSubmitted
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import TaskRow
 from meshpeer.core.wire import cbor
@@ -182,14 +182,29 @@ class JobAnswers:
                 spec=spec,
                 replicas=node.scheduler.choose_replicas(job),
             )
-            signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
-            stored = await agent.blobs.add_bytes(signed)
-            kept = [stored.digest, *(file.digest for file in spec.files)]
-            await agent.files.note_submitted(job, kept, spec.keep_s)
-            agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
+            signed, digest = await sign_job(agent, record)
+            agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=digest))
             owner = node.scheduler.owned[job]
+        return await self._begun(owner)
+
+    async def adopt(self, job: str, force: bool) -> Job:
+        """Takes a job by force that this node keeps a replica of, and whose quorum is gone for good."""
+        agent = self._agent
+        self._check_may_submit()
+        record = check_adoptable(agent, self._meant(job), force)
+        signed, digest = await sign_job(agent, record)
+        agent.driver.step_now(JobSignedAnew(record=record, signed=signed, digest=digest))
+        owner = agent.node.scheduler.owned.get(record.job)
+        if owner is None or owner.record.generation != record.generation:
+            raise EnvironmentFault("the job has another owner by now", f"see `meshpeer jobs status {job}`")
+        return await self._begun(owner)
+
+    async def _begun(self, owner: JobOwner) -> Job:
+        """Returns a job that has just begun once as many nodes have it as have to; raises
+        ``EnvironmentFault`` or ``Refused`` where they don't."""
+        node, job = self._agent.node, owner.job
         with trio.move_on_after(REPLICAS_WAIT_S):
-            await self._settled(owner, owner.accept_ticket)
+            await self._settled(owner, owner.accept_ticket or owner.last_ticket)
             return self._view(owner)
         copy = node.scheduler.replicas.copies.get(job)
         for node_id, reason in copy.refused_by.items() if copy is not None else ():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshpeer.app.adopting import sign_anew
 from meshpeer.app.next_key import drop_next_key, keep_next_key
 from meshpeer.app.state import keep_issuer_key, save_chain
 from meshpeer.core.effects import AskEcho, Note, Persist
@@ -45,6 +46,7 @@ from meshpeer.core.scheduler.messages import (
     FetchJob,
     JobChanged,
     JobForgotten,
+    SignJob,
     StartAttempt,
     StopAttempt,
     StoreBlob,
@@ -111,6 +113,8 @@ class Performer:
                 self._agent.replica_fetcher.fetch(effect)
             case FetchJob():
                 self._agent.attempts.fetch_job(effect)
+            case SignJob(record=record):
+                self._agent.spawn(lambda: sign_anew(self._agent, record))
             case JobForgotten(job=job, after=after):
                 self.once_written(after, lambda: self._agent.spawn(lambda: self._agent.files.forget((job,))))
             case Dial():

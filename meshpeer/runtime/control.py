@@ -797,6 +797,10 @@ class ControlApi(Protocol):
         """Runs failed tasks again, all of them where none are named, and what was skipped because of them."""
         ...
 
+    async def adopt(self, job: str, force: bool) -> Job:
+        """Takes a job by force on this node, which has a replica of it, where its quorum is gone for good."""
+        ...
+
     async def why_task(self, job: str, task: str) -> JobWhy:
         """Says why a task is where it is; without a task, of all tasks that have not succeeded."""
         ...

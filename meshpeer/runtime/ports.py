@@ -379,6 +379,10 @@ class Interpreter(Protocol):
         """The version of cloudpickle that the kit brings along."""
         ...
 
+    def likely_version(self) -> str:
+        """Returns a version without asking the program for it; empty where that can't be told."""
+        ...
+
     async def find(self) -> PythonFound:
         """Raises ``EnvironmentFault`` where there is none that works."""
         ...

@@ -174,7 +174,9 @@ class Mesh:
                 )
             ),
             links=SimpleNamespace(link_to=lambda node: 1),
-            scheduler=SimpleNamespace(replicas=SimpleNamespace(copies={})),
+            scheduler=SimpleNamespace(
+                replicas=SimpleNamespace(copies={}), collector=SimpleNamespace(gone={})
+            ),
         )
         self.asking = self
 

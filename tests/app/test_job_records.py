@@ -86,7 +86,9 @@ def agent(
             get=lambda _: SimpleNamespace(best=best), may=lambda _, capability: capability in allowed
         ),
         roster=SimpleNamespace(get=lambda _: None),
-        scheduler=SimpleNamespace(owned={}, replicas=SimpleNamespace(copies={})),
+        scheduler=SimpleNamespace(
+            owned={}, replicas=SimpleNamespace(copies={}), collector=SimpleNamespace(gone={})
+        ),
     )
     settings = SimpleNamespace(file=SimpleNamespace(jobs=SimpleNamespace(from_=from_)))
     return cast(

@@ -172,6 +172,43 @@ def test_job_above_its_submitters_quota_is_refused_with_the_figures(mesh: Machin
         settings.write_text(before)
 
 
+def test_job_whose_quorum_is_gone_is_taken_by_force_and_gets_replicas_when_members_come(
+    mesh: Machines, notes: Path
+) -> None:
+    (mesh.folder / "job.yaml").write_text(
+        f"""
+name: left
+tasks:
+  first: {{array: 0-3, run: "true"}}
+  work: {{array: 0-7, needs: [first], run: "while ! test -e {notes}/go; do sleep 0.1; done"}}
+"""
+    )
+    job = mesh.run("alpha", "jobs", "submit", "job.yaml", "--quiet").strip()
+    mesh.wait(lambda: mesh.client("alpha").job(job).tasks.succeeded == 4)
+    early = mesh.run("beta", "jobs", "adopt", "left", "--force", code=2)
+    assert "the job needs no force: alpha owns it" in early
+    for name in ("alpha", "gamma"):
+        mesh.run(name, "stop")
+    mesh.wait(lambda: "blocked" in mesh.run("beta", "jobs", "status", "left"))
+    asked = mesh.run("beta", "jobs", "adopt", "left", code=2)
+    assert "4 results are known here and stay, the other 8 tasks may run again" in asked
+    assert f"if they are gone for good: meshpeer jobs adopt {job} --force" in asked
+
+    taken = mesh.run("beta", "jobs", "adopt", "left", "--force")
+    assert "is this node's job now, with 4 results; 8 tasks may run again" in taken
+    mesh.wait(lambda: mesh.client("beta").job(job).running_on == {"beta": 2})
+    assert mesh.client("beta").job(job).durability == "this_node"
+
+    for name in ("alpha", "gamma"):
+        mesh.run(name, "up", "--detach")
+    mesh.wait(lambda: mesh.client("beta").job(job).durability == "replicated")
+    mesh.wait(lambda: json.loads(mesh.run("alpha", "jobs", "status", job, "--json"))["owner"] == "beta")
+    (notes / "go").touch()
+    ended = json.loads(mesh.run("gamma", "jobs", "watch", job, "--json"))
+    assert (ended["state"], ended["tasks"]["succeeded"]) == ("succeeded", 12)
+    assert sum(job in line for line in mesh.run("alpha", "jobs", "list").splitlines()) == 1
+
+
 def blobs(mesh: Machines, name: str) -> list[Path]:
     folder = mesh.folder / name / "blobs"
     return [one for one in folder.rglob("*") if one.is_file()]

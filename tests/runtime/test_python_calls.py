@@ -28,6 +28,9 @@ class OnePython:
     kit = b"kit"
     cloudpickle = "3.1"
 
+    def likely_version(self) -> str:
+        return "3.11"
+
     async def find(self) -> PythonFound:
         return PythonFound(program="/usr/bin/python3", version="3.11")
 

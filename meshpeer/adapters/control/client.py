@@ -263,6 +263,9 @@ class ControlClient:
         query = urlencode([("task", one) for one in tasks])
         return self._post(f"/v1/jobs/{_segment(job)}/retry?{query}", Job)
 
+    def adopt(self, job: str, force: bool) -> Job:
+        return self._post(f"/v1/jobs/{_segment(job)}/adopt?{urlencode({'force': int(force)})}", Job)
+
     def why_task(self, job: str, task: str = "") -> JobWhy:
         return self._get(f"/v1/jobs/{_segment(job)}/why?{urlencode({'task': task})}", JobWhy)
 

@@ -336,6 +336,10 @@ def _routes(api: ControlApi) -> list[Route]:
         tasks = tuple(request.query_params.getlist("task"))
         return _json(await api.retry(request.path_params["job"], tasks))
 
+    async def adopt(request: Request) -> Response:
+        force = request.query_params.get("force") == "1"
+        return _json(await api.adopt(request.path_params["job"], force))
+
     async def why_task(request: Request) -> Response:
         return _json(await api.why_task(request.path_params["job"], request.query_params.get("task", "")))
 
@@ -383,6 +387,7 @@ def _routes(api: ControlApi) -> list[Route]:
         ("POST", "/v1/jobs/{job}/resume", resume),
         ("POST", "/v1/jobs/{job}/priority", priority),
         ("POST", "/v1/jobs/{job}/retry", retry),
+        ("POST", "/v1/jobs/{job}/adopt", adopt),
         ("GET", "/v1/jobs/{job}/why", why_task),
         ("GET", "/v1/jobs/{job}/graph", graph),
         ("GET", "/v1/mesh/jobs", mesh_jobs),

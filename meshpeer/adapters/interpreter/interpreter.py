@@ -8,6 +8,7 @@ settings name must not run anything as root by that.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from meshpeer.runtime.ports import PythonFound
 
 ASK_S = 20.0
 NOBODY = 65_534
+_NAMED = re.compile(r"python([0-9]+\.[0-9]+)", re.ASCII)
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
 _HINT = "install python3, or name one that every user may run as python under [jobs] in meshpeer.toml"
 
@@ -42,6 +44,13 @@ class TaskInterpreter:
     @property
     def cloudpickle(self) -> str:
         return kit.cloudpickle_version()
+
+    def likely_version(self) -> str:
+        """Returns the version that the program's own name says, as ``python3.11`` does, without asking it;
+        empty where it says none."""
+        program = self._named or shutil.which("python3", path=self._path) or ""
+        named = _NAMED.fullmatch(os.path.basename(os.path.realpath(program)))
+        return named[1] if named is not None else ""
 
     async def find(self) -> PythonFound:
         """Returns the interpreter; asks it anew where its file changed. Raises ``EnvironmentFault``."""

@@ -17,6 +17,11 @@ Examples:
   meshpeer jobs retry film                 all that failed, and what was skipped
   meshpeer jobs retry film 'render[3]'     this one, and what was skipped for it
 """
+_ADOPT = """
+Examples:
+  meshpeer jobs adopt film             what it would take, and what may run twice
+  meshpeer jobs adopt film --force     its other replicas are gone for good
+"""
 
 
 def add_to_jobs(jobs: typer.Typer) -> None:
@@ -25,6 +30,7 @@ def add_to_jobs(jobs: typer.Typer) -> None:
     command(jobs, "priority", panel="Run")(priority)
     command(jobs, "retry", panel="Run", examples=_RETRY)(retry)
     command(jobs, "cancel", panel="Run")(cancel)
+    command(jobs, "adopt", panel="Run", examples=_ADOPT)(adopt)
 
 
 def pause(asked: Asked, job: JobName) -> None:
@@ -95,6 +101,28 @@ def cancel(asked: Asked, job: JobName) -> None:
             f"{found.id} ({show.clean(found.name)}) is {found.state}; "
             f"{show.count(done, 'task')} had succeeded"
         )
+
+
+def adopt(
+    asked: Asked,
+    job: JobName,
+    force: Annotated[bool, typer.Option("--force", help="Do it; without, say what it would mean.")] = False,
+) -> None:
+    """Take a job over by hand, on a node that keeps a replica of it.
+
+    For a job that shows "blocked: no quorum" because two of its three replicas are gone for good. It goes on
+    as a new generation, as this node's job, with the results that this replica has: tasks may run again that
+    had run, and results may differ. Whoever comes back with the old generation drops it.
+    """
+    found = asked.client().adopt(job, force)
+    left = found.tasks.total - found.tasks.succeeded - found.tasks.failed - found.tasks.skipped
+    _answer(
+        asked,
+        found,
+        f"is this node's job now, with {show.count(found.tasks.succeeded, 'result')}; "
+        f"{show.count(left, 'task')} may run again",
+        f"watch it with: meshpeer jobs watch {found.id}",
+    )
 
 
 def _answer(asked: Asked, job: Job, said: str, next_step: str = "") -> None:

@@ -158,8 +158,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the submitter signs (``records.envelope``, context ``meshpeer/job/v1``): the job for good.
 
     ``generation`` grows only by ``adopt --force``; ``replicas`` are frozen here (a recomputed set would break
-    quorum
-    intersection). With one replica the job's durability is ``this_node``.
+    quorum intersection). With one replica the job's durability is ``this_node``; only such a job is signed
+    anew in the same generation, when it gets others.
     """
 
     job: JobId

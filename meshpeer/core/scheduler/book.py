@@ -176,6 +176,13 @@ class TaskBook:
         """Returns every task that may have a row: a result, or a history."""
         return sorted({*self.results, *self._histories})
 
+    def noted_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
+        """Returns the row of such a task: its result, or what is known of it, as of one that is open."""
+        row = self.results.get(task)
+        if row is not None:
+            return row
+        return msgspec.structs.replace(self.cancelled_row(task, node), state=TaskState.READY.value)
+
     def open_tasks(self) -> Iterator[TaskIndex]:
         """Yields every task that has no committed result."""
         return (TaskIndex(task) for task, state in enumerate(self.states) if state not in COMMITTED)

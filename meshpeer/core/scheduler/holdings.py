@@ -103,13 +103,19 @@ class Known:
         return epoch.node in self.possible_owners
 
     def learn(self, job: JobId, record: JobRecord) -> bool:
-        """Takes the record up; refuses one of another job or generation, or that does not name the owner."""
+        """Takes the record up; refuses one of another job or generation, or that does not name the owner. In
+        place of another one it may differ in its replicas alone."""
         if (
             record.job != job
             or record.generation != self.generation
             or self.epoch.node not in owners_of(record)
         ):
             return False
+        if self.record is not None:
+            if (record.submitter, record.spec) != (self.record.submitter, self.record.spec):
+                return False
+            self.record = record
+            return True
         self.record, self.graph = record, Graph.of(record.spec)
         self.demands = Demands(self.graph)
         return True

@@ -13,7 +13,7 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persist, Send, Tick, TicketCounter
+from meshpeer.core.effects import Delete, Note, Persist, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord, JobSpec
@@ -52,6 +52,7 @@ from meshpeer.core.scheduler.messages import (
     JobChanged,
     JobLearned,
     JobRefused,
+    JobSignedAnew,
     JobSubmitted,
     Lost,
     MessageReceived,
@@ -75,6 +76,8 @@ from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
 from meshpeer.core.scheduler.quotas import Excess, QuotaOf, boundless, excess_of
+from meshpeer.core.scheduler.refounding import Growth, base_of_copy, base_of_owner, denial_of, is_outdated
+from meshpeer.core.scheduler.replica_choice import REPLICAS_WANTED
 from meshpeer.core.scheduler.replica_messages import (
     Owns,
     RecordShown,
@@ -85,7 +88,7 @@ from meshpeer.core.scheduler.replica_messages import (
     ReplicaUnfetched,
 )
 from meshpeer.core.scheduler.replica_rows import read_replicas, takeover_of
-from meshpeer.core.scheduler.replicas import Copy, Replicas
+from meshpeer.core.scheduler.replicas import Copy, Replicas, names_of
 from meshpeer.core.scheduler.rows import (
     JobRow,
     ResultRow,
@@ -171,6 +174,7 @@ class Scheduler:
         self.replicas = Replicas(
             me=me, store=store, region=region, seats=self.seats, tickets=tickets, dice=dice
         )
+        self.growth = Growth(me)
         self.collector = Collector(
             terms=terms or Terms(),
             tickets=tickets,
@@ -290,6 +294,7 @@ class Scheduler:
             self.outbox.next_deadline(),
             self.replicas.next_deadline(),
             self.collector.next_deadline(),
+            self.growth.next_deadline(self._open.values()) if self._may_grow else None,
             *(owner.next_deadline() for owner in self._open.values()),
         )
         self._asked_for_s = deadline.at_s if deadline else None
@@ -334,6 +339,8 @@ class Scheduler:
                 return [*self.outbox.on_delivered(event, now), *self._note_told()]
             case CallbackReceived():
                 return self.webhooks.on_callback(event, now)
+            case JobSignedAnew():
+                return self._on_signed_anew(event, now)
             case JobSubmitted():
                 return self._on_submitted(event, now)
             case ReplicaFetched():
@@ -528,7 +535,13 @@ class Scheduler:
         for owner in list(self._open.values()):
             effects += owner.tick(now)
             self._close_if_finished(owner)
-        return [*effects, *self.collector.tick(now)]
+        grown = self.growth.tick(self._open.values(), self.choose_replicas, now) if self._may_grow else []
+        return [*effects, *grown, *self.collector.tick(now)]
+
+    @property
+    def _may_grow(self) -> bool:
+        """Whether there may be replicas for a job that has none."""
+        return bool(self.replicas.me.store) and len(self._linked) >= REPLICAS_WANTED - 1
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -577,11 +590,18 @@ class Scheduler:
                 | ReplicaReady()
                 | ReplicaRefused()
             ):
+                copy = self.replicas.copies.get(message.job)
+                denial = denial_of(message, self.owned.get(message.job), copy, self.replicas.me)
+                if denial is not None:
+                    after = copy.acceptor.last_ticket if copy is not None else None
+                    return [Send(peer=peer, message=denial, after=after)]
+                outdated = is_outdated(copy, peer, message)
+                dropped = self._drop_generation(message.job) if outdated else []
                 if message.job in self.collector.gone:
                     # To who leads, or wants to: others know themselves, or are told by it.
                     asks = isinstance(message, Prepare | Accept) and peer != self.me
                     return [Send(peer=peer, message=Unknown(job=message.job, ended=True))] if asks else []
-                return self.replicas.on_message(peer, message, now)
+                return [*dropped, *self.replicas.on_message(peer, message, now)]
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
     def _on_grant(self, peer: NodeId, grant: Grant, now: Instant) -> list[SchedulerEffect]:
@@ -778,9 +798,20 @@ class Scheduler:
         effects: list[SchedulerEffect] = self._give_way(copy.job)
         owner = self._own(copy.record, copy.signed, copy.digest, Epoch(counter, self.me), row.accepted_at_us)
         copy.workers = taken.workers
+        return [*effects, *self._begin(owner, taken.tasks, row, taken.workers, now)]
+
+    def _begin(
+        self,
+        owner: JobOwner,
+        tasks: Mapping[TaskIndex, TaskRow],
+        row: JobRow,
+        known: Iterable[NodeId],
+        now: Instant,
+    ) -> list[SchedulerEffect]:
+        """Lets an owner begin with what was known of its job, and tells everybody of it."""
         # Nobody remembers what owners gave themselves.
-        workers = [node for node in (*taken.workers, *copy.names) if node != self.me]
-        effects += owner.restore(taken.tasks.items(), row, workers, now)
+        workers = [node for node in (*known, *names_of(owner.record)) if node != self.me]
+        effects = owner.restore(tasks.items(), row, workers, now)
         if not owner.finished:
             linked = list(self._linked)
             if now.mono_s - (self.seats.started_at_s or now.mono_s) >= LEASE_S:
@@ -788,19 +819,63 @@ class Scheduler:
                 for node in workers:
                     if node not in linked:
                         owner.backlog.heard(node)
-            effects += self.replicas.announce(copy, [*linked, self.me])
-            held = self.worker.held_of(copy.job)
+            effects += self.replicas.announce_as(owner.record, owner.epoch.counter, [*linked, self.me])
+            held = self.worker.held_of(owner.job)
             effects += owner.on_held(self.me, held, now) if held is not None else []
             effects += self._end_if_shut_out(owner, now)
             effects += owner.dispatch(now)
             note = Note(
                 level="info",
                 fact="this node owns a job now",
-                fields=(("job", copy.job), ("epoch", str(counter))),
+                fields=(("job", owner.job), ("epoch", str(owner.epoch.counter))),
             )
             effects.append(note)
         self._close_if_finished(owner)
-        return [*effects, JobChanged(job=copy.job)]
+        return [*effects, JobChanged(job=owner.job)]
+
+    def _on_signed_anew(self, event: JobSignedAnew, now: Instant) -> list[SchedulerEffect]:
+        """Goes on with an open job under another record: with replicas, or taken by force."""
+        record, job = event.record, event.record.job
+        owner, copy = self.owned.get(job), self.replicas.copies.get(job)
+        if copy is not None and not copy.over and record.generation == copy.record.generation + 1:
+            base = base_of_copy(copy)
+        elif copy is None and owner is not None and not owner.finished and len(record.replicas) > 1:
+            if record.generation != owner.record.generation:
+                return []
+            base = base_of_owner(owner)
+        else:
+            return []
+        effects = self._give_way(job)
+        self.replicas.forget(job)
+        counter = base.row.epoch.counter + 1
+        if len(record.replicas) > 1:
+            rows, workers = base.registers(job)
+            effects += self.replicas.found(
+                record,
+                event.signed,
+                event.digest,
+                now,
+                counter=counter,
+                rows=rows,
+                workers=workers,
+                gone=base.gone,
+            )
+        else:
+            written = (*base.gone, *base.written(job, event.signed))
+            effects.append(Persist(ticket=self._tickets.take(), changes=written))
+        row = msgspec.structs.replace(base.row, epoch=Epoch(counter - 1, self.me))
+        owner = self._own(record, event.signed, event.digest, Epoch(counter, self.me), row.accepted_at_us)
+        return [*effects, *self._begin(owner, base.tasks, row, base.workers, now)]
+
+    def _drop_generation(self, job: JobId) -> list[SchedulerEffect]:
+        """Drops what this node has of a job that was taken by force since."""
+        copy = self.replicas.copies[job]
+        given = self._give_way(job)
+        base = base_of_copy(copy)
+        self.replicas.forget(job)
+        gone = (Delete(table=Table.JOBS, key=job), *base.gone)
+        note = Note(level="warning", fact="a job was taken by force elsewhere", fields=(("job", job),))
+        return [*given, Persist(ticket=self._tickets.take(), changes=gone), note]
 
     def seen(self, job: JobId) -> JobOwner | None:
         """Returns a job as this node's replica has it, for reading alone: its owner may know more. None where

@@ -354,6 +354,15 @@ class JobSubmitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSignedAnew:
+    """An open job has another record, signed and stored here: with replicas, or of the next generation."""
+
+    record: JobRecord
+    signed: bytes
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelAsked:
     """A person wants this owned job ended."""
 
@@ -409,6 +418,7 @@ SchedulerEvent = (
     | PeerRevoked
     | MessageReceived
     | JobSubmitted
+    | JobSignedAnew
     | CancelAsked
     | JobLearned
     | JobRefused
@@ -469,6 +479,13 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignJob:
+    """Sign the record of a job of this node's anew, store it, and report ``JobSignedAnew``."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobForgotten:
     """A job that is long over is forgotten here, once that is on disk: its files may go."""
 
@@ -486,6 +503,7 @@ SchedulerEffect = (
     | StoreBlob
     | JobChanged
     | JobForgotten
+    | SignJob
     | FetchReplica
     | WebhookEffect
 )

@@ -763,8 +763,14 @@ class JobOwner:
         changes = tuple(put_seat(self.job, node) for node in fresh)
         return [Persist(ticket=self._tickets.take(), changes=changes)]
 
-    def _persist_job(self, *more: Change) -> Persist:
-        row = JobRow(
+    @property
+    def workers(self) -> frozenset[NodeId]:
+        """Those that the journal knows to have been given attempts."""
+        return frozenset(self._workers)
+
+    def row(self) -> JobRow:
+        """Returns the job's own row as of now."""
+        return JobRow(
             signed=self.signed,
             epoch=self.epoch,
             accepted_at_us=self.accepted_at_us,
@@ -775,7 +781,9 @@ class JobOwner:
             untold=self.untold and self._replicated,
             told=self.told,
         )
-        persist = self._persist((put_job(self.job, row), *more))
+
+    def _persist_job(self, *more: Change) -> Persist:
+        persist = self._persist((put_job(self.job, self.row()), *more))
         self._epoch_ticket = persist.ticket
         return persist
 

@@ -12,7 +12,7 @@ for two minutes.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
@@ -39,6 +39,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Ballot,
     Membership,
     Replica,
+    Row,
     Vote,
 )
 from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Epoch, JobChanged, SchedulerEffect
@@ -253,13 +254,31 @@ class Replicas:
 
     # --- start --------------------------------------------------------------------------------------------
 
-    def found(self, record: JobRecord, signed: bytes, digest: Digest, now: Instant) -> list[SchedulerEffect]:
-        """Begins a job that was submitted here; its owner's first write is the next thing to come."""
+    def found(
+        self,
+        record: JobRecord,
+        signed: bytes,
+        digest: Digest,
+        now: Instant,
+        *,
+        counter: int = 1,
+        rows: Sequence[Row] | None = None,
+        workers: Workers | None = None,
+        gone: Sequence[Delete] = (),
+    ) -> list[SchedulerEffect]:
+        """Begins a job, or a generation of one, that was submitted here; its owner's first write is the next
+        thing to come.
+
+        ``rows`` is what is known of it here, None for a new one, and ``gone`` what they take the place of in
+        this node's journal: all in one write. Where something is known, this node alone is the membership to
+        begin with, and a joint change follows at once: no two others could own the job without the rows.
+        """
         members = tuple(
             self.me if node == self.me.node else Replica(node, self._store_of(node))
             for node in record.replicas
         )
-        ballot, membership = Ballot(1, self.me), Membership(1, members)
+        ballot = Ballot(counter, self.me)
+        membership = Membership(1, members if rows is None else (self.me,))
         copy = self._copy(record, signed, digest, now)
         copy.leader = Leader(
             job=record.job, generation=record.generation, ballot=ballot, membership=membership, told_by=ballot
@@ -267,11 +286,22 @@ class Replicas:
         copy.beat_at_s = now.mono_s + BEAT_S
         # In one write: of a record without a vote nobody would know after a crash who the replicas are.
         voted = copy.acceptor.found(record.generation, ballot, membership)
-        changes = [one for keep in voted if isinstance(keep, Keep) for one in changes_of(copy.job, keep)]
-        kept = self._keep_record(copy)
-        ticket = copy.acceptor.last_ticket or kept.ticket
-        persist = Persist(ticket=ticket, changes=(*kept.changes, *changes))
-        return [persist, *self._perform(copy, copy.leader.found(now.mono_s), now)]
+        said = copy.leader.found(now.mono_s)
+        copy.workers = workers or {}
+        if rows is not None:
+            copy.leader.rows = {row.key: row.stamped(ballot, 0) for row in rows}
+            for one in copy.leader.change(members):
+                if isinstance(one, Say) and isinstance(one.message, Accept) and one.to == self.me.node:
+                    voted += copy.acceptor.on_accept(self.me.node, one.message)
+                else:
+                    said.append(one)
+        keeps = [one for one in voted if isinstance(one, Keep)]
+        said += [one for one in voted if not isinstance(one, Keep)]
+        changes = [one for keep in keeps for one in changes_of(copy.job, keep)]
+        first = Persist(ticket=keeps[0].ticket, changes=(*self._keep_record(copy).changes, *gone, *changes))
+        # What waits for a later one of these writes is answered after it: all that it holds is in the first.
+        rest = [Persist(ticket=keep.ticket, changes=()) for keep in keeps[1:]]
+        return [first, *rest, *self._perform(copy, said, now)]
 
     def restore(
         self, record: JobRecord, signed: bytes, digest: Digest, held: Journalled | None, now: Instant
@@ -656,5 +686,9 @@ class Replicas:
     def announce(self, copy: Copy, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
         """Tells everybody who owns the job now."""
         assert copy.leader is not None
-        owns = Owns(job=copy.job, generation=copy.record.generation, ballot=copy.leader.ballot)
+        return self.announce_as(copy.record, copy.leader.ballot.counter, peers)
+
+    def announce_as(self, record: JobRecord, counter: int, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
+        """Tells everybody that this node owns a job, with an epoch of this counter."""
+        owns = Owns(job=record.job, generation=record.generation, ballot=Ballot(counter, self.me))
         return [Send(peer=peer, message=owns) for peer in peers]

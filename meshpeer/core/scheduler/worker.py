@@ -205,7 +205,11 @@ class JobWorker:
         if known.blob is None:
             known.blob = grant.record
         if known.blob != grant.record:
-            return effects
+            if grant.stolen_from is not None or known.record is None:
+                return effects
+            # Its owner has the record signed anew: with replicas, as members came.
+            known.blob, known.asked = grant.record, True
+            effects.append(FetchJob(job=grant.job, record=grant.record, holders=(grant.epoch.node,)))
         refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
@@ -482,6 +486,8 @@ class JobWorker:
         if known is None:
             return []
         if message.ended and peer in known.possible_owners:
+            if not self.has_any_of(message.job):
+                return []
             return [*self._drop_job(message.job, "a job has ended without this node"), *self._start()]
         # With replicas its disk was wiped, perhaps; another one takes the job over and asks.
         if known.epoch.node != peer or (known.record is not None and len(known.record.replicas) > 1):

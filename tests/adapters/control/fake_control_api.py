@@ -526,6 +526,10 @@ class FakeApi:
         self._answer("retry", job, tasks)
         return self._job(self._known(job), "running")
 
+    async def adopt(self, job: str, force: bool) -> Job:
+        self._answer("adopt", job, force)
+        return self._job(self._known(job), "running")
+
     async def why_task(self, job: str, task: str) -> JobWhy:
         self._answer("why_task", job, task)
         assert self.reasons is not None

@@ -26,6 +26,22 @@ SYSTEM = "/usr/bin/python3"
 MINE = sys.version_info[:2]
 
 
+@pytest.mark.parametrize(
+    ("name", "version"), [("python3.11", "3.11"), ("python3.9", "3.9"), ("python3", ""), ("pypy3.10", "")]
+)
+def test_a_version_is_read_off_the_name_that_a_program_really_has(
+    tmp_path: Path, name: str, version: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    program = tmp_path / "real" / name
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "python3").symlink_to(program)
+    assert TaskInterpreter("", str(tmp_path)).likely_version() == version
+    assert TaskInterpreter(str(program), "").likely_version() == version
+    assert TaskInterpreter("", "/nonexistent").likely_version() == ""
+
+
 async def test_the_first_python_in_the_path_is_asked_once(tmp_path: Path) -> None:
     program = tmp_path / "python3"
     program.write_text("#!/bin/sh\n")

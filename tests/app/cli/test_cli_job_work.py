@@ -44,16 +44,18 @@ def test_orders_are_passed_on_and_what_follows_is_said(agent: FakeApi, call: Cal
     assert call("jobs", "priority", "film", "7").out == f"{job} (film) has priority 7\n"
     assert call("jobs", "priority", "film", "--", "-7").out == f"{job} (film) has priority -7\n"
     assert call("jobs", "retry", "film", "render[1]", "split").out.startswith(f"{job} (film) goes on with 4")
+    assert call("jobs", "adopt", "film", "--force").out.startswith(f"{job} (film) is this node's job now")
     assert agent.asked == [
         ("pause", "film", True),
         ("pause", "film", False),
         ("prioritise", "film", 7),
         ("prioritise", "film", -7),
         ("retry", "film", ("render[1]", "split")),
+        ("adopt", "film", True),
     ]
 
 
-@pytest.mark.parametrize("order", [("pause",), ("resume",), ("priority", "5"), ("retry",)])
+@pytest.mark.parametrize("order", [("pause",), ("resume",), ("priority", "5"), ("retry",), ("adopt",)])
 def test_orders_answer_with_a_job_document(
     agent: FakeApi, call: Call, job: str, order: tuple[str, ...]
 ) -> None:

@@ -94,6 +94,7 @@ def test_results_of_a_job_that_ended_without_their_worker_are_dropped_once_a_rep
     assert [type(one) for one in persist.changes] == [Delete]
     assert {one.attempt.task for one in effects if isinstance(one, StopAttempt)} == {1, 2}
     assert machine.worker.unacknowledged == machine.worker.active == machine.worker.queued == 0
+    assert hear(machine, ALICE, Unknown(job=JOB, ended=True)) == [], "it is said once"
 
 
 def test_result_is_offered_to_who_else_may_own_the_job_where_its_owner_is_silent() -> None:

@@ -39,6 +39,7 @@ from meshpeer.core.scheduler.messages import (
     JobChanged,
     JobForgotten,
     JobLearned,
+    JobSignedAnew,
     JobSubmitted,
     MessageReceived,
     Offer,
@@ -49,6 +50,7 @@ from meshpeer.core.scheduler.messages import (
     PeerView,
     SchedulerEffect,
     SchedulerEvent,
+    SignJob,
     StartAttempt,
     StopAttempt,
     StoreBlob,
@@ -180,6 +182,8 @@ class World:
         self.messages: collections.Counter[str] = collections.Counter()
         self.changed: collections.Counter[JobId] = collections.Counter()
         self.committed: dict[tuple[JobId, int, int], TaskRow] = {}
+        self.alone_until: dict[JobId, int] = {}
+        """Of jobs whose record was signed anew: the last epoch before that."""
         self.forgotten: list[tuple[NodeId, JobId]] = []
         self.told: list[tuple[NodeId, DeliverMessage]] = []
         """What ends of jobs were told, by whom; nobody answers unless the test does."""
@@ -279,6 +283,11 @@ class World:
         jobs = [
             cbor.decode(value, JobRow, bytes_max=ROW_BYTES_MAX) for value in node.journal[Table.JOBS].values()
         ]
+        for row in jobs:
+            record = cbor.decode(row.signed, JobRecord, bytes_max=ROW_BYTES_MAX)
+            if record.submitter == name and record.generation == self.records[record.job].generation:
+                # A crash may have taken back another record, which nobody was shown then.
+                self.records[record.job] = record
         tasks: dict[JobId, dict[int, TaskRow]] = collections.defaultdict(dict)
         for key, value in node.journal[Table.TASKS].items():
             job, _, task = key.partition("/")
@@ -466,10 +475,24 @@ class World:
                     self.changed[job] += 1
                 case JobForgotten(job=job):
                     self.forgotten.append((node.name, job))
+                case SignJob(record=record):
+                    self.after(self.disk_s[1], self._in_life(node, self._signed_anew(node, record)))
                 case DeliverMessage():
                     self.told.append((node.name, effect))
                 case Note():
                     node.notes.append(effect)
+
+    def _signed_anew(self, node: Node, record: JobRecord) -> Callable[[], None]:
+        return lambda: self.sign_anew(node.name, record)
+
+    def sign_anew(self, name: NodeId, record: JobRecord) -> None:
+        """Gives an open job another record, which everybody who fetches one is shown from now on."""
+        self.records[record.job] = record
+        before = self.owners(record.job)
+        self.alone_until[record.job] = before[-1].epoch.counter if before else 0
+        signed = cbor.encode(record)
+        digest = Digest(hashlib.sha256(signed).digest())
+        self.handle(name, JobSignedAnew(record=record, signed=signed, digest=digest))
 
     def _plan_tick(self, node: Node) -> None:
         assert node.scheduler is not None
@@ -567,6 +590,9 @@ class World:
             return
         record = self.records.get(message.job)
         assert record is not None
+        if message.epoch.counter <= self.alone_until.get(message.job, 0):
+            # On one disk, which every quorum needs until others have what is on it.
+            return
         if len(record.replicas) > 1:
             self._check_replicated_ack(message)
             return

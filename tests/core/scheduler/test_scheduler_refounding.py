@@ -1,0 +1,270 @@
+"""Jobs whose record is signed anew: given replicas as members came, or taken by force."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from fixtures import ALICE, BOB, JOB, ME, NOW, grant, hear, record, record_blob, scheduler, spec
+from world import World, array
+
+from meshpeer.core.effects import Table
+from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler.consensus.messages import Accept, Denied
+from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica
+from meshpeer.core.scheduler.control_messages import PauseAsked, PriorityAsked
+from meshpeer.core.scheduler.messages import Attempt, FetchJob, JobLearned, MessageReceived, StopAttempt
+from meshpeer.core.scheduler.refounding import is_outdated
+from meshpeer.core.scheduler.tables import TaskState
+
+# --- replicas for a job that was submitted alone ---------------------------------------------------------
+
+
+def test_a_job_that_was_submitted_alone_has_replicas_once_members_come_and_outlives_its_submitter() -> None:
+    world = alone(lambda task, attempt, node: (2.0, True))
+    job = world.submit(array(160))
+    world.run_for(5.0)
+    done = world.owner(job).counts[TaskState.SUCCEEDED]
+    assert done
+    assert world.records[job].replicas == (world.names[0],)
+
+    join(world)
+    at = world.nodes[world.names[0]].scheduler
+    assert at is not None
+    world.run_until(lambda: at.replicas.durability(job, world.now) == "replicated", 40.0)
+    world.run_until(lambda: all(job in copies(world, name) for name in world.records[job].replicas), 10.0)
+    world.run_for(1.0)
+    assert len(world.records[job].replicas) == 3
+    assert at.owned[job].counts[TaskState.SUCCEEDED] >= done
+    assert not world.nodes[world.names[0]].journal[Table.TASKS], "registers alone say what is committed"
+    started = len(world.runs)
+    assert all(run.ended_s or run in running(world) for run in world.runs), "what ran goes on"
+    world.crash(world.names[0])
+    world.bury(world.names[0])
+    world.run_until(lambda: world.finished(job), 200.0)
+
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 160
+    assert world.owner(job).epoch.node != world.names[0]
+    # Only what the lost node ran or held outputs of is run again.
+    assert len(world.runs) - started <= 160 - done
+    world.check()
+
+
+def test_what_people_said_of_a_job_stays_when_it_gets_replicas() -> None:
+    world = alone(lambda task, attempt, node: (0.2, task % 7 != 3))
+    job = world.submit(array(20, retries=1))
+    world.run_for(1.0)
+    here = world.names[0]
+    world.handle(here, PriorityAsked(job=job, priority=7))
+    world.handle(here, PauseAsked(job=job, paused=True))
+    world.run_for(1.0)
+    before = world.owner(job)
+    tries = [before.book.tries_of(TaskIndex(task)) for task in range(20)]
+    join(world)
+    world.run_until(lambda: len(world.records[job].replicas) == 3, 40.0)
+    world.run_for(3.0)
+    owner = world.owner(job)
+    assert owner is not before
+    assert (owner.priority, owner.paused) == (7, True)
+    assert [owner.book.tries_of(TaskIndex(task)) for task in range(20)] == tries
+    world.handle(here, PauseAsked(job=job, paused=False))
+    world.run_until(lambda: world.finished(job), 60.0)
+    assert owner.counts[TaskState.SUCCEEDED] + owner.counts[TaskState.FAILED] == 20
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.004, 0.02, 0.2])
+def test_a_crash_while_a_job_gets_replicas_loses_no_result(after_s: float) -> None:
+    world = alone(lambda task, attempt, node: (2.0, True))
+    job = world.submit(array(160))
+    world.run_for(4.0)
+    join(world)
+    world.run_until(lambda: len(world.records[job].replicas) == 3, 40.0)
+    world.run_for(after_s)
+    here = world.names[0]
+    committed = {key: row for key, row in world.committed.items() if key[0] == job}
+    world.crash(here)
+    world.run_for(0.5)
+    world.start(here)
+    world.run_until(lambda: world.finished(job), 100.0)
+    owner = world.owner(job)
+    assert owner.counts[TaskState.SUCCEEDED] == 160
+    for (_, task, number), row in committed.items():
+        assert owner.results[TaskIndex(task)] == row or owner.book.round_of(TaskIndex(task)) > number
+    world.check()
+
+
+def test_a_worker_takes_another_record_of_a_job_from_its_owner_if_only_the_replicas_differ() -> None:
+    machine = scheduler()
+    first = record(spec(4), submitter=ALICE)
+    hear(machine, ALICE, grant(first, 0, 1, 2))
+    machine.handle(JobLearned(job=JOB, record=first), NOW)
+    second = msgspec.structs.replace(first, replicas=(ALICE, BOB, ME))
+    effects = hear(machine, ALICE, grant(second, 3))
+    assert [one for one in effects if isinstance(one, FetchJob)] == [
+        FetchJob(job=JOB, record=record_blob(second), holders=(ALICE,))
+    ]
+    known = machine.worker._jobs[JOB]
+    forged = msgspec.structs.replace(second, spec=spec(9))
+    machine.handle(JobLearned(job=JOB, record=forged), NOW)
+    assert known.record == first
+    machine.handle(JobLearned(job=JOB, record=second), NOW)
+    assert known.record == second
+    assert known.possible_owners == (ALICE, ALICE, BOB, ME)
+    assert machine.worker.has(JOB, Attempt(3, 1, 1))
+    machine.check()
+
+
+# --- taken by force ----------------------------------------------------------------------------------------
+
+
+def test_a_job_whose_quorum_is_gone_is_taken_by_force_and_begins_with_what_its_taker_has() -> None:
+    world, job, taker = without_quorum()
+    had = {task for task, row in seen(world, taker, job).results.items() if row.state == "succeeded"}
+    assert had
+    world.run_for(30.0)
+    at = world.nodes[taker].scheduler
+    assert at is not None
+    assert at.replicas.durability(job, world.now) == "blocked"
+    runs = len(world.runs)
+
+    take(world, job, taker)
+    world.run_until(lambda: world.finished(job), 100.0)
+
+    owner = world.owner(job)
+    assert (owner.epoch.node, owner.record.generation) == (taker, 2)
+    assert owner.counts[TaskState.SUCCEEDED] == 40
+    attempts = [(run.attempt, run.node) for run in world.runs]
+    assert len(set(attempts)) == len(attempts), "none has the name of one that a worker may be ending"
+    again = {run.attempt.task for run in world.runs[runs:]}
+    lost = {task for task in had if owner.results[task].round > 1}
+    assert not (again & had) - lost, "what it had is not run again, but for outputs that are gone"
+    world.check()
+
+
+def test_old_owners_that_come_back_after_all_drop_what_they_have() -> None:
+    world, job, taker = without_quorum()
+    world.run_for(20.0)
+    take(world, job, taker)
+    world.run_for(5.0)
+    gone = [name for name in world.names if not world.nodes[name].up]
+    for name in gone:
+        world.start(name)
+    world.run_until(lambda: world.finished(job), 100.0)
+    world.run_for(5.0)
+    assert [one.record.generation for one in world.owners(job)] == [2]
+    for name in world.names:
+        for copy in (copies(world, name)[job],) if job in copies(world, name) else ():
+            assert copy.record.generation == 2
+            assert copy.acceptor.vote.generation == 2
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 40
+    world.check()
+
+
+def test_a_job_that_is_taken_where_nobody_else_is_left_goes_on_with_one_replica() -> None:
+    world = World(6, [2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.5, True))
+    world.run_for(0.5)
+    job = world.submit(array(30))
+    world.run_for(2.0)
+    taker, *others = reversed(world.records[job].replicas)
+    for name in others:
+        world.crash(name)
+        world.bury(name)
+    world.run_for(20.0)
+    take(world, job, taker)
+    assert world.records[job].replicas == (taker,)
+    world.run_for(2.0)
+    world.crash(taker)
+    world.start(taker)
+    world.run_until(lambda: world.finished(job), 100.0)
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 30
+    assert not copies(world, taker)
+    assert not world.nodes[taker].journal[Table.REPLICAS]
+
+
+def test_workers_end_what_they_run_of_a_generation_that_is_over() -> None:
+    machine = scheduler()
+    first = record(spec(4), submitter=ALICE)
+    first = msgspec.structs.replace(first, replicas=(ALICE, BOB))
+    hear(machine, ALICE, grant(first, 0, 1))
+    machine.handle(JobLearned(job=JOB, record=first), NOW)
+    second = msgspec.structs.replace(first, generation=2, submitter=BOB, replicas=(BOB,))
+    effects = hear(machine, BOB, grant(second, 0))
+    assert {one.attempt.task for one in effects if isinstance(one, StopAttempt)} == {0, 1}
+    machine.handle(JobLearned(job=JOB, record=second), NOW)
+    assert machine.worker.active == 1
+    assert hear(machine, ALICE, grant(first, 2)) == []
+
+
+def test_only_who_may_own_a_job_takes_it_by_force() -> None:
+    world, job, taker = without_quorum()
+    copy = copies(world, taker)[job]
+    stranger = Replica(ALICE, b"s")
+    ballot = Ballot(9, stranger)
+    accept = Accept(
+        job=job, generation=2, ballot=ballot, membership=Membership(1, (stranger,)), sequence=0, beat=1
+    )
+    denied = Denied(job=job, generation=1, ballot=ballot, promised=ballot, promised_generation=2)
+    assert not is_outdated(copy, ALICE, accept)
+    assert not is_outdated(copy, ALICE, denied)
+    assert is_outdated(copy, copy.names[0], accept)
+    assert is_outdated(copy, copy.names[0], denied)
+    assert not is_outdated(copy, copy.names[0], msgspec.structs.replace(accept, generation=1))
+    for message in (accept, denied):
+        world.handle(taker, MessageReceived(peer=ALICE, message=message))
+    assert copies(world, taker)[job] is copy
+
+
+# --- helpers -----------------------------------------------------------------------------------------------
+
+
+def alone(plan: object) -> World:
+    """A mesh in which the first two nodes alone are there yet."""
+    world = World(3, [2, 2, 2, 2], replicated=True, plan=plan)  # type: ignore[arg-type]
+    for name in world.names[2:]:
+        world.crash(name)
+    world.run_for(0.5)
+    return world
+
+
+def join(world: World) -> None:
+    for name in world.names[2:]:
+        world.start(name)
+
+
+def without_quorum() -> tuple[World, JobId, NodeId]:
+    """A job of which two replicas of three are gone for good, and the third one, which is up."""
+    world = World(5, [2, 2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (0.5, True))
+    world.run_for(0.5)
+    job = world.submit(array(40))
+    world.run_for(2.0)
+    taker = world.records[job].replicas[2]
+    for name in world.records[job].replicas[:2]:
+        world.crash(name)
+        world.bury(name)
+    world.run_for(0.5)
+    return world, job, taker
+
+
+def take(world: World, job: JobId, taker: NodeId) -> None:
+    at = world.nodes[taker].scheduler
+    assert at is not None
+    old: JobRecord = at.replicas.copies[job].record
+    record = msgspec.structs.replace(
+        old, generation=old.generation + 1, submitter=taker, replicas=at.choose_replicas(job)
+    )
+    world.sign_anew(taker, record)
+
+
+def copies(world: World, name: NodeId) -> dict[JobId, object]:
+    at = world.nodes[name].scheduler
+    return dict(at.replicas.copies) if at is not None else {}
+
+
+def seen(world: World, name: NodeId, job: JobId):  # type: ignore[no-untyped-def]
+    at = world.nodes[name].scheduler
+    assert at is not None
+    return at.seen(job)
+
+
+def running(world: World) -> list[object]:
+    return [run for node in world.nodes.values() for run in node.running.values()]
