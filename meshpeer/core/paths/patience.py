@@ -42,8 +42,9 @@ class Patience:
     """When there was last something new to try, while direct tries failed."""
     _patience_s: float = 0.0
     _ways: tuple[str, ...] = ()
-    _again: bool = False
-    """The tunnel worked directly last, or the two were cut off from each other since, and no relay failed."""
+    _again: bool = True
+    """The tunnel worked directly last, or the two were cut off from each other since, and no relay failed. A
+    pair without a relay is remembered by its interface alone."""
     _relayed: bool = False
     """When it worked last, it did so by a relay."""
 

@@ -88,6 +88,7 @@ def test_a_pair_whose_session_ran_out_has_the_time_of_one_more_initiation() -> N
     patience = Patience()
     patience.follow(look(Outlook.LIKELY, FRESH), direct=True, relayed=False, now=at(10))
     assert over_after_s(patience, look(Outlook.LIKELY, OVER), BACK_S) == DIRECT_AGAIN_S
+    assert over_after_s(Patience(), look(Outlook.LIKELY, OVER), BACK_S) == DIRECT_AGAIN_S
 
 
 def test_a_pair_that_answers_nothing_under_its_session_has_no_more_time_than_one_that_just_met() -> None:
