@@ -16,7 +16,6 @@ from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.access import Access
 from meshpeer.app.figures import figures_of
-from meshpeer.app.own_views import OwnViews
 from meshpeer.app.relay import clear_relay
 from meshpeer.app.views import count_members
 from meshpeer.app.webhooks import callback_hosts
@@ -179,11 +178,13 @@ class Chores:
             return
         from meshpeer.adapters.web.dashboard import Dashboard
         from meshpeer.adapters.web.server import Site, serve_pages
+        from meshpeer.app.board.board import Board
 
+        board = Board(self._agent)
         site = Site(
             look=lambda: figures_of(self._agent),
             receive=self._agent.webhooks.receive,
-            dashboard=Dashboard(access=self.access, views=OwnViews(self._agent.api)),
+            dashboard=Dashboard(access=self.access, board=board),
             callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
         )
         try:
@@ -191,6 +192,8 @@ class Chores:
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
+        else:
+            self._agent.nursery.start_soon(board.keep_story)
 
     async def remove_interface(self) -> None:
         with contextlib.suppress(EnvironmentFault):

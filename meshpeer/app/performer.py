@@ -12,7 +12,7 @@ import trio
 from meshpeer.app.adopting import sign_anew
 from meshpeer.app.next_key import drop_next_key, keep_next_key
 from meshpeer.app.state import keep_issuer_key, save_chain
-from meshpeer.core.effects import AskEcho, Note, Persist, Persisted
+from meshpeer.core.effects import AskEcho, Note, Persist
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
@@ -93,6 +93,8 @@ class Performer:
                 self._agent.store.commit_soon(ticket, changes)
             case StartAttempt():
                 self._agent.doer_of(effect).start(effect)
+            case JobChanged(job=job):
+                self._agent.api.on_job_changed(job)
             case StopAttempt():
                 self._agent.attempts.stop(effect)
                 self._agent.webhooks.stop(effect)
@@ -111,8 +113,6 @@ class Performer:
                 self._agent.replica_fetcher.fetch(effect)
             case FetchJob():
                 self._agent.attempts.fetch_job(effect)
-            case JobChanged(job=job):
-                self._agent.api.on_job_changed(job)
             case SignJob(record=record):
                 self._agent.spawn(lambda: sign_anew(self._agent, record))
             case JobForgotten(job=job, after=after):
@@ -226,5 +226,3 @@ class Performer:
                 raise outcome.error
             for waiting in self.releases.committed(outcome.tickets):
                 waiting.go_on()
-            for ticket in outcome.tickets:
-                self._agent.driver.post(Persisted(ticket=ticket))

@@ -192,9 +192,11 @@ class Attempts:
             await self._stage_file(one, staged)
         del self._staging[effect.job, effect.granted.attempt]
         # They are to stand in the scratch folder, too.
-        await self.files.make_room(sum(one.file.size for one in inputs))
-        names = self.names_of(effect.record.submitter)
-        secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
+        if inputs:
+            await self.files.make_room(sum(one.file.size for one in inputs))
+        secrets: tuple[tuple[str, str], ...] = ()
+        if spec.secrets:
+            secrets = self.secrets.read(spec.secrets, self.names_of(effect.record.submitter))
         number = effect.granted.attempt.number
         task_id = graph.id_of(task)
         plan = AttemptPlan(

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "netns"))
@@ -52,7 +53,8 @@ def main() -> None:
             for name in filekit.SLOTS:
                 (scratch / name).mkdir(mode=0o755)
                 lab.node(name).run(["mount", "--bind", str(scratch / name), meshkit.STATE_DIR])
-            filekit.found(lab, {}, room="")
+            # A task has the file twice in its folder, as it came and as it made it, and logs.
+            filekit.found(lab, {}, room="", output_bytes=3 * blocks * filekit.BLOCK_BYTES)
             measure(lab, marks, blocks)
     finally:
         shutil.rmtree(scratch)
@@ -70,18 +72,25 @@ def measure(lab: Lab, marks: Path, blocks: int) -> None:
         print(f"{time.monotonic() - began:7.1f} s  {what}", flush=True)
 
     job = meshkit.submit(alpha, filekit.job(marks, blocks))
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        filekit.wait(lambda: condition() or watch.ended, what, WAIT_S)
+        if watch.ended:
+            raise SystemExit(f"the job ended before {what}:\n{meshkit.meshpeer(alpha, 'jobs', 'tasks', job)}")
+
+    watch.job = job
     with watch:
-        filekit.wait(lambda: filekit.part_bytes(bravo) > 0, "the file sets out for bravo", WAIT_S)
+        wait(lambda: filekit.part_bytes(bravo) > 0, "the file sets out for bravo")
         first = time.monotonic()
-        filekit.wait(lambda: filekit.part_bytes(bravo) > size // 2, "half is at bravo", WAIT_S)
+        wait(lambda: filekit.part_bytes(bravo) > size // 2, "half is at bravo")
         took = time.monotonic() - first
         say(f"half of it is at bravo, at {size / 2 / took / 1e6:.0f} MB/s: its connections are ended")
         print("           " + said(alpha, job, "flip"))
         filekit.cut_links(bravo)
-        filekit.wait(lambda: filekit.part_bytes(charlie) > 0, "the file sets out for charlie", WAIT_S)
+        wait(lambda: filekit.part_bytes(charlie) > 0, "the file sets out for charlie")
         say("the file sets out for charlie")
         first = time.monotonic()
-        filekit.wait(lambda: filekit.part_bytes(charlie) > size // 2, "half is at charlie", WAIT_S)
+        wait(lambda: filekit.part_bytes(charlie) > size // 2, "half is at charlie")
         took = time.monotonic() - first
         grown["charlie"] = filekit.resident(charlie, "VmHWM") - before["charlie"]
         kept = filekit.part_bytes(charlie)
@@ -126,6 +135,7 @@ class Watch(threading.Thread):
         self.asked = 0
         self.slowest_s = 0.0
         self.states: dict[str, list[str]] = {}
+        self.job, self.ended = "", False  # the one that is looked at, too
 
     def __enter__(self) -> Watch:
         self.start()
@@ -142,6 +152,8 @@ class Watch(threading.Thread):
                 seen = self.states.setdefault(name, ["alive"])
                 if seen[-1] != peer.state:
                     seen.append(peer.state)
+            if meshkit.job(self._alpha, self.job).finished_at is not None:
+                self.ended = True
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             self.asked += 1
 

@@ -46,16 +46,18 @@ open({done!r}, "a").write("done")
 """
 
 
-def found(lab: Lab, caches: dict[str, int], *, room: str = "4g") -> None:
+def found(lab: Lab, caches: dict[str, int], *, room: str = "4g", output_bytes: int = 0) -> None:
     """Founds a mesh whose members have so many slots, and caches of so many bytes where that is said.
 
-    ``room`` is the size of state folders in memory; nothing for ones that stand on a disk.
+    ``room`` is the size of state folders in memory; nothing for ones that stand on a disk. ``output_bytes``
+    is what a task and its files may come to; 0 for the usual.
     """
     for name, slots in SLOTS.items():
         if room:
             lab.node(name).limit_state_dir(room)
         cache = f"cache_bytes_max = {caches[name]}\n" if name in caches else ""
-        settings = f'[jobs]\nslots = {slots}\nuids = "{UIDS}"\n{cache}'
+        output = f"output_bytes_max = {output_bytes}\n" if output_bytes else ""
+        settings = f'[jobs]\nslots = {slots}\nuids = "{UIDS}"\n{cache}{output}'
         lab.node(name).put_file("/etc/meshpeer/meshpeer.toml", settings)
     # Files go over links: without interfaces the lab is up sooner.
     first, *others = SLOTS
@@ -89,7 +91,8 @@ def job(folder: Path, blocks: int) -> str:
         "busy-bravo": {"needs": ["flip"], "run": busy, "resources": {"cpu": 2}},
         "check": {"needs": ["flip"], "run": python(_CHECK), "outputs": ["sums.txt"]},
     }
-    document = {"name": "large", "defaults": {"limits": {"output": f"{size}B"}, "retries": 2}, "tasks": tasks}
+    defaults = {"limits": {"output": f"{size}B"}, "retries": 2, "on_failure": "fail-fast"}
+    document = {"name": "large", "defaults": defaults, "tasks": tasks}
     return msgspec.json.encode(document).decode()
 
 

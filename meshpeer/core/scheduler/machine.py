@@ -13,7 +13,7 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Delete, Note, Persist, Persisted, Send, Table, Tick, TicketCounter
+from meshpeer.core.effects import Delete, Note, Persist, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
 from meshpeer.core.jobs.model import JobRecord, JobSpec
@@ -323,8 +323,6 @@ class Scheduler:
         match event:
             case MessageReceived(peer=peer, message=message):
                 return self._on_message(peer, message, now)
-            case Persisted():
-                return []
             case AttemptRunning(job=job, attempt=attempt):
                 self.worker.on_running(job, attempt, now)
                 return []

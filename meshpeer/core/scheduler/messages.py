@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
+from meshpeer.core.effects import Note, Persist, Send, Tick
 from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
@@ -412,7 +412,6 @@ class AttemptUnstageable:
 
 SchedulerEvent = (
     Tick
-    | Persisted
     | PeersChanged
     | PeerUp
     | PeerDown

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Delete, Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
+from meshpeer.core.effects import Delete, Note, Persist, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.book import NOTHING
@@ -539,7 +539,6 @@ class World:
         node.pending.discard(persist.ticket)
         for send in node.waiting.pop(persist.ticket, []):
             self._send(node, send)
-        self.handle(node.name, Persisted(ticket=persist.ticket))
 
     def _check_commit(self, put: Put) -> None:
         row = cbor.decode(put.value, TaskRow, bytes_max=ROW_BYTES_MAX)
