@@ -188,7 +188,14 @@ def _metrics() -> Iterator[str]:
     page = DOCS / "reference" / "metrics.md"
     said = dict(_METRIC_ROW.findall(page.read_text("utf-8")))
     look = Snapshot(
-        version="", counters=Counters(), members={}, links=0, event_loop_lag_s=0.0, local_health=0
+        version="",
+        counters=Counters(),
+        members={},
+        links=0,
+        event_loop_lag_s=0.0,
+        local_health=0,
+        certificate_ends_unix_s=1.0,
+        issuer_heard_unix_s=1.0,
     )
     served = dict(_METRIC_ON_PAGE.findall(render(look)[0].decode("utf-8")))
     for name in sorted(served.keys() ^ said.keys()):

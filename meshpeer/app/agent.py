@@ -42,7 +42,8 @@ from meshpeer.app.log import Log
 from meshpeer.app.next_key import load_next_key
 from meshpeer.app.options import ReadyReport
 from meshpeer.app.performer import Performer
-from meshpeer.app.placement import profile_of_node
+from meshpeer.app.placement import profile_of_node, python_of_node, terms_of
+from meshpeer.app.quotas import check_quota, quota_of
 from meshpeer.app.relay import clear_relay, relay_limits, relay_of
 from meshpeer.app.restore import restore_jobs, restore_ledger
 from meshpeer.app.retiring import retire_relay
@@ -181,8 +182,10 @@ class Agent:
             self.caller = HttpCaller()
             stack.push_async_callback(self.caller.close)
             self.executor: Executor = await stack.enter_async_context(self._open_executor())
+            self.interpreter = TaskInterpreter(self.settings.file.jobs.python, TASKS_PATH)
+            python = await python_of_node(self.interpreter) if self.settings.file.jobs.accept else ""
             self._mark("opening links and slots")
-            restored = self._make_node()
+            restored = self._make_node(python)
             self._mark("restoring facts")
             try:
                 async with trio.open_nursery() as nursery:
@@ -229,7 +232,7 @@ class Agent:
         asked = self.settings.file.wireguard.listen_port
         return asked if asked not in (0, WireGuardSettings().listen_port) else self.state.node.wireguard_port
 
-    def _make_node(self) -> Sequence[object]:
+    def _make_node(self, python: str) -> Sequence[object]:
         now = self.clock.now()
         state = self.state
         ledger = Ledger(state.mesh, state.node.roots)
@@ -248,7 +251,9 @@ class Agent:
             is_revoked=rights.is_revoked,
             boot=os.urandom(8),
             region=state.node.region,
-            profile=profile_of_node(self.settings, state.node, self.executor.slots),
+            profile=profile_of_node(self.settings, state.node, self.executor.slots, python),
+            terms=terms_of(self.settings),
+            quota_of=quota_of(self),
             tickets=tickets,
             dice=random.Random(),
         )
@@ -347,12 +352,14 @@ class Agent:
             files=self.files.keeper,
             check_job=self.check_job,
             secrets=FileSecrets(Path(self.settings.file.jobs.secrets_file)),
-            python=PythonCalls(self.blobs, TaskInterpreter(self.settings.file.jobs.python, TASKS_PATH)),
+            python=PythonCalls(self.blobs, self.interpreter),
             names_of=self.names_of,
             post=post,
             nursery=nursery,
         )
-        self.replica_fetcher = ReplicaFetcher(self.attempts, post, nursery)
+        self.replica_fetcher = ReplicaFetcher(
+            self.attempts, post, nursery, lambda record: check_quota(self, record.submitter, record.spec)
+        )
         self.webhooks = webhooks_of(self, nursery)
         self.deliveries = Deliveries(self.webhooks, trio.CapacityLimiter(AT_ONCE_MAX))
         self.api = AgentApi(self)
@@ -483,6 +490,8 @@ class Agent:
 
     def names_of(self, node: NodeId) -> set[str]:
         """Returns what a node goes by in settings: its id, and its name here."""
+        if node == self.state.key.public:
+            return {key_text(node), self.state.node.name}
         listed = self.node.roster.get(node)
         return {key_text(node), *((listed.name,) if listed else ())}
 

@@ -50,7 +50,7 @@ class JobWork(JobAnswers):
                 f"{gone[0]}, a file of the job, made room for others since it ended", "submit the job again"
             )
         kept = [owner.digest, *(one.digest for one in record.spec.files)]
-        await self._agent.files.note_submitted(owner.job, kept)
+        await self._agent.files.note_submitted(owner.job, kept, record.spec.keep_s)
         self._agent.driver.step_now(RetryAsked(job=owner.job, tasks=chosen))
         return await self._kept(owner)
 

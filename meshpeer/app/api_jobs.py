@@ -11,7 +11,10 @@ import trio
 
 from meshpeer.app import views
 from meshpeer.app.files import holders_of
+from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.app.moves import Moves
+from meshpeer.app.pythons import check_pythons
+from meshpeer.app.quotas import check_quota
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault, Refused, StoreFailed
 from meshpeer.core.identity.constraints import Capability
 from meshpeer.core.ids import Digest, JobId, TaskIndex, Ticket
@@ -160,9 +163,12 @@ class JobAnswers:
             # Submitted before, and taken over since.
             return await self.job(job)
         if owner is None:
+            check_not_forgotten(self._agent, job)
             self._check_may_submit()
             spec = cbor.decode(submission.spec, JobSpec, bytes_max=SPEC_BYTES_MAX)
             require_valid(spec)
+            check_pythons(node.scheduler, spec)
+            check_quota(agent, node.me, spec)
             missing = [file.path for file in spec.files if agent.blobs.path(file.digest) is None]
             if missing:
                 raise LocalFault(
@@ -178,12 +184,19 @@ class JobAnswers:
             )
             signed = envelope.sign(agent.state.key, agent.state.mesh, record, context=envelope.JOB_CONTEXT)
             stored = await agent.blobs.add_bytes(signed)
-            await agent.files.note_submitted(job, [stored.digest, *(file.digest for file in spec.files)])
+            kept = [stored.digest, *(file.digest for file in spec.files)]
+            await agent.files.note_submitted(job, kept, spec.keep_s)
             agent.driver.step_now(JobSubmitted(record=record, signed=signed, digest=Digest(stored.digest)))
             owner = node.scheduler.owned[job]
         with trio.move_on_after(REPLICAS_WAIT_S):
             await self._settled(owner, owner.accept_ticket)
             return self._view(owner)
+        copy = node.scheduler.replicas.copies.get(job)
+        for node_id, reason in copy.refused_by.items() if copy is not None else ():
+            raise Refused(
+                f"{views.name_of(node, node_id)} does not keep the job: {reason}",
+                f"it begins when two of three nodes do; see `meshpeer jobs status {job}`",
+            )
         raise EnvironmentFault(
             "the job is on this node's disk alone: none of its other replicas answers",
             f"it begins when one does; see `meshpeer peers` and `meshpeer jobs status {job}`",
@@ -390,6 +403,7 @@ class JobAnswers:
         records = {one: copy.record for one, copy in scheduler.replicas.copies.items()}
         chosen = _fitting(job, records | {one: owner.record for one, owner in scheduler.owned.items()})
         if chosen is None:
+            check_not_forgotten(self._agent, job)
             raise LocalFault(f"this node knows no job {job!r}", "see `meshpeer jobs list`")
         return chosen
 

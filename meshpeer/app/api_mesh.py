@@ -96,6 +96,7 @@ class MeshAnswers:
                 control_port=agent.transport.port,
                 isolation=agent.executor.isolation,
                 slots=agent.executor.slots if node.scheduler.worker.accepting else 0,
+                busy=node.scheduler.worker.busy,
                 admission="revoked"
                 if node.presence.revoked
                 else "durable"

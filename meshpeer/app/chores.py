@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING
 import trio
 from trio import TaskStatus
 
-from meshpeer import __version__
 from meshpeer.adapters.discovery import open_discovery
 from meshpeer.adapters.hosts import HostsFile, render_block
 from meshpeer.adapters.network import NetworkChanges, observe_network
 from meshpeer.adapters.web.access import Access
-from meshpeer.adapters.web.snapshot import Snapshot
-from meshpeer.app.agreement import agreement_figures
-from meshpeer.app.own_views import OwnViews
+from meshpeer.app.figures import figures_of
 from meshpeer.app.relay import clear_relay
-from meshpeer.app.views import count_members, relayed_by
+from meshpeer.app.views import count_members
 from meshpeer.app.webhooks import callback_hosts
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import key_text
@@ -181,11 +178,13 @@ class Chores:
             return
         from meshpeer.adapters.web.dashboard import Dashboard
         from meshpeer.adapters.web.server import Site, serve_pages
+        from meshpeer.app.board.board import Board
 
+        board = Board(self._agent)
         site = Site(
-            look=self.take_snapshot,
+            look=lambda: figures_of(self._agent),
             receive=self._agent.webhooks.receive,
-            dashboard=Dashboard(access=self.access, views=OwnViews(self._agent.api)),
+            dashboard=Dashboard(access=self.access, board=board),
             callback_hosts=callback_hosts(self._agent.settings.file.webhooks),
         )
         try:
@@ -193,33 +192,8 @@ class Chores:
         except EnvironmentFault as fault:
             self.pages_fault = fault
             self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
-
-    def take_snapshot(self) -> Snapshot:
-        """Returns this node's figures of now."""
-        node = self._agent.node
-        counts = count_members(node)
-        return Snapshot(
-            version=__version__,
-            counters=self._agent.counters,
-            members={
-                "alive": counts.alive,
-                "suspect": counts.suspect,
-                "dead": counts.dead,
-                "left": counts.left,
-                "revoked": counts.revoked,
-            },
-            revocations={
-                "counting": len(node.ledger.revocations) - len(node.ledger.revocations.void),
-                "void": len(node.ledger.revocations.void),
-            },
-            links=len(node.links.peers),
-            event_loop_lag_s=self._agent.driver.lag_s,
-            local_health=node.detector.health.score,
-            agreement=agreement_figures(node, self._agent.clock.now()),
-            relayed_tunnels=sum(relayed_by(node).values()),
-            relayed_pairs=len(node.relays.desk.reservations),
-            relayed_bytes=sum(sum(one.bytes) for one in self._agent.relayer.pairs),
-        )
+        else:
+            self._agent.nursery.start_soon(board.keep_story)
 
     async def remove_interface(self) -> None:
         with contextlib.suppress(EnvironmentFault):

@@ -93,12 +93,25 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pair_mbit_max: int = 500
 
 
+class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this node gives to the jobs of one submitter; 0 for no bound."""
+
+    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """At once."""
+    tasks: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Open ones of jobs that this node owns or keeps a replica of."""
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of the files of these jobs."""
+
+
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accept: bool = True
     slots: int = 0
     """Tasks of one cpu at once; 0 for as many as there are processors."""
     resources: dict[str, int] = {}
     """Named counts that tasks can ask for, such as ``gpu = 2``, beside slots and memory."""
+    quotas: dict[str, QuotaSettings] = {}
+    """What this node gives to whom, by names or ids of submitting nodes; ``*`` for all others."""
     uids: str = "61000-61063"
     from_: tuple[str, ...] = msgspec.field(default=("*",), name="from")
     """Names or ids of nodes whose jobs this node runs; ``*`` for all."""
@@ -106,7 +119,11 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What files of jobs may take of the disk. What is needed stays, whatever this says; the rest goes, the
     least recently used first."""
     results_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 7
-    """How long this node keeps what jobs made that are over, at least."""
+    """How long this node keeps what jobs made that are over, at least, where they don't say (``keep``)."""
+    keep_days_max: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 365
+    """How long it keeps that of jobs which ask for more, at most."""
+    history_days: Annotated[int, msgspec.Meta(ge=1, le=3_650)] = 30
+    """How long it knows jobs that are over; with a job goes all that is kept for it."""
     memory_bytes_max: int = 0
     """Of all tasks together; 0 for all of the machine's but an eighth, and 128 MiB at least."""
     output_bytes_max: int = 8 * 1024**3

@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from meshpeer.app import views
+from meshpeer.app.forgotten import check_not_forgotten
 from meshpeer.core.errors import EnvironmentFault, LocalFault, MeshpeerError, PeerFault
 from meshpeer.core.ids import JobId, NodeId
 from meshpeer.core.membership.opinions import State
@@ -119,6 +120,7 @@ class FarJobs:
             what = f"{job!r} fits {len(chosen)} jobs"
             raise LocalFault(what, "give more of the id: see `meshpeer jobs list`")
         if not chosen:
+            check_not_forgotten(self._agent, job)
             raise LocalFault(f"no node that can be asked knows a job {job!r}", self._absence(silent))
         ((hit, node),) = chosen
         # A replica is asked while nobody owns the job, which ends soon.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from meshpeer.adapters.store.lists import FileLists
-from meshpeer.core.errors import LocalFault
+from meshpeer.core.errors import EnvironmentFault, LocalFault
 from meshpeer.core.ids import Digest, JobId, LinkId, NodeId, TaskIndex
 from meshpeer.core.jobs.cache import Use
 from meshpeer.core.scheduler.messages import Attempt
@@ -47,6 +47,7 @@ class Files:
             lists=FileLists(agent.settings.state_dir / "blobs" / "jobs"),
             bytes_max=jobs.cache_bytes_max,
             results_s=float(jobs.results_days * DAY_S),
+            keep_s_max=float(jobs.keep_days_max * DAY_S),
             ended=self._ended,
             here=self._is_here,
             ask_ends=self.words.ask_ends,
@@ -56,13 +57,23 @@ class Files:
 
     async def run(self) -> None:
         """Keeps the blobs within bounds, and owners told, until cancelled."""
+        # What a crash left of jobs whose rows were gone already.
+        await self.forget(frozenset(self._agent.node.scheduler.collector.gone))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.keeper.run)
             nursery.start_soon(self._tell_owners)
 
-    async def note_submitted(self, job: JobId, files: Sequence[Digest]) -> None:
+    async def note_submitted(self, job: JobId, files: Sequence[Digest], keep_s: int) -> None:
         """Keeps what a job brought along until it is over."""
-        await self.keeper.note(job, self._agent.node.me, [(one, Use.WORK) for one in files])
+        await self.keeper.note(job, self._agent.node.me, [(one, Use.WORK) for one in files], keep_s)
+
+    async def forget(self, jobs: Collection[JobId]) -> None:
+        """Lets go of what stands here for jobs that this node has forgotten."""
+        try:
+            await self.keeper.forget(jobs)
+        except EnvironmentFault as fault:
+            # What is not let go now is a cache, and goes when room is needed.
+            self._agent.log.write("warning", fault.what, (("hint", fault.hint),))
 
     async def keep_result(self, job: JobId, attempt: Attempt, digest: Digest) -> None:
         """Keeps what a service answered for an attempt that this node has."""
@@ -130,6 +141,8 @@ class Files:
     def _ended_here(self, job: JobId) -> int | None:
         """Returns when a job that this node owns was over; None for one that is open, or not its own."""
         scheduler = self._agent.node.scheduler
+        if job in scheduler.collector.gone:
+            return scheduler.collector.gone[job].finished_at_us // 1_000_000
         owner = scheduler.owned.get(job)
         if owner is not None:
             over = owner.finished and scheduler.replicas.is_settled(owner.last_ticket)
@@ -138,14 +151,13 @@ class Files:
         return int(self._agent.clock.now().unix_s) if copy is not None and copy.ended else None
 
     def _is_here(self, job: JobId) -> bool:
-        """Says whether this node owns a job, or keeps a replica of it."""
+        """Says whether this node owns a job, or keeps a replica of it, or did so until it was forgotten."""
         scheduler = self._agent.node.scheduler
-        return job in scheduler.owned or job in scheduler.replicas.copies
+        return job in scheduler.owned or job in scheduler.replicas.copies or job in scheduler.collector.gone
 
     def _ended(self, job: JobId) -> int | None:
-        """Returns the same, and now for a job that this node has forgotten."""
-        scheduler = self._agent.node.scheduler
-        if job in scheduler.owned or job in scheduler.replicas.copies:
+        """Returns the same, and now for a job that this node knows nothing of."""
+        if self._is_here(job):
             return self._ended_here(job)
         return int(self._agent.clock.now().unix_s)
 

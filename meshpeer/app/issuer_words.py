@@ -40,6 +40,12 @@ def heard_at(node: Node, holder: NodeId | None, now_unix_s: float) -> float | No
     return float(member.record.issued_at) if member and member.record else None
 
 
+def last_heard(node: Node, now_unix_s: float) -> float | None:
+    """Returns when the issuer that was heard of last was; None where nothing is held of any."""
+    heard = [heard_at(node, holder_of(node, one), now_unix_s) for one in node.issuing.issuers]
+    return max((at for at in heard if at is not None), default=None)
+
+
 def other_issuers(node: Node) -> list[Issuer]:
     """Returns the issuers that other members keep."""
     others = [(one, holder_of(node, one)) for one in node.issuing.issuers]
@@ -108,9 +114,8 @@ def notices_of_issuers(node: Node, now_unix_s: float) -> list[str]:
             "this node is the only issuer: if it is lost, nobody can join or be renewed any more "
             "(`meshpeer issuer add NODE` makes another one)"
         )
-    heard = [heard_at(node, holder_of(node, one), now_unix_s) for one in issuers]
-    if issuers and all(at is None or at < now_unix_s - SILENT_AFTER_S for at in heard):
-        last = max((at for at in heard if at is not None), default=None)
+    last = last_heard(node, now_unix_s)
+    if issuers and (last is None or last < now_unix_s - SILENT_AFTER_S):
         since = f"since {rfc3339(last)[:10]}" if last is not None else "for longer than records last"
         notices.append(
             f"no issuer was heard of {since}: nobody can join, and no certificate is renewed "

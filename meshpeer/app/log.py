@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
+from collections.abc import Callable
 
 import msgspec
 
@@ -16,8 +17,15 @@ _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 
 
+Listener = Callable[[str, str, tuple[tuple[str, str], ...]], None]
+"""Is told of a level, a fact and its fields."""
+
+
 class Log:
     """Writes to standard error, a line a fact."""
+
+    listener: Listener | None = None
+    """Is told of all but what is debugged, whether it is printed or not."""
 
     def __init__(self, level: str, form: str) -> None:
         self._least = LEVELS[level]
@@ -27,6 +35,8 @@ class Log:
     def write(self, level: str, fact: str, fields: tuple[tuple[str, str], ...]) -> None:
         """Logs one fact; of a level that is not known as ``info``."""
         level = level if level in LEVELS else "info"
+        if self.listener is not None and LEVELS[level] >= LEVELS["info"]:
+            self.listener(level, fact, fields)
         if LEVELS[level] < self._least:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

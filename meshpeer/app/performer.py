@@ -11,7 +11,7 @@ import trio
 
 from meshpeer.app.next_key import drop_next_key, keep_next_key
 from meshpeer.app.state import keep_issuer_key, save_chain
-from meshpeer.core.effects import AskEcho, Note, Persist, Persisted
+from meshpeer.core.effects import AskEcho, Note, Persist
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import Ticket, key_text
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard
@@ -41,7 +41,14 @@ from meshpeer.core.paths.relay_messages import (
     RekeyRelay,
     WakeRelay,
 )
-from meshpeer.core.scheduler.messages import FetchJob, JobChanged, StartAttempt, StopAttempt, StoreBlob
+from meshpeer.core.scheduler.messages import (
+    FetchJob,
+    JobChanged,
+    JobForgotten,
+    StartAttempt,
+    StopAttempt,
+    StoreBlob,
+)
 from meshpeer.core.scheduler.replica_messages import FetchReplica
 from meshpeer.core.scheduler.webhook_messages import (
     AnswerCallback,
@@ -84,6 +91,8 @@ class Performer:
                 self._agent.store.commit_soon(ticket, changes)
             case StartAttempt():
                 self._agent.doer_of(effect).start(effect)
+            case JobChanged(job=job):
+                self._agent.api.on_job_changed(job)
             case StopAttempt():
                 self._agent.attempts.stop(effect)
                 self._agent.webhooks.stop(effect)
@@ -102,8 +111,8 @@ class Performer:
                 self._agent.replica_fetcher.fetch(effect)
             case FetchJob():
                 self._agent.attempts.fetch_job(effect)
-            case JobChanged(job=job):
-                self._agent.api.on_job_changed(job)
+            case JobForgotten(job=job, after=after):
+                self.once_written(after, lambda: self._agent.spawn(lambda: self._agent.files.forget((job,))))
             case Dial():
                 self._agent.keeper.dial(effect)
             case CloseLink():
@@ -213,5 +222,3 @@ class Performer:
                 raise outcome.error
             for waiting in self.releases.committed(outcome.tickets):
                 waiting.go_on()
-            for ticket in outcome.tickets:
-                self._agent.driver.post(Persisted(ticket=ticket))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 
+from meshpeer.client.pickling import VERSION
 from meshpeer.core.errors import LocalFault
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.check import require_valid
@@ -59,7 +60,7 @@ def spec_of(
     that no task can have."""
     task = TaskSpec(
         name=TASK,
-        python=PythonCall(calls=calls.path, result=options.result),
+        python=PythonCall(calls=calls.path, result=options.result, version=VERSION),
         array=None if count is None else Array(size=count),
         env=tuple(sorted(options.env.items())),
         retries=options.retries,

@@ -23,6 +23,8 @@ from meshpeer.core.jobs.calls import CALLS_BYTES_MAX, encode_calls
 from meshpeer.core.jobs.python import too_large
 
 PROTOCOL: Final = 5
+VERSION: Final = ".".join(map(str, sys.version_info[:2]))
+"""Which Python can run what this one pickles."""
 HINT: Final = "open or make it inside of the function, where it runs"
 _registering = threading.Lock()
 

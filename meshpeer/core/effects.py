@@ -52,7 +52,7 @@ Change = Put | Delete
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persist:
-    """Writes all changes in one transaction, then reports ``Persisted(ticket)``."""
+    """Writes all changes in one transaction, then performs the effects that wait for the ticket."""
 
     ticket: Ticket
     changes: tuple[Change, ...]
@@ -101,13 +101,6 @@ class LagMeasured:
     """This process ran late: what peers seem to have failed at meanwhile may be this node's own doing."""
 
     lag_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Persisted:
-    """The write of this ticket is on disk."""
-
-    ticket: Ticket
 
 
 class TicketCounter:

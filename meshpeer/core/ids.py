@@ -26,7 +26,7 @@ TaskIndex = NewType("TaskIndex", int)
 LinkId = NewType("LinkId", int)
 """One link for as long as it is open; never used again in one run of an agent."""
 Ticket = NewType("Ticket", int)
-"""A promise to be on disk: effects that name a ticket wait for its ``Persisted``."""
+"""A promise to be on disk: effects that name a ticket wait for its write."""
 
 NODE_ID_BYTES = 32
 MESH_ID_BYTES = 16

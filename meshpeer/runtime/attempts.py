@@ -192,9 +192,11 @@ class Attempts:
             await self._stage_file(one, staged)
         del self._staging[effect.job, effect.granted.attempt]
         # They are to stand in the scratch folder, too.
-        await self.files.make_room(sum(one.file.size for one in inputs))
-        names = self.names_of(effect.record.submitter)
-        secrets = self.secrets.read(spec.secrets, names) if spec.secrets else ()
+        if inputs:
+            await self.files.make_room(sum(one.file.size for one in inputs))
+        secrets: tuple[tuple[str, str], ...] = ()
+        if spec.secrets:
+            secrets = self.secrets.read(spec.secrets, self.names_of(effect.record.submitter))
         number = effect.granted.attempt.number
         task_id = graph.id_of(task)
         plan = AttemptPlan(
@@ -263,7 +265,8 @@ class Attempts:
     async def _store(self, effect: StartAttempt, outcome: AttemptOutcome) -> Offer:
         manifest = await self.blobs.add_bytes(cbor.encode(outcome.outputs) if outcome.outputs else b"")
         # Before anybody hears of it: what is offered must not go.
-        await self.files.note(effect.job, effect.owner, _made(effect, outcome, manifest))
+        made, keep_s = _made(effect, outcome, manifest), effect.record.spec.keep_s
+        await self.files.note(effect.job, effect.owner, made, keep_s)
         return Offer(
             job=effect.job,
             attempt=effect.granted.attempt,

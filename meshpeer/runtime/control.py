@@ -64,6 +64,8 @@ class NodeInfo(Doc, frozen=True, kw_only=True):
     """How many of its own tunnels each relay carries."""
     mtu_differs: bool = False
     """Some members' paths carry less than the interface's MTU: ``peers`` has each."""
+    busy: int = 0
+    """Slots that tasks have now."""
     drained: bool = False
     """It takes no work because somebody said so; what it had goes on."""
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import LagMeasured, Persisted, Tick
+from meshpeer.core.effects import LagMeasured, Tick
 from meshpeer.runtime.ports import Clock
 
 STORY_LENGTH = 2_000
@@ -119,7 +119,7 @@ class Driver:
         now = self._clock.now()
         effects = tuple(self._machine.handle(event, now))
         self._number += 1
-        if effects and not isinstance(event, Tick | Persisted):
+        if effects and not isinstance(event, Tick):
             self.story.append(Chapter(self._number, now.unix_s, event, effects))
         for effect in effects:
             self._perform(effect)

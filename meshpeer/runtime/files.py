@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -83,19 +83,22 @@ class FileKeeper:
         lists: JobLists,
         bytes_max: int,
         results_s: float,
+        keep_s_max: float = 0.0,
         ended: Callable[[JobId], int | None],
         ask_ends: Callable[[NodeId, Sequence[JobId]], Awaitable[None]],
         write: Callable[[str, str, tuple[tuple[str, str], ...]], None],
         here: Callable[[JobId], bool] = lambda job: False,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        """``ended`` says when a job of this node's own was over, in Unix seconds; None where it is not.
+        """``results_s`` is how long results stay of jobs that don't say so, ``keep_s_max`` of others at most.
+        ``ended`` says when a job of this node's own was over, in Unix seconds; None where it is not.
         ``here``: it knows that of a job whose files came for another node."""
         self._me = me
         self._stock = stock
         self._lists = lists
         self._bytes_max = bytes_max
         self._results_s = results_s
+        self._keep_s_max = keep_s_max
         self._ended = ended
         self._here = here
         self._ask_ends = ask_ends
@@ -142,18 +145,40 @@ class FileKeeper:
             self._held_until.pop(next(iter(self._held_until)))
         self._held_until[digest] = self._unix_s() + HELD_FOR_S
 
-    async def note(self, job: JobId, owner: NodeId, files: Iterable[tuple[Digest, Use]]) -> None:
-        """Notes what stands here for a job; raises ``StoreFailed``."""
+    async def note(
+        self, job: JobId, owner: NodeId, files: Iterable[tuple[Digest, Use]], keep_s: int = 0
+    ) -> None:
+        """Notes what stands here for a job, and how long it wants its results kept; raises
+        ``StoreFailed``."""
         listed = [(digest, use) for digest, use in files if digest]
         if listed:
             self._over.pop(job, None)
-            await self._lists.add(job, owner, listed)
+            await self._lists.add(job, owner, listed, keep_s)
 
     def on_ends(self, peer: NodeId, ends: Ends) -> None:
         """Takes the word of a job's owner that it is over, if it was asked."""
         for job, over_s in ends.jobs:
             if self._asked.get(job) == peer:
                 self._over[job] = min(over_s, int(self._unix_s()))
+
+    async def forget(self, jobs: Collection[JobId]) -> None:
+        """Lets go what stands here for jobs that are forgotten, and for no other; raises
+        ``EnvironmentFault``."""
+        if not jobs:
+            return
+        async with self._tidying:
+            listed = await self._lists.read()
+            gone = [one for one in listed if one.job in jobs]
+            needed = {digest for one in listed if one.job not in jobs for digest in one.files}
+            for one in gone:
+                await self._lists.forget(one.job)
+                self._over.pop(one.job, None)
+            for digest in dict.fromkeys(digest for one in gone for digest in one.files):
+                if digest in needed or self._is_held(digest):
+                    continue
+                path = self._stock.drop_soon(digest)
+                if path is not None:
+                    await self._stock.unlink(path)
 
     # --- room -----------------------------------------------------------------------------------------------
 
@@ -214,7 +239,7 @@ class FileKeeper:
             )
         self._see(_kept(plan, self._bytes_max))
         for one in listed:
-            if one.is_done_with(self._unix_s(), self._results_s):
+            if one.is_done_with(self._unix_s(), self._results_s_of(one)):
                 await self._lists.forget(one.job)
                 self._over.pop(one.job, None)
 
@@ -247,11 +272,14 @@ class FileKeeper:
             files.over_s = float(over_s)
             await self._lists.note_over(files.job, over_s)
 
+    def _results_s_of(self, files: JobFiles) -> float:
+        return min(float(files.keep_s), self._keep_s_max) if files.keep_s else self._results_s
+
     def _pins(self, listed: Iterable[JobFiles]) -> Callable[[Digest], bool]:
         now_s = self._unix_s()
         for digest in [one for one, until_s in self._held_until.items() if until_s < now_s]:
             del self._held_until[digest]
-        needed = {digest for one in listed for digest in one.needed(now_s, self._results_s)}
+        needed = {digest for one in listed for digest in one.needed(now_s, self._results_s_of(one))}
         return lambda digest: digest in needed or self._is_held(digest)
 
     def _is_due(self, added: int, short: bool) -> bool:

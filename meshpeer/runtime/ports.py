@@ -132,8 +132,11 @@ class Blobs(Protocol):
 class JobLists(Protocol):
     """What stands on this node for which job, by name alone: kept on disk, and no promise."""
 
-    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
-        """Adds files of a job; raises ``StoreFailed``."""
+    async def add(
+        self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]], keep_s: int = 0
+    ) -> None:
+        """Adds files of a job, and how long it wants its results to stay after its end, where it says so;
+        raises ``StoreFailed``."""
         ...
 
     async def note_over(self, job: JobId, over_s: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from meshpeer.core.errors import MeshpeerError, PeerFault
+from meshpeer.core.errors import EnvironmentFault, MeshpeerError, PeerFault
 from meshpeer.core.ids import Digest
 from meshpeer.core.jobs.cache import Use
 from meshpeer.core.jobs.model import JobRecord
@@ -25,6 +25,8 @@ class ReplicaFetcher:
     attempts: Attempts
     post: Callable[[object], None]
     nursery: trio.Nursery
+    admit: Callable[[JobRecord], None] = lambda record: None
+    """Raises ``Refused`` for a job that this node does not want to keep."""
 
     def fetch(self, effect: FetchReplica) -> None:
         self.nursery.start_soon(self._fetch, effect)
@@ -33,7 +35,8 @@ class ReplicaFetcher:
         try:
             record, signed = await self._have_all(effect)
         except MeshpeerError as fault:
-            self.post(ReplicaUnfetched(job=effect.job, reason=fault.what))
+            judged = not isinstance(fault, EnvironmentFault)
+            self.post(ReplicaUnfetched(job=effect.job, reason=fault.what, refused=judged))
             return
         self.post(
             ReplicaFetched(record=record, signed=signed, digest=Digest(effect.digest), holder=effect.holder)
@@ -47,6 +50,7 @@ class ReplicaFetcher:
             record = await self.attempts.record_of(effect.job, blob, (effect.holder,))
             if effect.holder not in names_of(record):
                 raise PeerFault("who shows the record can't own the job")
+            self.admit(record)
             kept = [effect.digest, *(file.digest for file in record.spec.files)]
             # Some are here already, and would not be held for coming.
             held.update(kept)
@@ -54,5 +58,6 @@ class ReplicaFetcher:
                 ref = BlobRef(digest=file.digest, size=file.size)
                 await self.attempts.have(ref, (effect.holder, record.submitter))
             signed = await self.attempts.blobs.read(effect.digest, 0, effect.size)
-            await self.attempts.files.note(effect.job, effect.holder, [(one, Use.WORK) for one in kept])
+            noted = [(one, Use.WORK) for one in kept]
+            await self.attempts.files.note(effect.job, effect.holder, noted, record.spec.keep_s)
         return record, signed

@@ -247,9 +247,12 @@ class MemoryLists:
     def __init__(self) -> None:
         self._lists: dict[JobId, JobFiles] = {}
 
-    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+    async def add(
+        self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]], keep_s: int = 0
+    ) -> None:
         await trio.lowlevel.checkpoint()
         found = self._lists.setdefault(job, JobFiles(job, owner))
+        found.keep_s = keep_s or found.keep_s
         found.owner = owner
         for digest, use in files:
             if found.files.get(digest) is not Use.RESULT:
@@ -266,6 +269,6 @@ class MemoryLists:
     async def read(self) -> list[JobFiles]:
         await trio.lowlevel.checkpoint()
         return [
-            JobFiles(one.job, one.owner, one.over_s, dict(one.files))
+            JobFiles(one.job, one.owner, one.over_s, dict(one.files), one.keep_s)
             for _, one in sorted(self._lists.items())
         ]

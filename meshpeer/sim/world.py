@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from meshpeer.core.addressing.overlap import Route
 from meshpeer.core.counters import Counters
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import AskEcho, Delete, Persist, Persisted, Put, Table, Tick, TicketCounter
+from meshpeer.core.effects import AskEcho, Delete, Persist, Put, Table, Tick, TicketCounter
 from meshpeer.core.identity.certificates import Authority
 from meshpeer.core.identity.keys import SEED_BYTES, SigningKey, WireGuardPrivateKey
 from meshpeer.core.ids import Ticket, key_text
@@ -456,7 +456,6 @@ class World:
         host.written.add(ticket)
         for action, arguments in host.waiting.pop(ticket, ()):
             action(*arguments)
-        self.post(host, Persisted(ticket=ticket))
 
     def _when(self, host: Host, ticket: Ticket, action: Action, arguments: tuple[object, ...]) -> None:
         if ticket in host.written:

@@ -5,14 +5,18 @@ Each mix draws machines behind routers of all kinds, boots them, and then a rout
 changes, a relay is off for a while and a machine sleeps. Exits with 1 where any pair has another way than it
 could have, or changes without a reason. One seed replays a mix: `--seed N --mixes 1`.
 
-    .venv/bin/python scripts/bench/nat_mixes.py [--mixes 50] [--nodes 100] [--hours 1] [--seed 1] [--jobs 1]
+    .venv/bin/python scripts/bench/nat_mixes.py [--mixes 50] [--nodes 100] [--hours 1] [--seed 1]
+        [--jobs 1] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 
 from meshpeer.sim.nat.mixes import Way
 from meshpeer.sim.nat.run import LEAST_S, MixResult, run_mix
@@ -29,6 +33,10 @@ def main() -> int:
         for one in as_completed(pool.submit(run_mix, seed, asked.nodes, asked.hours) for seed in seeds):
             results.append(one.result())
             show(results[-1])
+            if asked.out is not None:
+                # One line each, at once: a run that is cut off leaves what it found.
+                with asked.out.open("a") as out:
+                    out.write(json.dumps(_document(results[-1])) + "\n")
     failed = sorted(one.seed for one in results if one.violations)
     cpu_s = sum(one.cpu_s for one in results)
     print(f"{len(results)} mixes of {asked.nodes} nodes, {asked.hours:g} h each: ", end="")
@@ -60,6 +68,13 @@ def show(result: MixResult) -> None:
     sys.stdout.flush()
 
 
+def _document(result: MixResult) -> dict[str, object]:
+    ways = [
+        {"could_have": best, "have": way, "pairs": count // 2} for (best, way), count in result.ways.items()
+    ]
+    return dataclasses.asdict(dataclasses.replace(result, ways={})) | {"ways": ways}
+
+
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mixes", type=int, default=50)
@@ -67,6 +82,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes; mixes are shown as they end")
+    parser.add_argument("--out", type=Path, help="a file to which each result is added, as a line of JSON")
     asked = parser.parse_args()
     if asked.nodes not in NODES:
         parser.error(f"--nodes goes from {NODES[0]} to {NODES[-1]}")

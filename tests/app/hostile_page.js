@@ -101,10 +101,17 @@ function socket() {
   await attempt("form, urlencoded", () => form("application/x-www-form-urlencoded", "status", "succeeded"));
   await attempt("form, text", () => form("text/plain", '{"status":"succeeded","x":"', '"}'));
   await attempt("form, multipart", () => form("multipart/form-data", "status", good));
+  const order = JSON.stringify({ what: "cancel", job: "hooks" });
+  const orders = (options) => read("/dashboard/orders", { method: "POST", body: order, ...options });
+  await attempt("order, JSON", () => orders({ headers: json }));
+  await attempt("order, text", () => orders({}));
+  await attempt("order, no-cors", () => orders({ mode: "no-cors" }));
+  await attempt("order, a guessed key", () => orders({ headers: { ...json, "x-meshpeer-key": token } }));
+  await attempt("log", () => read("/dashboard/log?job=hooks&task=speech&stream=stdout", {}));
   await attempt("events", follow);
   await attempt("web socket", socket);
   await attempt("script /metrics", () => element("script", { src: base + "/metrics" }));
-  await attempt("script script.js", () => element("script", { src: base + "/dashboard/script.js" }));
+  await attempt("script main.js", () => element("script", { src: base + "/dashboard/main.js" }));
   await attempt("image /dashboard/", () => element("img", { src: base + "/dashboard/" }));
   await attempt("style style.css", () => element("link", { rel: "stylesheet", href: base + "/dashboard/style.css" }));
   await attempt("frame /dashboard/", () => frame("/dashboard/"));

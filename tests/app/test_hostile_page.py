@@ -61,12 +61,13 @@ async def test_a_hostile_page_gets_nothing_and_the_honest_link_opens_the_page(
             assert (await agent.api.job(job.id)).state == "running"
             secrets = (agent.chores.access.token, "hermitage", job.id[:8], "meshpeer_links", "speech")
             await still_follows(driver, agent)
+            await only_looks_without_the_link(driver, agent)
             await trio.to_thread.run_sync(service.release)
     with capsys.disabled():
         print(table(outcomes))
     assert service.answers["held"] == [200]
     for name, tried in outcomes.items():
-        assert len(tried) == 27, name
+        assert len(tried) == 32, name
         for attempt, outcome in tried.items():
             assert not [one for one in secrets if one in outcome], (name, attempt, outcome)
             assert not outcome.startswith("200"), (name, attempt, outcome)
@@ -83,10 +84,12 @@ async def opens_for_the_honest(driver: Any, agent: Agent, folder: Path) -> None:
     for way in (leading.as_uri(), link):
         await trio.to_thread.run_sync(driver.delete_all_cookies)
         await trio.to_thread.run_sync(driver.get, way)
-        text = await page_says(driver, "hooks", "hermitage")
+        text = await page_says(driver, "hermitage (this node)", "1 alive of 1")
         assert await trio.to_thread.run_sync(lambda: driver.current_url) == link.partition("?")[0]
-    assert "hermitage this node" in text
-    assert "1 alive of 1" in text
+    assert "live" in text
+    await is_reached_by_keys(driver)
+    await trio.to_thread.run_sync(driver.execute_script, "location.hash = '#jobs'")
+    await page_says(driver, "hooks")
     cookies = await trio.to_thread.run_sync(driver.get_cookies)
     assert [(one["httpOnly"], one["sameSite"]) for one in cookies] == [(True, "Strict")]
     assert await trio.to_thread.run_sync(driver.execute_script, "return document.cookie") == ""
@@ -98,10 +101,39 @@ async def opens_for_the_honest(driver: Any, agent: Agent, folder: Path) -> None:
 
 async def still_follows(driver: Any, agent: Agent) -> None:
     """After all that, the session of the person is what it was, and the page shows a new job by itself."""
-    await trio.to_thread.run_sync(driver.get, f"http://127.0.0.1:{agent.chores.pages_port}/dashboard/")
+    await trio.to_thread.run_sync(driver.get, f"http://127.0.0.1:{agent.chores.pages_port}/dashboard/#jobs")
     await page_says(driver, "hooks")
     await agent.api.submit(submission(spec_of({"t": {"run": ["true"]}}, name="afterwards")))
     await page_says(driver, "afterwards", "1/1")
+
+
+async def only_looks_without_the_link(driver: Any, agent: Agent) -> None:
+    """A tab that has the session's cookie and did not come by the link shows all, and orders nothing."""
+    await trio.to_thread.run_sync(driver.switch_to.new_window, "tab")
+    await trio.to_thread.run_sync(
+        driver.get, f"http://127.0.0.1:{agent.chores.pages_port}/dashboard/#capacity"
+    )
+    await page_says(driver, "hermitage (this node)", "Looking only")
+    buttons = "return [...document.querySelectorAll('#capacity button')].map((one) => one.disabled)"
+    assert await trio.to_thread.run_sync(driver.execute_script, buttons) == [True]
+    post = (
+        "fetch('orders', {method: 'POST', headers: {'content-type': 'application/json'}, body: arguments[0]})"
+    )
+    script = f"const done = arguments[1]; {post}.then((answer) => done(answer.status))"
+    order = '{"what": "drain"}'
+    assert await trio.to_thread.run_sync(driver.execute_async_script, script, order) == 403
+    assert not (await agent.api.status()).node.drained
+
+
+async def is_reached_by_keys(driver: Any) -> None:
+    """Two keys lead from the top of the page to its content."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    active = "return document.activeElement.className || document.activeElement.id"
+    for key, focused in ((Keys.TAB, "skip"), (Keys.ENTER, "main")):
+        await trio.to_thread.run_sync(ActionChains(driver).send_keys(key).perform)
+        assert await trio.to_thread.run_sync(driver.execute_script, active) == focused
 
 
 async def page_says(driver: Any, *words: str) -> str:

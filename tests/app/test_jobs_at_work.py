@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from machines import Machines, mesh_of
+
+from meshpeer.core.ids import JobId
+from meshpeer.core.scheduler.consensus.values import Written
+from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow
+from meshpeer.core.wire import cbor
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -110,3 +118,73 @@ tasks:
     assert {ran[one] for one in before} == {1}, "what was told as done before is not done again"
     assert set(ran) == {f"work[{number}]" for number in range(count)}
     assert sum(ended["done_on"].values()) == count + 1
+
+
+def test_job_that_is_long_over_is_forgotten_by_every_node_with_its_files(mesh: Machines) -> None:
+    (mesh.folder / "job.yaml").write_text(
+        """
+name: old
+keep: 1d
+tasks: {make: {run: "echo told; head -c 300000 /dev/urandom > made", outputs: [made]}}
+"""
+    )
+    job = mesh.run("beta", "jobs", "submit", "job.yaml", "--quiet").strip()
+    mesh.run("beta", "jobs", "watch", job)
+    kept = mesh.run("beta", "jobs", "submit", "job.yaml", "--quiet").strip()
+    mesh.run("beta", "jobs", "watch", kept)
+    made = [one for name in mesh.names for one in blobs(mesh, name) if one.stat().st_size == 300_000]
+    assert len(made) == 2
+    mesh.cut_power()
+    for name in mesh.names:
+        age(mesh, name, JobId(job), days=31)
+    for name in mesh.names:
+        mesh.run(name, "up", "--detach")
+
+    for name in mesh.names:
+        mesh.wait(lambda name=name: job not in mesh.run(name, "jobs", "list"))  # type: ignore[misc]
+    assert f"the job {job} is forgotten: it ended at " in mesh.run("gamma", "jobs", "status", job, code=2)
+    assert mesh.client("alpha").job(kept).state == "succeeded"
+    assert mesh.run("alpha", "jobs", "logs", kept, "make").strip() == "told"
+    mesh.wait(lambda: sum(one.exists() for one in made) == 1)
+
+
+def test_job_above_its_submitters_quota_is_refused_with_the_figures(mesh: Machines) -> None:
+    settings = mesh.folder / "settings.toml"
+    before = settings.read_text()
+    quotas = '[jobs.quotas."*"]\ntasks = 2000\n[jobs.quotas.beta]\ntasks = 9000\n'
+    job = "name: many\ntasks: {idle: {array: 0-2999, run: 'true', resources: {gpu: 9}}}\n"
+    (mesh.folder / "job.yaml").write_text(job)
+    try:
+        settings.write_text(before + quotas)
+        for name in ("beta", "gamma"):
+            mesh.run(name, "stop")
+            mesh.run(name, "up", "--detach")
+        mesh.wait(lambda: mesh.linked("alpha") and mesh.linked("beta"))
+        refused = mesh.run("gamma", "jobs", "submit", "job.yaml", code=4)
+        assert "this node keeps 2,000 open tasks of gamma; 0 are open, and this job has 3,000" in refused
+        assert "raise it under [jobs.quotas]" in refused
+        kept = mesh.run("beta", "jobs", "submit", "job.yaml", "--quiet").strip()
+        mesh.run("beta", "jobs", "cancel", kept)
+        # Alpha itself has no quotas; its replicas have, and say so.
+        unkept = mesh.run("alpha", "jobs", "submit", "job.yaml", code=4)
+        assert "does not keep the job: this node keeps 2,000 open tasks of alpha" in unkept
+    finally:
+        settings.write_text(before)
+
+
+def blobs(mesh: Machines, name: str) -> list[Path]:
+    folder = mesh.folder / name / "blobs"
+    return [one for one in folder.rglob("*") if one.is_file()]
+
+
+def age(mesh: Machines, name: str, job: JobId, days: int) -> None:
+    """Puts the end of a job back, on the disk of an agent that is down."""
+    database = sqlite3.connect(mesh.folder / name / "state.db")
+    with contextlib.closing(database), database:
+        key = f"row/{job}/-00001.0"
+        (value,) = database.execute("SELECT value FROM replicas WHERE key = ?", (key,)).fetchone()
+        row = cbor.decode(value, Written, bytes_max=ROW_BYTES_MAX)
+        own = cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
+        old = msgspec.structs.replace(own, finished_at_us=own.finished_at_us - days * 86_400 * 10**6)
+        aged = msgspec.structs.replace(row, value=cbor.encode(old))
+        database.execute("UPDATE replicas SET value = ? WHERE key = ?", (cbor.encode(aged), key))

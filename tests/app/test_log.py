@@ -36,6 +36,17 @@ def test_what_is_less_grave_than_asked_is_left_out(
     assert len(capsys.readouterr().err.splitlines()) == seen
 
 
+def test_a_listener_is_told_of_all_but_debugging_whatever_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log, heard = Log("error", "text"), []
+    log.listener = lambda level, fact, fields: heard.append((level, fact, fields))
+    for level in ("debug", "info", "warning"):
+        log.write(level, "something", (("peer", "abc"),))
+    assert heard == [(level, "something", (("peer", "abc"),)) for level in ("info", "warning")]
+    assert capsys.readouterr().err == ""
+
+
 class Full(io.StringIO):
     """A file on a full disk."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from meshpeer.client import Client, Options, RemoteError, Unpicklable, connect, pickling
+from meshpeer.client import options as client_options
 from meshpeer.core.errors import LocalFault, NotRunning
 from meshpeer.core.jobs.calls import encode_calls
 
@@ -242,6 +243,15 @@ def test_a_call_of_another_python_is_refused_before_it_runs_and_names_both(
     monkeypatch.setattr(pickling, "encode_calls", lambda mine, _, calls: encode_calls(mine, "1.0", calls))
     with pytest.raises(RemoteError, match=r"cloudpickle 1\.0, and this node has .*: install the same"):
         mesh.submit(abs, 2).result(LONG_S)
+
+
+def test_calls_of_a_python_that_no_node_has_are_refused_at_once(
+    mesh: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_options, "VERSION", "3.9")
+    mine = ".".join(map(str, sys.version_info[:2]))
+    with pytest.raises(LocalFault, match=rf"no node runs functions with Python 3\.9 \(.* has {mine}\)"):
+        mesh.submit(abs, 2)
 
 
 def test_a_job_file_names_functions_and_gives_them_its_fields(mesh: Client, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ command says so; and WireGuard is back by itself."""
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import meshkit
 import msgspec
 import pytest
 from meshlab import Lab, Node
+from sshkit import SSHD, listens, sshd
 
 from meshpeer.runtime.control import Job, Why
 
@@ -23,7 +23,6 @@ NOTICED_S = 90.0
 BACK_S = 30.0
 OUTPUT_BYTES = 3_000_000
 FORWARDED = "127.0.0.1:51900"
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 _JOBS = itertools.count(1)
 
 
@@ -260,31 +259,6 @@ def _table(node: Node, name: str, content: str) -> Iterator[None]:
 
 
 @contextmanager
-def sshd(server: Node, client: Node) -> Iterator[None]:
-    """Runs a real sshd on a machine that lets another's key in."""
-    for node, name in ((server, "host"), (client, "id")):
-        node.run(["mkdir", "-p", "/run/lab", "/run/sshd"])
-        node.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"/run/lab/{name}"])
-    server.put_file("/run/lab/keys", client.path("/run/lab/id.pub").read_bytes(), 0o600)
-    lines = (
-        "HostKey /run/lab/host",
-        "AuthorizedKeysFile /run/lab/keys",
-        "StrictModes no",
-        "UsePAM no",
-        "PidFile none",
-        "PermitRootLogin prohibit-password",
-    )
-    server.put_file("/run/lab/sshd_config", "\n".join(lines) + "\n")
-    argv = [SSHD or "sshd", "-D", "-e", "-f", "/run/lab/sshd_config"]
-    with server.popen(argv, stderr=subprocess.DEVNULL) as process:
-        try:
-            meshkit.until(lambda: listens(server, 22), "sshd listens")
-            yield
-        finally:
-            process.terminate()
-
-
-@contextmanager
 def forwarded(client: Node, server: Node) -> Iterator[None]:
     """Forwards a port as the documentation says."""
     options = ("StrictHostKeyChecking=accept-new", "UserKnownHostsFile=/run/lab/known")
@@ -296,7 +270,3 @@ def forwarded(client: Node, server: Node) -> Iterator[None]:
         stack.callback(process.terminate)
         meshkit.until(lambda: listens(client, 51900), "ssh forwards the port", 30)
         yield
-
-
-def listens(node: Node, port: int) -> bool:
-    return f":{port} " in node.run(["ss", "-Hltn"]).stdout

@@ -41,7 +41,7 @@ def test_wheel_holds_all_of_the_package_and_nothing_else(wheel: Path) -> None:
     others = {one for one in names if not one.startswith("meshpeer/")}
 
     assert set(tracked) <= names
-    assert {"meshpeer/py.typed", "meshpeer/adapters/web/static/script.js"} <= names
+    assert {"meshpeer/py.typed", "meshpeer/adapters/web/static/main.js"} <= names
     assert {one.split("/")[0] for one in others} == {"meshpeer-0.1.0.dist-info", "meshpeer-0.1.0.data"}
     assert "meshpeer-0.1.0.dist-info/licenses/LICENSE" in names
     shared = {one.split("/data/")[1] for one in others if "/data/" in one}

@@ -11,8 +11,7 @@ import trio
 import trio.testing
 
 from meshpeer.core.deadline import Deadline, Instant
-from meshpeer.core.effects import LagMeasured, Persisted, Tick
-from meshpeer.core.ids import Ticket
+from meshpeer.core.effects import LagMeasured, Tick
 from meshpeer.runtime.driver import BATCH_MAX, LAG_LOOK_S, LAG_TOLD_S, LAG_WINDOW_S, STORY_LENGTH, Driver
 
 EPOCH_S = 1_800_000_000.0
@@ -119,12 +118,12 @@ async def test_story_keeps_what_had_consequences_and_is_bounded(
 ) -> None:
     machine = Fake(answers=lambda event: [] if event == "dull" else ["done"])
     driver = Driver(machine, VirtualClock(), nothing)
-    for event in ("dull", Tick(), Persisted(ticket=Ticket(1)), *range(STORY_LENGTH + 5)):
+    for event in ("dull", Tick(), *range(STORY_LENGTH + 5)):
         driver.step_now(event)
     assert len(driver.story) == STORY_LENGTH
     assert [chapter.event for chapter in driver.story] == list(range(5, STORY_LENGTH + 5))
     last = driver.story[-1]
-    assert (last.effects, last.unix_s, last.number) == (("done",), EPOCH_S, STORY_LENGTH + 8)
+    assert (last.effects, last.unix_s, last.number) == (("done",), EPOCH_S, STORY_LENGTH + 7)
 
 
 async def test_flood_of_events_does_not_stop_time(autojump_clock: trio.testing.MockClock) -> None:

@@ -22,7 +22,7 @@ Clock = trio.testing.MockClock
 ME, OWNER, STRANGER = NodeId(b"m" * 32), NodeId(b"o" * 32), NodeId(b"s" * 32)
 JOB, MINE = JobId("jtheirs"), JobId("jmine")
 CAP = 100
-RESULTS_S = 1_000.0
+RESULTS_S, KEEP_S_MAX = 1_000.0, 5_000.0
 
 
 async def test_what_nobody_needs_goes_the_least_recently_used_first(node: Node) -> None:
@@ -107,6 +107,35 @@ async def test_files_of_an_own_job_stay_until_it_is_over_and_its_results_for_a_w
     await node.keeper.tidy()
     assert node.numbers() == [3]
     assert await node.lists.read() == [], "and nothing of the job is remembered"
+
+
+async def test_results_stay_as_long_as_their_job_asks_and_the_node_allows(node: Node) -> None:
+    await node.keeper.note(MINE, ME, [(digest_of(1), Use.RESULT)], 3_000)
+    await node.keeper.note(JOB, ME, [(digest_of(2), Use.RESULT)], 90_000)
+    node.over.update({MINE: int(node.now_s), JOB: int(node.now_s)})
+    node.add(1, 90)
+    node.add(2, 90)
+    node.now_s += 2_999
+    await node.keeper.tidy()
+    assert node.numbers() == [1, 2]
+    node.now_s += 2
+    await node.keeper.tidy()
+    assert node.numbers() == [2]
+    node.now_s += KEEP_S_MAX
+    node.add(3, 90)
+    await node.keeper.tidy()
+    assert node.numbers() == [3]
+
+
+async def test_with_a_job_that_is_forgotten_goes_what_stands_there_for_it_alone(node: Node) -> None:
+    await node.keeper.note(MINE, ME, [(digest_of(number), Use.RESULT) for number in (1, 2, 3)])
+    await node.keeper.note(JOB, OWNER, [(digest_of(2), Use.WORK)])
+    for number in (1, 2, 3, 4):
+        node.add(number, 1)
+    with node.keeper.pinning(digest_of(3)):
+        await node.keeper.forget({MINE})
+    assert node.numbers() == [2, 3, 4], "below the cap as well"
+    assert [one.job for one in await node.lists.read()] == [JOB]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +241,7 @@ class Node:
             lists=self.lists,
             bytes_max=CAP,
             results_s=RESULTS_S,
+            keep_s_max=KEEP_S_MAX,
             ended=self.over.get,
             ask_ends=self.ask_ends,
             write=lambda level, fact, fields: self.said.append(fact),
@@ -235,8 +265,9 @@ class Node:
         return list(self.files.values())
 
     def drop_soon(self, digest: Digest, *, partial: bool = False) -> Path | None:
-        assert self.files.pop(digest).partial is partial
-        return Path("gone")
+        found = self.files.pop(digest, None)
+        assert found is None or found.partial is partial
+        return Path("gone") if found is not None else None
 
     async def unlink(self, gone: Path) -> None:
         await trio.lowlevel.checkpoint()

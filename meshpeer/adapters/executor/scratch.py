@@ -18,6 +18,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,6 +35,9 @@ STREAMS = ("stdout", "stderr")
 INLINE_FILES_MAX = 16
 INLINE_BYTES_MAX = 1024 * 1024
 """Up to these an attempt's inputs are copied in the calling task: a thread costs more."""
+MARK_NS = 3_000_000_000
+"""A change may leave the time of the one before in a folder's marks where both are closer than this: file
+systems count in ticks of the kernel, in seconds, or (FAT) in two of these."""
 COPY_BYTES = 16 * 1024 * 1024
 """Copied at a time: what the agent stops is looked at in between."""
 _FICLONE = 0x40049409
@@ -77,6 +81,10 @@ class Scratch:
         self._trash = self.folder / "trash"
         self._owner = -1 if uid is None else uid
         self._pristine: dict[Path, tuple[int, int, int, int]] = {}
+        self._settled: set[Path] = set()
+        """Pristine folders that were seen empty long after they last changed: what changes them after that
+        shows in their marks."""
+        self._streams = {stream: str(self.folder / stream) for stream in STREAMS}
         self._kept: dict[str, int] = {}
         self._cleaned = False
 
@@ -113,7 +121,7 @@ class Scratch:
     def writer(self, stream: str) -> int:
         """Returns a descriptor for the task to write to; the caller closes it."""
         with translated(self.folder):
-            return os.open(self.folder / stream, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(self._streams[stream], os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     async def stage(self, files: Sequence[StagedFile], cwd: str) -> Path:
         """Copies the inputs in and returns the folder to run in; raises ``BadPlan`` or
@@ -143,6 +151,7 @@ class Scratch:
         """Removes all of the slot's folders; raises ``OSError``."""
         self._close_streams()
         self._pristine.clear()
+        self._settled.clear()
         if self.folder.exists():
             await clear_folder(self.folder)
             self.folder.rmdir()
@@ -154,7 +163,7 @@ class Scratch:
         self.folder.chmod(0o710)
         self._trash.mkdir(mode=0o700, exist_ok=True)
         for stream in STREAMS:
-            self._kept[stream] = os.open(self.folder / stream, _STREAM, 0o600)
+            self._kept[stream] = os.open(self._streams[stream], _STREAM, 0o600)
             os.fchown(self._kept[stream], self._owner, self._owner)  # so that it may open /dev/stdout
 
     def _close_streams(self) -> None:
@@ -166,6 +175,7 @@ class Scratch:
         stale = [folder for folder in (self.work, self.tmp) if not self._is_pristine(folder)]
         for folder in stale:
             self._pristine.pop(folder, None)
+            self._settled.discard(folder)
             with contextlib.suppress(FileNotFoundError):
                 if os.geteuid() != 0:  # moving a folder writes to it: its `..` changes
                     folder.chmod(0o700)
@@ -180,9 +190,18 @@ class Scratch:
     def _is_pristine(self, folder: Path) -> bool:
         marks = self._pristine.get(folder)
         try:
-            return marks is not None and marks == _marks(os.lstat(folder)) and not os.listdir(folder)
+            if marks is None or marks != _marks(os.lstat(folder)):
+                return False
+            if folder in self._settled:
+                return True
+            now_ns = time.time_ns()
+            if os.listdir(folder):
+                return False
         except OSError:
             return False
+        if now_ns - marks[-1] > MARK_NS:
+            self._settled.add(folder)
+        return True
 
     def _stage(self, places: Sequence[tuple[str, StagedFile]], folder: str) -> None:
         with translated(self.folder):

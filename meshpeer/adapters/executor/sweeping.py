@@ -43,9 +43,9 @@ class Sweeper:
                 self._seen[folder] = seen
 
 
-def _changed_ns(folder: Path) -> int:
+def _changed_ns(folder: str | Path) -> int:
     try:
-        return folder.stat().st_mtime_ns
+        return os.stat(folder).st_mtime_ns
     except OSError:
         return 0
 

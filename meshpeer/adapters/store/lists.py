@@ -3,6 +3,7 @@
     owner HEX          who says whether the job is over; the last one counts
     file HEX USE       a blob, and what the job has it for (``core.jobs.cache.Use``)
     over SECONDS       when the job ended, in Unix seconds
+    keep SECONDS       how long after that it wants its results to stay
 
 A list is no promise: it is not synced, and what a power cut takes off its end are files that nobody was told
 of, or that are made again. It is read only when room is short, so a job of any size costs no memory.
@@ -20,7 +21,7 @@ from meshpeer.adapters.store.drafts import translated
 from meshpeer.core.ids import Digest, JobId, NodeId
 from meshpeer.core.jobs.cache import JobFiles, Use
 
-_OWNER, _FILE, _OVER = "owner", "file", "over"
+_OWNER, _FILE, _OVER, _KEEP = "owner", "file", "over", "keep"
 
 
 class FileLists:
@@ -34,8 +35,11 @@ class FileLists:
         with translated(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    async def add(self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]]) -> None:
+    async def add(
+        self, job: JobId, owner: NodeId, files: Sequence[tuple[Digest, Use]], keep_s: int = 0
+    ) -> None:
         lines = [f"{_OWNER} {owner.hex()}", *(f"{_FILE} {digest.hex()} {use.value}" for digest, use in files)]
+        lines += [f"{_KEEP} {keep_s}"] if keep_s else []
         await trio.to_thread.run_sync(self._append, job, lines, limiter=self._thread)
 
     async def note_over(self, job: JobId, over_s: int) -> None:
@@ -72,6 +76,8 @@ def _parse(path: Path) -> JobFiles:
                         found.owner, found.over_s = NodeId(bytes.fromhex(text)), None
                     case [word, text] if word == _OVER:
                         found.over_s = float(int(text))
+                    case [word, text] if word == _KEEP:
+                        found.keep_s = int(text)
                     case [word, text, use] if word == _FILE and len(text) == 64:
                         digest = Digest(bytes.fromhex(text))
                         if found.files.get(digest) is not Use.RESULT:

@@ -8,7 +8,9 @@ A page of another site that drives a browser here meets, in this order: the name
 (DNS rebinding: ``Host`` must be loopback with this very port), what the browser says of who asks (Fetch
 Metadata, W3C), ``Origin`` (RFC 6454), and the cookie. RFC 6265 section 8.5 has cookies know no ports: another
 server of this machine can be sent the cookie by a browser that visits it under the same name and path, so the
-dashboard takes no orders and shows nothing that is secret.
+cookie lets look, and no more. Orders, and what tasks print, need the session's *key* as well: it stands in
+the page that answers the link, the page's script keeps it in storage of its own origin (port included), and
+sends it in a header, which no form and no page of another origin can.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Access:
         self._entropy = entropy
         self._now_s = now_s
         self.token = _text(entropy(TOKEN_BYTES))
+        self._key_secret = entropy(TOKEN_BYTES)
         self._sessions: dict[bytes, float] = {}
         """When each ends, by the digest of its id; the oldest first."""
 
@@ -46,28 +49,57 @@ class Access:
         """Returns the cookie's name, one for each port: several agents may share a machine."""
         return f"meshpeer-{port}"
 
-    def exchange(self, token: str) -> str | None:
-        """Returns the id of a new session for the token; None for anything else."""
+    def exchange(self, token: str, session: str | None = None) -> str | None:
+        """Returns the id of a new session for the token, or the one that there is; None for anything else."""
         if not hmac.compare_digest(_digest(token), _digest(self.token)):
             return None
+        if session is not None:
+            # Tabs of one browser share a cookie: those that are open keep their keys.
+            return session
         session = _text(self._entropy(TOKEN_BYTES))
         while len(self._sessions) >= SESSIONS_MAX:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[_digest(session)] = self._now_s() + SESSION_S
         return session
 
+    def key_of(self, session: str) -> str:
+        """Returns what a session gives orders with."""
+        return _text(hmac.digest(self._key_secret, _digest(session), "sha256"))
+
     def admits(self, cookies: str, port: int) -> bool:
         """Says whether a ``Cookie`` header names a session that has not ended."""
+        return self.session_of(cookies, port) is not None
+
+    def may_order(self, cookies: str, port: int, key: str) -> bool:
+        """Says whether the key is the one of the session that a ``Cookie`` header names."""
+        session = self.session_of(cookies, port)
+        return session is not None and hmac.compare_digest(_digest(key), _digest(self.key_of(session)))
+
+    def session_of(self, cookies: str, port: int) -> str | None:
+        """Returns the session that a ``Cookie`` header names; None for none, or one that has ended."""
         try:
             jar = SimpleCookie(cookies)
         except CookieError:
-            return False
+            return None
         morsel = jar.get(self.cookie_name(port))
         if morsel is None:
-            return False
+            return None
         given, now_s = _digest(morsel.value), self._now_s()
         found = [end_s for known, end_s in self._sessions.items() if hmac.compare_digest(known, given)]
-        return bool(found) and found[0] > now_s
+        return morsel.value if found and found[0] > now_s else None
+
+
+def order_refusal(headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Returns the status and the reason to refuse an order for, beside ``refusal``; None where there is none.
+
+    A browser says the origin of every POST; who does not say it is none that shows this page. JSON is what no
+    form can send.
+    """
+    if "origin" not in headers:
+        return 403, "an order says its origin"
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return 415, "send application/json"
+    return None
 
 
 def refusal(headers: Mapping[str, str], port: int, *, top_level: bool) -> tuple[int, str] | None:

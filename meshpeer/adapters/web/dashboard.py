@@ -1,37 +1,66 @@
-"""The dashboard: one page that shows what ``status``, ``peers`` and ``jobs list`` print, and follows it.
+"""The dashboard: one page that shows the mesh and its jobs, follows them, and gives a few orders.
 
-    GET /dashboard/?token=T    the page, and a session; the page takes the token out of the address at once
-    GET /dashboard/            the page, for a session; without one a page that says how to get in
-    GET /dashboard/events      its inner part anew whenever it changed (server-sent events, WHATWG HTML 9.2)
-    GET /dashboard/NAME        its style and script, the only ones that a browser will run on it
+    GET  /dashboard/?token=T   the page, and a session; the page takes the token out of the address at once
+    GET  /dashboard/           the page, for a session; without one a page that says how to get in
+    GET  /dashboard/events     what the page shows, then differences as they come (server-sent events)
+    GET  /dashboard/log        what a task prints, as it comes; needs the session's key
+    GET  /dashboard/why        why a member is reached as it is, or a job is where it is
+    POST /dashboard/orders     cancel, retry, pause, drain; needs the session's key
+    GET  /dashboard/NAME       its style and scripts, the only ones that a browser will run on it
 
-It takes no orders. What others wrote (names, warnings) is text on it, never markup.
+What is shown is a value (``runtime.board``); each page is sent what is different from what it was sent
+before. A page that reads slowly is sent the newest state when it reads on, so nothing piles up.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Protocol
 
+import msgspec
 import trio
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from meshpeer.adapters.web.access import PATH, SESSION_S, Access, refusal
-from meshpeer.adapters.web.markup import closed_page, content, page
-from meshpeer.runtime.control import Job, Peer, Status
+from meshpeer.adapters.web.access import PATH, SESSION_S, Access, order_refusal, refusal
+from meshpeer.adapters.web.following import FOLLOWED_MAX, STREAMS_MAX, Stream, log_events, view_events
+from meshpeer.adapters.web.markup import closed_page, file, page
+from meshpeer.core.errors import MeshpeerError
+from meshpeer.core.wire.unreadable import UNREADABLE
+from meshpeer.runtime.board import Order, View
+from meshpeer.runtime.control import LogPiece, Why
+from meshpeer.runtime.job_docs import JobWhy
 
-LOOK_S = 1.0
-"""How often it is looked whether there is something new."""
-KEEP_ALIVE_S = 15.0
-STREAMS_MAX = 16
-"""Pages that follow at once."""
-_FILES = {"style.css": "text/css", "script.js": "text/javascript"}
+KEY_HEADER = "x-meshpeer-key"
+ORDER_BYTES_MAX = 64 * 1024
+ORDER_S = 10.0
+"""How long the body of an order may take to come."""
+ORDERS_MAX = 8
+"""Orders and questions that are worked on at once."""
+NAME_LETTERS_MAX = 300
+"""Of a job, a task or a member in a query."""
+FILES = {
+    "style.css": "text/css",
+    **dict.fromkeys(
+        (
+            "main.js",
+            "state.js",
+            "dom.js",
+            "actions.js",
+            "mesh.js",
+            "map.js",
+            "jobs.js",
+            "graph.js",
+            "tasks.js",
+            "timeline.js",
+            "log.js",
+            "story.js",
+        ),
+        "text/javascript",
+    ),
+}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -46,14 +75,20 @@ HEADERS = {
 }
 
 
-class Views(Protocol):
-    """What the dashboard shows, as the control API has it."""
+class Board(Protocol):
+    """What the dashboard shows, and whom it gives orders to. All but ``view`` raise ``MeshpeerError``."""
 
-    async def status(self) -> Status: ...
+    async def view(self, job: str, *, narrow: bool) -> View: ...
 
-    async def peers(self) -> list[Peer]: ...
+    async def log(self, job: str, task: str, stream: str, offset: int, attempt: int) -> LogPiece:
+        """Returns what there is from ``offset`` on; waits a while for more."""
+        ...
 
-    async def jobs(self) -> list[Job]: ...
+    async def why_member(self, name: str) -> Why: ...
+
+    async def why_job(self, job: str, task: str) -> JobWhy: ...
+
+    async def order(self, order: Order) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,58 +96,111 @@ class Dashboard:
     """What the page is made of."""
 
     access: Access
-    views: Views
+    board: Board
 
 
-def dashboard_routes(board: Dashboard) -> list[Route]:
+def dashboard_routes(dashboard: Dashboard) -> list[Route]:
     """Returns the routes of the dashboard."""
-    following = trio.CapacityLimiter(STREAMS_MAX)
-
-    async def look() -> str:
-        return content(await board.views.status(), await board.views.peers(), await board.views.jobs())
+    access, board = dashboard.access, dashboard.board
+    following, reading = trio.CapacityLimiter(STREAMS_MAX), trio.CapacityLimiter(FOLLOWED_MAX)
+    working = trio.CapacityLimiter(ORDERS_MAX)
 
     async def whole(request: Request) -> Response:
-        port = _port(request)
-        token = request.query_params.get("token")
-        session = board.access.exchange(token) if token is not None else None
-        if session is None and not board.access.admits(request.headers.get("cookie", ""), port):
-            return _html(closed_page(), 401)
-        answer = _html(page(await look()), 200)
-        if session is not None:
-            answer.set_cookie(
-                board.access.cookie_name(port),
-                session,
-                max_age=int(SESSION_S),
-                path=PATH,
-                httponly=True,
-                samesite="strict",
-            )
-        return answer
+        port, cookies = _port(request), request.headers.get("cookie", "")
+        token, session = request.query_params.get("token"), access.session_of(cookies, port)
+        if token is not None:
+            known = access.exchange(token, session)
+            if known is None and session is None:
+                return _html(closed_page(), 401)
+            if known is not None:
+                answer = _html(page(access.key_of(known)), 200)
+                answer.set_cookie(
+                    access.cookie_name(port),
+                    known,
+                    max_age=int(SESSION_S),
+                    path=PATH,
+                    httponly=True,
+                    samesite="strict",
+                )
+                return answer
+        return _html(closed_page(), 401) if session is None else _html(page(None), 200)
 
     async def events(request: Request) -> Response:
-        if not board.access.admits(request.headers.get("cookie", ""), _port(request)):
+        if not _admitted(request):
             return _refused(401, "open the link of `meshpeer dashboard`")
+        job = request.query_params.get("job", "")[:NAME_LETTERS_MAX]
+        narrow = "narrow" in request.query_params
+        return _followed(
+            request,
+            following,
+            lambda: view_events(lambda: board.view(job, narrow=narrow), lambda: _admitted(request)),
+        )
+
+    async def log(request: Request) -> Response:
+        if not _may_order(request):
+            return _keyless()
+        query = _query(request, "job", "task", "stream")
+        offset = request.query_params.get("from", "0")
+        start = int(offset) if offset.isascii() and offset.isdigit() and len(offset) < 16 else 0
+
+        async def read(at: int, attempt: int) -> LogPiece:
+            return await board.log(query["job"], query["task"], query["stream"], at, attempt)
+
+        return _followed(request, reading, lambda: log_events(read, start, lambda: _may_order(request)))
+
+    async def why(request: Request) -> Response:
+        if not _may_order(request):
+            return _keyless()
+        query = _query(request, "to", "job", "task")
+
+        async def ask() -> object:
+            return await (
+                board.why_member(query["to"]) if query["to"] else board.why_job(query["job"], query["task"])
+            )
+
+        return await _worked(working, ask)
+
+    async def orders(request: Request) -> Response:
+        refused = order_refusal(dict(request.headers.items()))
+        if refused is not None:
+            return _refused(*refused)
+        if not _may_order(request):
+            return _keyless()
+        body = await _body(request)
+        if body is None:
+            return _refused(
+                413, f"an order has at most {ORDER_BYTES_MAX} bytes, and comes within {ORDER_S:g} s"
+            )
         try:
-            following.acquire_on_behalf_of_nowait(request)
-        except trio.WouldBlock:
-            return _refused(503, f"{STREAMS_MAX} pages follow already")
+            order = msgspec.json.decode(body, type=Order)
+        except UNREADABLE:
+            return _refused(400, "this is no order")
 
-        def admitted() -> bool:
-            return board.access.admits(request.headers.get("cookie", ""), _port(request))
+        async def obey() -> object:
+            return {"said": await board.order(order)}
 
-        return _Stream(_changes(look, admitted), lambda: following.release_on_behalf_of(request))
+        return await _worked(working, obey)
 
-    async def file(request: Request) -> Response:
+    async def own_file(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in _FILES:
+        if name not in FILES:
             return _refused(404, "there is nothing of that name")
-        text = resources.files("meshpeer.adapters.web").joinpath("static", name).read_text("utf-8")
-        return Response(text, headers=HEADERS, media_type=_FILES[name])
+        return Response(file(name), headers=HEADERS, media_type=FILES[name])
+
+    def _admitted(request: Request) -> bool:
+        return access.admits(request.headers.get("cookie", ""), _port(request))
+
+    def _may_order(request: Request) -> bool:
+        key = request.headers.get(KEY_HEADER, "")
+        return access.may_order(request.headers.get("cookie", ""), _port(request), key)
 
     return [
         Route(PATH, _guarded(whole, top_level=True), methods=["GET"]),
         Route(f"{PATH}events", _guarded(events), methods=["GET"]),
-        Route(f"{PATH}{{name}}", _guarded(file), methods=["GET"]),
+        Route(f"{PATH}log", _guarded(log), methods=["GET"]),
+        Route(f"{PATH}why", _guarded(why), methods=["GET"]),
+        Route(f"{PATH}orders", _guarded(orders), methods=["POST"]),
+        Route(f"{PATH}{{name}}", _guarded(own_file), methods=["GET"]),
     ]
 
 
@@ -133,38 +221,53 @@ def _port(request: Request) -> int:
     return int(server[1]) if server else 0
 
 
-async def _changes(
-    look: Callable[[], Awaitable[str]], admitted: Callable[[], bool]
-) -> AsyncGenerator[bytes, None]:
-    """Yields the page's inner part whenever it is another one, until the session ends."""
-    last, quiet_s = "", 0.0
-    while admitted():
-        present = await look()
-        if present != last:
-            last, quiet_s = present, 0.0
-            yield b"data: " + json.dumps(present).encode("utf-8") + b"\n\n"
-        elif quiet_s >= KEEP_ALIVE_S:
-            quiet_s = 0.0
-            yield b": still here\n\n"
-        await trio.sleep(LOOK_S)
-        quiet_s += LOOK_S
+def _query(request: Request, *names: str) -> Mapping[str, str]:
+    return {name: request.query_params.get(name, "")[:NAME_LETTERS_MAX] for name in names}
 
 
-class _Stream(StreamingResponse):
-    """A stream that gives its place back in the task that it runs in, however it ends."""
+def _followed(
+    request: Request, places: trio.CapacityLimiter, events: Callable[[], AsyncGenerator[bytes, None]]
+) -> Response:
+    """Returns a stream where there is a place for one more."""
+    try:
+        places.acquire_on_behalf_of_nowait(request)
+    except trio.WouldBlock:
+        return _refused(503, f"{places.total_tokens:.0f} pages follow already")
+    return Stream(events(), lambda: places.release_on_behalf_of(request), HEADERS)
 
-    def __init__(self, changes: AsyncGenerator[bytes, None], done: Callable[[], None]) -> None:
-        self._changes = changes
-        self._done = done
-        super().__init__(changes, headers=HEADERS, media_type="text/event-stream")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._done()
-            with trio.CancelScope(shield=True):
-                await self._changes.aclose()
+async def _worked(places: trio.CapacityLimiter, work: Callable[[], Awaitable[object]]) -> Response:
+    """Returns what work came to, or why it came to nothing; one of few at once."""
+    try:
+        places.acquire_nowait()
+    except trio.WouldBlock:
+        return _refused(503, "too much is asked at once: try again in a moment")
+    try:
+        document, status = await work(), 200
+    except MeshpeerError as fault:
+        document, status = {"error": fault.what, "hint": fault.hint}, 409
+    finally:
+        places.release()
+    return Response(
+        msgspec.json.encode(document), status_code=status, headers=HEADERS, media_type="application/json"
+    )
+
+
+async def _body(request: Request) -> bytes | None:
+    """Reads the body of an order; None where it is too long, or comes too slowly."""
+    body = bytearray()
+    with trio.move_on_after(ORDER_S) as timer:
+        stream = request.stream()
+        async for piece in stream:
+            body += piece
+            if len(body) > ORDER_BYTES_MAX:
+                await stream.aclose()
+                return None
+    return None if timer.cancelled_caught else bytes(body)
+
+
+def _keyless() -> Response:
+    return _refused(403, "open the link of `meshpeer dashboard` in this tab: without it one can only look")
 
 
 def _html(text: str, status: int) -> Response:

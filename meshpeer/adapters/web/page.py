@@ -34,7 +34,9 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._gauges()
+        yield from self._ends()
         yield from self._relays()
+        yield from self._work()
         yield from self._agreement()
         yield from self._by_kind()
         for counter in Counter:
@@ -55,6 +57,12 @@ class _Node(Collector):
         for state, count in look.members.items():
             members.add_metric([state], count)
         yield members
+        paths = GaugeMetricFamily(
+            "meshpeer_paths", "Members that live, by how this node reaches them", labels=["path"]
+        )
+        for path, count in look.paths.items():
+            paths.add_metric([path], count)
+        yield paths
         revocations = GaugeMetricFamily(
             "meshpeer_revocations", "Revocations held, by whether they count", labels=["state"]
         )
@@ -72,6 +80,34 @@ class _Node(Collector):
             "How far this node mistrusts its own eyes, 0 (not at all) to 7; it stretches time-outs",
             value=look.local_health,
         )
+
+    def _ends(self) -> Iterator[Metric]:
+        """What nobody knows is left out: a zero would be a time long ago."""
+        look = self._snapshot
+        for name, meaning, at in (
+            ("certificate_end", "When this node's certificate ends", look.certificate_ends_unix_s),
+            ("issuer_heard", "When an issuer was heard of last, whichever it was", look.issuer_heard_unix_s),
+        ):
+            if at is not None:
+                yield GaugeMetricFamily(f"meshpeer_{name}_timestamp_seconds", meaning, value=at)
+
+    def _work(self) -> Iterator[Metric]:
+        work = self._snapshot.work
+        for name, meaning, states in (
+            ("jobs", "Jobs that this node owns and that have not ended", work.jobs),
+            ("tasks", "Tasks of the jobs that this node owns and that have not ended", work.tasks),
+        ):
+            family = GaugeMetricFamily(f"meshpeer_{name}", meaning, labels=["state"])
+            for state, count in states.items():
+                family.add_metric([state], count)
+            yield family
+        for name, meaning, value in (
+            ("slots", "Slots for tasks; 0 while none are taken", work.slots),
+            ("slots_busy", "Slots that tasks have", work.slots_busy),
+            ("attempts_waiting", "Attempts that wait here for a slot", work.attempts_waiting),
+            ("results_waiting", "Results that their owners have not acknowledged", work.results_waiting),
+        ):
+            yield GaugeMetricFamily(f"meshpeer_{name}", meaning, value=value)
 
     def _relays(self) -> Iterator[Metric]:
         look = self._snapshot

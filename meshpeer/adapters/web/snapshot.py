@@ -20,6 +20,23 @@ class AgreementFigures:
     """How long the oldest difference lasts; 0 where there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFigures:
+    """What of the mesh's work is this node's."""
+
+    jobs: Mapping[str, int]
+    """Jobs that it owns and that have not ended: going, paused, blocked (no quorum)."""
+    tasks: Mapping[str, int]
+    """Tasks of these jobs by state, those that ended included."""
+    slots: int
+    slots_busy: int
+    attempts_waiting: int
+    """Attempts that wait here for a slot."""
+    results_waiting: int
+    """Results of tasks that ran here and whose owners have not acknowledged them."""
+
+
+NO_WORK = WorkFigures(jobs={}, tasks={}, slots=0, slots_busy=0, attempts_waiting=0, results_waiting=0)
 NO_FIGURES = AgreementFigures(members={}, parts={}, longest_s=0.0)
 
 
@@ -42,5 +59,12 @@ class Snapshot:
     """Pairs of others that this node relays."""
     relayed_bytes: int = 0
     """What crossed for those that it relays now."""
+    paths: Mapping[str, int] = field(default_factory=dict)
+    """Members that live, by how this node reaches them: direct, hub, relay, link, none."""
+    certificate_ends_unix_s: float | None = None
+    """None for a node whose certificate is not known yet."""
+    issuer_heard_unix_s: float | None = None
+    """When the issuer that was heard of last was; None where nothing is held of any."""
+    work: WorkFigures = NO_WORK
     revocations: Mapping[str, int] = field(default_factory=dict)
     """How many count, and how many are void since their author was revoked itself."""

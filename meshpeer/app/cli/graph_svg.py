@@ -7,19 +7,15 @@ never the only sign: every box says in words how many of its tasks are in which 
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from meshpeer.app.cli import show
-from meshpeer.app.cli.graph_text import in_order
 from meshpeer.app.cli.job_words import STATES, counted
 from meshpeer.app.cli.map_svg import FONTS, INK, MUTED, PAPER, RULE
+from meshpeer.app.graph_layout import BOX_HEIGHT, BOX_WIDTH, MARGIN, lay_out
 from meshpeer.runtime.job_docs import GraphTask, JobGraph
 
-BOX_WIDTH, BOX_HEIGHT = 210, 66
-GAP_X, GAP_Y, MARGIN, HEAD = 70, 22, 24, 44
 NAME_COLUMNS, WORDS_COLUMNS = 24, 34
 FILLS = {
     "succeeded": "#2da44e",
@@ -64,54 +60,6 @@ def draw_svg(graph: JobGraph) -> bytes:
         _box(root, places[task.name], task)
     picture: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return picture + b"\n"
-
-
-@dataclass(slots=True)
-class Layout:
-    """Where things stand, in pixels."""
-
-    boxes: dict[str, tuple[int, int]]
-    """The upper left corner of each task's box."""
-    bends: dict[tuple[str, str], list[tuple[int, int]]]
-    """By need and task: the corners of the empty boxes that an edge over several columns goes through."""
-
-
-def lay_out(graph: JobGraph) -> Layout:
-    """Places tasks. A column holds what has equally many steps before it, in the order of the middle of what
-    leads there, so that few edges cross; an edge over several columns has a place in each (Sugiyama et al.,
-    1981)."""
-    tasks = in_order(graph.tasks)
-    depth: dict[str, int] = {}
-    leads: dict[tuple[str, str], list[str]] = {}
-    columns: dict[int, list[str]] = {}
-    into: dict[str, list[str]] = {}
-    for task in tasks:
-        needs = [need for need in task.needs if need in depth]
-        column = depth[task.name] = max((depth[need] + 1 for need in needs), default=0)
-        columns.setdefault(column, []).append(task.name)
-        for need in needs:
-            way = leads[need, task.name] = [
-                f"{need}>{task.name}>{one}" for one in range(depth[need] + 1, column)
-            ]
-            for number, bend in enumerate(way):
-                columns.setdefault(depth[need] + 1 + number, []).append(bend)
-            for before, after in itertools.pairwise([need, *way, task.name]):
-                into.setdefault(after, []).append(before)
-    row_of: dict[str, float] = {}
-    places: dict[str, tuple[int, int]] = {}
-    for number in sorted(columns):
-        middles = {
-            one: sum(row_of[before] for before in into[one]) / len(into[one]) if one in into else 0.0
-            for one in columns[number]
-        }
-        for row, one in enumerate(sorted(columns[number], key=lambda one: middles[one])):
-            row_of[one] = row
-            x = MARGIN + number * (BOX_WIDTH + GAP_X)
-            places[one] = (x, MARGIN + HEAD - 16 + row * (BOX_HEIGHT + GAP_Y))
-    return Layout(
-        boxes={task.name: places[task.name] for task in tasks},
-        bends={edge: [places[one] for one in way] for edge, way in leads.items()},
-    )
 
 
 def _box(root: Element, at: tuple[int, int], task: GraphTask) -> None:

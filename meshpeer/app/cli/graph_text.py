@@ -8,11 +8,11 @@ more than a third of the width, rows name what they need instead.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.job_words import STATE_COLOURS, counted
+from meshpeer.app.graph_layout import in_order
 from meshpeer.runtime.job_docs import GraphTask, JobGraph
 
 UP, DOWN, LEFT, RIGHT = 1, 2, 4, 8
@@ -59,28 +59,6 @@ def draw_text(graph: JobGraph, *, columns: int, letters: Sequence[str] = LINES) 
             ]
         )
     return rows
-
-
-def in_order(tasks: Sequence[GraphTask]) -> list[GraphTask]:
-    """Returns the tasks so that each comes after what it needs, else as they stand in the file (Kahn, CACM
-    1962)."""
-    numbers = {one.name: number for number, one in enumerate(tasks)}
-    missing = [len({need for need in one.needs if need in numbers}) for one in tasks]
-    followers: dict[int, list[int]] = {}
-    for number, one in enumerate(tasks):
-        for need in dict.fromkeys(one.needs):
-            if need in numbers:
-                followers.setdefault(numbers[need], []).append(number)
-    ready = [number for number, count in enumerate(missing) if not count]
-    ordered: list[GraphTask] = []
-    while ready:
-        number = heapq.heappop(ready)
-        ordered.append(tasks[number])
-        for follower in followers.get(number, ()):
-            missing[follower] -= 1
-            if not missing[follower]:
-                heapq.heappush(ready, follower)
-    return ordered
 
 
 class _Lanes:

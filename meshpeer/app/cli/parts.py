@@ -17,6 +17,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "invites": ("invite",),
     "look": ("status", "peers", "plan", "ping", "export", "version"),
     "map_command": ("map",),
+    "top": ("top",),
     "dashboard": ("dashboard",),
     "hosts": ("hosts",),
     "why": ("why",),

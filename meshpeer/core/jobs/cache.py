@@ -62,6 +62,8 @@ class JobFiles:
     over_s: float | None = None
     """When it ended, in Unix seconds; None as long as its owner has not said so."""
     files: dict[Digest, Use] = field(default_factory=dict)
+    keep_s: int = 0
+    """How long the job wants its results to stay; 0 for as long as the node says."""
 
     def needed(self, now_s: float, results_s: float) -> Iterable[Digest]:
         """Yields what is pinned for the job; ``results_s`` is how long results stay when it is over."""

@@ -14,6 +14,7 @@ from meshpeer.core.jobs.confinement import check_confinement
 from meshpeer.core.jobs.located import FieldPath
 from meshpeer.core.jobs.model import Array, FileRef, JobSpec, TaskSpec
 from meshpeer.core.jobs.nearest import did_you_mean
+from meshpeer.core.jobs.need_ends import check_end
 from meshpeer.core.jobs.placing import check_job_placing, check_placing
 from meshpeer.core.jobs.problems import InvalidJob, SpecError
 from meshpeer.core.jobs.python import check_calls, check_python
@@ -40,6 +41,7 @@ def check_job(spec: JobSpec, unread: Collection[FieldPath] = ()) -> tuple[SpecEr
         *check_files(spec.files),
         *check_job_webhooks(spec),
         *check_calls(spec),
+        *_located(("keep",), rules.number_fault(spec.keep_s, 0, rules.KEEP_S_MAX)),
         *check_job_placing(spec),
         *(error for task in spec.tasks for error in _check_task(task, unread, dict(spec.groups))),
         *_check_needs(spec, unread),
@@ -93,14 +95,6 @@ def check_files(files: Sequence[FileRef]) -> Iterator[SpecError]:
         if any("/".join(parts[:depth]) in seen for depth in range(1, len(parts))):
             yield SpecError(path=("files",), what=f"{shown(file.path)} is inside of what is a file as well")
     yield from _too_many(("files",), len(files), rules.FILES_MAX)
-
-
-def need_end_fault(text: str) -> Fault | None:
-    """Judges ``when`` of a need."""
-    if text in rules.NEED_ENDS:
-        return None
-    guess = did_you_mean(text, rules.NEED_ENDS)
-    return Fault(f"{shown(text)} is no end of a task", guess or f"write {', '.join(rules.NEED_ENDS)}")
 
 
 def _check_task(
@@ -254,7 +248,7 @@ def _check_needs(spec: JobSpec, unread: Collection[FieldPath]) -> Iterator[SpecE
             seen.add((need.task, need.into))
             if need.into:
                 yield from _located(at, _normal_path_fault(need.into))
-            yield from _located((*at, "when"), need_end_fault(need.when))
+            yield from check_end(need, needed, (*at, "when"))
         yield from _too_many(("tasks", task.name, "needs"), len(task.needs), rules.NEEDS_MAX)
     pairs = sum(
         sum(need.same_index for need in task.needs) * (1 if task.array is None else task.array.size)

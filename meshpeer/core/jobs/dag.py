@@ -21,8 +21,8 @@ from meshpeer.core.jobs.nearest import nearest
 _INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})\]", re.ASCII)
 
 
-Edge = tuple[int, str]
-"""A row that needs another, and the end of the other that meets the need (``Need.when``)."""
+Edge = tuple[int, Need]
+"""A row that needs another, and the need, which says the end that meets it."""
 
 
 class Graph:
@@ -42,7 +42,7 @@ class Graph:
         same_index: list[list[Edge]] = [[] for _ in specs]
         for row, spec in enumerate(specs):
             for need, needed in zip(spec.needs, self._needs[row], strict=True):
-                (same_index if need.same_index else whole)[needed].append((row, need.when))
+                (same_index if need.same_index else whole)[needed].append((row, need))
         self._whole = tuple(tuple(rows) for rows in whole)
         self._same_index = tuple(tuple(rows) for rows in same_index)
 

@@ -29,8 +29,10 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     into: str = ""
     """Folder that the needed outputs are staged under; empty for their own paths."""
     when: str = "succeeded"
-    """One of ``rules.NEED_ENDS``: which end of the needed task meets this need. Any other skips who needs
-    it."""
+    """One of ``rules.NEED_ENDS``, or ``rules.EXIT``: which end of the needed task meets this need. Any other
+    skips who needs it."""
+    exits: tuple[int, ...] = ()
+    """The exit codes that meet it, rising, where ``when`` is ``rules.EXIT``."""
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ class PythonCall(msgspec.Struct, frozen=True, kw_only=True):
     """The path of the job's file that holds pickled calls, one for each element (``jobs.calls``)."""
     result: str = "json"
     """One of ``python.RESULTS``: what the value is put out as."""
+    version: str = ""
+    """``3.11``: which Python pickled the calls, and can run them alone. Empty where that is not said."""
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +150,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Among the jobs of one submitter."""
     groups: tuple[tuple[str, int], ...] = ()
     """Concurrency groups by name, and how many of their tasks are granted at once."""
+    keep_s: int = 0
+    """How long its results stay after its end, at least; 0 for as long as each node says."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

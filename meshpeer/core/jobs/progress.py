@@ -2,19 +2,21 @@
 
 Only counters: one barrier per row for "all of it" needs, one small counter per task for "the same index"
 needs. A need is met by one end of what it names (``Need.when``); any other end skips who needs it, and to be
-skipped is an end as well.
+skipped is an end as well. Needs of an exit code are counted one by one: each end of a row that has such needs
+is looked at for each of them.
 """
 
 from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import TaskIndex
 from meshpeer.core.jobs.dag import Graph
-from meshpeer.core.jobs.rules import ENDED, FAILED, SUCCEEDED
+from meshpeer.core.jobs.model import Need
+from meshpeer.core.jobs.rules import ENDED, EXIT, FAILED, SUCCEEDED
 
 
 class _Life(enum.IntEnum):
@@ -43,6 +45,12 @@ def is_met(when: str, succeeded: int, failed: int, total: int, open_ones: int) -
     return when == ENDED or (when == SUCCEEDED and succeeded == total) or (when == FAILED and failed > 0)
 
 
+def meets_exit(need: Need, state: str, exit_code: int | None) -> bool:
+    """Tells whether a task's end meets a need of an exit code. A success that has none counts as 0."""
+    code = 0 if exit_code is None and state == SUCCEEDED else exit_code
+    return state in (SUCCEEDED, FAILED) and code in need.exits
+
+
 class Progress:
     """The counters of one job.
 
@@ -52,8 +60,11 @@ class Progress:
     """
 
     __slots__ = (
+        "_asked",
         "_barriers",
+        "_codes",
         "_doomed",
+        "_exits",
         "_failed",
         "_graph",
         "_life",
@@ -77,6 +88,17 @@ class Progress:
         self._same_index_left = array("l")
         """Per task: its needs of one element that are not met yet."""
         self._pending: list[TaskIndex] = []
+        self._codes: dict[TaskIndex, int | None] = {}
+        """Exit codes of what has ended, where somebody may ask for them."""
+        self._exits = [
+            {place: True for place, (_, need) in enumerate(graph.rows_after_all_of(row)) if need.when == EXIT}
+            for row in range(graph.rows)
+        ]
+        """Per row: who needs all of it to have an exit code, by place, and whether that may still be."""
+        self._asked = bytearray(
+            bool(self._exits[row]) or any(need.when == EXIT for _, need in graph.rows_after_each_of(row))
+            for row in range(graph.rows)
+        )
         for row in range(graph.rows):
             self._same_index_left.extend([graph.same_index_needs(row)] * self._open[row])
             if not self._barriers[row]:
@@ -88,7 +110,7 @@ class Progress:
         self._pending.clear()
         return ready
 
-    def succeeded(self, task: TaskIndex) -> tuple[TaskIndex, ...]:
+    def succeeded(self, task: TaskIndex, exit_code: int | None = None) -> tuple[TaskIndex, ...]:
         """Counts a success once; returns the tasks that can never run because of it, in index order.
 
         The same news again changes nothing.
@@ -97,9 +119,10 @@ class Progress:
         if self._life[task] == _Life.SUCCEEDED:
             return ()
         self._refuse_second_end(task, "succeeded")
+        self._note_code(task, exit_code)
         return self._end(task, _Life.SUCCEEDED)
 
-    def failed(self, task: TaskIndex) -> tuple[TaskIndex, ...]:
+    def failed(self, task: TaskIndex, exit_code: int | None = None) -> tuple[TaskIndex, ...]:
         """Counts a failure for good; returns the tasks that can never run because of it, in index order.
 
         The same news again returns nothing, and so does the failure of a task that was skipped before.
@@ -108,10 +131,14 @@ class Progress:
         if self._life[task] in (_Life.FAILED, _Life.SKIPPED):
             return ()
         self._refuse_second_end(task, "failed")
+        self._note_code(task, exit_code)
         return self._end(task, _Life.FAILED)
 
     def replay(
-        self, succeeded: Collection[TaskIndex], failed: Collection[TaskIndex]
+        self,
+        succeeded: Collection[TaskIndex],
+        failed: Collection[TaskIndex],
+        codes: Mapping[TaskIndex, int | None] = {},
     ) -> tuple[TaskIndex, ...]:
         """Counts ends that were committed before these counters were new; returns as ``failed`` does.
 
@@ -123,6 +150,7 @@ class Progress:
                 self._graph.row_of(task)
                 self._refuse_second_end(task, life.name.lower())
                 self._life[task] = life
+                self._note_code(task, codes.get(task))
         skipped: list[TaskIndex] = []
         for task in (*succeeded, *failed):
             skipped += self._end(task, _Life(self._life[task]))
@@ -150,9 +178,9 @@ class Progress:
         self._open[row] -= 1
         self._succeeded[row] += life is _Life.SUCCEEDED
         self._failed[row] += life is _Life.FAILED
-        for after, when in self._graph.rows_after_each_of(row):
+        for after, need in self._graph.rows_after_each_of(row):
             follower = TaskIndex(self._graph.tasks_of_row(after).start + task - rows.start)
-            if not is_met(when, int(life is _Life.SUCCEEDED), int(life is _Life.FAILED), 1, 0):
+            if not self._is_met_by(task, life, need):
                 yield follower
                 continue
             self._same_index_left[follower] -= 1
@@ -160,16 +188,42 @@ class Progress:
                 self._make_ready_if_free(follower)
         dooms = life is not _Life.SUCCEEDED and not self._doomed[row]
         self._doomed[row] |= dooms
-        for after, when in self._graph.rows_after_all_of(row) if dooms or not self._open[row] else ():
-            if when == SUCCEEDED and self._doomed[row] and not dooms:
+        if self._exits[row]:
+            yield from self._count_exits(task, life, row)
+        for after, need in self._graph.rows_after_all_of(row) if dooms or not self._open[row] else ():
+            if need.when == EXIT or (need.when == SUCCEEDED and self._doomed[row] and not dooms):
                 continue
-            met = is_met(when, self._succeeded[row], self._failed[row], len(rows), self._open[row])
+            met = is_met(need.when, self._succeeded[row], self._failed[row], len(rows), self._open[row])
             if met is False:
                 yield from map(TaskIndex, self._graph.tasks_of_row(after))
             elif met:
                 self._barriers[after] -= 1
                 if not self._barriers[after]:
                     self._free_row(after)
+
+    def _count_exits(self, task: TaskIndex, life: _Life, row: int) -> Iterator[TaskIndex]:
+        """Counts one end for those that need all of its row to have an exit code; yields who can't run
+        now."""
+        edges = self._graph.rows_after_all_of(row)
+        for place, possible in self._exits[row].items():
+            after, need = edges[place]
+            if possible and not self._is_met_by(task, life, need):
+                self._exits[row][place] = False
+                yield from map(TaskIndex, self._graph.tasks_of_row(after))
+            elif possible and not self._open[row]:
+                self._barriers[after] -= 1
+                if not self._barriers[after]:
+                    self._free_row(after)
+
+    def _is_met_by(self, task: TaskIndex, life: _Life, need: Need) -> bool:
+        """Tells whether one task's end meets a need of that task alone, or does not stand in its way."""
+        if need.when == EXIT:
+            return meets_exit(need, life.name.lower(), self._codes.get(task))
+        return bool(is_met(need.when, int(life is _Life.SUCCEEDED), int(life is _Life.FAILED), 1, 0))
+
+    def _note_code(self, task: TaskIndex, exit_code: int | None) -> None:
+        if exit_code is not None and self._asked[self._graph.row_of(task)]:
+            self._codes[task] = exit_code
 
     def _free_row(self, row: int) -> None:
         for task in self._graph.tasks_of_row(row):

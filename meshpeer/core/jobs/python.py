@@ -32,6 +32,8 @@ KIT_FOLDER: Final = ".meshpeer"
 RESULTS_FOLDER: Final = "results"
 CALL_PATTERN: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 _CALL = re.compile(CALL_PATTERN[1:-1], re.ASCII)
+VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)
+"""Python's major and minor version."""
 _FORM = "write package.module:function"
 
 
@@ -70,6 +72,8 @@ def check_python(
     where: FieldPath = (*at, "python")
     if python.result not in RESULTS:
         yield SpecError(path=where, what=f"{shown(python.result)} is no form of a result")
+    if python.version and (not python.calls or VERSION.fullmatch(python.version) is None):
+        yield SpecError(path=where, what=f"{shown(python.version)} is no version of pickled calls")
     if python.calls:
         if python.call or python.arguments:
             yield SpecError(path=where, what="it names a function and has pickled ones", hint="keep one")

@@ -59,6 +59,10 @@ GROUPS_MAX = 256
 BACKOFF_MS_MAX = 24 * 3_600_000
 SUCCEEDED, FAILED, ENDED = "succeeded", "failed", "ended"
 NEED_ENDS = (SUCCEEDED, FAILED, ENDED)
+EXIT = "exit"
+"""``Need.when`` where exit codes are asked for."""
+EXIT_CODE_MAX = 255
+"""Of a process (wait(2)); a signal ``n`` reads as ``128 + n``."""
 JOB_ID = re.compile(r"j[a-z2-7]{19}")
 """The form of a job's id: it names rows, files and attempts."""
 CONTINUE, FAIL_FAST = "continue", "fail-fast"
@@ -78,6 +82,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DURATION = re.compile(r"([1-9][0-9]{0,11})(ms|s|m|h)")
 _SIZE = re.compile(r"([1-9][0-9]{0,15})(B|KiB|MiB|GiB|TiB)")
 _UNIT_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_KEEP = re.compile(r"([1-9][0-9]{0,6})([mhd])")
+_KEEP_UNIT_S = {"m": 60, "h": 3_600, "d": 86_400}
+KEEP_S_MAX = 3_650 * 86_400
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -190,6 +197,17 @@ def duration_ms(text: str) -> int | Fault:
     if duration > TIMEOUT_MS_MAX:
         return Fault(f"{text} is more than a year", "leave it out for no limit")
     return duration
+
+
+def keep_seconds(text: str) -> int | Fault:
+    """Parses ``12h`` or ``30d`` to seconds."""
+    match = _KEEP.fullmatch(text)
+    if match is None:
+        return Fault(f"{shown(text)} is no time to keep results", "write a number and m, h or d, such as 30d")
+    seconds = int(match[1]) * _KEEP_UNIT_S[match[2]]
+    if seconds > KEEP_S_MAX:
+        return Fault(f"{text} is more than ten years", "fetch what is to stay that long")
+    return seconds
 
 
 def size_bytes(text: str) -> int | Fault:

@@ -175,8 +175,9 @@ _JOB: dict[str, Json] = {
     "defaults": {"$ref": "#/$defs/defaults", "examples": [{"retries": 2, "timeout": "10m"}]},
     "on_complete": {
         "description": (
-            "A URL that is sent a POST when the job has ended, however it did, by the node that it was "
-            "submitted at, and as far as that one's own settings let jobs call it ([webhooks] allow)."
+            "A URL that is sent a POST when the job has ended, however it did, by its owner: the node that "
+            "it was submitted at, or a replica that took it over. That one's own settings say what jobs may "
+            "call ([webhooks] allow)."
         ),
         "$ref": "#/$defs/url",
         "examples": ["http://127.0.0.1:9000/ended"],
@@ -184,6 +185,16 @@ _JOB: dict[str, Json] = {
     "on_failure": {
         "description": "The same, when the job has failed.",
         "$ref": "#/$defs/url",
+    },
+    "keep": {
+        "title": "time",
+        "description": (
+            "How long its results stay where they were made after its end, at least: a number and m, h or "
+            "d. Else, and at most, it is as each node says ([jobs] results_days, keep_days_max)."
+        ),
+        "type": "string",
+        "pattern": "^[1-9][0-9]{0,6}[mhd]$",
+        "examples": ["12h", "90d"],
     },
     "priority": {
         "description": (
@@ -402,6 +413,13 @@ _COMMON: dict[str, Json] = {
         "examples": [["API_TOKEN"]],
     },
 }
+_EXIT_CODE: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": rules.EXIT_CODE_MAX}
+_WHEN: dict[str, Json] = {
+    "exit": {
+        "description": "The exit code, or a list of them.",
+        "oneOf": [_EXIT_CODE, {"type": "array", "minItems": 1, "items": _EXIT_CODE}],
+    },
+}
 _NEED: dict[str, Json] = {
     "task": {
         "description": "The task, as name or name[index].",
@@ -416,11 +434,15 @@ _NEED: dict[str, Json] = {
         "description": (
             "The end that meets this need; any other skips who needs it. Of a whole array, succeeded is when "
             "all of it has, failed when all of it ended and a part has failed, ended however it went, "
-            "skipped included. Only what succeeded has outputs."
+            "skipped included. {exit: 3}, {exit: [3, 4]}: it has ended, after all its retries, with one of "
+            "these exit codes, of a whole array all of it. Only what succeeded has outputs."
         ),
-        "type": "string",
-        "enum": list(rules.NEED_ENDS),
+        "oneOf": [
+            {"type": "string", "enum": list(rules.NEED_ENDS)},
+            {"title": "exit codes", **_object(_WHEN, required=["exit"])},
+        ],
         "default": rules.SUCCEEDED,
+        "examples": ["failed", {"exit": [3, 4]}],
     },
 }
 _WHERE: dict[str, Json] = {

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from meshpeer.core.jobs import rules
 from meshpeer.core.jobs.arrays import read_array
-from meshpeer.core.jobs.check import check_job, need_end_fault
+from meshpeer.core.jobs.check import check_job
 from meshpeer.core.jobs.confinement import UNSAID, Confinement, read_confinement
 from meshpeer.core.jobs.located import FieldPath, Located, Mapping, Place, Scalar, Sequence
 from meshpeer.core.jobs.model import JobSpec, Need, TaskSpec
+from meshpeer.core.jobs.need_ends import End, read_end
 from meshpeer.core.jobs.placing import (
     NO_PLACING,
     PLACING_FIELDS,
@@ -30,7 +31,17 @@ from meshpeer.core.jobs.reading import Reader
 from meshpeer.core.jobs.rules import shown
 from meshpeer.core.jobs.webhook import read_url, read_webhook
 
-JOB_FIELDS = ("name", "files", "defaults", "on_complete", "on_failure", "priority", "groups", "tasks")
+JOB_FIELDS = (
+    "name",
+    "files",
+    "defaults",
+    "on_complete",
+    "on_failure",
+    "keep",
+    "priority",
+    "groups",
+    "tasks",
+)
 DEFAULTS_FIELDS = (
     "env",
     "cwd",
@@ -114,6 +125,7 @@ def parse_job(document: Located) -> ParsedJob:
         tasks=tasks,
         on_complete=on_complete,
         on_failure=on_failure,
+        keep_s=_read_keep(reader, fields["keep"]) if "keep" in fields else 0,
         priority=(read_priority(reader, fields["priority"], ("priority",)) or 0)
         if "priority" in fields
         else 0,
@@ -122,6 +134,15 @@ def parse_job(document: Located) -> ParsedJob:
     judged = [error for error in check_job(spec, reader.rejected) if not _said(error.path, reader.rejected)]
     errors = sorted_errors([*reader.errors, *judged], document)
     return ParsedJob(spec=None if errors else spec, files=files, errors=errors)
+
+
+def _read_keep(reader: Reader, node: Located) -> int:
+    if isinstance(node, Scalar) and type(node.value) is int:
+        what = f"{node.value} has no unit"
+        reader.reject(("keep",), node, what, f"write {node.value}d, or another of m, h and d")
+        return 0
+    text = reader.text(node, ("keep",))
+    return (reader.sound(rules.keep_seconds(text), node, ("keep",)) if text is not None else None) or 0
 
 
 def _read_event(reader: Reader, node: Located, path: FieldPath) -> str:
@@ -223,7 +244,8 @@ def _read_needs(reader: Reader, node: Located, path: FieldPath) -> tuple[Need, .
 
 
 def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
-    into, when = "", rules.SUCCEEDED
+    into = ""
+    end: End = (rules.SUCCEEDED, ())
     if isinstance(node, Mapping):
         fields = reader.fields(node, path, NEED_FIELDS, (), "")
         if "task" not in fields:
@@ -232,7 +254,7 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
         if "into" in fields:
             into = _read_path(reader, fields["into"], (*path, "into")) or ""
         if "when" in fields:
-            when = _read_end(reader, fields["when"], (*path, "when")) or when
+            end = read_end(reader, fields["when"], (*path, "when")) or end
         written = reader.text(fields["task"], (*path, "task"))
     else:
         written = reader.text(node, path)
@@ -244,12 +266,7 @@ def _read_need(reader: Reader, node: Located, path: FieldPath) -> Need | None:
         hint = f"write {name} for all of it, or {name}[index] for the element of the same index"
         reader.reject(path, node, f"{shown(written)} names one element", hint)
         return None
-    return Need(task=name, same_index=bool(bracket), into=into, when=when)
-
-
-def _read_end(reader: Reader, node: Located, path: FieldPath) -> str | None:
-    text = reader.text(node, path)
-    return None if text is None else reader.sound(need_end_fault(text) or text, node, path)
+    return Need(task=name, same_index=bool(bracket), into=into, when=end[0], exits=end[1])
 
 
 def _read_common(reader: Reader, fields: dict[str, Located], at: FieldPath) -> _Common:

@@ -80,7 +80,7 @@ class DeviceObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfMessage:
-    """A message of this node to itself, released by the journal."""
+    """A word of this node's scheduler to itself, released by the journal."""
 
     message: msgspec.Struct
 

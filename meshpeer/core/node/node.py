@@ -18,7 +18,7 @@ from meshpeer.core.antientropy.messages import Compare, Facts, Synced, Want
 from meshpeer.core.antientropy.rounds import Jitter
 from meshpeer.core.counters import Counter, Counters
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import LagMeasured, Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
+from meshpeer.core.effects import LagMeasured, Note, Persist, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import LinkId, NodeId, Ticket
 from meshpeer.core.membership import messages as membership
@@ -64,6 +64,7 @@ from meshpeer.core.node.channels import Channels
 from meshpeer.core.node.codec import CODEC
 from meshpeer.core.node.config import NodeConfig
 from meshpeer.core.node.derived import Derived
+from meshpeer.core.node.dues import Dues, WorkEvent, is_work
 from meshpeer.core.node.farewell import Farewell
 from meshpeer.core.node.gossip import Gossip, Outcome
 from meshpeer.core.node.handover import (
@@ -174,6 +175,7 @@ class Node:
         self._stale = False
         """Facts changed since the derived state was last brought in step."""
         self._step_at_s = now.mono_s
+        self._dues = Dues(self._next_of_others)
         self._encoded: tuple[msgspec.Struct | None, bytes] = (None, b"")
         self._remembered: set[str] = set()
         if config.issuer:
@@ -258,6 +260,10 @@ class Node:
         return self.derived.desired
 
     def next_deadline(self) -> Deadline | None:
+        return earliest(self._dues.earliest(self._now), self.scheduler.next_deadline())
+
+    def _next_of_others(self) -> Deadline | None:
+        """Returns when any machine but the scheduler wants to come back."""
         return earliest(
             self.links.next_deadline(),
             self.overlay.next_deadline(),
@@ -268,7 +274,6 @@ class Node:
             self.watch.next_deadline(),
             self.underlay.next_deadline(),
             self.rekeying.next_deadline(self._now),
-            self.scheduler.next_deadline(),
         )
 
     def _next_step(self) -> Deadline | None:
@@ -295,12 +300,25 @@ class Node:
     def handle(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
         """Takes one event; returns every effect of it, in order."""
         self._now = now
-        effects = self._dispatch(event, now)
+        if is_work(event):
+            effects = self._on_work(event, now)
+        else:
+            self._dues.forget()
+            effects = self._dispatch(event, now)
         shown = self.revoking.take_shown()
-        effects += self._from_gossip(shown, None, now) if shown else []
+        if shown:
+            self._dues.forget()
+            effects += self._from_gossip(shown, None, now)
         if self._started and self._stale and now.mono_s >= self._step_at_s:
+            self._dues.forget()
             effects += self._bring_in_step(now)
         return effects
+
+    def _on_work(self, event: WorkEvent, now: Instant) -> list[NodeEffect]:
+        """Takes what the scheduler alone hears of; most events are of this kind while jobs run."""
+        if isinstance(event, SelfMessage):
+            event = jobs.MessageReceived(peer=self.me, message=event.message)
+        return self.from_scheduler(self.scheduler.handle(event, now), now)
 
     def _dispatch(self, event: NodeEvent, now: Instant) -> list[NodeEffect]:
         self._stale = self._stale or isinstance(event, _CHANGES_FACTS)
@@ -347,8 +365,6 @@ class Node:
                 return said + self._from_parts(self.rekeying.on_observed(device, now))
             case RotationAsked() | KeyKept():
                 return self._from_parts(self.rekeying.handle(event, now))
-            case SelfMessage(message=message):
-                return self._on_message(self.me, message, now)
             case LeaveAsked():
                 return self._leave(now)
             case ForwardingFailed(reason=reason):
@@ -381,10 +397,8 @@ class Node:
             case LagMeasured(lag_s=lag_s):
                 self.watch.on_lag(lag_s, now)
                 return self._from_detector(self.detector.on_lag(lag_s, now), now)
-            case Persisted():
-                return self.from_scheduler(self.scheduler.handle(event, now), now)
             case _:
-                return self.from_scheduler(self.scheduler.handle(event, now), now)
+                return self._on_work(event, now)
 
     def _on_tick(self, event: Tick, now: Instant) -> list[NodeEffect]:
         self._stale = self._stale or self._is_due(self._due(), now)
@@ -648,7 +662,8 @@ class Node:
         for effect in effects:
             if isinstance(effect, Send):
                 if effect.peer == self.me and effect.after is None:
-                    done += self._on_message(self.me, effect.message, now)
+                    told = jobs.MessageReceived(peer=self.me, message=effect.message)
+                    done += self.from_scheduler(self.scheduler.handle(told, now), now)
                 elif effect.peer == self.me and effect.after is not None:
                     done.append(DeliverToSelf(message=effect.message, after=effect.after))
                 else:
@@ -658,6 +673,7 @@ class Node:
                         # A result has to go home; it is offered again, and the link is there then.
                         self.overlay.need(effect.peer, now)
                         self._stale = True
+                        self._dues.forget()
             else:
                 done.append(effect)
         return done

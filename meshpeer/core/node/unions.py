@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshpeer.core.effects import AskEcho, LagMeasured, Note, Persist, Persisted, Tick
+from meshpeer.core.effects import AskEcho, LagMeasured, Note, Persist, Tick
 from meshpeer.core.membership.dialbacks import DialBack, DialBackHeard, DialBacksWanted, DialledBack
 from meshpeer.core.membership.messages import (
     CloseLink,
@@ -64,7 +64,6 @@ NodeEvent = (
     Started
     | Tick
     | LagMeasured
-    | Persisted
     | LinkOpened
     | LinkClosed
     | DialFailed

@@ -162,6 +162,11 @@ class Reflections:
         observers = sum(word.endpoint in beyond for word in words)
         return STEADY if observers > 1 else UNKNOWN
 
+    def heard(self, now: Instant) -> list[tuple[NodeId, str]]:
+        """Returns who sees this node where, as far as that holds."""
+        fresh = self._fresh(now)
+        return [(node, word.endpoint) for node, word in zip(sorted(self._heard), fresh, strict=True)]
+
     def next_deadline(self) -> Deadline | None:
         """Returns when a word is too old to be shown."""
         held = self._shown_at_s + SHOWN_FOR_S

@@ -19,8 +19,8 @@ import msgspec
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
-from meshpeer.core.jobs.progress import Progress
-from meshpeer.core.jobs.rules import ENDED, FAIL_FAST
+from meshpeer.core.jobs.progress import Progress, meets_exit
+from meshpeer.core.jobs.rules import ENDED, EXIT, FAIL_FAST
 from meshpeer.core.scheduler.messages import Attempt, Blob, Input, Offer
 from meshpeer.core.scheduler.rows import TaskRow, Try
 from meshpeer.core.scheduler.tables import COMMITTED, TASK_MOVES, TaskState
@@ -157,15 +157,24 @@ class TaskBook:
         return not self._reopened or self.needs_met(task)
 
     def needs_met(self, task: TaskIndex) -> bool:
-        """Tells whether every need has the end that it asks for (``progress.is_met``, counted one by one)."""
+        """Tells whether every need has the end that it asks for (``Progress``, counted one by one)."""
         failures: dict[int, bool] = {}
         for needed, need in self.graph.needs_of(task):
             state = self.states[needed]
+            if need.when == EXIT:
+                row = self.results.get(needed)
+                if row is None or not meets_exit(need, row.state, row.exit_code):
+                    return False
+                continue
             if state not in _MEETS.get(need.when, ()):
                 return False
             if need.when == FAILED:
                 failures[id(need)] = failures.get(id(need), False) or state is TaskState.FAILED
         return all(failures.values())
+
+    def noted_tasks(self) -> list[TaskIndex]:
+        """Returns every task that may have a row: a result, or a history."""
+        return sorted({*self.results, *self._histories})
 
     def open_tasks(self) -> Iterator[TaskIndex]:
         """Yields every task that has no committed result."""
@@ -194,7 +203,7 @@ class TaskBook:
         if state is TaskState.FAILED:
             self.failed_fast |= self.graph.spec_of(task).on_failure == FAIL_FAST
         ended = self._progress.succeeded if state is TaskState.SUCCEEDED else self._progress.failed
-        skipped = tuple(one for one in ended(task) if self.states[one] not in COMMITTED)
+        skipped = tuple(one for one in ended(task, row.exit_code) if self.states[one] not in COMMITTED)
         for one in skipped:
             self.move(one, TaskState.SKIPPED)
         return skipped
@@ -314,7 +323,8 @@ class TaskBook:
         """Counts what is committed into new counters, and skips what can't run because of it."""
         self.failed_fast = self._has_failed_fast()
         succeeded, failed = self._in_state(TaskState.SUCCEEDED), self._in_state(TaskState.FAILED)
-        for task in self._progress.replay(succeeded, failed):
+        codes = {task: row.exit_code for task, row in self.results.items()}
+        for task in self._progress.replay(succeeded, failed, codes):
             if self.states[task] is TaskState.READY:
                 self.move(task, TaskState.WAITING)
             if self.states[task] not in COMMITTED:

@@ -14,8 +14,9 @@ from meshpeer.core.deadline import Instant
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.jobs.outputs import OUTPUT_FILES_MAX
 from meshpeer.core.jobs.placing import label_fault, resource_fault
+from meshpeer.core.jobs.python import VERSION
 from meshpeer.core.jobs.rules import LABELS_MAX, RESOURCE_COUNT_MAX, RESOURCES_MAX, SIZE_BYTES_MAX
-from meshpeer.core.scheduler.fitting import Profile
+from meshpeer.core.scheduler.fitting import NO_PYTHON, Profile
 from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, SLOTS_MAX, Blob, Capacity, Offer
 from meshpeer.core.scheduler.seals import NUMBER_MAX
 from meshpeer.core.wire.limits import BLOB_BYTES_MAX, DOCUMENT_BYTES_MAX
@@ -57,6 +58,8 @@ def profile_of(capacity: Capacity) -> Profile:
         raise PeerFault("a worker says that it has resources which are none")
     if len(capacity.labels) > LABELS_MAX or any(map(label_fault, chain.from_iterable(capacity.labels))):
         raise PeerFault("a worker has labels which are none")
+    if capacity.python not in ("", NO_PYTHON) and VERSION.fullmatch(capacity.python) is None:
+        raise PeerFault("a worker says that it has a Python which is none")
     return Profile(
         slots=min(max(0, capacity.slots), SLOTS_MAX) if capacity.accepting else 0,
         memory_bytes=min(max(0, capacity.memory_bytes), SIZE_BYTES_MAX),
@@ -64,6 +67,7 @@ def profile_of(capacity: Capacity) -> Profile:
             (name, min(count, RESOURCE_COUNT_MAX)) for name, count in capacity.resources if count > 0
         ),
         labels=capacity.labels,
+        python=capacity.python,
     )
 
 
@@ -76,6 +80,7 @@ def capacity_of(profile: Profile, *, accepting: bool, boot: bytes, store: bytes)
         memory_bytes=profile.memory_bytes,
         resources=profile.resources,
         labels=profile.labels,
+        python=profile.python,
         store=store,
     )
 

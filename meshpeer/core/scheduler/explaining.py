@@ -232,7 +232,7 @@ class Explainer:
                 row = owner.results[one]
                 where = f"{owner.graph.id_of(one)} failed on {self._name_of(row.node)}"
                 return Reason("skipped", f"is skipped: {where}: {row.error or 'it says no more'}")
-        return Reason("skipped", "is skipped: something that it needs has failed")
+        return Reason("skipped", "is skipped: what it needs did not end as it asks for")
 
     def _needed_by(self, task: TaskIndex) -> Iterator[TaskIndex]:
         """Yields what a task needs, near things first, without what was skipped for the same reason twice."""

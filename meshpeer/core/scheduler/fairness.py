@@ -91,11 +91,18 @@ class Lineup:
         holding.submitter = submitter
         queue.add(holding, rank)
 
-    def take(self, fits: Callable[[Demand, Demand | None], bool]) -> Holding | None:
+    def take(
+        self,
+        fits: Callable[[Demand, Demand | None], bool],
+        may: Callable[[NodeId, Demand], bool] = lambda submitter, demand: True,
+    ) -> Holding | None:
         """Takes the next attempt to start; ``fits`` says whether a demand fits what is free, and leaves what
-        another needs."""
+        another needs, ``may`` whether its submitter is within its quota. What is held back by that overtakes
+        nobody, and no room is kept for it."""
         first = self._first
-        if first is not None and not self._is_queued(first):
+        if first is not None and not (
+            self._is_queued(first) and may(self._submitter_of(first), first.demand)
+        ):
             first = self._first = None
         if first is not None and fits(first.demand, None):
             self._first = None
@@ -105,6 +112,8 @@ class Lineup:
         for submitter in self._by_turn():
             queue = self._queues[submitter]
             for rank, place, holding in queue.waiting(LOOK_MAX):
+                if not may(submitter, holding.demand):
+                    continue
                 if fits(holding.demand, kept):
                     if first is not None:
                         first.overtaken += 1

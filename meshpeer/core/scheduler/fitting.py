@@ -18,6 +18,7 @@ from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import TaskSpec, Where
 
 CPU, MEMORY = "cpu", "memory"
+ANY_PYTHON, NO_PYTHON = "any", "none"
 Amounts = tuple[tuple[str, int], ...]
 """Named counts above 0, ``cpu`` first."""
 
@@ -28,6 +29,8 @@ class Demand:
 
     amounts: Amounts = ((CPU, 1),)
     where: Where | None = None
+    python: str = ""
+    """The Python that its function was pickled by, ``ANY_PYTHON`` for one that any runs; empty for none."""
 
     @property
     def cpu(self) -> int:
@@ -55,6 +58,9 @@ class Profile:
     memory_bytes: int = 0
     """Of all tasks together; 0 where it doesn't say."""
     resources: Amounts = ()
+    python: str = ""
+    """The version of what runs functions, as ``3.11``, or ``NO_PYTHON``; empty where it doesn't say: it may
+    try."""
 
     def total(self, name: str) -> int | None:
         """Returns how much of a resource the node has; None for memory of which it says nothing."""
@@ -96,7 +102,9 @@ def demand_of(spec: TaskSpec) -> Demand:
     """Returns what a task takes: its memory is set aside for it, not only bounded."""
     memory: Amounts = ((MEMORY, spec.memory_bytes),) if spec.memory_bytes else ()
     amounts = ((CPU, spec.cpu), *memory, *spec.resources)
-    return PLAIN if amounts == PLAIN.amounts and spec.where is None else Demand(amounts, spec.where)
+    python = (spec.python.version or ANY_PYTHON) if spec.python is not None else ""
+    demand = Demand(amounts, spec.where, python)
+    return PLAIN if demand == PLAIN else demand
 
 
 class Demands:
@@ -116,15 +124,24 @@ class Demands:
         return self._rows[self._graph.row_of(task)]
 
 
-def is_allowed(where: Where | None, profile: Profile) -> bool:
+def is_allowed(demand: Demand, profile: Profile) -> bool:
     """Tells whether a task may run on a node, whatever the node has free."""
-    return where is None or next(iter(unmatched(where, profile)), None) is None
+    return not unmatched(demand, profile)
 
 
-def unmatched(where: Where, profile: Profile) -> list[tuple[str, str]]:
-    """Returns the fields of ``where`` that a node does not match, each with what is asked for in words."""
-    labels = dict(profile.labels)
+def unmatched(demand: Demand, profile: Profile) -> list[tuple[str, str]]:
+    """Returns the fields of ``where`` that a node does not match, each with what is asked for in words, and
+    the Python that it has not."""
     missed: list[tuple[str, str]] = []
+    if demand.python and profile.python and profile.python != demand.python:
+        if demand.python != ANY_PYTHON:
+            missed.append(("python", demand.python))
+        elif profile.python == NO_PYTHON:
+            missed.append(("python", "3"))
+    where = demand.where
+    if where is None:
+        return missed
+    labels = dict(profile.labels)
     if where.nodes and profile.name not in where.nodes:
         missed.append(("node", " or ".join(where.nodes)))
     if where.regions and profile.region not in where.regions:
@@ -152,7 +169,7 @@ def can_run(demand: Demand, profile: Profile) -> bool:
     """Tells whether a node may run a task, and could if it were idle."""
     if demand is PLAIN:
         return profile.slots > 0
-    return not shortages(demand.amounts, profile) and is_allowed(demand.where, profile)
+    return not shortages(demand.amounts, profile) and is_allowed(demand, profile)
 
 
 def fits_beside(

@@ -89,13 +89,18 @@ class Known:
     def fence(self) -> tuple[int, Epoch]:
         return (self.generation, self.epoch)
 
+    @property
+    def possible_owners(self) -> tuple[NodeId, ...]:
+        """Who may own the job, as far as that is known. Where its record is not, nobody but who spoke first
+        can be told from a usurper."""
+        return owners_of(self.record) if self.record else self.owners or (self.epoch.node,)
+
     def believes(self, generation: int, epoch: Epoch) -> bool:
         """Tells whether a word with this fence counts: not outdated, and from who may own the job, whatever
         generation it speaks of."""
         if (generation, epoch) < self.fence:
             return False
-        # Where the record is not known yet, nobody but who spoke first can be told from a usurper.
-        return epoch.node in (owners_of(self.record) if self.record else self.owners or (self.epoch.node,))
+        return epoch.node in self.possible_owners
 
     def learn(self, job: JobId, record: JobRecord) -> bool:
         """Takes the record up; refuses one of another job or generation, or that does not name the owner."""

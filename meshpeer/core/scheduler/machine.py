@@ -13,11 +13,12 @@ from typing import assert_never
 import msgspec
 
 from meshpeer.core.deadline import Deadline, Instant, earliest
-from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick, TicketCounter
+from meshpeer.core.effects import Note, Persist, Send, Tick, TicketCounter
 from meshpeer.core.errors import InvariantBroken, PeerFault
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex, Ticket, key_text
-from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.jobs.model import JobRecord, JobSpec
 from meshpeer.core.scheduler.claims import bounded_offer, capacity_of, profile_of
+from meshpeer.core.scheduler.collecting import Collector, Terms
 from meshpeer.core.scheduler.consensus.messages import (
     Accept,
     Accepted,
@@ -73,12 +74,14 @@ from meshpeer.core.scheduler.messages import (
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.outbox import Outbox
 from meshpeer.core.scheduler.owner import CRASH_LIMIT, JobOwner
+from meshpeer.core.scheduler.quotas import Excess, QuotaOf, boundless, excess_of
 from meshpeer.core.scheduler.replica_messages import (
     Owns,
     RecordShown,
     RecordWanted,
     ReplicaFetched,
     ReplicaReady,
+    ReplicaRefused,
     ReplicaUnfetched,
 )
 from meshpeer.core.scheduler.replica_rows import read_replicas, takeover_of
@@ -134,6 +137,8 @@ class Scheduler:
         may_submit: Callable[[NodeId], bool] = lambda node: True,
         is_revoked: Callable[[NodeId], bool] = lambda node: False,
         crash_limit: int = CRASH_LIMIT,
+        terms: Terms | None = None,
+        quota_of: QuotaOf = boundless,
     ) -> None:
         """``may_work`` and ``may_submit`` say what a node's certificate allows at this moment, ``is_revoked``
         who was shut out by name; ``profile`` says more of this node than its slots and region; ``store`` is
@@ -149,7 +154,9 @@ class Scheduler:
             boot=boot,
             tickets=tickets,
             dice=dice,
+            quota_of=quota_of,
         )
+        self.quota_of = quota_of
         self.stealing = Stealing(
             worker=self.worker,
             region=region,
@@ -163,6 +170,14 @@ class Scheduler:
         self._turns = Turns()
         self.replicas = Replicas(
             me=me, store=store, region=region, seats=self.seats, tickets=tickets, dice=dice
+        )
+        self.collector = Collector(
+            terms=terms or Terms(),
+            tickets=tickets,
+            owned=self.owned,
+            replicas=self.replicas,
+            worker=self.worker,
+            outbox=self.outbox,
         )
         self.drain_ticket: Ticket | None = None
         """The write of the last order to drain, or to take work again."""
@@ -190,6 +205,11 @@ class Scheduler:
     def owns_open_jobs(self) -> bool:
         """Whether this node has work to give away."""
         return bool(self._open)
+
+    @property
+    def knows_all_workers(self) -> bool:
+        """Whether every member that lives has a link, and so has said what it has for tasks."""
+        return all(one.linked for one in self._peers if one.alive)
 
     # --- start --------------------------------------------------------------------------------------------
 
@@ -219,6 +239,7 @@ class Scheduler:
         effects += self.webhooks.restore(read_webhooks(grants), now)
         self.outbox.restore(read_outbox(grants), now)
         copies = read_replicas(replicas)
+        effects += self.collector.restore(grants, tasks, copies, now)
         for record, digest, row in jobs:
             if row.replicated:
                 held_here = copies.get(record.job)
@@ -234,7 +255,7 @@ class Scheduler:
             self._close_if_finished(owner)
         effects += self._take_turns(now)
         effects = self._replicate(effects, now)
-        return self._words_to_self_last([*effects, *self._tell_ends(now)])
+        return self._words_to_self_last([*effects, *self._replicate(self._tell_ends(now), now)])
 
     # --- two doors ----------------------------------------------------------------------------------------
 
@@ -242,6 +263,7 @@ class Scheduler:
         """Takes one event; returns all that is to be done, in order."""
         if self.seats.started_at_s is None:
             self.seats.started_at_s = now.mono_s
+            self.collector.begin(now)
         if self._asked_for_s is not None and now.mono_s > self._asked_for_s + SLEPT_S:
             for owner in self._open.values():
                 owner.spare(now)
@@ -257,7 +279,7 @@ class Scheduler:
             effects += self.stealing.seek(now)
         effects = self._replicate(effects, now)
         if self.outbox.has_news:
-            effects += self._tell_ends(now)
+            effects += self._replicate(self._tell_ends(now), now)
         return self._words_to_self_last(effects)
 
     def next_deadline(self) -> Deadline | None:
@@ -267,6 +289,7 @@ class Scheduler:
             self.webhooks.next_deadline(),
             self.outbox.next_deadline(),
             self.replicas.next_deadline(),
+            self.collector.next_deadline(),
             *(owner.next_deadline() for owner in self._open.values()),
         )
         self._asked_for_s = deadline.at_s if deadline else None
@@ -295,8 +318,6 @@ class Scheduler:
         match event:
             case MessageReceived(peer=peer, message=message):
                 return self._on_message(peer, message, now)
-            case Persisted():
-                return []
             case AttemptRunning(job=job, attempt=attempt):
                 self.worker.on_running(job, attempt, now)
                 return []
@@ -310,7 +331,7 @@ class Scheduler:
             case WebhookAnswered():
                 return self.webhooks.on_answered(event, now)
             case Delivered():
-                return self.outbox.on_delivered(event, now)
+                return [*self.outbox.on_delivered(event, now), *self._note_told()]
             case CallbackReceived():
                 return self.webhooks.on_callback(event, now)
             case JobSubmitted():
@@ -318,7 +339,7 @@ class Scheduler:
             case ReplicaFetched():
                 return self.replicas.on_fetched(event, now)
             case ReplicaUnfetched():
-                return self.replicas.on_unfetched(event)
+                return self.replicas.on_unfetched(event, now)
             case JobLearned(job=job, record=record):
                 return self.worker.on_job_learned(job, record)
             case JobRefused(job=job, reason=reason):
@@ -344,9 +365,8 @@ class Scheduler:
 
     def _on_submitted(self, event: JobSubmitted, now: Instant) -> list[SchedulerEffect]:
         """Owns a new job; the same id again is the same job, whatever came with it."""
-        if event.record.job in self.owned:
-            return []
-        if event.record.job in self.replicas.copies:
+        job = event.record.job
+        if job in self.owned or job in self.replicas.copies or job in self.collector.gone:
             return []
         accepted_at_us = int(now.unix_s * 1e6)
         founded: list[SchedulerEffect] = []
@@ -432,13 +452,19 @@ class Scheduler:
 
     def _capacity(self, peer: NodeId) -> Send:
         worker = self.worker
+        profile = replace(worker.profile, slots=self.quota_of(peer).cap(worker.profile.slots))
         capacity = capacity_of(
-            worker.profile, accepting=worker.accepting, boot=self._boot, store=self.replicas.me.store
+            profile, accepting=worker.accepting, boot=self._boot, store=self.replicas.me.store
         )
         return Send(peer=peer, message=msgspec.structs.replace(capacity, drained=worker.drained))
 
     def _own_profile(self) -> Profile:
-        return self.worker.profile if self.worker.accepting else replace(self.worker.profile, slots=0)
+        slots = self.quota_of(self.me).cap(self.worker.profile.slots) if self.worker.accepting else 0
+        return replace(self.worker.profile, slots=slots)
+
+    def excess_of(self, submitter: NodeId, spec: JobSpec) -> Excess | None:
+        """Returns what a new job would bring its submitter above its quota on this node by."""
+        return excess_of(submitter, spec, self.quota_of(submitter), self.owned, self.replicas.copies)
 
     def _on_places(self, peers: tuple[PeerView, ...], name: str, now: Instant) -> list[SchedulerEffect]:
         """Takes note of what nodes are called and where they stand: tasks may ask for that."""
@@ -502,7 +528,7 @@ class Scheduler:
         for owner in list(self._open.values()):
             effects += owner.tick(now)
             self._close_if_finished(owner)
-        return effects
+        return [*effects, *self.collector.tick(now)]
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -523,7 +549,9 @@ class Scheduler:
             case Recall():
                 return self.worker.on_recall(peer, message)
             case Unknown(job=job):
-                return self.worker.on_unknown(peer, job)
+                forgotten = message.ended and self.replicas.is_forgotten_elsewhere(peer, job)
+                away = self._forget(job, now) if forgotten else []
+                return [*self.worker.on_unknown(peer, message), *away]
             case Capacity():
                 return self._on_capacity(peer, message, now)
             case StealRequest():
@@ -547,7 +575,12 @@ class Scheduler:
                 | RecordWanted()
                 | RecordShown()
                 | ReplicaReady()
+                | ReplicaRefused()
             ):
+                if message.job in self.collector.gone:
+                    # To who leads, or wants to: others know themselves, or are told by it.
+                    asks = isinstance(message, Prepare | Accept) and peer != self.me
+                    return [Send(peer=peer, message=Unknown(job=message.job, ended=True))] if asks else []
                 return self.replicas.on_message(peer, message, now)
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
@@ -575,8 +608,6 @@ class Scheduler:
 
     def _on_offer(self, peer: NodeId, job: JobId, offer: Offer, now: Instant) -> list[SchedulerEffect]:
         owner = self._owner_for(job, offer.generation, offer.epoch)
-        if owner is None and job not in self.owned and job in self.replicas.copies:
-            return self.replicas.on_stray_offer(job, now)
         if owner is None:
             return self._refuse(peer, job, offer.generation)
         if offer.node != peer:
@@ -662,9 +693,11 @@ class Scheduler:
         words.
         """
         owner = self.owned.get(job)
-        if owner is None and job in self.replicas.copies:
-            # Another replica owns it, or will.
-            return []
+        if job in self.collector.gone:
+            return [Send(peer=peer, message=Unknown(job=job, ended=True))]
+        if owner is None and (copy := self.replicas.copies.get(job)) is not None:
+            # Another replica owns it, or will, unless it has ended: nobody needs to own it then.
+            return [Send(peer=peer, message=Unknown(job=job, ended=True))] if copy.ended else []
         if owner is None:
             return [Send(peer=peer, message=Unknown(job=job))]
         return owner.refuse(peer) if generation < owner.record.generation else []
@@ -726,11 +759,16 @@ class Scheduler:
 
     def _tell_ends(self, now: Instant) -> list[SchedulerEffect]:
         """Tells of jobs that ended, those with replicas once these have the end."""
-        return self.outbox.take_news(
+        told = self.outbox.take_news(
             now,
             owns=lambda owner: self.owned.get(owner.job) is owner,
             is_chosen=self.replicas.is_all_chosen,
         )
+        return [*told, *self._note_told()]
+
+    def _note_told(self) -> list[SchedulerEffect]:
+        told = [owner for job in self.outbox.take_told() if (owner := self.owned.get(job)) is not None]
+        return [effect for owner in told for effect in owner.note_told()]
 
     def _take_over(self, copy: Copy, elected: Elected, now: Instant) -> list[SchedulerEffect]:
         """Owns a job by what its registers say, as after a restart."""
@@ -739,7 +777,7 @@ class Scheduler:
         row = msgspec.structs.replace(taken.row, epoch=Epoch(counter - 1, self.me))
         effects: list[SchedulerEffect] = self._give_way(copy.job)
         owner = self._own(copy.record, copy.signed, copy.digest, Epoch(counter, self.me), row.accepted_at_us)
-        copy.workers = list(taken.workers)
+        copy.workers = taken.workers
         # Nobody remembers what owners gave themselves.
         workers = [node for node in (*taken.workers, *copy.names) if node != self.me]
         effects += owner.restore(taken.tasks.items(), row, workers, now)
@@ -786,6 +824,11 @@ class Scheduler:
         del self.owned[job]
         self._share_turns()
         return [JobChanged(job=job)]
+
+    def _forget(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
+        """Forgets a job that ended while this node was away, by the word of its other replicas."""
+        given = self._give_way(job)
+        return [*given, *self.collector.forget(job, int(now.unix_s * 1e6), now)]
 
     def _close_if_finished(self, owner: JobOwner) -> None:
         if owner.finished and self._open.pop(owner.job, None) is not None:

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from meshpeer.core.effects import Note, Persist, Persisted, Send, Tick
-from meshpeer.core.ids import Digest, JobId, NodeId
+from meshpeer.core.effects import Note, Persist, Send, Tick
+from meshpeer.core.ids import Digest, JobId, NodeId, Ticket
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler import replica_messages
@@ -126,6 +126,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="jo
     """Of all tasks together; 0 where it doesn't say."""
     resources: tuple[tuple[str, int], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    python: str = ""
+    """What runs functions there (``fitting.Profile.python``)."""
     store: bytes = b""
     """The id of the sender's journal: what it votes from as a replica. Empty for one that is none."""
 
@@ -239,6 +241,8 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job
     """The sender does not own this job (any more)."""
 
     job: JobId
+    ended: bool = False
+    """A replica that knows its end says so: nobody takes a result of it any more."""
 
 
 class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.steal"):
@@ -251,6 +255,8 @@ class StealRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     """Push when there is more (a lifeline), where there is nothing now."""
     free: tuple[tuple[str, int], ...] = ()
     """What is idle of everything but slots."""
+    without: tuple[NodeId, ...] = ()
+    """Submitters of whose tasks the sender has as many as it may run at once."""
 
 
 class StealNone(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.none"):
@@ -397,7 +403,6 @@ class AttemptUnstageable:
 
 SchedulerEvent = (
     Tick
-    | Persisted
     | PeersChanged
     | PeerUp
     | PeerDown
@@ -463,6 +468,14 @@ class JobChanged:
     job: JobId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobForgotten:
+    """A job that is long over is forgotten here, once that is on disk: its files may go."""
+
+    job: JobId
+    after: Ticket
+
+
 SchedulerEffect = (
     Send
     | Persist
@@ -472,6 +485,7 @@ SchedulerEffect = (
     | StopAttempt
     | StoreBlob
     | JobChanged
+    | JobForgotten
     | FetchReplica
     | WebhookEffect
 )

@@ -1,9 +1,9 @@
 """Stored results until they are acknowledged: when each is offered again.
 
 An offer is repeated after 1 s, 2 s, 4 s and so on up to ``OFFER_MAX_S``, each with jitter, and on every new
-link to the owner; it is given up only when the owner says so. Who gets no answer asks the others that may own
-the job, too, turn by turn: a job that has ended has no owner that makes itself known. The order of due offers
-comes from a heap with lazy deletion.
+link to who may own the job; it is given up only when its owner says so, or a replica that knows the job's
+end. Where the owner is silent, the others that the job's record names are asked by turns. The order of due
+offers comes from a heap with lazy deletion.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from meshpeer.core.scheduler.messages import Attempt
 from meshpeer.core.scheduler.rows import ResultRow
 
 OFFER_FIRST_S, OFFER_MAX_S = 1.0, 30.0
-UNANSWERED_MAX = 4
-"""Offers to the owner alone, before the others that may own the job get theirs."""
+PATIENCE_TIMES = 4
+"""After so many offers to the owner every other one goes to somebody else that may own the job by now."""
 
 Key = tuple[JobId, Attempt]
 
@@ -44,6 +44,12 @@ class Offering:
     times: int = 0
     retargeted: bool = False
     """Its row was written for another owner than the present one."""
+
+    def addressee(self) -> NodeId:
+        """Returns whom it is offered to next."""
+        late, odd = divmod(self.times - PATIENCE_TIMES, 2)
+        others = [one for one in dict.fromkeys(self.row.owners) if one != self.row.owner]
+        return others[late % len(others)] if others and late >= 0 and odd else self.row.owner
 
 
 class Offers:
@@ -74,6 +80,10 @@ class Offers:
         """Yields what awaits this owner's word, oldest first."""
         return (one for one in self._by_key.values() if one.row.owner == owner)
 
+    def for_possible_owner(self, peer: NodeId) -> Iterator[Offering]:
+        """Yields what awaits the word of this node, or might, since it may own the job by now."""
+        return (one for one in self._by_key.values() if peer == one.row.owner or peer in one.row.owners)
+
     def add(self, row: ResultRow, now_s: float) -> Offering:
         """Files a result that is offered for the first time now."""
         key = (row.offer.job, row.offer.attempt)
@@ -81,12 +91,6 @@ class Offers:
         self._jobs[row.offer.job] = self._jobs.get(row.offer.job, 0) + 1
         self.said(offering, now_s)
         return offering
-
-    def whom(self, offering: Offering) -> NodeId:
-        """Returns who gets this offer the next time that it is said."""
-        row, unanswered = offering.row, offering.times - UNANSWERED_MAX
-        others = [one for one in dict.fromkeys(row.owners) if one != row.owner] if unanswered >= 0 else []
-        return [row.owner, *others][(unanswered + 1) % (len(others) + 1)]
 
     def said(self, offering: Offering, now_s: float) -> None:
         """Notes that it is offered now, and when it will be again."""
@@ -120,7 +124,6 @@ class Offers:
                 if key[0] == job:
                     offering.row = msgspec.structs.replace(offering.row, owner=owner)
                     offering.retargeted = True
-                    offering.times = 0
 
     def take_due(self, now_s: float) -> list[Offering]:
         """Returns what is to be offered again by now; the caller calls ``said``."""

@@ -5,7 +5,8 @@ is on disk, again and again with growing pauses until somebody answers 2xx; not 
 final, or this node's rules forbid the address, and no longer than ``GIVE_UP_S``. Every sending has the same
 body and ``webhook-id``, so that a reader can tell that it has it. The row stays with its job and says how it
 went. A journal that has the job's end and no row (the machine died between) gets the row at the next start: a
-message may come twice, and is never forgotten.
+message may come twice, and is never forgotten. Of a job with replicas its own row says until then that the
+end is untold: another replica takes it over, and tells it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from meshpeer.core.jobs.callbacks import one_line
 from meshpeer.core.scheduler.messages import JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.owner import JobOwner
-from meshpeer.core.scheduler.rows import OutboxRow, put_outbox
+from meshpeer.core.scheduler.rows import OutboxRow, outbox_key, put_outbox
 from meshpeer.core.scheduler.views import job_state, task_counts
 from meshpeer.core.scheduler.webhook_messages import Delivered, DeliverMessage
 from meshpeer.core.scheduler.webhooks import RETRY_AFTER_MAX_S, may_pass
@@ -61,6 +62,7 @@ class Outbox:
         self._rows: dict[JobId, dict[str, OutboxRow]] = {}
         self._waiting: dict[_Key, _Message] = {}
         self._ended: list[JobOwner] = []
+        self._told: list[JobId] = []
 
     @property
     def has_news(self) -> bool:
@@ -84,9 +86,21 @@ class Outbox:
 
     def note_end(self, owner: JobOwner) -> None:
         """Remembers that a job ended; ``take_news`` makes its messages."""
-        spec = owner.record.spec
-        if spec.on_complete or spec.on_failure:
+        if owner.untold:
             self._ended.append(owner)
+
+    def is_waiting(self, job: JobId) -> bool:
+        """Says whether a job's end is still to be told."""
+        return any(one.job == job for one in self._ended) or self._is_sending(job)
+
+    def forget(self, job: JobId) -> list[str]:
+        """Forgets a job whose end was told; returns the keys of its rows."""
+        return [outbox_key(job, event) for event in self._rows.pop(job, ())]
+
+    def take_told(self) -> list[JobId]:
+        """Returns the jobs of which nobody waits for word any more, since this was asked last."""
+        told, self._told = self._told, []
+        return [job for job in dict.fromkeys(told) if not self._is_sending(job)]
 
     def take_news(
         self,
@@ -120,6 +134,7 @@ class Outbox:
                 self._rows.setdefault(owner.job, {})[event] = row
                 persist = Persist(ticket=self._tickets.take(), changes=(put_outbox(row),))
                 effects += [persist, self._send(message, persist)]
+            self._told.append(owner.job)
         return effects
 
     def on_delivered(self, event: Delivered, now: Instant) -> list[SchedulerEffect]:
@@ -178,6 +193,7 @@ class Outbox:
         )
         row = message.row
         del self._waiting[row.job, row.event]
+        self._told.append(row.job)
         effects: list[SchedulerEffect] = [
             Persist(ticket=self._tickets.take(), changes=(put_outbox(row),)),
             JobChanged(job=row.job),
@@ -186,6 +202,9 @@ class Outbox:
             fields = (("job", row.job), ("event", row.event), ("reason", trouble))
             effects.append(Note(level="warning", fact="a job's webhook is given up", fields=fields))
         return effects
+
+    def _is_sending(self, job: JobId) -> bool:
+        return any((job, event) in self._waiting for event in self._rows.get(job, ()))
 
     def _tell(self, message: _Message, row: OutboxRow) -> None:
         message.row = row

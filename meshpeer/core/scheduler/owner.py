@@ -88,6 +88,10 @@ class JobOwner:
         self.cancelled = False
         self.paused = False
         """Nothing of it is granted; what runs goes on."""
+        self.untold = False
+        """Its end is still to be told (``outbox``)."""
+        self.told = False
+        """An end of it was told, and is not told again after a retry."""
         self.given_priority: int | None = None
         """What a person gave it after it was submitted."""
         self.in_turn = False
@@ -197,6 +201,9 @@ class JobOwner:
         ready = self.book.take_ready()
         self.cancelled, self.finished_at_us = row.cancelled, row.finished_at_us
         self.paused, self.given_priority = row.paused, row.priority
+        # With one replica the outbox is in the same journal, and knows.
+        self.untold = row.untold if self._replicated else self.finished
+        self.told = row.told
         if row.cancelled or self.book.failed_fast:
             self.book.cancel_open()
         return ready
@@ -210,6 +217,13 @@ class JobOwner:
         self.cancelled = True
         effects = self._end_rest(reason, now)
         return [*effects, JobChanged(job=self.job)]
+
+    def note_told(self) -> list[SchedulerEffect]:
+        """Writes, for other replicas, that the end was told: none of them needs to."""
+        if not (self.untold and self.finished):
+            return []
+        self.untold, self.told = False, True
+        return [self._persist_job()] if self._replicated else []
 
     def abandon(self) -> None:
         """Lets go of all leases: another node owns the job now."""
@@ -265,7 +279,7 @@ class JobOwner:
         nodes = {one: self._me for one in ended if self.states[one] is not TaskState.CANCELLED} | nodes
         if self.finished:
             # A pause ends with the job: who has it run again means it.
-            self.finished_at_us, self.paused = 0, False
+            self.finished_at_us, self.paused, self.untold = 0, False, False
             self._workers.clear()
         rows = (put_task(self.job, task, self.book.open_row(task, node)) for task, node in nodes.items())
         effects: list[SchedulerEffect] = [self._persist_job(*rows), *self._stop_skipped()]
@@ -735,6 +749,7 @@ class JobOwner:
         if self.finished or not self.book.all_committed:
             return []
         self.finished_at_us = int(now.unix_s * 1e6)
+        self.untold = not self.told and bool(self.record.spec.on_complete or self.record.spec.on_failure)
         forgotten = tuple(delete_seat(self.job, node) for node in sorted(self._workers))
         self.backlog.clear()
         return [self._persist_job(*forgotten)]
@@ -757,6 +772,8 @@ class JobOwner:
             finished_at_us=self.finished_at_us,
             paused=self.paused,
             priority=self.given_priority,
+            untold=self.untold and self._replicated,
+            told=self.told,
         )
         persist = self._persist((put_job(self.job, row), *more))
         self._epoch_ticket = persist.ticket

@@ -33,6 +33,13 @@ class ReplicaReady(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag
     job: JobId
 
 
+class ReplicaRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.refused"):
+    """The sender is to be a replica and will not, or can't for now."""
+
+    job: JobId
+    reason: str
+
+
 class Owns(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.owns"):
     """The sender owns this job now: whoever has anything of it is to say so."""
 
@@ -41,7 +48,7 @@ class Owns(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.ow
     ballot: Ballot
 
 
-FRAMES = (*CONSENSUS_FRAMES, RecordWanted, RecordShown, ReplicaReady, Owns)
+FRAMES = (*CONSENSUS_FRAMES, RecordWanted, RecordShown, ReplicaReady, ReplicaRefused, Owns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +78,5 @@ class ReplicaUnfetched:
 
     job: JobId
     reason: str
+    refused: bool = False
+    """It was judged, by this node's rules or anybody's: asked again at once, it would be the same."""

@@ -8,7 +8,7 @@ workers that were given attempts registers of (-2, number).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -33,6 +33,10 @@ _TASK_STATES = frozenset(one.value for one in (TaskState.READY, *COMMITTED))
 _VOTE, _ROW = "vote/", "row/"
 WORKERS_MAX = 16_384
 
+Workers = dict[NodeId, int]
+"""Those that were given attempts, and the number of each one's register. Numbers may be missing: of batches
+that were under way when an owner died, a later one may be all that a quorum has."""
+
 
 @dataclass(slots=True)
 class Journalled:
@@ -48,7 +52,7 @@ class Takeover:
 
     row: JobRow
     tasks: dict[TaskIndex, TaskRow]
-    workers: list[NodeId]
+    workers: Workers
 
 
 def changes_of(job: JobId, keep: Keep) -> tuple[Change, ...]:
@@ -59,6 +63,12 @@ def changes_of(job: JobId, keep: Keep) -> tuple[Change, ...]:
         Put(table=Table.REPLICAS, key=_row_key(job, row.key), value=cbor.encode(row)) for row in keep.rows
     )
     return (*gone, vote, *rows)
+
+
+def keys_of(job: JobId, held: Journalled) -> Iterator[str]:
+    """Yields the keys of all that a replica has written."""
+    yield _VOTE + job
+    yield from (_row_key(job, row.key) for row in held.rows)
 
 
 def read_replicas(rows: Iterable[tuple[str, bytes]]) -> dict[JobId, Journalled]:
@@ -75,7 +85,7 @@ def read_replicas(rows: Iterable[tuple[str, bytes]]) -> dict[JobId, Journalled]:
     return found
 
 
-def registers_of(job: JobId, changes: Iterable[Change], workers: list[NodeId]) -> list[Row]:
+def registers_of(job: JobId, changes: Iterable[Change], workers: Workers) -> list[Row]:
     """Returns what the owner of a replicated job writes, as registers; ``workers`` takes up new ones."""
     rows: list[Row] = []
     for change in changes:
@@ -89,8 +99,8 @@ def registers_of(job: JobId, changes: Iterable[Change], workers: list[NodeId]) -
             case Put(table=Table.GRANTS, key=key, value=value):
                 node = seat_of(key, value)
                 if node is not None and node not in workers and len(workers) < WORKERS_MAX:
-                    rows.append(Row(WORKER_TASK, len(workers), False, node))
-                    workers.append(node)
+                    workers[node] = max(workers.values(), default=-1) + 1
+                    rows.append(Row(WORKER_TASK, workers[node], False, node))
             case _:
                 continue
     return rows
@@ -103,13 +113,13 @@ def takeover_of(record: JobRecord, rows: Iterable[Written]) -> Takeover:
     them again. Their rows keep the round, whose register is decided: a retry has to open the next.
     """
     epoch = Epoch(0, record.submitter)
-    taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, [])
+    taken = Takeover(JobRow(signed=b"", epoch=epoch, accepted_at_us=record.submitted_at_us), {}, {})
     latest: dict[TaskIndex, TaskRow] = {}
     for row in sorted(rows, key=lambda one: one.key):
         if row.task == JOB_TASK:
             taken.row = cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX)
         elif row.task == WORKER_TASK:
-            taken.workers.append(NodeId(row.value))
+            taken.workers[NodeId(row.value)] = row.round
         else:
             latest[TaskIndex(row.task)] = cbor.decode(row.value, TaskRow, bytes_max=ROW_BYTES_MAX)
     graph = Graph(record.spec.tasks)
@@ -146,10 +156,10 @@ def check_rows(record: JobRecord, rows: Iterable[Row | Written]) -> None:
                 raise PeerFault("a row says a state that no row has")
 
 
-def is_ended(rows: dict[Key, Written]) -> bool:
-    """Says whether the job's own row tells its end."""
+def job_row_of(rows: dict[Key, Written]) -> JobRow | None:
+    """Returns the job's own row, where it is known."""
     row = rows.get((JOB_TASK, 0))
-    return row is not None and bool(cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX).finished_at_us)
+    return cbor.decode(row.value, JobRow, bytes_max=ROW_BYTES_MAX) if row is not None else None
 
 
 def _row_key(job: JobId, key: Key) -> str:

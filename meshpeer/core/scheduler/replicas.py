@@ -41,7 +41,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Replica,
     Vote,
 )
-from meshpeer.core.scheduler.messages import Epoch, JobChanged, SchedulerEffect
+from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Epoch, JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.replica_messages import (
@@ -51,9 +51,18 @@ from meshpeer.core.scheduler.replica_messages import (
     RecordWanted,
     ReplicaFetched,
     ReplicaReady,
+    ReplicaRefused,
     ReplicaUnfetched,
 )
-from meshpeer.core.scheduler.replica_rows import Journalled, changes_of, check_rows, is_ended, registers_of
+from meshpeer.core.scheduler.replica_rows import (
+    JOB_TASK,
+    Journalled,
+    Workers,
+    changes_of,
+    check_rows,
+    job_row_of,
+    registers_of,
+)
 from meshpeer.core.scheduler.rows import JobRow, RecordPut, put_record
 from meshpeer.core.scheduler.seats import Seats
 
@@ -65,12 +74,24 @@ REPLACE_S = 120.0
 """A replica that has not answered for this long is replaced, where there is somebody to take its place."""
 FETCHES_MAX = 64
 """Jobs whose records are fetched at once; more wait to be written to again."""
+REFUSED_S = 30.0
+"""How long a job that this node will not keep is not looked at again."""
 WANTED_MAX = 256
 """Records that were asked for and not shown yet; of more the eldest are asked for again."""
 JUDGED_COUNTER_MAX = 2**48
 """No ballot counts this far: who says so is no replica of ours."""
 
-ConsensusMessage = Prepare | Promise | Accept | Accepted | Denied | RecordWanted | RecordShown | ReplicaReady
+ConsensusMessage = (
+    Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Denied
+    | RecordWanted
+    | RecordShown
+    | ReplicaReady
+    | ReplicaRefused
+)
 
 
 @dataclass(slots=True)
@@ -89,9 +110,16 @@ class Copy:
     """When this node began to ask for votes."""
     beat_at_s: float = 0.0
     ended: bool = False
-    """The job's end is known here: nobody needs to own it any more."""
-    workers: list[NodeId] = field(default_factory=list)
-    """Those that the registers name, in their order."""
+    """The job's end is known here."""
+    ended_at_us: int = 0
+    untold: bool = False
+    """Its end is still to be told (``outbox``)."""
+    workers: Workers = field(default_factory=dict)
+    """Those that the registers name."""
+    refused_by: dict[NodeId, str] = field(default_factory=dict)
+    """Other replicas that will not keep it, and why."""
+    forgotten_by: set[NodeId] = field(default_factory=set)
+    """Other replicas that say that it has ended, and that they have forgotten it."""
     held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
     """What waits for a batch to be chosen, in order."""
     tickets: collections.deque[tuple[int, Ticket]] = field(default_factory=collections.deque)
@@ -106,8 +134,20 @@ class Copy:
         return self.leader is not None and self.leader.is_leading
 
     @property
+    def over(self) -> bool:
+        """Whether nobody needs to own the job any more."""
+        return self.ended and not self.untold
+
+    @property
     def names(self) -> tuple[NodeId, ...]:
         return names_of(self.record)
+
+    def learn_end(self) -> None:
+        """Looks at what the job's own row says of its end."""
+        row = job_row_of(self.acceptor.rows)
+        self.ended_at_us = row.finished_at_us if row is not None else 0
+        self.ended = bool(self.ended_at_us)
+        self.untold = row is not None and row.untold
 
 
 News = tuple[Copy, Elected | Deposed | Chosen]
@@ -139,6 +179,8 @@ class Replicas:
         self._wanted: dict[tuple[JobId, NodeId], None] = {}
         """Records that were asked for, and of whom, the eldest first: any other is unasked."""
         self._fetching: dict[JobId, NodeId] = {}
+        self._refused: dict[JobId, float] = {}
+        """Jobs that this node will not keep, and until when it does not look again; the eldest first."""
         self._active: dict[JobId, Copy] = {}
         """Those that have something to wait for: an ended job costs nothing until somebody speaks of it."""
 
@@ -155,6 +197,13 @@ class Replicas:
             return True
         return copy.leads and copy.leader is not None and copy.leader.told >= copy.leader.sequence
 
+    def is_idle(self, job: JobId) -> bool:
+        """Says whether nothing of a job is under way here: what waits for a time, a quorum or a fetch."""
+        copy = self.copies.get(job)
+        return job not in self._fetching and (
+            copy is None or (self._deadline(copy) is None and not copy.tickets and not copy.held)
+        )
+
     def unchosen(self, job: JobId) -> frozenset[TaskIndex]:
         """Returns the tasks whose last row no quorum is known to have: to others they are as they were."""
         copy = self.copies.get(job)
@@ -168,7 +217,7 @@ class Replicas:
             {
                 one.node
                 for copy in self._active.values()
-                if not copy.ended
+                if not copy.over
                 for one in copy.acceptor.vote.membership.everybody
                 if one != self.me
             }
@@ -236,7 +285,7 @@ class Replicas:
             gone = Delete(table=Table.JOBS, key=record.job)
             return [Persist(ticket=self._tickets.take(), changes=(gone,))]
         copy = self._copy(record, signed, digest, now, held)
-        copy.ended = is_ended(copy.acceptor.rows)
+        copy.learn_end()
         if copy.acceptor.vote.promised.replica == self.me:
             return self._campaign(copy, now)
         return []
@@ -321,12 +370,15 @@ class Replicas:
             case Accept() | Prepare() if copy is None:
                 if self.me not in message.membership.everybody or message.ballot.replica.node != peer:
                     return []
-                return self._want(peer, message.job)
+                return self._want(peer, message.job, now)
             case _ if copy is None or not self._is_party(peer, copy):
                 return []
             case Prepare() | Accept():
                 return self._on_asked(peer, message, copy, now)
+            case ReplicaRefused(reason=reason):
+                copy.refused_by[peer] = reason[:REASON_LENGTH_MAX]
             case ReplicaReady():
+                copy.refused_by.pop(peer, None)
                 said = copy.leader.admit(peer) if copy.leader is not None else []
             case Promise():
                 check_rows(copy.record, message.rows if peer != self.me.node else ())
@@ -363,8 +415,8 @@ class Replicas:
             said = copy.acceptor.on_prepare(peer, message)
         else:
             said = copy.acceptor.on_accept(peer, message)
-            if any(row.key == (-1, 0) for row in message.rows):
-                copy.ended = is_ended(copy.acceptor.rows)
+            if any(row.task == JOB_TASK for row in message.rows):
+                copy.learn_end()
         vote = copy.acceptor.vote
         if vote.promised == ballot and peer != self.me.node:
             copy.heard_at_s = now.mono_s
@@ -388,8 +440,10 @@ class Replicas:
         # Nobody votes without the record, so nobody has heard of a first ballot that a crash takes back.
         return [Send(peer=peer, message=shown, after=copy.acceptor.last_ticket)]
 
-    def _want(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
+    def _want(self, peer: NodeId, job: JobId, now: Instant) -> list[SchedulerEffect]:
         """Asks who leads a job for its record."""
+        if now.mono_s < self._refused.get(job, 0.0):
+            return []
         self._wanted.pop((job, peer), None)
         self._wanted[job, peer] = None
         if len(self._wanted) > WANTED_MAX:
@@ -422,21 +476,19 @@ class Replicas:
         ready = Send(peer=event.holder, message=ReplicaReady(job=copy.job), after=persist.ticket)
         return [persist, ready]
 
-    def on_unfetched(self, event: ReplicaUnfetched) -> list[SchedulerEffect]:
-        self._fetching.pop(event.job, None)
+    def on_unfetched(self, event: ReplicaUnfetched, now: Instant) -> list[SchedulerEffect]:
+        """Tells who asked why this node keeps no replica of a job."""
+        asked = self._fetching.pop(event.job, None)
         fields = (("job", event.job), ("reason", event.reason))
-        return [Note(level="warning", fact="a job can't be kept as a replica", fields=fields)]
-
-    def on_stray_offer(self, job: JobId, now: Instant) -> list[SchedulerEffect]:
-        """Takes over a job that has ended and whose owner is gone: a result waits for somebody's word."""
-        copy = self.copies[job]
-        last = copy.acceptor.vote.promised.replica.node
-        seat = self._seats.get(last)
-        there = last != self.me.node and seat is not None and seat.linked
-        if there or not copy.ended or not self._may_lead(copy):
-            return []
-        self._active[job] = copy
-        return self._campaign(copy, now)
+        note = Note(level="warning", fact="a job can't be kept as a replica", fields=fields)
+        if asked is None or not event.refused:
+            return [note]
+        self._refused.pop(event.job, None)
+        self._refused[event.job] = now.mono_s + REFUSED_S
+        if len(self._refused) > WANTED_MAX:
+            del self._refused[next(iter(self._refused))]
+        refused = ReplicaRefused(job=event.job, reason=event.reason[:REASON_LENGTH_MAX])
+        return [note, Send(peer=asked, message=refused)]
 
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Repeats what a replica may have missed while there was no link."""
@@ -447,13 +499,35 @@ class Replicas:
             effects += self._perform(copy, copy.leader.ask_again(peer), now)
         return effects
 
+    def is_forgotten_elsewhere(self, peer: NodeId, job: JobId) -> bool:
+        """Takes a replica's word that a job has ended and is forgotten there; says whether that is so.
+
+        It is where a majority says so: this node was away since before the end. One alone may have a clock
+        that is far ahead, and a retry may have opened the job again since.
+        """
+        copy = self.copies.get(job)
+        if copy is None or copy.leads or not self._is_party(peer, copy):
+            return False
+        copy.forgotten_by.add(peer)
+        members = copy.acceptor.vote.membership.members
+        return sum(one.node in copy.forgotten_by for one in members) * 2 > len(members)
+
+    def forget(self, job: JobId) -> Copy | None:
+        """Forgets a job; returns what was known of it here."""
+        copy = self.copies.pop(job, None)
+        self._active.pop(job, None)
+        self._fetching.pop(job, None)
+        if copy is not None:
+            self._forget_tickets(copy)
+        return copy
+
     # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, now: Instant) -> list[SchedulerEffect]:
         effects: list[SchedulerEffect] = []
         for copy in list(self._active.values()):
             deadline = self._deadline(copy)
-            if deadline is None and copy.ended:
+            if deadline is None and copy.over:
                 del self._active[copy.job]
             if deadline is None or deadline.at_s > now.mono_s:
                 continue
@@ -477,10 +551,10 @@ class Replicas:
         leader = copy.leader
         if copy.leads and leader is not None:
             # The end is told until all that rests on it is chosen.
-            if copy.ended and leader.told >= leader.sequence:
+            if copy.over and leader.told >= leader.sequence:
                 return None
             return Deadline(copy.beat_at_s, "tell replicas that their owner is there")
-        if copy.ended or not self._may_lead(copy):
+        if copy.over or not self._may_lead(copy):
             return None
         if leader is not None:
             return Deadline(copy.asked_at_s + CANDIDATE_S, "ask replicas again")
@@ -555,7 +629,7 @@ class Replicas:
                     self.news.append((copy, effect))
                 case Elected():
                     copy.beat_at_s = now.mono_s + BEAT_S
-                    copy.workers = []
+                    copy.workers = {}
                     self.news.append((copy, effect))
                 case Deposed():
                     self._forget_tickets(copy)

@@ -4,8 +4,8 @@ JOBS holds a row per owned job, TASKS one per task with a history worth keeping 
 worker, a round), RESULTS one per stored result until it is acknowledged. GRANTS holds what was handed to
 somebody: ``seat/`` names a worker that was given attempts of a job (whom a restarted owner waits for),
 ``given/`` an attempt that a victim handed over and that its thief has not confirmed, ``webhook/`` an attempt
-that a service works on, ``outbox/`` what the end of a job is told to, ``drained`` that this node takes no
-work.
+that a service works on, ``outbox/`` what the end of a job is told to, ``gone/`` a job that was forgotten
+(``collecting``), ``drained`` that this node takes no work.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
     priority: int | None = None
     """What a person gave it after it was submitted; None: what its file says."""
+    untold: bool = False
+    """Of a job with replicas: its end is to be told to somebody (``outbox``), and has not been yet."""
+    told: bool = False
+    """Of a job with replicas: an end of it was told; after a retry none is told again."""
 
 
 class Try(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +218,11 @@ def delete_webhook(row: WebhookRow) -> Delete:
 
 
 def put_outbox(row: OutboxRow) -> Put:
-    return Put(table=Table.GRANTS, key=f"{_OUTBOX}{row.job}/{row.event}", value=cbor.encode(row))
+    return Put(table=Table.GRANTS, key=outbox_key(row.job, row.event), value=cbor.encode(row))
+
+
+def outbox_key(job: JobId, event: str) -> str:
+    return f"{_OUTBOX}{job}/{event}"
 
 
 def put_drained(drained: bool) -> Put | Delete:

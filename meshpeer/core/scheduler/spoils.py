@@ -28,7 +28,7 @@ class Appetite:
     """What one thief can still take, as its victim judges: where it may run things, what it has idle, and
     what is worth moving to it."""
 
-    __slots__ = ("_free", "_load", "_now_s", "_profile", "_rtt_s", "_wait_s")
+    __slots__ = ("_free", "_load", "_now_s", "_profile", "_rtt_s", "_wait_s", "_without")
 
     def __init__(
         self,
@@ -55,9 +55,12 @@ class Appetite:
         self._now_s = now_s
         self._rtt_s = rtt_s
         self._load = Load()
+        self._without = request.without
 
     def takes(self, holding: Holding, known: Known) -> bool:
         """Tells whether one more attempt is of use and worth it; if so, counts it."""
+        if holding.submitter in self._without:
+            return False
         demand = holding.demand
         others = tuple((name, count) for name, count in demand.amounts if name != CPU)
         if not can_run(demand, self._profile) or not fits_beside(others, self._free, self._load):

@@ -105,7 +105,13 @@ class Stealing:
         if now.mono_s < self._next_at_s:
             return []
         self._asked, self._answer_by_s = self._choose(), now.mono_s + ANSWER_S
-        request = StealRequest(idle=worker.idle_slots, width=worker.slots, wait=True, free=worker.free)
+        request = StealRequest(
+            idle=worker.idle_slots,
+            width=worker.slots,
+            wait=True,
+            free=worker.free,
+            without=worker.sated,
+        )
         return [Send(peer=self._asked, message=request)]
 
     def on_none(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:

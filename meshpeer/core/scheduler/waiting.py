@@ -16,6 +16,8 @@ from meshpeer.core.scheduler.fitting import (
     unmatched,
 )
 
+PYTHONS_NAMED_MAX = 5
+
 
 def why_waiting(task: TaskSpec, members: Iterable[Profile]) -> str:
     """Says in words why none of ``members`` could run a task even if all were idle; empty where one could.
@@ -30,32 +32,39 @@ def why_waiting(task: TaskSpec, members: Iterable[Profile]) -> str:
         return "no node takes tasks"
     if any(can_run(demand, one) for one in workers):
         return ""
-    allowed = [one for one in workers if is_allowed(demand.where, one)]
+    allowed = [one for one in workers if is_allowed(demand, one)]
     return _why_too_little(demand, allowed) if allowed else _why_nowhere(demand, workers)
 
 
 def _why_nowhere(demand: Demand, workers: Sequence[Profile]) -> str:
-    assert demand.where is not None
-    missed = [dict.fromkeys(unmatched(demand.where, one)) for one in workers]
+    missed = [dict.fromkeys(unmatched(demand, one)) for one in workers]
     nobodys = [one for one in missed[0] if all(one in other for other in missed)]
     if nobodys:
-        return _said(*nobodys[0])
+        return _said(*nobodys[0], workers)
     asked = dict.fromkeys(one for each in missed for one in each)
     return f"no node matches {' and '.join(f'{field} {text}' for field, text in asked)} at once"
 
 
-def _said(field: str, text: str) -> str:
+def _pythons(workers: Sequence[Profile]) -> str:
+    """Returns who has which other Python, a few of them."""
+    has = [f"{one.name or 'one'} has {one.python}" for one in workers if one.python]
+    return f" ({', '.join(has[:PYTHONS_NAMED_MAX])})" if has else ""
+
+
+def _said(field: str, text: str, workers: Sequence[Profile]) -> str:
     match field:
         case "node":
             return f"no node that takes tasks is called {text}"
         case "region":
             return f"no node that takes tasks is in region {text}"
+        case "python":
+            return f"no node that takes tasks runs functions with Python {text}{_pythons(workers)}"
         case _:
             return f"no node that takes tasks has the {field} {text}"
 
 
 def _why_too_little(demand: Demand, allowed: Sequence[Profile]) -> str:
-    which = "no node" if demand.where is None else "no node that it may run on"
+    which = "no node" if demand.where is None and not demand.python else "no node that it may run on"
     for name, count in demand.amounts:
         totals = [one.total(name) for one in allowed]
         if all(total is not None and total < count for total in totals):

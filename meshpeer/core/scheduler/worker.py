@@ -41,6 +41,7 @@ from meshpeer.core.scheduler.holdings import Holding, Known, held_of, owners_of,
 from meshpeer.core.scheduler.messages import (
     ATTEMPTS_MAX,
     REASON_LENGTH_MAX,
+    SLOTS_MAX,
     Ack,
     Attempt,
     AttemptUnstageable,
@@ -55,8 +56,10 @@ from meshpeer.core.scheduler.messages import (
     StartAttempt,
     Stop,
     StopAttempt,
+    Unknown,
 )
 from meshpeer.core.scheduler.offers import Dice, Key, Offering, Offers
+from meshpeer.core.scheduler.quotas import QuotaOf, boundless
 from meshpeer.core.scheduler.rows import ResultRow, WebhookRow, delete_result, put_result
 from meshpeer.core.scheduler.tables import AttemptState
 
@@ -73,6 +76,8 @@ UNFIT = "this node can't run it, or may not: it asks for more, or for another pl
 HOLDINGS_MAX = 10_000
 """Attempts that a worker has at once, of all owners; more are declined."""
 DRAINED = "this node is drained"
+SATED_MAX = 64
+"""Submitters that a thief names which are to bring it nothing."""
 JOBS_KNOWN_MAX = 256
 """Jobs whose records are kept for the next grant while nothing of them is held."""
 
@@ -89,8 +94,12 @@ class JobWorker:
         boot: bytes,
         tickets: TicketCounter,
         dice: Dice,
+        quota_of: QuotaOf = boundless,
     ) -> None:
         self.me = me
+        self._quota_of = quota_of
+        self._slots_of: collections.Counter[NodeId] = collections.Counter()
+        """Slots that attempts of each submitter take."""
         self.profile = profile
         """What this node has, is called, and where it stands."""
         self.accepting = accepting and profile.slots > 0
@@ -122,7 +131,35 @@ class JobWorker:
     @property
     def idle_slots(self) -> int:
         """Slots that neither run nor have queued work to run."""
-        return max(0, self.slots - self._used.cpu - self._queued_cpu)
+        return max(0, self.slots - self._used.cpu - self._queued_cpu + self._held_back())
+
+    @property
+    def sated(self) -> tuple[NodeId, ...]:
+        """Submitters of whose tasks this node has as many as it may run at once, or more."""
+        return tuple(
+            submitter
+            for submitter, cpu in sorted(self._cpu_by_submitter().items())
+            if cpu >= self._quota_of(submitter).cap(SLOTS_MAX)
+        )[:SATED_MAX]
+
+    def _held_back(self) -> int:
+        """Returns the slots that queued attempts will not take by now, since their submitters have what they
+        may have of this node."""
+        taken = self._cpu_by_submitter() if self._queued_cpu else {}
+        return sum(
+            max(0, min(self._queued_cpu, cpu - self._quota_of(submitter).cap(cpu)))
+            for submitter, cpu in taken.items()
+        )
+
+    def _cpu_by_submitter(self) -> dict[NodeId, int]:
+        """Returns what runs and is queued of each submitter, in slots; nothing where there are no quotas."""
+        if self._quota_of is boundless:
+            return {}
+        taken = collections.Counter(self._slots_of)
+        for one in self._held.values():
+            if one.submitter is not None and self._is_queued(one):
+                taken[one.submitter] += one.demand.cpu
+        return taken
 
     @property
     def free(self) -> Amounts:
@@ -298,6 +335,11 @@ class JobWorker:
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
 
+    def has_any_of(self, job: JobId) -> bool:
+        """Says whether this worker has attempts, or unacknowledged results, of a job."""
+        known = self._jobs.get(job)
+        return self.offers.has_any_of(job) or (known is not None and known.held > 0)
+
     def owner_of(self, job: JobId, attempt: Attempt) -> NodeId | None:
         """Returns whom an attempt runs, or waits, here for; None where this worker has it no more."""
         holding = self._held.get((job, attempt))
@@ -367,7 +409,7 @@ class JobWorker:
         holding = self._held.get((offer.job, offer.attempt))
         if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
-        self._used.add(holding.demand.amounts, -1)
+        self._use(holding, -1)
         self._line.settle(holding, max(0, offer.finished_us - offer.started_us) / 1e6)
         self._forget(holding, AttemptState.STORED)
         known = self._jobs[offer.job]
@@ -394,7 +436,7 @@ class JobWorker:
         holding = self._held.get((event.job, event.attempt))
         if holding is None or holding.state not in (AttemptState.STAGING, AttemptState.RUNNING):
             return []
-        self._used.add(holding.demand.amounts, -1)
+        self._use(holding, -1)
         self._forget(holding, AttemptState.LOST)
         lost = self._lost(event.job, (event.attempt,), event.reason, missing=event.missing)
         return [*lost, *self._start()]
@@ -433,15 +475,18 @@ class JobWorker:
         self._forget_old_jobs()
         return [*effects, *self._delete([offering])]
 
-    def on_unknown(self, peer: NodeId, job: JobId) -> list[SchedulerEffect]:
-        """Ends everything of a job that its owner does not know: with one replica nobody else can."""
-        known = self._jobs.get(job)
-        if known is None or known.epoch.node != peer:
+    def on_unknown(self, peer: NodeId, message: Unknown) -> list[SchedulerEffect]:
+        """Ends everything of a job that its owner does not know, with one replica nobody else can, or whose
+        end a replica knows."""
+        known = self._jobs.get(message.job)
+        if known is None:
             return []
-        if known.record is not None and len(known.record.replicas) > 1:
-            # Its disk was wiped, perhaps; another replica takes the job over and asks.
+        if message.ended and peer in known.possible_owners:
+            return [*self._drop_job(message.job, "a job has ended without this node"), *self._start()]
+        # With replicas its disk was wiped, perhaps; another one takes the job over and asks.
+        if known.epoch.node != peer or (known.record is not None and len(known.record.replicas) > 1):
             return []
-        return [*self._drop_job(job, "a job's owner does not know it any more"), *self._start()]
+        return [*self._drop_job(message.job, "a job's owner does not know it any more"), *self._start()]
 
     def on_revoked(self, node: NodeId) -> list[SchedulerEffect]:
         """Ends everything of the jobs that a node owned or submitted which was shut out; of all but its own
@@ -523,7 +568,7 @@ class JobWorker:
     def on_peer_up(self, peer: NodeId, now: Instant) -> list[SchedulerEffect]:
         """Offers first, then says all that is held: the peer commits results before it judges leases."""
         effects: list[SchedulerEffect] = [
-            self._offer_again(one, now) for one in list(self.offers.for_owner(peer))
+            self._offer_again(one, now, peer) for one in list(self.offers.for_possible_owner(peer))
         ]
         mine = [one for one in self._held.values() if one.owner == peer]
         offered = list(self.offers.for_owner(peer))
@@ -607,14 +652,14 @@ class JobWorker:
         """Starts who is in front, as long as anybody fits what is free."""
         effects: list[SchedulerEffect] = []
         while self._queued and self._used.cpu < self.slots:
-            holding = self._line.take(self._fits)
+            holding = self._line.take(self._fits, self._within_quota)
             if holding is None:
                 break
             self._unqueue(holding)
             known = self._jobs[holding.job]
             if known.record is None or known.graph is None:
                 raise InvariantBroken(f"{holding.key} is in line without its job's record")
-            self._used.add(holding.demand.amounts)
+            self._use(holding, 1)
             holding.move(AttemptState.STAGING)
             effects.append(
                 StartAttempt(
@@ -631,10 +676,26 @@ class JobWorker:
         reserved = dict(kept.amounts) if kept is not None else None
         return fits_beside(demand.amounts, self.profile, self._used, reserved=reserved)
 
+    def _within_quota(self, submitter: NodeId, demand: Demand) -> bool:
+        if self._quota_of is boundless:
+            return True
+        most = self._quota_of(submitter).slots
+        return not most or self._slots_of[submitter] + demand.cpu <= most
+
+    def _use(self, holding: Holding, sign: int) -> None:
+        """Takes what an attempt runs with, or gives it back."""
+        self._used.add(holding.demand.amounts, sign)
+        if holding.submitter is not None:
+            self._slots_of[holding.submitter] += sign * holding.demand.cpu
+            if not self._slots_of[holding.submitter]:
+                del self._slots_of[holding.submitter]
+
     def _can_run(self, known: Known, attempt: Attempt) -> bool:
         """Says whether this node, by its own settings, could and may run an attempt."""
         demand = known.demand_of(attempt)
-        return demand is not None and can_run(demand, self.profile)
+        if demand is None or known.record is None or not can_run(demand, self.profile):
+            return False
+        return demand.cpu <= self._quota_of(known.record.submitter).cap(demand.cpu)
 
     def _queue(self, holding: Holding, known: Known) -> None:
         self._held[holding.key] = holding
@@ -678,7 +739,7 @@ class JobWorker:
         effects: list[SchedulerEffect] = []
         for holding in stopped:
             if holding.state in (AttemptState.STAGING, AttemptState.RUNNING):
-                self._used.add(holding.demand.amounts, -1)
+                self._use(holding, -1)
                 effects.append(StopAttempt(job=holding.job, attempt=holding.granted.attempt))
             elif not holding.given:
                 self._unqueue(holding)
@@ -694,10 +755,10 @@ class JobWorker:
         )
         return [Persist(ticket=self._tickets.take(), changes=changes)] if changes else []
 
-    def _offer_again(self, offering: Offering, now: Instant) -> SchedulerEffect:
-        peer = self.offers.whom(offering)
+    def _offer_again(self, offering: Offering, now: Instant, peer: NodeId | None = None) -> SchedulerEffect:
+        to = peer or offering.addressee()
         self.offers.said(offering, now.mono_s)
-        return Send(peer=peer, message=offering.row.offer)
+        return Send(peer=to, message=offering.row.offer)
 
     def _owners(self, wanted: collections.abc.Callable[[Holding], bool]) -> list[NodeId]:
         return list(dict.fromkeys(one.owner for one in self._held.values() if wanted(one)))

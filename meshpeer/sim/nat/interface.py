@@ -208,6 +208,13 @@ class Interface:
         self._arm(peer)
         return True
 
+    def keep_alive(self, key: WireGuardKey) -> None:
+        """Sends a peer an empty packet now, as each keepalive is."""
+        peer = self.peers.get(key)
+        if peer is not None and not self.asleep:
+            self._emit(peer, None)
+            self._arm(peer)
+
     # --- what comes from the wire ---------------------------------------------------------------------------
 
     def receive(self, packet: Packet, source: End) -> None:

@@ -113,18 +113,19 @@ class PathUnderlay(Underlay):
 
     def follow_plan(self, charter_mtu: int, now: Instant) -> None:
         if self.probes.able:
-            peers = self._tunnels.plan.peers
-            self.probes.know(((one.node, one.public_key) for one in peers), self._tunnels.inside)
+            self._follow_ways(now)
 
     @property
     def has_news(self) -> bool:
-        return self.bindings.has_news
+        return self._is_found
 
     def tick(self, now: Instant) -> list[SendProbe]:
-        return [*self.probes.tick(now), *self.bindings.tick(now)]
+        return [*self.probes.tick(now), *self.bindings.tick(now), *self.observers.tick(now)]
 
     def next_deadline(self) -> Deadline | None:
-        return earliest(self.probes.next_deadline(), self.bindings.next_deadline())
+        return earliest(
+            self.probes.next_deadline(), self.bindings.next_deadline(), self.observers.next_deadline()
+        )
 
 
 class PathMind:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from meshpeer.sim.nat.hosts import Host
 from meshpeer.sim.nat.mixes import Kind, Mix, Seat, Way, draw_mix, plug_home
 from meshpeer.sim.nat.routers import Mapping, Router
-from meshpeer.sim.nat.verdict import BOOT_BOUND_S, EVENT_BOUND_S, Trouble, Verdict
+from meshpeer.sim.nat.verdict import ASK_S, ASKS, BOOT_BOUND_S, EVENT_BOUND_S, Trouble, Verdict
 from meshpeer.sim.nat.world import MixWorld
 
 HOUR_S = 3_600.0
@@ -64,7 +64,7 @@ class MixRun:
         boot = Trouble("the boot", 0.0, frozenset(range(self._nodes)))
         self.verdict.happened(boot)
         self.world.heap.run(BOOT_BOUND_S)
-        self.verdict.look(boot)
+        self._look(boot)
         steps = (self._reboot_router, self._change_address, self._lose_relay, self._sleep)
         part_s = (length_s - BOOT_BOUND_S) / TROUBLES
         self._away_s = min(AWAY_S_MAX, part_s / 3)
@@ -72,8 +72,15 @@ class MixRun:
             trouble = step()
             self.world.heap.run(BOOT_BOUND_S + (number + 1) * part_s - self.world.heap.now_s)
             if trouble is not None:
-                self.verdict.look(trouble)
+                self._look(trouble)
         return self._result(time.process_time() - began_s)
+
+    def _look(self, after: Trouble) -> None:
+        for _ in range(ASKS):
+            if not self.verdict.ask():
+                break
+            self.world.heap.run(ASK_S)
+        self.verdict.look(after)
 
     # --- what happens ---------------------------------------------------------------------------------------
 

@@ -23,8 +23,12 @@ CHANGES_MAX = 6
 over: to a relay, to another one or back, and on to a way of the pair's own, each with a packet that was still
 on its way from the place before."""
 HEARD_S = 75.0
-"""A tunnel that works is heard within this, by both ends: by keepalives of either, or by what asks for
-them."""
+"""A tunnel that works is heard within this, by both ends; or once the other end is asked to send
+something. Of two whose keepalives have one interval the one whose timer ends first sends all of them, for as
+long as a session lasts: what it sends puts off the other's (WireGuard's timer counts packets of both
+directions)."""
+ASKS, ASK_S = 3, 1.0
+"""How often, and how long an answer may take."""
 RELAY_PORTS = range(51830, 51930)
 HOPS_MAX = 3
 """Two that have no tunnel reach each other over one or two hubs."""
@@ -102,6 +106,17 @@ class Verdict:
         trouble.places = frozenset(through | {(peer, host) for host, peer in through})
         self.troubles.append(trouble)
 
+    def ask(self) -> bool:
+        """Has all send something whom their peers have not heard of late; says whether there was anybody."""
+        asked = False
+        for host in self.world.hosts:
+            for other in self.world.planned(host):
+                place, sender = (host.index, other.index), other.interface
+                if sender is not None and not self._is_heard(place, self.world.heap.now_s):
+                    sender.keep_alive(host.key)
+                    asked = True
+        return asked
+
     def look(self, after: Trouble) -> None:
         """Judges all pairs, once what happened is to be over."""
         now_s = self.world.heap.now_s
@@ -161,11 +176,12 @@ class Verdict:
         self.settled.append(Settled(place, after.name, changed_s - since_s))
 
     def _way(self, place: Place, now_s: float) -> Way | None:
-        back = (place[1], place[0])
-        for one in (place, back):
-            if now_s >= self.heard_s.get(one, float("-inf")) + HEARD_S:
-                return None
+        if not all(self._is_heard(one, now_s) for one in (place, (place[1], place[0]))):
+            return None
         return Way.RELAY if self.sources[place].port in RELAY_PORTS else Way.DIRECT
+
+    def _is_heard(self, place: Place, now_s: float) -> bool:
+        return now_s < self.heard_s.get(place, float("-inf")) + HEARD_S
 
     def _excused(self, place: Place, now_s: float) -> bool:
         """Counts a change for what happened last of what excuses it; says whether that may excuse it."""

@@ -46,6 +46,13 @@ async def test_the_last_owner_counts_and_the_end_is_remembered(lists: JobLists) 
     assert (found.owner, found.over_s) == (BRAVO, 77.0)
 
 
+async def test_how_long_a_job_is_to_be_kept_is_remembered(lists: JobLists) -> None:
+    await lists.add(JobId("j"), ALPHA, [(ONE, Use.RESULT)], 3_600)
+    await lists.add(JobId("j"), ALPHA, [(TWO, Use.RESULT)])
+    (found,) = await lists.read()
+    assert found.keep_s == 3_600
+
+
 async def test_what_is_forgotten_is_not_read(lists: JobLists) -> None:
     await lists.add(JobId("j"), ALPHA, [(ONE, Use.WORK)])
     await lists.forget(JobId("j"))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import trio
-from boards import BoardViews, board
+from boards import FakeBoard
+from pages import changes_in, dashboard, heard
 
+from meshpeer.adapters.web import markup
 from meshpeer.adapters.web.access import SESSION_S, SESSIONS_MAX, Access, refusal
-from meshpeer.adapters.web.dashboard import HEADERS, STREAMS_MAX, Dashboard
-from meshpeer.adapters.web.server import Site, serve_pages
-from meshpeer.adapters.web.snapshot import Snapshot
+from meshpeer.adapters.web.dashboard import FILES, HEADERS
+from meshpeer.adapters.web.following import STREAMS_MAX
+from meshpeer.runtime.board import CHANGES_MAX
 
+STATIC = Path(markup.__file__).with_name("static")
 BROWSER = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 FETCH = {"sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
 
@@ -26,10 +28,15 @@ async def test_the_link_opens_the_page_and_a_session() -> None:
         opened = await it.get(it.path_with_token, BROWSER)
         again = await it.get("/dashboard/", {"cookie": it.cookie_of(opened)})
     assert opened.status == again.status == 200
-    for name in ("alpha", "bravo", "flipbook", "15/24, 1 failed"[3:]):
-        assert name in opened.body
-        assert name in again.body
-    assert it.board.access.token not in opened.body + again.body
+    assert 'src="main.js"' in opened.body
+    assert it.dashboard.access.token not in opened.body + again.body
+
+
+async def test_the_page_itself_holds_nothing_of_the_mesh() -> None:
+    async with dashboard() as it:
+        opened = await it.get(it.path_with_token, BROWSER)
+    assert it.board.looks == 0
+    assert "alpha" not in opened.body
 
 
 async def test_the_cookie_is_for_this_page_alone_and_no_script() -> None:
@@ -39,11 +46,18 @@ async def test_the_cookie_is_for_this_page_alone_and_no_script() -> None:
     assert cookie.startswith(f"meshpeer-{it.port}=")
     for part in ("httponly", "samesite=strict", "path=/dashboard/"):
         assert part in cookie
-    assert it.board.access.token.lower() not in cookie
+    assert it.dashboard.access.token.lower() not in cookie
 
 
 @pytest.mark.parametrize(
-    "path", ["/dashboard/", "/dashboard/?token=", "/dashboard/?token=guess", "/dashboard/events"]
+    "path",
+    [
+        "/dashboard/",
+        "/dashboard/?token=",
+        "/dashboard/?token=guess",
+        "/dashboard/events",
+        "/dashboard/events?job=j",
+    ],
 )
 async def test_without_token_or_session_nothing_of_the_mesh_is_shown(path: str) -> None:
     async with dashboard() as it:
@@ -51,15 +65,15 @@ async def test_without_token_or_session_nothing_of_the_mesh_is_shown(path: str) 
     assert answer.status == 401
     assert "alpha" not in answer.body
     assert "set-cookie" not in answer.headers
-    assert it.views.looks == 0
+    assert it.board.looks == 0
 
 
 async def test_a_session_ends() -> None:
     async with dashboard() as it:
         cookie = it.cookie_of(await it.get(it.path_with_token))
-        it.views.now_s = SESSION_S - 1
+        it.board.now_s = SESSION_S - 1
         assert (await it.get("/dashboard/", {"cookie": cookie})).status == 200
-        it.views.now_s = SESSION_S + 1
+        it.board.now_s = SESSION_S + 1
         assert (await it.get("/dashboard/", {"cookie": cookie})).status == 401
 
 
@@ -90,12 +104,12 @@ async def test_only_this_page_and_a_person_are_answered(headers: Mapping[str, st
         said = {name: value.replace("PORT", str(it.port)) for name, value in headers.items()}
         answer = await it.get("/dashboard/", {"cookie": cookie, **said})
     assert answer.status == status
-    assert ("alpha" in answer.body) == (status == 200)
+    assert ("main.js" in answer.body) == (status == 200)
 
 
 async def test_every_answer_carries_the_rules_for_browsers() -> None:
     async with dashboard() as it:
-        for path in (it.path_with_token, "/dashboard/", "/dashboard/script.js", "/dashboard/nothing"):
+        for path in (it.path_with_token, "/dashboard/", "/dashboard/main.js", "/dashboard/nothing"):
             answer = await it.get(path)
             for name, value in HEADERS.items():
                 assert answer.headers[name] == value, path
@@ -105,33 +119,75 @@ async def test_every_answer_carries_the_rules_for_browsers() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-async def test_the_dashboard_takes_no_orders(method: str) -> None:
+@pytest.mark.parametrize("path", ["/dashboard/", "/dashboard/events", "/dashboard/log", "/dashboard/main.js"])
+async def test_nothing_but_orders_takes_orders(method: str, path: str) -> None:
     async with dashboard() as it:
-        assert (await it.get(it.path_with_token, method=method)).status == 405
+        assert (await it.get(path, method=method)).status == 405
 
 
-async def test_what_others_wrote_is_never_markup() -> None:
-    evil = "<script>alert(1)</script>\"'&"
-    async with dashboard(BoardViews(names=[evil], job_names=[evil], warnings=(evil,), health=evil)) as it:
-        answer = await it.get(it.path_with_token)
-    assert "<script>alert" not in answer.body
-    assert answer.body.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;") == 5
+def test_no_script_of_the_page_makes_markup_of_text() -> None:
+    scripts = sorted(STATIC.glob("*.js"))
+    assert len(scripts) > 5
+    for path in scripts:
+        text = path.read_text("utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
+            assert word not in text, path.name
 
 
-async def test_the_page_follows_what_happens() -> None:
+def test_the_page_asks_no_other_host_and_has_nothing_inline() -> None:
+    for path in sorted(STATIC.iterdir()):
+        text = path.read_text("utf-8")
+        assert not re.findall(r"https?://(?!www\.w3\.org/)", text), path.name
+        if path.suffix == ".html":
+            assert not re.findall(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text), path.name
+
+
+def test_every_own_file_is_served_and_every_script_is_found() -> None:
+    names = {path.name for path in STATIC.iterdir()} - {"page.html", "closed.html"}
+    assert names == set(FILES)
+    for path in STATIC.glob("*.js"):
+        assert set(re.findall(r'from "\./([\w.]+)"', path.read_text("utf-8"))) <= names
+
+
+async def test_the_page_follows_by_differences() -> None:
     async with dashboard() as it:
         cookie = it.cookie_of(await it.get(it.path_with_token))
-        stream = await trio.open_tcp_stream("127.0.0.1", it.port)
-        async with stream:
-            request = (
-                f"GET /dashboard/events HTTP/1.1\r\nhost: 127.0.0.1:{it.port}\r\ncookie: {cookie}\r\n\r\n"
-            )
-            await stream.send_all(request.encode())
+        async with await it.following(cookie, "?job=jabc") as stream:
             first = await heard(stream, "bravo")
-            it.views.names.append("charlie")
+            it.board.names.append("charlie")
+            it.board.names.remove("alpha")
             second = await heard(stream, "charlie")
-    assert "charlie" not in first
-    assert json.loads(second[second.index("data: ") + 6 :].split("\n")[0])
+    assert first.index("event: start") < first.index("alpha")
+    assert changes_in(first) == [
+        ["put", "members", "alpha", {"name": "alpha"}],
+        ["put", "members", "bravo", {"name": "bravo"}],
+    ]
+    assert changes_in(second) == [
+        ["drop", "members", "alpha"],
+        ["put", "members", "charlie", {"name": "charlie"}],
+    ]
+    assert set(it.board.jobs_asked_for) == {"jabc"}
+
+
+async def test_a_large_state_comes_in_messages_of_bounded_size() -> None:
+    names = [f"node-{number}" for number in range(CHANGES_MAX + 500)]
+    async with dashboard(FakeBoard(names=names)) as it:
+        cookie = it.cookie_of(await it.get(it.path_with_token))
+        async with await it.following(cookie) as stream:
+            text = await heard(stream, names[-1])
+    messages = re.findall(r"data: (\[.*\])", text)
+    assert [len(json.loads(one)) for one in messages] == [CHANGES_MAX, 500]
+
+
+async def test_a_stream_ends_with_its_session() -> None:
+    async with dashboard() as it:
+        cookie = it.cookie_of(await it.get(it.path_with_token))
+        async with await it.following(cookie) as stream:
+            await heard(stream, "bravo")
+            it.board.now_s = SESSION_S + 1
+            it.board.names.append("charlie")
+            rest = await heard(stream, "0\r\n\r\n")
+    assert "charlie" not in rest
 
 
 async def test_pages_that_follow_are_bounded_and_give_their_places_back() -> None:
@@ -140,8 +196,7 @@ async def test_pages_that_follow_are_bounded_and_give_their_places_back() -> Non
         head = f"GET /dashboard/events HTTP/1.1\r\nhost: 127.0.0.1:{it.port}\r\ncookie: {cookie}\r\n\r\n"
         streams = []
         for _ in range(STREAMS_MAX):
-            stream = await trio.open_tcp_stream("127.0.0.1", it.port)
-            await stream.send_all(head.encode())
+            stream = await it.following(cookie)
             await heard(stream, "alpha")
             streams.append(stream)
         assert (await it.get("/dashboard/events", {"cookie": cookie})).status == 503
@@ -179,67 +234,3 @@ def test_a_request_without_a_host_is_refused() -> None:
 
 
 numbers = iter(range(1, 1_000))
-
-# --- helpers ------------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: str
-
-
-@dataclass
-class Running:
-    port: int
-    board: Dashboard
-    views: BoardViews
-
-    @property
-    def path_with_token(self) -> str:
-        return f"/dashboard/?token={self.board.access.token}"
-
-    def cookie_of(self, answer: Answer) -> str:
-        return answer.headers["set-cookie"].partition(";")[0]
-
-    async def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
-        return await trio.to_thread.run_sync(self._get, method, path, headers or {})
-
-    def _get(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, headers=dict(headers))
-            answer = connection.getresponse()
-            named = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, named, answer.read().decode())
-        finally:
-            connection.close()
-
-
-@asynccontextmanager
-async def dashboard(views: BoardViews | None = None) -> AsyncIterator[Running]:
-    shown = views or BoardViews()
-    made = board(shown)
-
-    def look() -> Snapshot:
-        raise AssertionError("nobody asked for figures")
-
-    async def receive(token: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
-        raise AssertionError("nobody calls back")
-
-    async with trio.open_nursery() as nursery:
-        port = await nursery.start(serve_pages, Site(look=look, receive=receive, dashboard=made), 0)
-        yield Running(port, made, shown)
-        nursery.cancel_scope.cancel()
-
-
-async def heard(stream: trio.SocketStream, word: str) -> str:
-    """Reads until a word came; returns all that was read."""
-    text = ""
-    with trio.fail_after(10):
-        while word not in text:
-            piece = await stream.receive_some(65_536)
-            assert piece, text
-            text += piece.decode()
-    return text

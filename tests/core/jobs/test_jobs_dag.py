@@ -118,6 +118,36 @@ def test_what_needs_a_failure_is_skipped_by_a_success() -> None:
     assert ids(graph, progress.take_ready()) == ["clean"]
 
 
+def test_a_need_of_an_exit_code_is_met_by_that_code_alone() -> None:
+    spec = JobSpec(
+        name="codes",
+        tasks=(
+            TaskSpec(name="probe", argv=("x",), array=Array(size=2)),
+            TaskSpec(name="full", argv=("x",), needs=(Need(task="probe", when="exit", exits=(3,)),)),
+            TaskSpec(
+                name="each",
+                argv=("x",),
+                array=Array(size=2),
+                needs=(Need(task="probe", same_index=True, when="exit", exits=(0, 4)),),
+            ),
+            TaskSpec(name="clean", argv=("x",), needs=(Need(task="full", when="ended"),)),
+        ),
+    )
+    graph = Graph.of(spec)
+    progress = Progress(graph)
+    progress.take_ready()
+    assert ids(graph, progress.failed(graph.find("probe[0]"), 3)) == ["each[0]"]
+    assert ids(graph, progress.take_ready()) == []
+    assert ids(graph, progress.failed(graph.find("probe[1]"), 3)) == ["each[1]"]
+    assert ids(graph, progress.take_ready()) == ["full"]
+    progress = Progress(graph)
+    progress.take_ready()
+    assert ids(graph, progress.succeeded(graph.find("probe[0]"))) == ["full"]
+    assert ids(graph, progress.take_ready()) == ["each[0]", "clean"]
+    # A failure without a process, as of a task that was given up, has no exit code.
+    assert ids(graph, progress.failed(graph.find("probe[1]"))) == ["each[1]"]
+
+
 def test_a_contradictory_end_is_a_bug() -> None:
     graph = Graph.of(flipbook())
     progress = Progress(graph)
@@ -177,7 +207,8 @@ def specs(draw: st.DrawFn, ends: tuple[str, ...] = ("succeeded",)) -> JobSpec:
                     Need(
                         task=f"t{other}",
                         same_index=size is not None and shapes[other] == size and draw(st.booleans()),
-                        when=draw(st.sampled_from(ends)),
+                        when=(when := draw(st.sampled_from(ends))),
+                        exits=draw(st.sampled_from([(0,), (3,), (0, 3)])) if when == "exit" else (),
                     )
                     for other in sorted(wanted)
                 ),
@@ -187,7 +218,7 @@ def specs(draw: st.DrawFn, ends: tuple[str, ...] = ("succeeded",)) -> JobSpec:
 
 
 @settings(max_examples=80, deadline=None)
-@given(spec=specs(ends=("succeeded", "failed", "ended")), data=st.data())
+@given(spec=specs(ends=("succeeded", "failed", "ended", "exit")), data=st.data())
 def test_progress_agrees_with_the_definition(spec: JobSpec, data: st.DataObject) -> None:
     graph = Graph.of(spec)
     progress = Progress(graph)
@@ -201,17 +232,19 @@ def test_progress_agrees_with_the_definition(spec: JobSpec, data: st.DataObject)
         if not running:
             break
         for task in data.draw(st.lists(st.sampled_from(running), unique=True, min_size=1)):
-            ends[task] = data.draw(st.sampled_from(["succeeded", "succeeded", "failed"]))
+            ends[task] = data.draw(
+                st.sampled_from(["succeeded", "succeeded", "failed", "failed 3", "failed 4"])
+            )
             lost = naively_lost(graph, ends)
             news = progress.succeeded if ends[task] == "succeeded" else progress.failed
-            assert news(task) == tuple(sorted(lost))
+            assert news(task, CODES.get(ends[task])) == tuple(sorted(lost))
             assert news(task) == ()
             ends.update(dict.fromkeys(lost, "skipped"))
     assert ends.keys() == set(tasks(graph))
 
 
 @settings(max_examples=40, deadline=None)
-@given(spec=specs(ends=("succeeded", "failed", "ended")), data=st.data())
+@given(spec=specs(ends=("succeeded", "failed", "ended", "exit")), data=st.data())
 def test_ends_replayed_in_any_order_leave_the_same_tasks_ready(spec: JobSpec, data: st.DataObject) -> None:
     graph = Graph.of(spec)
     progress = Progress(graph)
@@ -219,13 +252,20 @@ def test_ends_replayed_in_any_order_leave_the_same_tasks_ready(spec: JobSpec, da
     ready = list(progress.take_ready())
     while ready and data.draw(st.integers(0, 9)):
         task = ready.pop(data.draw(st.integers(0, len(ready) - 1)))
-        ends[task] = data.draw(st.sampled_from(["succeeded", "failed"]))
-        (progress.succeeded if ends[task] == "succeeded" else progress.failed)(task)
+        ends[task] = data.draw(st.sampled_from(["succeeded", "failed", "failed 3"]))
+        (progress.succeeded if ends[task] == "succeeded" else progress.failed)(task, CODES.get(ends[task]))
         ready.extend(progress.take_ready())
     replayed = Progress(graph)
     for task in data.draw(st.permutations(sorted(ends))):
-        (replayed.succeeded if ends[task] == "succeeded" else replayed.failed)(task)
+        (replayed.succeeded if ends[task] == "succeeded" else replayed.failed)(task, CODES.get(ends[task]))
     assert replayed.take_ready() == tuple(sorted(ready))
+    at_once = Progress(graph)
+    at_once.replay(
+        [task for task, end in ends.items() if end == "succeeded"],
+        [task for task, end in ends.items() if end != "succeeded"],
+        {task: CODES.get(end) for task, end in ends.items()},
+    )
+    assert at_once.take_ready() == tuple(sorted(ready))
 
 
 @settings(max_examples=40, deadline=None)
@@ -243,6 +283,10 @@ def test_successes_replayed_in_any_order_leave_the_same_tasks_ready(
     for task in data.draw(st.permutations(sorted(done))):
         replayed.succeeded(task)
     assert replayed.take_ready() == tuple(t for t in tasks(graph) if t not in done and edges[t] <= done)
+
+
+CODES = {"succeeded": 0, "failed 3": 3, "failed 4": 4}
+"""Of ends as they are told here; "failed" alone and "skipped" have none."""
 
 
 def flipbook() -> JobSpec:
@@ -276,18 +320,20 @@ def needs(graph: Graph, text_id: str) -> list[str]:
 
 def needs_met(graph: Graph, task: TaskIndex, ends: dict[TaskIndex, str]) -> list[bool | None]:
     """Of each need of a task, by the definition: met, never to be met, or open."""
-    needed: dict[int, tuple[str, list[str]]] = {}
+    needed: dict[int, tuple[Need, list[str]]] = {}
     for one, need in graph.needs_of(task):
-        needed.setdefault(id(need), (need.when, []))[1].append(ends.get(one, ""))
-    return [verdict(when, each) for when, each in needed.values()]
+        needed.setdefault(id(need), (need, []))[1].append(ends.get(one, ""))
+    return [verdict(need, each) for need, each in needed.values()]
 
 
-def verdict(when: str, ends: list[str]) -> bool | None:
-    if when == "succeeded" and {"failed", "skipped"} & set(ends):
+def verdict(need: Need, ends: list[str]) -> bool | None:
+    if need.when == "succeeded" and set(ends) - {"succeeded", ""}:
+        return False
+    if need.when == "exit" and any(CODES.get(end) not in need.exits for end in ends if end):
         return False
     if "" in ends:
         return None
-    return when != "failed" or "failed" in ends
+    return need.when != "failed" or any(end.startswith("failed") for end in ends)
 
 
 def naively_lost(graph: Graph, ends: dict[TaskIndex, str]) -> set[TaskIndex]:

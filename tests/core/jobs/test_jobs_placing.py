@@ -163,16 +163,84 @@ def test_a_job_that_says_nothing_has_the_defaults() -> None:
             "needs: [{task: u, when: fialed}]",
             "needs[0].when: 'fialed' is no end of a task (did you mean 'failed'?)",
         ),
+        ("needs: [{task: u, when: {exit: 256}}]", "needs[0].when.exit: 256 is out of range (0 to 255)"),
+        (
+            "needs: [{task: u, when: {exit: []}}]",
+            "needs[0].when.exit: the list is empty (name one exit code at least)",
+        ),
+        ("needs: [{task: u, when: {}}]", "needs[0].when: it names no exit code (write {exit: 3})"),
+        (
+            "needs: [{task: u, when: {exit_code: 3}}]",
+            "needs[0].when.exit_code: unknown field 'exit_code' (did you mean 'exit'?)",
+        ),
+        (
+            "needs: [{task: w, when: {exit: 0}}]",
+            "needs[0].when: 'w' is a webhook, and has no exit code (write succeeded, failed, ended)",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_at_its_line(line: str, error: str) -> None:
     parsed = parse_job(
-        read_yaml(f"name: x\ngroups: {{licence: 1}}\ntasks:\n  u: {{run: x}}\n  t:\n    run: x\n    {line}\n")
+        read_yaml(
+            "name: x\ngroups: {licence: 1}\ntasks:\n  u: {run: x}\n"
+            "  w: {webhook: {url: 'http://127.0.0.1:1'}}\n"
+            f"  t:\n    run: x\n    {line}\n"
+        )
     )
     said = lines(parsed)
     assert len(said) == 1
-    assert said[0].startswith("job:7:")
+    assert said[0].startswith("job:8:")
     assert f" tasks.t.{error}" in said[0]
+
+
+def test_exit_codes_are_read_in_order_and_once() -> None:
+    job = "name: x\ntasks:\n  u: {run: x}\n  t: {run: x, needs: [{task: u, when: {exit: %s}}]}\n"
+    for written, codes in (("3", (3,)), ("[4, 3, 4]", (3, 4)), ("0", (0,))):
+        parsed = parse_job(read_yaml(job % written))
+        assert parsed.spec is not None, lines(parsed)
+        (need,) = parsed.spec.tasks[1].needs
+        assert (need.when, need.exits) == ("exit", codes)
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        Need(task="u", when="exit"),
+        Need(task="u", when="exit", exits=(3, 3)),
+        Need(task="u", when="exit", exits=(256,)),
+        Need(task="u", exits=(3,)),
+    ],
+)
+def test_exit_codes_from_elsewhere_are_judged(need: Need) -> None:
+    tasks = (TaskSpec(name="u", argv=("x",)), TaskSpec(name="t", argv=("x",), needs=(need,)))
+    assert [one.path for one in check_job(JobSpec(name="x", tasks=tasks))] == [
+        ("tasks", "t", "needs", 0, "when")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keep", "seconds"),
+    [
+        ("10m", 600),
+        ("12h", 43_200),
+        ("3650d", 315_360_000),
+        ("3651d", "job:2:7: keep: 3651d is more than ten years (fetch what is to stay that long)"),
+        ("30", "job:2:7: keep: 30 has no unit (write 30d, or another of m, h and d)"),
+        (
+            "ever",
+            "job:2:7: keep: 'ever' is no time to keep results (write a number and m, h or d, such as 30d)",
+        ),
+    ],
+)
+def test_a_job_says_how_long_its_results_stay(keep: str, seconds: int | str) -> None:
+    parsed = parse_job(read_yaml(f"name: x\nkeep: {keep}\ntasks: {{t: {{run: x}}}}\n"))
+    if isinstance(seconds, str):
+        assert lines(parsed) == [seconds]
+        return
+    assert parsed.spec is not None
+    assert parsed.spec.keep_s == seconds
+    assert not check_job(parsed.spec)
+    assert check_job(JobSpec(name="x", tasks=parsed.spec.tasks, keep_s=-1))
 
 
 def test_a_way_to_go_on_is_told_from_the_url_of_a_job() -> None:

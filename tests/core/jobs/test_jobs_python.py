@@ -129,6 +129,9 @@ def test_pickled_calls_are_a_file_of_the_job_that_is_not_too_large() -> None:
         PythonCall(call="a:b", arguments='{"more": 1}'),
         PythonCall(call="a:b", arguments="{"),
         PythonCall(call="a:b", result="xml"),
+        PythonCall(call="a:b", version="3.11"),
+        PythonCall(calls=CALLS.path, version="3"),
+        PythonCall(calls=CALLS.path, version="none"),
         PythonCall(call="a:" + "b" * 500),
     ],
 )

@@ -10,7 +10,7 @@ from meshpeer.core.counters import Counter
 from meshpeer.core.deadline import Instant
 from meshpeer.core.effects import Send
 from meshpeer.core.identity.keys import SigningKey
-from meshpeer.core.node.messages import DeviceObserved, RevocationSigned, SelfMessage
+from meshpeer.core.node.messages import DeviceObserved, RevocationSigned
 from meshpeer.core.paths.hop import HopState
 from meshpeer.core.paths.probe_desk import ProbeHeard, ProbePortOpened, SendProbe
 from meshpeer.core.paths.relay import RETIRE_S_MAX
@@ -136,7 +136,7 @@ def test_what_a_member_grants_that_is_no_relay_changes_nothing() -> None:
     low, high = sorted((alpha.me, bravo.me))
     granted = RelayGranted(pair=(low, high), port=666, lasts_s=120, both=True)
     # As if it came from this very node, which is none of the pair's relays.
-    world.post(hosts[2], SelfMessage(message=granted))
+    alpha.relays.on_message(alpha.me, granted, world.instant(hosts[2]))
     world.run(10)
     assert until_relayed(world, hosts, 1) is relay
 

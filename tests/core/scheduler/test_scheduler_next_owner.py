@@ -3,29 +3,38 @@ what waits behind something that never ends."""
 
 from __future__ import annotations
 
+import pytest
 from fixtures import ALICE, BOB, JOB, ME, NOW, grant, hear, later, record, result, scheduler, spec, submitted
+from world import World, array
 
-from meshpeer.core.effects import Delete, Persist, Send
+from meshpeer.core.effects import Delete, Persist, Send, Table, Tick
+from meshpeer.core.ids import NodeId
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.consensus.values import Ballot, Replica
+from meshpeer.core.scheduler.consensus.values import Ballot, Replica, Written
 from meshpeer.core.scheduler.control_messages import DrainAsked
 from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.holdings import Holding, Known
 from meshpeer.core.scheduler.messages import (
     Ack,
     Attempt,
+    AttemptFinished,
     Epoch,
     Granted,
     JobLearned,
     Offer,
+    PeerUp,
     Renew,
     StealRequest,
+    StopAttempt,
+    Unknown,
 )
 from meshpeer.core.scheduler.replica_messages import Owns
-from meshpeer.core.scheduler.rows import ResultRow
+from meshpeer.core.scheduler.replica_rows import WORKER_TASK, registers_of, takeover_of
+from meshpeer.core.scheduler.rows import ResultRow, put_seat
 from meshpeer.core.scheduler.spoils import Appetite
 
 THEIRS = JobRecord(job=JOB, submitter=ALICE, submitted_at_us=1, spec=spec(8), replicas=(ALICE, BOB))
+STRANGER = NodeId(bytes([9]) * 32)
 FIRST, NEXT = Epoch(1, ALICE), Epoch(2, BOB)
 
 
@@ -71,6 +80,75 @@ def test_result_that_was_written_for_another_owner_is_deleted_once_it_is_acknowl
         for one in effect.changes
     ]
     assert [type(one) for one in changes] == [Delete]
+
+
+def test_results_of_a_job_that_ended_without_their_worker_are_dropped_once_a_replica_says_so() -> None:
+    machine = scheduler()
+    hear(machine, ALICE, grant(THEIRS, 0, 1, 2))
+    machine.handle(JobLearned(job=JOB, record=THEIRS), NOW)
+    machine.handle(AttemptFinished(offer=result(0, node=None)), NOW)
+    assert hear(machine, ALICE, Unknown(job=JOB)) == []
+    assert hear(machine, STRANGER, Unknown(job=JOB, ended=True)) == []
+    effects = hear(machine, BOB, Unknown(job=JOB, ended=True))
+    (persist,) = [one for one in effects if isinstance(one, Persist)]
+    assert [type(one) for one in persist.changes] == [Delete]
+    assert {one.attempt.task for one in effects if isinstance(one, StopAttempt)} == {1, 2}
+    assert machine.worker.unacknowledged == machine.worker.active == machine.worker.queued == 0
+
+
+def test_result_is_offered_to_who_else_may_own_the_job_where_its_owner_is_silent() -> None:
+    machine = scheduler()
+    row = ResultRow(owner=ALICE, offer=result(0, node=ME, epoch=FIRST), owners=(ALICE, BOB))
+    machine.worker.restore([row], NOW)
+    now, asked = NOW, []
+    for _ in range(8):
+        deadline = machine.next_deadline()
+        assert deadline
+        now = later(deadline.at_s - NOW.mono_s)
+        asked += [one.peer for one in sends(machine.handle(Tick(), now))]
+    assert asked == [ALICE, ALICE, ALICE, ALICE, BOB, ALICE, BOB, ALICE]
+    offered = [one for one in sends(machine.handle(PeerUp(peer=BOB), now)) if isinstance(one.message, Offer)]
+    assert [one.peer for one in offered] == [BOB]
+
+
+@pytest.mark.parametrize("returns", ["the replica", "the next owner"])
+def test_worker_that_was_away_during_takeover_and_end_is_rid_of_its_results(returns: str) -> None:
+    world = World(2, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (3.0, True))
+    world.run_for(1.0)
+    job = world.submit(array(8))
+    away = next(name for name in world.names if name not in world.records[job].replicas)
+    world.run_for(1.0)
+    for other in world.names:
+        if other != away:
+            world.partition(away, other)
+    world.run_for(4.0)
+    assert world.nodes[away].scheduler.worker.unacknowledged > 0  # type: ignore[union-attr]
+    world.crash(world.names[0])
+    world.bury(away)
+    world.run_until(lambda: world.ended(job), 100.0)
+    world.run_for(2.0)
+    told = world.owner(job).epoch.node
+    back = (
+        [told] if returns == "the next owner" else [one for one in world.names[1:] if one not in (told, away)]
+    )
+
+    for other in back:
+        world.heal(away, other)
+
+    world.run_until(lambda: world.nodes[away].scheduler.worker.unacknowledged == 0, 100.0)  # type: ignore[union-attr]
+    world.run_for(0.1)
+    assert not world.nodes[away].journal[Table.RESULTS]
+    world.check()
+
+
+def test_takeover_keeps_the_numbers_of_the_workers_it_knows() -> None:
+    ballot = Ballot(1, Replica(ALICE, b"s"))
+    # What was under number 0 is on no disk that was read.
+    rows = [Written(WORKER_TASK, 1, False, BOB, ballot, 2), Written(WORKER_TASK, 4, False, ME, ballot, 3)]
+    taken = takeover_of(THEIRS, rows)
+    assert taken.workers == {BOB: 1, ME: 4}
+    written = registers_of(JOB, [put_seat(JOB, STRANGER), put_seat(JOB, BOB)], taken.workers)
+    assert [(one.key, one.value) for one in written] == [((WORKER_TASK, 5), STRANGER)]
 
 
 def test_who_takes_work_again_is_granted_what_came_while_it_did_not() -> None:

@@ -414,6 +414,33 @@ def test_retries_of_any_graph_lead_to_success(seed: int) -> None:
     assert world.owner(job).counts[TaskState.SUCCEEDED] == 12
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_needs_an_exit_code_runs_on_that_one_and_is_skipped_on_others(restarts: bool) -> None:
+    def needs(code: int, **more: bool) -> tuple[Need, ...]:
+        return (Need(task="probe", when="exit", exits=(code,), **more),)
+
+    job = JobSpec(
+        name="codes",
+        tasks=(
+            TaskSpec(name="probe", argv=("x",), array=Array(size=2)),
+            TaskSpec(name="mend", argv=("x",), needs=needs(1)),
+            TaskSpec(name="other", argv=("x",), needs=needs(2)),
+            TaskSpec(name="each", argv=("x",), array=Array(size=2), needs=needs(1, same_index=True)),
+        ),
+    )
+    world = World(4, [2, 2], plan=lambda task, attempt, node: (1.0, task > 1))
+    world.run_for(0.5)
+    name = world.submit(job)
+    world.run_for(1.5)
+    if restarts:
+        world.crash(world.names[0])
+        world.start(world.names[0])
+    world.run_until(lambda: world.finished(name), 60.0)
+    states = [state.value for state in world.owner(name).states]
+    assert states == ["failed", "failed", "succeeded", "skipped", "succeeded", "succeeded"]
+    world.check()
+
+
 # --- drain ----------------------------------------------------------------------------------------------
 
 

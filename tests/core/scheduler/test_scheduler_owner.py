@@ -270,7 +270,9 @@ def test_finished_job_forgets_who_worked_for_it() -> None:
     persist = [one for one in effects if isinstance(one, Persist)][-1]
     assert [type(one) for one in persist.changes] == [Put, Delete, Delete]
     assert views.job_state(machine.owned[JOB]) == "succeeded"
-    assert machine.next_deadline() is None
+    deadline = machine.next_deadline()
+    assert deadline is not None
+    assert deadline.reason == "forget jobs that are long over"
     machine.check()
 
 

@@ -15,9 +15,9 @@ from meshpeer.core.effects import Send
 from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
-from meshpeer.core.jobs.model import Array, JobSpec, Need, TaskSpec, Where
+from meshpeer.core.jobs.model import Array, JobSpec, Need, PythonCall, TaskSpec, Where
 from meshpeer.core.scheduler.explaining import why
-from meshpeer.core.scheduler.fitting import Profile, can_run, demand_of
+from meshpeer.core.scheduler.fitting import NO_PYTHON, Profile, can_run, demand_of
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import (
     AttemptFinished,
@@ -49,6 +49,21 @@ def task(name: str, count: int = 1, **fields: object) -> TaskSpec:
 
 def job(*tasks: TaskSpec, **fields: object) -> JobSpec:
     return JobSpec(name="job", tasks=tasks, **fields)  # type: ignore[arg-type]
+
+
+def test_pickled_calls_are_granted_and_stolen_by_nodes_of_their_python_alone() -> None:
+    pythons = ("3.9", "3.11", NO_PYTHON, "", "3.11")
+    profiles = [Profile(name=f"n{n}", slots=2, python=python) for n, python in enumerate(pythons)]
+    world = World(3, [2] * 5, profiles=profiles, plan=lambda task, attempt, node: (0.3, True))
+    world.run_for(0.5)
+    call = PythonCall(calls="calls", version="3.11")
+    ran = world.submit(job(TaskSpec(name="t", python=call, array=Array(size=60))))
+    plain = world.submit(job(task("plain", 30)))
+    world.run_until(lambda: world.finished(ran, plain), 60.0)
+    python_of = dict(zip(world.names, pythons, strict=True))
+    assert {python_of[one.node] for one in world.runs if one.job == ran} == {"3.11", ""}
+    assert {python_of[one.node] for one in world.runs if one.job == plain} >= {"3.9", NO_PYTHON}
+    world.check()
 
 
 MIXED = job(
@@ -236,6 +251,8 @@ def test_a_thief_that_can_run_nothing_of_it_goes_away_empty() -> None:
         {"resources": (("cpu", 4),)},
         {"resources": (("G PU", 4),)},
         {"labels": (("disk", "a\nb"),)},
+        {"python": "3.11\n"},
+        {"python": "any"},
         {"labels": tuple((f"l{number}", "x") for number in range(17))},
     ],
 )

@@ -182,7 +182,7 @@ def test_records_asked_for_are_remembered_up_to_a_bound_and_for_one_answer() -> 
     world.run_for(0.5)
     here, peer = scheduler(world, world.names[1]).replicas, world.names[0]
     for number in range(WANTED_MAX + 1):
-        here._want(peer, JobId(f"j{number}"))
+        here._want(peer, JobId(f"j{number}"), world.now)
     first, last = (
         RecordShown(job=JobId(f"j{number}"), digest=Digest(b"d" * 32), size=100) for number in (0, WANTED_MAX)
     )

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshpeer.core.jobs.model import TaskSpec, Where
-from meshpeer.core.scheduler.fitting import CPU, Load, Profile, can_run, demand_of, fits_beside
+from meshpeer.core.jobs.model import PythonCall, TaskSpec, Where
+from meshpeer.core.scheduler.fitting import CPU, NO_PYTHON, Load, Profile, can_run, demand_of, fits_beside
 from meshpeer.core.scheduler.waiting import why_waiting
 
 ALPHA = Profile(name="alpha", region="eu", roles=("compute",), slots=4, memory_bytes=8 * 1024**3)
@@ -36,6 +37,24 @@ def test_a_resource_that_nobody_has_enough_of_is_named() -> None:
     assert why_waiting(task(cpu=8), NODES) == "no node has cpu >= 8 (alpha has 4)"
     asked = task(memory_bytes=16 * 1024**3)
     assert why_waiting(asked, NODES) == "no node has memory >= 16GiB (alpha has 8GiB)"
+
+
+def test_a_python_that_nobody_has_is_named_with_those_that_are_there() -> None:
+    old, new, none, silent = (
+        Profile(name=python or "silent", slots=1, python=python) for python in ("3.9", "3.11", NO_PYTHON, "")
+    )
+    pickled = TaskSpec(name="t", python=PythonCall(calls="calls", version="3.12"))
+    assert why_waiting(pickled, (old, new, none)) == (
+        "no node that takes tasks runs functions with Python 3.12 (3.9 has 3.9, 3.11 has 3.11, none has none)"
+    )
+    assert why_waiting(pickled, (old, silent)) == "", "who does not say may have it"
+    named = TaskSpec(name="t", python=PythonCall(call="os:getpid"))
+    assert why_waiting(named, (old, none)) == ""
+    assert why_waiting(named, (none,)) == (
+        "no node that takes tasks runs functions with Python 3 (none has none)"
+    )
+    wide = msgspec.structs.replace(pickled, cpu=9, python=PythonCall(calls="calls", version="3.9"))
+    assert why_waiting(wide, (old, new)) == "no node that it may run on has cpu >= 9 (3.9 has 1)"
 
 
 def test_what_nobody_has_at_once_is_named_together() -> None:

@@ -7,6 +7,7 @@ one result per (task, round) reaches the disk, and nothing is acknowledged that 
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import heapq
 import random
@@ -16,10 +17,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from meshpeer.core.deadline import Instant
-from meshpeer.core.effects import Delete, Note, Persist, Persisted, Put, Send, Table, Tick, TicketCounter
+from meshpeer.core.effects import Delete, Note, Persist, Put, Send, Table, Tick, TicketCounter
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import Array, JobRecord, JobSpec, Need, TaskSpec
 from meshpeer.core.scheduler.book import NOTHING
+from meshpeer.core.scheduler.collecting import Terms
 from meshpeer.core.scheduler.consensus.values import Written
 from meshpeer.core.scheduler.fitting import Profile
 from meshpeer.core.scheduler.machine import Scheduler
@@ -35,6 +37,7 @@ from meshpeer.core.scheduler.messages import (
     Grant,
     Input,
     JobChanged,
+    JobForgotten,
     JobLearned,
     JobSubmitted,
     MessageReceived,
@@ -51,8 +54,10 @@ from meshpeer.core.scheduler.messages import (
     StoreBlob,
 )
 from meshpeer.core.scheduler.owner import JobOwner
+from meshpeer.core.scheduler.quotas import Quota, boundless
 from meshpeer.core.scheduler.replica_messages import FetchReplica, ReplicaFetched, ReplicaUnfetched
 from meshpeer.core.scheduler.rows import ROW_BYTES_MAX, JobRow, ResultRow, TaskRow
+from meshpeer.core.scheduler.webhook_messages import DeliverMessage
 from meshpeer.core.wire import cbor
 from meshpeer.core.wire.frames import Channel, Codec
 
@@ -126,6 +131,11 @@ class Node:
         return self.scheduler is not None
 
 
+def node_name(number: int) -> NodeId:
+    """Returns what the node of this place is called."""
+    return NodeId(hashlib.sha256(f"node {number}".encode()).digest())
+
+
 class World:
     """Virtual machines and what lies between them."""
 
@@ -143,17 +153,20 @@ class World:
         reorder: bool = False,
         profiles: Sequence[Profile] = (),
         replicated: bool = False,
+        terms: Terms | None = None,
+        quota_of: Callable[[NodeId, NodeId], Quota] | None = None,
     ) -> None:
+        """``quota_of`` says what a node (the first) gives a submitter."""
         self.rng = random.Random(seed)
         self.now_s = 100.0
         self.latency_s, self.disk_s, self.loss = latency_s, disk_s, loss
         self.plan: Plan = plan or (lambda task, attempt, node: (0.05, True))
-        self.crash_limit = crash_limit
+        self.crash_limit, self.terms, self.quota_of = crash_limit, terms, quota_of
         self.reorder = reorder
         self.nodes = {
             name: Node(name, count, f"r{number % regions}", profiles[number] if profiles else None)
             for number, count in enumerate(slots)
-            if (name := NodeId(hashlib.sha256(f"node {number}".encode()).digest()))
+            if (name := node_name(number))
         }
         self.names = list(self.nodes)
         for name in self.names if replicated else ():
@@ -167,6 +180,9 @@ class World:
         self.messages: collections.Counter[str] = collections.Counter()
         self.changed: collections.Counter[JobId] = collections.Counter()
         self.committed: dict[tuple[JobId, int, int], TaskRow] = {}
+        self.forgotten: list[tuple[NodeId, JobId]] = []
+        self.told: list[tuple[NodeId, DeliverMessage]] = []
+        """What ends of jobs were told, by whom; nobody answers unless the test does."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self.steps = 0
         self._count = 0
@@ -256,6 +272,8 @@ class World:
             seals=HashSeals(name),
             store=node.store,
             crash_limit=self.crash_limit,
+            terms=self.terms,
+            quota_of=functools.partial(self.quota_of, name) if self.quota_of else boundless,
             is_revoked=self.revoked.__contains__,
         )
         jobs = [
@@ -446,6 +464,10 @@ class World:
                     node.contents[digest] = data
                 case JobChanged(job=job):
                     self.changed[job] += 1
+                case JobForgotten(job=job):
+                    self.forgotten.append((node.name, job))
+                case DeliverMessage():
+                    self.told.append((node.name, effect))
                 case Note():
                     node.notes.append(effect)
 
@@ -494,7 +516,6 @@ class World:
         node.pending.discard(persist.ticket)
         for send in node.waiting.pop(persist.ticket, []):
             self._send(node, send)
-        self.handle(node.name, Persisted(ticket=persist.ticket))
 
     def _check_commit(self, put: Put) -> None:
         row = cbor.decode(put.value, TaskRow, bytes_max=ROW_BYTES_MAX)

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 
+import msgspec
 import zeroconf
 
 from fuzzkit import mesh, mutate
@@ -14,6 +15,7 @@ from meshpeer.adapters.discovery.mdns import SERVICE, found_in
 from meshpeer.adapters.hosts.block import BEGIN, END, names_in, replace_block
 from meshpeer.adapters.network.observe import parse_links as parse_seen_links
 from meshpeer.adapters.relay.fastpath import counters_in, route_in
+from meshpeer.adapters.web.access import Access
 from meshpeer.core.addressing.own_addresses import own_addresses
 from meshpeer.core.errors import EnvironmentFault
 from meshpeer.core.ids import WireGuardKey
@@ -35,6 +37,8 @@ from meshpeer.core.paths.relay_crossing import Crossing, Way
 from meshpeer.core.paths.relay_packets import has_mac1, mac1_key, mac1_of, parse_packet
 from meshpeer.core.wgconf.parse import parse_dump, parse_links, parse_route_mtus, parse_routes
 from meshpeer.core.wgconf.rulesets import Packet, RulesetUnreadable, judge_ruleset
+from meshpeer.core.wire.unreadable import UNREADABLE
+from meshpeer.runtime.board import Order
 
 _THEIRS = WireGuardKey(mesh.WIREGUARD.public)
 _MINE = mesh.WIREGUARD
@@ -232,6 +236,14 @@ def _find_groups(data: bytes) -> object:
     return find_hierarchies(said, mounts)
 
 
+def _look_for_session(data: bytes) -> object:
+    access = Access(bytes, lambda: 0.0)
+    access.exchange(access.token)
+    cookies = data.decode("latin-1")
+    assert not access.may_order(cookies, 51_822, cookies)
+    return access.session_of(cookies, 51_822)
+
+
 def _read_hosts(data: bytes) -> object:
     text = data.decode("utf-8", "surrogateescape")
     return names_in(text), replace_block(text, f"{BEGIN}\n10.10.0.1\talpha\n{END}\n")
@@ -249,7 +261,26 @@ _GROUPS = (
 )
 _HOSTS = f"127.0.0.1\tlocalhost # here\n{BEGIN}\n10.10.0.1\talpha.mesh\n{END}\nfd00::1 x\n".encode()
 
+_ORDER = b'{"what": "retry", "job": "jabc", "node": "alpha", "tasks": ["render[3]", "film"]}'
+_COOKIE = b'meshpeer-51822=abc-DEF_123; other="quoted \\073"; x'
+
 TARGETS = (
+    Target(
+        name="machine.order",
+        run=lambda data: msgspec.json.decode(data, type=Order),
+        refusals=UNREADABLE,
+        seeds=lambda: [_ORDER],
+        mutate=mutate.json_text,
+        bytes_max=4_096,
+    ),
+    Target(
+        name="machine.cookie",
+        run=_look_for_session,
+        refusals=(),
+        seeds=lambda: [_COOKIE],
+        mutate=mutate.text("=", ";", '"', "\\", "meshpeer-51822="),
+        bytes_max=4_096,
+    ),
     Target(name="paths.relayed", run=_cross, refusals=(), seeds=_packets, bytes_max=300),
     Target(name="paths.probe", run=_hear_probe, refusals=(), seeds=_probes, bytes_max=300),
     Target(
