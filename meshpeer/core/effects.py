@@ -114,3 +114,8 @@ class TicketCounter:
     def take(self) -> Ticket:
         self._last += 1
         return Ticket(self._last)
+
+    @property
+    def last(self) -> int:
+        """The ticket that was taken last; 0 for none."""
+        return self._last

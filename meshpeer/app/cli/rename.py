@@ -20,7 +20,10 @@ def add_to(app: typer.Typer) -> None:
     command(app, "rename", panel="Being in a mesh", examples=_RENAME)(rename)
 
 
-def rename(asked: Asked, name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
+def rename(
+    asked: Asked,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and inner dashes.")],
+) -> None:
     """Give this node another name.
 
     Its addresses, tunnels and running tasks stay as they are; members hear of it within a second, those that

@@ -19,7 +19,7 @@ from meshpeer.app.cli import show
 from meshpeer.app.cli.asked import Asked
 from meshpeer.app.cli.commands import command
 from meshpeer.app.cli.look import PANEL
-from meshpeer.core.errors import MeshpeerError, NotRunning
+from meshpeer.core.errors import EnvironmentFault, MeshpeerError, NotRunning
 
 if TYPE_CHECKING:
     from meshpeer.adapters.control.client import ControlClient
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from meshpeer.runtime.job_docs import JobList
 
 EVERY_S_MIN = 0.2
+ENDS = (b"q", b"Q", b"\x1b", b"\x03", b"\x04", b"")
+"""Keys: q, escape, Ctrl-C, Ctrl-D, and a terminal that is gone."""
 JOBS_S_MIN = 1.0
 """Between two times that all members are asked."""
 ROWS_AWAY = 10_000
@@ -84,11 +86,11 @@ def _follow(client: ControlClient, jobs: _Jobs, every_s: float, pressed: _Keys) 
             sys.stdout.write("\x1b[K" + ("\r\n" if number < size.lines - 1 else ""))
         sys.stdout.write("\x1b[J")
         sys.stdout.flush()
-        if pressed.within(every_s) in ("q", "Q", "\x1b", "\x03", "\x04"):
+        if pressed.end_it(every_s):
             return
         try:
             before, now, away_since = now, _look(client, jobs.found, jobs.trouble), ""
-        except NotRunning:
+        except (NotRunning, EnvironmentFault):
             away_since = away_since or _clock()
 
 
@@ -130,11 +132,19 @@ class _Jobs:
 class _Keys:
     """What is pressed at a terminal."""
 
-    def within(self, timeout_s: float) -> str:
-        """Returns the key that is pressed first within so long; empty for none."""
+    def __init__(self, typed: bool) -> None:
+        self._typed = typed
+
+    def end_it(self, timeout_s: float) -> bool:
+        """Says whether somebody wants to go, within so long; any other key ends the wait. An arrow is a
+        sequence that begins as the escape key does."""
+        if not self._typed:
+            # What is at its end can be read for ever.
+            time.sleep(timeout_s)
+            return False
         ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
         # Of a descriptor: a buffered reader would keep the rest of what was typed from the next look.
-        return os.read(sys.stdin.fileno(), 64)[:1].decode("ascii", "replace") if ready else ""
+        return bool(ready) and os.read(sys.stdin.fileno(), 64) in ENDS
 
 
 @contextlib.contextmanager
@@ -149,7 +159,7 @@ def _screen() -> Iterator[_Keys]:
     try:
         if typed:
             tty.setcbreak(sys.stdin)
-        yield _Keys()
+        yield _Keys(typed)
     finally:
         if before is not None:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -29,7 +29,10 @@ AGAIN_S = 2.0
 UNANSWERED_MAX = 3
 """Questions in a row; then it is another's turn."""
 PASSED_OVER_S = 300.0
-"""For how long one is not asked that answers nothing, or sees nothing of a router."""
+"""For how long one is not asked that sees nothing of a router."""
+SILENT_S = EVERY_S
+"""For how long one is not asked that answers nothing. No longer: while the router itself is away nobody
+answers, and then this node is seen elsewhere."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,6 @@ class _Observer:
     number: int = 0
     """Of the question that waits for its answer; 0 for none."""
     unanswered: int = 0
-    answered: bool = False
     passed_over_until_s: float = float("-inf")
 
 
@@ -57,6 +59,8 @@ class Observers:
         """All that could be asked, in the order in which they are."""
         self._ways: dict[NodeId, str] = {}
         self._asked: tuple[NodeId, ...] = ()
+        self._by_question: set[NodeId] = set()
+        """Whose words that still last were answers."""
         self.has_news = False
         """Somebody sees this node elsewhere than before; for the caller to take back."""
 
@@ -87,7 +91,8 @@ class Observers:
         held = self._held.get(fact.peer)
         if held is None or not held.number or held.number != fact.number:
             return
-        held.number, held.unanswered, held.answered = 0, 0, True
+        held.number, held.unanswered = 0, 0
+        self._by_question.add(fact.peer)
         held.due_s = now.mono_s + EVERY_S
         if fact.seen in self._own or not _is_ipv4(fact.seen):
             held.passed_over_until_s = now.mono_s + PASSED_OVER_S
@@ -103,8 +108,8 @@ class Observers:
             if now.mono_s < held.due_s:
                 continue
             if held.unanswered >= UNANSWERED_MAX:
-                held.number, held.unanswered, held.answered = 0, 0, False
-                held.passed_over_until_s = now.mono_s + PASSED_OVER_S
+                held.number, held.unanswered = 0, 0
+                held.passed_over_until_s = now.mono_s + SILENT_S
                 continue
             asked = self._desk.ask(node, held.endpoint, now)
             held.unanswered += 1
@@ -137,12 +142,12 @@ class Observers:
 
     def _tell(self, now: Instant) -> Collection[NodeId]:
         """Returns who says unasked that it sees this node elsewhere than at its own addresses."""
+        heard = dict(self._reflections.heard(now))
+        self._by_question &= heard.keys()
         return {
             node
-            for node, endpoint in self._reflections.heard(now)
-            if endpoint not in self._own
-            and _is_ipv4(endpoint)
-            and not ((held := self._held.get(node)) is not None and held.answered)
+            for node, endpoint in heard.items()
+            if endpoint not in self._own and _is_ipv4(endpoint) and node not in self._by_question
         }
 
     def _place(self, way: tuple[NodeId, str]) -> tuple[bool, bytes]:

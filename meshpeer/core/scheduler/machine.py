@@ -204,6 +204,7 @@ class Scheduler:
         self._dead: set[NodeId] = set()
         self._asked_for_s: float | None = None
         """The deadline last returned."""
+        self._handled_at_s = float("-inf")
 
     @property
     def owns_open_jobs(self) -> bool:
@@ -272,7 +273,7 @@ class Scheduler:
             for owner in self._open.values():
                 owner.spare(now)
             self.replicas.spare(now)
-        self._asked_for_s = None
+        self._asked_for_s, self._handled_at_s = None, now.mono_s
         effects = self._dispatch(event, now)
         effects += self._take_turns(now)
         if self.webhooks:
@@ -297,7 +298,8 @@ class Scheduler:
             self.growth.next_deadline(self._open.values()) if self._may_grow else None,
             *(owner.next_deadline() for owner in self._open.values()),
         )
-        self._asked_for_s = deadline.at_s if deadline else None
+        # One that is past by now was none before: this machine did not sleep meanwhile.
+        self._asked_for_s = max(deadline.at_s, self._handled_at_s) if deadline else None
         return deadline
 
     def check(self) -> None:
@@ -506,7 +508,10 @@ class Scheduler:
         """Cancels a job whose submitter was shut out: nobody is to run what a stolen machine asked for. One
         whose submitter is merely gone goes on."""
         who = owner.record.submitter
-        if who == self.me or owner.finished or not (who in self._shut_out or self._is_revoked(who)):
+        if who == self.me or owner.finished:
+            return []
+        # Who was shut out with an invite or an issuer may be a member again.
+        if not (self._is_revoked(who) or (who in self._shut_out and not self._may_submit(who))):
             return []
         fields = (("job", owner.job), ("submitter", key_text(who)[:10]))
         note = Note(level="warning", fact="a job is cancelled: its submitter was revoked", fields=fields)

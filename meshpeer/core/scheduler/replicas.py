@@ -298,7 +298,7 @@ class Replicas:
         keeps = [one for one in voted if isinstance(one, Keep)]
         said += [one for one in voted if not isinstance(one, Keep)]
         changes = [one for keep in keeps for one in changes_of(copy.job, keep)]
-        first = Persist(ticket=keeps[0].ticket, changes=(*self._keep_record(copy).changes, *gone, *changes))
+        first = Persist(ticket=keeps[0].ticket, changes=(_put_record(copy), *gone, *changes))
         # What waits for a later one of these writes is answered after it: all that it holds is in the first.
         rest = [Persist(ticket=keep.ticket, changes=()) for keep in keeps[1:]]
         return [first, *rest, *self._perform(copy, said, now)]
@@ -328,15 +328,6 @@ class Replicas:
         copy = Copy(record, signed, digest, acceptor, now.mono_s, self._patience(acceptor))
         self.copies[record.job] = self._active[record.job] = copy
         return copy
-
-    def _keep_record(self, copy: Copy) -> Persist:
-        row = JobRow(
-            signed=copy.signed,
-            epoch=Epoch(0, copy.record.submitter),
-            accepted_at_us=copy.record.submitted_at_us,
-            replicated=True,
-        )
-        return Persist(ticket=self._tickets.take(), changes=(put_record(copy.job, row),))
 
     # --- what an owner wants --------------------------------------------------------------------------------
 
@@ -502,7 +493,7 @@ class Replicas:
             fields = (("job", event.record.job), ("peer", key_text(event.holder)[:10]))
             return [Note(level="warning", fact="a job is none of this node's to keep", fields=fields)]
         copy = self._copy(event.record, event.signed, event.digest, now)
-        persist = self._keep_record(copy)
+        persist = Persist(ticket=self._tickets.take(), changes=(_put_record(copy),))
         ready = Send(peer=event.holder, message=ReplicaReady(job=copy.job), after=persist.ticket)
         return [persist, ready]
 
@@ -692,3 +683,13 @@ class Replicas:
         """Tells everybody that this node owns a job, with an epoch of this counter."""
         owns = Owns(job=record.job, generation=record.generation, ballot=Ballot(counter, self.me))
         return [Send(peer=peer, message=owns) for peer in peers]
+
+
+def _put_record(copy: Copy) -> Change:
+    row = JobRow(
+        signed=copy.signed,
+        epoch=Epoch(0, copy.record.submitter),
+        accepted_at_us=copy.record.submitted_at_us,
+        replicated=True,
+    )
+    return put_record(copy.job, row)

@@ -60,9 +60,19 @@ async def test_task_is_its_slots_user_without_any_right(
 
 
 async def test_limits_are_set(executor: ProcessExecutor, plans: Plans, blobs: TextBlobs) -> None:
-    outcome = await executor.run(plans("cat", "/proc/self/limits"))
+    """The task begins under what bounds it, and can't widen that a moment later."""
+    narrowed = 'until grep -q "Max file size  *67108864  *67108864" /proc/self/limits; do :; done'
+    outcome = await executor.run(
+        plans("sh", "-c", f"cat /proc/self/limits; {narrowed}; cat /proc/self/limits")
+    )
 
-    limits = {line[:25].strip(): line[25:].split()[:2] for line in blobs.text(outcome.stdout).splitlines()}
+    lines = blobs.text(outcome.stdout).splitlines()
+    first, limits = (
+        {line[:25].strip(): line[25:].split()[:2] for line in half}
+        for half in (lines[: len(lines) // 2], lines[len(lines) // 2 :])
+    )
+    assert first["Max processes"][0] == "512"
+    assert first["Max file size"][0] == "67108864"
     assert limits["Max processes"] == ["512", "512"]
     assert limits["Max file size"] == ["67108864", "67108864"]
     assert limits["Max core file size"] == ["0", "0"]

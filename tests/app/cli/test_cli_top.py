@@ -50,10 +50,31 @@ def test_at_a_terminal_it_follows_until_q_and_gives_the_screen_back(agent: FakeA
         assert seen.startswith(b"\x1b[?1049h")
         agent.members = [make_peer(name="delta")]
         _read_until(ours, b"delta")
+        os.write(ours, b"\x1b[A")
+        agent.members = [make_peer(name="echo")]
+        _read_until(ours, b"echo")
         os.write(ours, b"q")
         rest = _read_until(ours, b"\x1b[?1049l")
         assert rest.endswith(b"\x1b[?25h\x1b[?1049l")
         assert top.wait(20) == 0
+    os.close(ours)
+
+
+def test_without_keys_it_looks_no_more_often(agent: FakeApi) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    environment.pop("NO_COLOR", None)
+    program = [sys.executable, "-m", "meshpeer", "top", "--every", "30"]
+    with subprocess.Popen(
+        program, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment
+    ) as top:
+        os.close(theirs)
+        _read_until(ours, b"beta")
+        looks = agent.asked.count(("status",))
+        while select.select([ours], [], [], 0.5)[0]:
+            os.read(ours, 65_536)
+        assert agent.asked.count(("status",)) == looks
+        top.terminate()
     os.close(ours)
 
 

@@ -14,7 +14,7 @@ from meshpeer.core.scheduler.book import NOTHING
 from meshpeer.core.scheduler.consensus.messages import Accept, Prepare
 from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica, Row, Written
 from meshpeer.core.scheduler.control_messages import RetryAsked
-from meshpeer.core.scheduler.messages import Attempt, CancelAsked, MessageReceived
+from meshpeer.core.scheduler.messages import Attempt, CancelAsked, MessageReceived, PeerRevoked
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.replica_rows import takeover_of
 from meshpeer.core.scheduler.rows import TaskRow
@@ -201,6 +201,25 @@ def test_a_job_whose_submitter_is_revoked_ends_under_who_owns_it_by_then() -> No
 
     assert not any(world.nodes[one].running for one in others)
     assert world.owner(job).counts[TaskState.CANCELLED] == 8
+    world.check()
+
+
+def test_a_job_of_who_was_shut_out_once_and_is_a_member_again_goes_on_under_its_next_owner() -> None:
+    world = World(6, [1, 1, 1, 1], replicated=True, plan=lambda task, attempt, node: (1.0, True))
+    back = world.names[0]
+    world.run_for(0.5)
+    for other in world.names[1:]:
+        # With its invite, say: no revocation names it, and another invite let it in.
+        world.handle(other, PeerRevoked(peer=back))
+        world.partition(back, other)
+        world.heal(back, other)
+    world.run_for(0.5)
+    job = world.submit(tasks(20))
+    world.run_for(1.0)
+    world.crash(back)
+    world.run_until(lambda: world.finished(job), 100.0)
+
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 20
     world.check()
 
 

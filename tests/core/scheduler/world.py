@@ -116,6 +116,9 @@ class Node:
     )
     blobs: set[Digest] = field(default_factory=set)
     life: int = 0
+    tickets: TicketCounter = field(default_factory=TicketCounter)
+    handed_over: set[int] = field(default_factory=set)
+    """Tickets of writes that the machine wanted in this life."""
     pending: set[int] = field(default_factory=set)
     contents: dict[Digest, bytes] = field(default_factory=dict)
     waiting: dict[int, list[Send]] = field(default_factory=dict)
@@ -264,6 +267,7 @@ class World:
         node = self.nodes[name]
         node.life += 1
         self.dead.discard(name)
+        node.tickets, node.handed_over = TicketCounter(), set()
         node.scheduler = scheduler = Scheduler(
             me=name,
             slots=node.slots,
@@ -271,7 +275,7 @@ class World:
             boot=node.life.to_bytes(8, "big"),
             region=node.region,
             profile=node.profile,
-            tickets=TicketCounter(),
+            tickets=node.tickets,
             dice=random.Random(self.rng.random()),
             seals=HashSeals(name),
             store=node.store,
@@ -378,6 +382,9 @@ class World:
         for node in self.nodes.values():
             if node.scheduler is not None:
                 node.scheduler.check()
+                # The journal ends an agent that takes many tickets after one that it never writes.
+                leaked = set(range(1, node.tickets.last + 1)) - node.handed_over
+                assert not leaked, f"tickets that were taken and never written: {sorted(leaked)[:5]}"
 
     def ends_of(self, job: JobId, task: int) -> list[Run]:
         """Returns the runs of a task that came to their end."""
@@ -455,6 +462,7 @@ class World:
                 case Send():
                     self._send(node, effect)
                 case Persist(ticket=ticket):
+                    node.handed_over.add(ticket)
                     node.pending.add(ticket)
                     self._write(node, effect)
                 case StartAttempt():
