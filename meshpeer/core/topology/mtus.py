@@ -101,8 +101,8 @@ def _lookup(
     routes: tuple[str, ...], route_mtus: tuple[RouteMtu, ...]
 ) -> dict[tuple[int, int], dict[int, int]]:
     """Returns the MTUs of routes (0: as the interface) by their IP version and how many low bits of an
-    address they leave open, the fewest first, then by the other bits. Routes are as many as members, and each member
-    is asked for."""
+    address they leave open, the fewest first, then by the other bits. Routes are as many as members, and
+    each member is asked for."""
     said = {one.prefix: one.mtu for one in route_mtus}
     lookup: dict[tuple[int, int], dict[int, int]] = {}
     for one in map(ipaddress.ip_network, routes):
