@@ -29,15 +29,16 @@ def lay_out(graph: JobGraph) -> Layout:
     leads there, so that few edges cross; an edge over several columns has a place in each (Sugiyama et al.,
     1981)."""
     tasks = in_order(graph.tasks)
-    depth: dict[str, int] = {}
+    depth = _depths(tasks)
     leads: dict[tuple[str, str], list[str]] = {}
     columns: dict[int, list[str]] = {}
     into: dict[str, list[str]] = {}
     for task in tasks:
-        needs = [need for need in task.needs if need in depth]
-        column = depth[task.name] = max((depth[need] + 1 for need in needs), default=0)
+        column = depth[task.name]
         columns.setdefault(column, []).append(task.name)
-        for need in needs:
+        for need in task.needs:
+            if need not in depth:
+                continue
             way = leads[need, task.name] = [
                 f"{need}>{task.name}>{one}" for one in range(depth[need] + 1, column)
             ]
@@ -60,6 +61,22 @@ def lay_out(graph: JobGraph) -> Layout:
         boxes={task.name: places[task.name] for task in tasks},
         bends={edge: [places[one] for one in way] for edge, way in leads.items()},
     )
+
+
+def lines_of(graph: JobGraph) -> int:
+    """Returns of how many lines, from column to column, the edges of a graph consist: what it costs to lay it
+    out, told without doing so."""
+    tasks = in_order(graph.tasks)
+    depth = _depths(tasks)
+    return sum(depth[task.name] - depth[need] for task in tasks for need in task.needs if need in depth)
+
+
+def _depths(tasks: Sequence[GraphTask]) -> dict[str, int]:
+    """Returns the most steps that lead to each of the tasks, which stand in order."""
+    depth: dict[str, int] = {}
+    for task in tasks:
+        depth[task.name] = max((depth[need] + 1 for need in task.needs if need in depth), default=0)
+    return depth
 
 
 def in_order(tasks: Sequence[GraphTask]) -> list[GraphTask]:

@@ -19,7 +19,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from http.cookies import CookieError, SimpleCookie
+
+from starlette.requests import cookie_parser
 
 TOKEN_BYTES = 32
 SESSIONS_MAX = 16
@@ -39,7 +40,7 @@ class Access:
         self.token = _text(entropy(TOKEN_BYTES))
         self._key_secret = entropy(TOKEN_BYTES)
         self._sessions: dict[bytes, float] = {}
-        """When each ends, by the digest of its id; the oldest first."""
+        """When each ends, by the digest of its id; the first to end first."""
 
     def link(self, port: int) -> str:
         """Returns the address that opens the dashboard."""
@@ -50,11 +51,14 @@ class Access:
         return f"meshpeer-{port}"
 
     def exchange(self, token: str, session: str | None = None) -> str | None:
-        """Returns the id of a new session for the token, or the one that there is; None for anything else."""
+        """Returns the id of a new session for the token, or the one that there is, which ends later now; None
+        for anything else."""
         if not hmac.compare_digest(_digest(token), _digest(self.token)):
             return None
         if session is not None:
             # Tabs of one browser share a cookie: those that are open keep their keys.
+            self._sessions.pop(_digest(session), None)
+            self._sessions[_digest(session)] = self._now_s() + SESSION_S
             return session
         session = _text(self._entropy(TOKEN_BYTES))
         while len(self._sessions) >= SESSIONS_MAX:
@@ -77,16 +81,14 @@ class Access:
 
     def session_of(self, cookies: str, port: int) -> str | None:
         """Returns the session that a ``Cookie`` header names; None for none, or one that has ended."""
-        try:
-            jar = SimpleCookie(cookies)
-        except CookieError:
+        # Not SimpleCookie, which drops all cookies for one that it can't read; other servers of this machine
+        # set what they like.
+        session = cookie_parser(cookies).get(self.cookie_name(port))
+        if session is None:
             return None
-        morsel = jar.get(self.cookie_name(port))
-        if morsel is None:
-            return None
-        given, now_s = _digest(morsel.value), self._now_s()
+        given, now_s = _digest(session), self._now_s()
         found = [end_s for known, end_s in self._sessions.items() if hmac.compare_digest(known, given)]
-        return morsel.value if found and found[0] > now_s else None
+        return session if found and found[0] > now_s else None
 
 
 def order_refusal(headers: Mapping[str, str]) -> tuple[int, str] | None:

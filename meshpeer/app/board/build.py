@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshpeer.app.board.place import NARROW, WIDE, Places, Spot, place
 from meshpeer.app.board.rows import JobRow, MemberRow, MeshRow, PairRow
 from meshpeer.app.cli.map_model import HUB, MeshMap, map_mesh
+from meshpeer.core.errors import PeerFault
 from meshpeer.runtime.board import Table
 from meshpeer.runtime.control import Job, Peer, Plan, Status
 
@@ -97,8 +98,14 @@ def job_row(one: Job, *, shown: int = 0) -> JobRow:
 
 
 def unix_s(stamp: str | None) -> float:
-    """Returns a time of a document in Unix seconds, to the millisecond; 0 for none."""
-    return round(datetime.datetime.fromisoformat(stamp).timestamp(), 3) if stamp else 0.0
+    """Returns a time of a document in Unix seconds, to the millisecond; 0 for none.
+
+    Raises ``PeerFault`` for what is no time: another node may have written the document.
+    """
+    try:
+        return round(datetime.datetime.fromisoformat(stamp).timestamp(), 3) if stamp else 0.0
+    except (ValueError, OverflowError) as fault:
+        raise PeerFault("a time of this job is none", "ask whoever runs its owner") from fault
 
 
 # --- the mesh -------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from meshpeer.app.board.build import unix_s
 from meshpeer.app.board.rows import BoxOfTasks, EdgeRow, TaskRow, TryRow
-from meshpeer.app.graph_layout import BOX_HEIGHT, BOX_WIDTH, lay_out
+from meshpeer.app.graph_layout import BOX_HEIGHT, BOX_WIDTH, Layout, lay_out, lines_of
+from meshpeer.core.errors import PeerFault
 from meshpeer.core.ids import NodeId, TaskIndex
 from meshpeer.core.scheduler.owner import JobOwner
 from meshpeer.core.scheduler.rows import Try
@@ -24,6 +25,8 @@ TASKS_MAX = 20_000
 """Tasks that are listed, the first ones; the commands list all."""
 BOXES_MAX = 200
 """Tasks of the file that are drawn: beyond that a picture says nothing any more."""
+LINES_MAX = 3_000
+"""Lines from column to column that edges are drawn of."""
 TRIES_MAX = 20
 """Attempts of a task that are shown, the last ones."""
 
@@ -110,29 +113,57 @@ def _row(one: Task) -> TaskRow:
     )
 
 
-def graph_tables(graph: JobGraph) -> dict[str, Table]:
-    """Returns the drawing of a graph: boxes and edges; neither where it has too many boxes."""
-    if len(graph.tasks) > BOXES_MAX:
-        return {"graph": {}, "edges": {}}
+class GraphTables:
+    """The drawing of one job's graph. Where things stand is found anew only for other names or needs."""
+
+    def __init__(self) -> None:
+        self._shape: object = None
+        self._layout: Layout | None = None
+        self._edges: dict[str, EdgeRow] = {}
+
+    def look(self, graph: JobGraph) -> dict[str, Table]:
+        """Returns boxes and edges; neither where there are too many to be drawn.
+
+        Raises ``PeerFault`` for what is no graph: its owner may have made it up.
+        """
+        if len(graph.tasks) > BOXES_MAX:
+            return {"graph": {}, "edges": {}}
+        shape = tuple((one.name, one.needs) for one in graph.tasks)
+        if shape != self._shape:
+            self._layout, self._edges = _drawn(graph)
+            self._shape = shape
+        if self._layout is None:
+            return {"graph": {}, "edges": {}}
+        places = self._layout.boxes
+        boxes = {
+            one.name: BoxOfTasks(
+                x=places[one.name][0],
+                y=places[one.name][1],
+                width=BOX_WIDTH,
+                height=BOX_HEIGHT,
+                count=one.count,
+                array=one.array,
+                states=one.states,
+            )
+            for one in graph.tasks
+        }
+        return {"graph": boxes, "edges": self._edges}
+
+
+def _drawn(graph: JobGraph) -> tuple[Layout | None, dict[str, EdgeRow]]:
+    """Returns where boxes and edges stand, from 0 on; nothing where edges are too many."""
+    if sum(len(one.needs) for one in graph.tasks) > LINES_MAX or lines_of(graph) > LINES_MAX:
+        return None, {}
     layout = lay_out(graph)
+    if len(layout.boxes) < len(graph.tasks):
+        raise PeerFault("the tasks of this job make no graph", "ask whoever runs its owner")
     left, top = (min((at[axis] for at in layout.boxes.values()), default=0) for axis in (0, 1))
-    boxes = {
-        one.name: BoxOfTasks(
-            x=layout.boxes[one.name][0] - left,
-            y=layout.boxes[one.name][1] - top,
-            width=BOX_WIDTH,
-            height=BOX_HEIGHT,
-            count=one.count,
-            array=one.array,
-            states=one.states,
-        )
-        for one in graph.tasks
-    }
     edges = {}
     for (need, name), bends in layout.bends.items():
         corners = _corners([layout.boxes[need], *bends, layout.boxes[name]])
         edges[f"{need}>{name}"] = EdgeRow(corners=tuple((x - left, y - top) for x, y in corners))
-    return {"graph": boxes, "edges": edges}
+    boxes = {name: (x - left, y - top) for name, (x, y) in layout.boxes.items()}
+    return Layout(boxes=boxes, bends={}), edges
 
 
 def _corners(boxes: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+from meshpeer.app.board.build import unix_s
 from meshpeer.app.board.rows import JobRow, MemberRow, MeshRow, StoryRow
+from meshpeer.core.errors import PeerFault
 from meshpeer.runtime.board import View
 
 STORY_MAX, LOGGED_MAX = 300, 100
 """Rows that are kept of what changed, and of what the agent logged; the oldest go first."""
+NEWS_S = 60.0
+"""Of a job that was not known before, what is older is no news: others are first asked for theirs when a page
+is opened, and anew after they were silent. Looks, rounds of questions and clocks differ by less."""
 BECAUSE_LETTERS_MAX = 500
 ID_LETTERS_MIN = 8
 """Of the beginning of an id that is taken for its member."""
@@ -139,6 +144,8 @@ def _jobs(old: View, new: View, at: float) -> Iterator[StoryRow]:
     for key, row in new.table("jobs").items():
         one, was = cast(JobRow, row), cast(JobRow | None, before.get(key))
         if was is None:
+            if not (_is_recent(one.submitted, at) or _is_recent(one.finished, at)):
+                continue
             tasks = "1 task" if one.total == 1 else f"{one.total:,} tasks"
             text = f"job {one.name} ({key[:8]}) of {tasks} is {one.state}"
             yield StoryRow(at=at, kind="job", text=text, tone=_ENDS.get(one.state, ""))
@@ -154,3 +161,11 @@ def _jobs(old: View, new: View, at: float) -> Iterator[StoryRow]:
                 text=f"job {one.name} ({key[:8]}) is owned by {one.owner} now",
                 because=because,
             )
+
+
+def _is_recent(stamp: str, at: float) -> bool:
+    """Says whether a time is about now; others wrote it, so it may be none."""
+    try:
+        return bool(stamp) and abs(at - unix_s(stamp)) <= NEWS_S
+    except PeerFault:
+        return False

@@ -10,7 +10,7 @@ import trio
 
 from meshpeer.app import views
 from meshpeer.app.board.build import job_row
-from meshpeer.app.board.job import TASKS_MAX, TaskTable, graph_tables, rows_of
+from meshpeer.app.board.job import TASKS_MAX, GraphTables, TaskTable, rows_of
 from meshpeer.app.board.rows import JobRow
 from meshpeer.core.errors import MeshpeerError
 from meshpeer.core.scheduler.owner import JobOwner
@@ -33,6 +33,7 @@ class WatchedJob:
     def __init__(self, agent: Agent, job: str) -> None:
         self._agent, self._job = agent, job
         self._rows = TaskTable(lambda node: views.name_of(agent.node, node))
+        self._graph = GraphTables()
         self._tables: dict[str, Table] = {}
         self._until_s = -math.inf
         self._looks = False
@@ -70,7 +71,7 @@ class WatchedJob:
         if job == self._known and job.finished_at is not None:
             return
         if job != self._known:
-            self._tables |= graph_tables(await api.graph(self._job))
+            self._tables |= self._graph.look(await api.graph(self._job))
         self._tables["tasks"] = self._rows.look(owner)
         self._told(job)
 
@@ -80,7 +81,7 @@ class WatchedJob:
         if job == self._known:
             return
         if job.as_of is None:
-            self._tables |= graph_tables(await api.graph(job.id))
+            self._tables |= self._graph.look(await api.graph(job.id))
         self._tables["tasks"] = _changed(self._tables.get("tasks", {}), await api.tasks(job.id))
         self._told(job)
 

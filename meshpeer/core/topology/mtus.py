@@ -14,6 +14,7 @@ what is right for most, so that a mesh of a thousand takes no thousand routes.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from meshpeer.core.wgconf.model import DesiredDevice, RouteMtu
 IPV6_MTU_MIN = 1_280
 PAD_BYTES = 16
 TCP_OVER_IPV6 = 60
+LOOKUPS_REMEMBERED = 4
 NOBODY: Mapping[NodeId, int] = {}
 
 
@@ -88,11 +90,26 @@ def prefixes_of(members: Iterable[MemberView]) -> dict[NodeId, frozenset[str]]:
 def mtu_towards(device: DesiredDevice, address: str) -> int:
     """Returns the MTU of packets to an overlay address: that of the longest prefix with a route."""
     target = ipaddress.ip_address(address)
-    said = {one.prefix: one.mtu for one in device.route_mtus}
-    routed = [ipaddress.ip_network(one) for one in device.routes]
-    fitting = [one for one in routed if one.version == target.version and target in one]
-    best = max(fitting, key=lambda one: one.prefixlen, default=None)
-    return said.get(str(best), 0) or device.mtu
+    for (version, drop), found in _lookup(device.routes, device.route_mtus).items():
+        if version == target.version and (mtu := found.get(int(target) >> drop)) is not None:
+            return mtu or device.mtu
+    return device.mtu
+
+
+@functools.lru_cache(maxsize=LOOKUPS_REMEMBERED)
+def _lookup(
+    routes: tuple[str, ...], route_mtus: tuple[RouteMtu, ...]
+) -> dict[tuple[int, int], dict[int, int]]:
+    """Returns the MTUs of routes (0: as the interface) by their IP version and how many low bits of an
+    address they leave open, the fewest first, then by the other bits. Routes are as many as members, and
+    each member is asked for."""
+    said = {one.prefix: one.mtu for one in route_mtus}
+    lookup: dict[tuple[int, int], dict[int, int]] = {}
+    for one in map(ipaddress.ip_network, routes):
+        drop = one.max_prefixlen - one.prefixlen
+        bits = int(one.network_address) >> drop
+        lookup.setdefault((one.version, drop), {})[bits] = said.get(str(one), 0)
+    return dict(sorted(lookup.items()))
 
 
 def _route(prefix: str, mtu: int, device: int, pads_to_device: bool) -> RouteMtu:

@@ -77,6 +77,25 @@ async def test_a_session_ends() -> None:
         assert (await it.get("/dashboard/", {"cookie": cookie})).status == 401
 
 
+async def test_the_link_opened_again_puts_off_the_end_of_the_session() -> None:
+    async with dashboard() as it:
+        cookie = it.cookie_of(await it.get(it.path_with_token))
+        it.board.now_s = SESSION_S - 1
+        assert (await it.get(it.path_with_token, {"cookie": cookie})).status == 200
+        it.board.now_s = 2 * SESSION_S - 2
+        assert (await it.get("/dashboard/", {"cookie": cookie})).status == 200
+        it.board.now_s = 2 * SESSION_S
+        assert (await it.get("/dashboard/", {"cookie": cookie})).status == 401
+
+
+@pytest.mark.parametrize("odd", ["a=b c", "flag", "k@v=1", 'a="', "=", "a=b,c"])
+async def test_odd_cookies_of_other_servers_of_this_machine_keep_nobody_out(odd: str) -> None:
+    async with dashboard() as it:
+        cookie = it.cookie_of(await it.get(it.path_with_token))
+        for cookies in (f"{odd}; {cookie}", f"{cookie}; {odd}"):
+            assert (await it.get("/dashboard/", {"cookie": cookies})).status == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
+import pytest
 from board_docs import AT
 
-from meshpeer.app.board.job import BOXES_MAX, TRIES_MAX, graph_tables, rows_of
+from meshpeer.app.board.build import unix_s
+from meshpeer.app.board.job import BOXES_MAX, LINES_MAX, TRIES_MAX, GraphTables, rows_of
 from meshpeer.app.board.rows import BoxOfTasks, EdgeRow, TaskRow, TryRow
 from meshpeer.app.graph_layout import BOX_HEIGHT, BOX_WIDTH
+from meshpeer.core.errors import PeerFault
 from meshpeer.runtime.control import Task, TaskTry
 from meshpeer.runtime.job_docs import GraphTask, JobGraph
 
 
 def test_boxes_of_a_graph_stand_apart_and_edges_lead_from_box_to_box() -> None:
-    drawn = graph_tables(
+    drawn = GraphTables().look(
         graph(("split",), ("render", "split"), ("audio", "split"), ("film", "render", "split"))
     )
     boxes = {key: box for key, box in drawn["graph"].items() if isinstance(box, BoxOfTasks)}
@@ -34,11 +38,50 @@ def test_boxes_of_a_graph_stand_apart_and_edges_lead_from_box_to_box() -> None:
 
 def test_a_graph_of_too_many_boxes_is_not_drawn() -> None:
     names = [(f"t{number}",) for number in range(BOXES_MAX + 1)]
-    assert graph_tables(graph(*names)) == {"graph": {}, "edges": {}}
+    assert GraphTables().look(graph(*names)) == {"graph": {}, "edges": {}}
+
+
+def test_a_graph_of_too_many_edges_is_not_drawn_and_costs_no_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"t{number}" for number in range(BOXES_MAX)]
+    monkeypatch.setattr("meshpeer.app.board.job.lay_out", refuse)
+    for dense in (
+        graph(*((name, *names[:number]) for number, name in enumerate(names))),
+        graph(("a",), ("b", *["a"] * (LINES_MAX + 1))),
+    ):
+        assert GraphTables().look(dense) == {"graph": {}, "edges": {}}
+
+
+def test_the_bends_of_few_long_edges_count_as_well() -> None:
+    names = [f"t{number}" for number in range(BOXES_MAX)]
+    chain = [(name, *names[max(number - 1, 0) : number]) for number, name in enumerate(names)]
+    assert len(GraphTables().look(graph(*chain))["edges"]) == BOXES_MAX - 1
+    far = [(name, *needs, names[0]) for name, *needs in chain[-40:]]
+    assert GraphTables().look(graph(*chain[:-40], *far)) == {"graph": {}, "edges": {}}
+
+
+def test_a_change_of_state_does_not_lay_the_graph_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = GraphTables()
+    one = tables.look(graph(("a",), ("b", "a")))
+    monkeypatch.setattr("meshpeer.app.board.job.lay_out", refuse)
+    other = tables.look(graph(("a",), ("b", "a"), state="running"))
+    assert other["edges"] is one["edges"]
+    assert cast(BoxOfTasks, other["graph"]["b"]).states == {"running": 1}
+
+
+def test_tasks_that_need_each_other_or_share_a_name_are_no_graph() -> None:
+    for made_up in (graph(("a", "b"), ("b", "a")), graph(("a", "a")), graph(("a",), ("a",))):
+        with pytest.raises(PeerFault):
+            GraphTables().look(made_up)
+
+
+@pytest.mark.parametrize("stamp", ["yesterday", "0001-01-01T00:00:00", "2026-13-31T08:15:00Z"])
+def test_a_time_that_is_none_is_refused(stamp: str) -> None:
+    with pytest.raises(PeerFault):
+        unix_s(stamp)
 
 
 def test_a_graph_without_tasks_is_empty() -> None:
-    assert graph_tables(graph()) == {"graph": {}, "edges": {}}
+    assert GraphTables().look(graph()) == {"graph": {}, "edges": {}}
 
 
 def test_tasks_of_another_nodes_job_are_shown_as_it_tells_them() -> None:
@@ -64,9 +107,13 @@ def test_tasks_of_another_nodes_job_are_shown_as_it_tells_them() -> None:
 # --- helpers ------------------------------------------------------------
 
 
-def graph(*tasks: tuple[str, ...]) -> JobGraph:
+def refuse(graph: JobGraph) -> None:
+    raise AssertionError("it is laid out")
+
+
+def graph(*tasks: tuple[str, ...], state: str = "waiting") -> JobGraph:
     made = [
-        GraphTask(name=name, count=1, array=False, needs=tuple(needs), states={"waiting": 1})
+        GraphTask(name=name, count=1, array=False, needs=tuple(needs), states={state: 1})
         for name, *needs in tasks
     ]
     return JobGraph(job="j", name="flipbook", state="running", tasks=tuple(made))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from board_docs import job, peer, plan, status, view
+from board_docs import AT, job, peer, plan, status, view
 
-from meshpeer.app.board.story import BECAUSE_LETTERS_MAX, tell, tell_logged
+from meshpeer.app.board.build import unix_s
+from meshpeer.app.board.story import BECAUSE_LETTERS_MAX, NEWS_S, tell, tell_logged
 from meshpeer.runtime.board import View
-from meshpeer.runtime.control import Agreement, Differing, MeshInfo
+from meshpeer.runtime.control import Agreement, Differing, Job, MeshInfo
 
 HOME = MeshInfo(id="m", name="home", subnet="10.1.0.0/16", topology="auto", topology_mode="regional")
 DIFFER = (Differing(name="bravo", parts=("hubs",), since="", lasts_s=60.0),)
@@ -87,6 +88,27 @@ def test_the_first_look_and_what_moves_all_the_time_are_no_story() -> None:
     assert tell(View(), BEFORE, 1.0) == []
     moved = view(peer("bravo", rtt_ms=90.0), peer("charlie"), jobs=(job(running_on={"bravo": 2}),))
     assert tell(BEFORE, moved, 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "after_s", "is_told"),
+    [
+        (job("new", submitted_at=AT), 1.0, True),
+        (job("new", submitted_at=AT), NEWS_S + 1, False),
+        (job("new", submitted_at=AT), -NEWS_S - 1, False),
+        (job("new", submitted_at="2026-01-01T00:00:00Z", finished_at=AT), 1.0, True),
+        (job("new", submitted_at="2026-01-01T00:00:00Z", finished_at=AT), NEWS_S + 1, False),
+        (job("new", submitted_at="yesterday", finished_at="today"), 1.0, False),
+    ],
+)
+def test_a_job_that_is_first_heard_of_is_told_where_it_began_or_ended_just_now(
+    found: Job, after_s: float, is_told: bool
+) -> None:
+    at = unix_s(AT) + after_s
+    after = view(peer("bravo"), peer("charlie"), jobs=(job(), found))
+    assert [one.text for one in tell(BEFORE, after, at)] == [
+        "job new (jnew) of 24 tasks is running"
+    ] * is_told
 
 
 def test_what_the_agent_logged_is_told_with_its_fields_and_strange_letters_are_shown() -> None:

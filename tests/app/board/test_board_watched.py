@@ -13,7 +13,7 @@ from board_docs import job
 from meshpeer.app.board.rows import JobRow, TaskRow
 from meshpeer.app.board.watched import FAR_S, SHARE, WatchedJob
 from meshpeer.core.errors import EnvironmentFault
-from meshpeer.runtime.control import Job, Task
+from meshpeer.runtime.control import Job, Task, TaskTry
 from meshpeer.runtime.job_docs import GraphTask, JobGraph
 
 
@@ -23,6 +23,8 @@ class FarApi:
     def __init__(self) -> None:
         self.present = job()
         self.state = "running"
+        self.needs: tuple[str, ...] = ()
+        self.attempts: tuple[TaskTry, ...] = ()
         self.takes_s = 0.0
         self.asked: list[str] = []
         self.fault: EnvironmentFault | None = None
@@ -39,7 +41,7 @@ class FarApi:
 
     async def graph(self, job: str) -> JobGraph:
         self.asked.append("graph")
-        only = GraphTask(name="t", count=1, array=False, needs=(), states={self.state: 1})
+        only = GraphTask(name="t", count=1, array=False, needs=self.needs, states={self.state: 1})
         return JobGraph(job=job, name="flipbook", state="running", tasks=(only,))
 
     async def tasks(self, job: str) -> list[Task]:
@@ -51,7 +53,7 @@ class FarApi:
                 index=None,
                 state=self.state,
                 node="bravo",
-                attempts=(),
+                attempts=self.attempts,
                 exit_code=None,
                 error="",
                 stdout_bytes=0,
@@ -117,12 +119,34 @@ async def test_what_keeps_it_from_being_known_is_said_and_ends(
     assert set(tables["tasks"]) == {"0"}
 
 
+async def test_what_another_node_made_up_is_shown_as_trouble(autojump_clock: trio.testing.MockClock) -> None:
+    api, watched = watch()
+    api.needs = ("t",)
+    assert "no graph" in cast(JobRow, (await watched.tables())["job"]["jflipbook"]).trouble
+    api.needs, api.attempts = (), (attempt_at("yesterday"),)
+    await trio.sleep(FAR_S)
+    assert "a time of this job" in cast(JobRow, (await watched.tables())["job"]["jflipbook"]).trouble
+
+
 def test_rows_are_small_where_there_is_little_to_say() -> None:
     row = TaskRow(id="render[3]", state="waiting")
     assert msgspec.json.encode(row) == b'{"id":"render[3]","state":"waiting"}'
 
 
 # --- helpers ------------------------------------------------------------
+
+
+def attempt_at(stamp: str) -> TaskTry:
+    return TaskTry(
+        n=1,
+        node="bravo",
+        state="running",
+        exit_code=None,
+        started_at=stamp,
+        finished_at=None,
+        stolen_from=None,
+        error="",
+    )
 
 
 def watch() -> tuple[FarApi, WatchedJob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 
 import pytest
@@ -116,6 +117,26 @@ def test_no_packet_is_longer_than_its_path_allows(
             assert not pads or ipv4 == device.mtu or ipv4 % PAD_BYTES == 0
     assert list(device.routes) == sorted(device.routes)
     assert list(device.route_mtus) == sorted(device.route_mtus)
+
+
+def test_the_longest_prefix_says_the_mtu_and_routes_are_read_once_for_all_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    routes = tuple(sorted(("10.9.0.0/16", "10.9.4.0/24", "10.9.4.7/32", "fd09::/48", "fd09::7/128")))
+    said = (RouteMtu("10.9.0.0/16", 1_400), RouteMtu("10.9.4.0/24", 1_300), RouteMtu("fd09::/48", 1_290))
+    device = dataclasses.replace(
+        device_from_plan(plan_of(), local(), {}), routes=routes, route_mtus=said, mtu=1_420
+    )
+    for address, mtu in (
+        ("10.9.4.7", 1_420),
+        ("10.9.4.8", 1_300),
+        ("10.9.5.8", 1_400),
+        ("10.8.0.1", 1_420),
+        ("fd09::8", 1_290),
+        ("fd09::7", 1_420),
+    ):
+        assert mtu_towards(device, address) == mtu
+        monkeypatch.setattr(ipaddress, "ip_network", None)
 
 
 @pytest.mark.parametrize("ipv4", ["10.10.0.9", ""])

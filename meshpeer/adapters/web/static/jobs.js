@@ -50,14 +50,25 @@ export function drawList(changed, whole) {
   }
 }
 
+// Takes away what was said of a job and what could be done with it: it may have been another one.
+function blank() {
+  for (const id of ["job-state", "job-counts", "job-bar", "job-facts", "job-buttons", "job-why"]) byId(id).replaceChildren();
+  for (const name of ["class", "role", "aria-label"]) byId("job-bar").removeAttribute(name);
+  byId("job-state").className = "";
+  delete byId("job-buttons").dataset.offered;
+  show(byId("job-why"), false);
+}
+
 export function drawJob(changed, whole) {
   if (!whole && !changed.has("job")) return;
   const it = theJob() ?? row("jobs", chosen);
   if (!it) {
+    blank();
     say(byId("job-name"), "Job");
     return;
   }
   if (it.trouble) {
+    blank();
     say(byId("job-name"), chosen);
     state(byId("job-state"), it.state);
     say(byId("job-counts"), it.trouble);
@@ -73,7 +84,7 @@ export function drawJob(changed, whole) {
   if (it.as_of) facts.push(`its owner is away: as of ${clock(it.as_of)}`);
   say(byId("job-facts"), facts.join("; "));
   const place = byId("job-buttons");
-  const offered = [open(it), it.state === "paused", Boolean(it.failed) && it.state !== "cancelled", theId()].join();
+  const offered = [open(it), it.state === "paused", Boolean(it.failed) && it.state !== "cancelled", theId() ?? chosen].join();
   if (place.dataset.offered === offered) return;
   place.dataset.offered = offered;
   show(byId("job-why"), false);
@@ -90,12 +101,14 @@ export function drawJob(changed, whole) {
 
 export async function explain(job, task) {
   const place = byId("job-why");
+  const asked = chosen;
   show(place, true);
   try {
     const it = await ask({ job, task });
+    if (asked !== chosen) return;
     const lines = it.reasons.map((one) => `${plural(one.count, "task")} ${one.state}: ${one.text} (${one.tasks.slice(0, 3).join(", ")}${one.count > 3 ? ", …" : ""})`);
     place.replaceChildren(el("ul", {}, ...(lines.length ? lines : ["All that could run has succeeded."]).map((one) => el("li", {}, one))));
   } catch (fault) {
-    place.replaceChildren(el("p", { class: "bad" }, fault.message));
+    if (asked === chosen) place.replaceChildren(el("p", { class: "bad" }, fault.message));
   }
 }

@@ -1,7 +1,7 @@
 // Which view is shown, and what is sent to it. Views are drawn when they are looked at, and then as rows change.
 
 import { byId, count, plural, say, state } from "./dom.js";
-import { follow, onChange, onStanding, row } from "./state.js";
+import { drop, follow, onChange, onStanding, row } from "./state.js";
 import { mayOrder, tell } from "./actions.js";
 import * as mesh from "./mesh.js";
 import * as map from "./map.js";
@@ -32,7 +32,10 @@ function go() {
   const next = name in VIEWS ? name : "mesh";
   const moved = view !== "" && next !== view;
   const other = decodeURIComponent(which);
-  if (next === "job" && other !== job) tasks.forget();
+  if (next === "job" && other !== job) {
+    drop("job", "tasks", "graph", "edges");
+    tasks.forget();
+  }
   [view, job] = [next, next === "job" ? other : ""];
   for (const section of document.querySelectorAll(".view")) section.hidden = section.id !== "view-" + view;
   for (const link of document.querySelectorAll("nav a")) {

@@ -75,11 +75,17 @@ export function choose(key) {
   if (!chosen) return;
   panel.append(
     el("div", { class: "head" }, el("h3", { id: "member-name" }), el("span"), el("span", { class: "push" }),
-      el("button", { type: "button", on: { click: () => choose(chosen) } }, "Close")),
+      el("button", { type: "button", on: { click: close } }, "Close")),
     el("dl"), el("p", { class: "buttons" }), el("div", { id: "why" }),
   );
   detail();
   panel.scrollIntoView({ block: "nearest" });
+}
+
+function close() {
+  const key = chosen;
+  choose(key);
+  members.made.get(key)?.querySelector("button").focus();
 }
 
 function detail() {
@@ -104,7 +110,7 @@ function detail() {
     facts.dataset.said = text;
     facts.replaceChildren(...known.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   }
-  const orders = `${chosen} ${it.work}`;
+  const orders = [chosen, it.name, it.work].join();
   if (buttons.dataset.said !== orders) {
     buttons.dataset.said = orders;
     const drain = drainButton(it);
@@ -163,8 +169,9 @@ const capacity = new Keyed(
     say(memory, it.memory ? bytes(it.memory) : "–");
     say(resources, Object.entries(it.resources ?? {}).map(([one, number]) => `${one} ${number}`).join(", ") || "–");
     say(region, it.region ?? "–");
-    if (orders.dataset.work !== it.work) {
-      orders.dataset.work = it.work;
+    const said = [it.name, it.work].join();
+    if (orders.dataset.said !== said) {
+      orders.dataset.said = said;
       const drain = drainButton(it);
       if (drain) drain.setAttribute("aria-label", `${drain.textContent}: ${it.name}`);
       const held = orders.contains(document.activeElement);

@@ -14,6 +14,11 @@ const nothing = new Map();
 export const table = (name) => tables.get(name) ?? nothing;
 export const row = (name, key) => table(name).get(key);
 
+// Forgets tables that are of something else than what is shown from now on.
+export function drop(...names) {
+  for (const name of names) tables.delete(name);
+}
+
 // Calls back once a frame with what changed: a map of tables to sets of keys, and whether all is new.
 export const onChange = (listener) => listeners.push(listener);
 export const onStanding = (listener) => standing.push(listener);

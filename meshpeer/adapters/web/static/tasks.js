@@ -15,6 +15,7 @@ body.append(above, below);
 const rows = [];
 let order = [];
 let stale = true;
+let sifted = 0;
 let chosen = "";
 
 byId("task-state").append(el("option", { value: "" }, "any"), ...STATES.map((one) => el("option", { value: one }, one)));
@@ -50,6 +51,7 @@ function sift() {
   }
   order.sort((one, other) => one - other);
   stale = false;
+  sifted = table("tasks").size;
   const all = theJob()?.total ?? table("tasks").size;
   const shown = table("tasks").size < all ? `; the first ${count(table("tasks").size)} of ${count(all)} are listed` : "";
   say(byId("task-count"), plural(order.length, "task") + shown);
@@ -59,7 +61,7 @@ export function draw(changed, whole) {
   const keys = changed.get("tasks");
   if (!whole && !keys) return;
   const filtered = byId("task-state").value !== "";
-  if (whole || stale || filtered || keys.size && order.length !== table("tasks").size && !byId("task-name").value) sift();
+  if (whole || stale || filtered || sifted !== table("tasks").size) sift();
   inSight();
   if (chosen && (whole || keys.has(chosen))) detail();
 }
@@ -121,7 +123,7 @@ function choose(key) {
   if (!chosen) return;
   panel.append(
     el("div", { class: "head" }, el("h3", { id: "task-title" }), el("span"), el("span", { class: "push" }),
-      el("button", { type: "button", on: { click: () => choose(chosen) } }, "Close")),
+      el("button", { type: "button", on: { click: close } }, "Close")),
     el("p", { class: "buttons" }),
     el("p"),
     el("div", { class: "scroll", role: "region", "aria-label": "Attempts", tabindex: 0 }, el("table", {}, el("caption", {}, "Attempts"),
@@ -130,6 +132,12 @@ function choose(key) {
   );
   detail();
   panel.scrollIntoView({ block: "nearest" });
+}
+
+function close() {
+  const key = chosen;
+  choose(key);
+  (rows.find((made) => made.dataset.key === key)?.querySelector("button") ?? frame).focus();
 }
 
 function detail() {
