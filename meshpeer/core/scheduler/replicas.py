@@ -42,7 +42,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Row,
     Vote,
 )
-from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Epoch, JobChanged, SchedulerEffect
+from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Blob, Epoch, JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.replica_messages import (
@@ -686,9 +686,25 @@ class Replicas:
     def announce(self, copy: Copy, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
         """Tells everybody who owns the job now."""
         assert copy.leader is not None
-        return self.announce_as(copy.record, copy.leader.ballot.counter, peers)
+        blob = Blob(copy.digest, len(copy.signed))
+        return self.announce_as(copy.record, blob, copy.leader.ballot.counter, peers)
 
-    def announce_as(self, record: JobRecord, counter: int, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
-        """Tells everybody that this node owns a job, with an epoch of this counter."""
-        owns = Owns(job=record.job, generation=record.generation, ballot=Ballot(counter, self.me))
-        return [Send(peer=peer, message=owns) for peer in peers]
+    def announce_as(
+        self,
+        record: JobRecord,
+        blob: Blob,
+        counter: int,
+        peers: Iterable[NodeId],
+        *,
+        after: Ticket | None = None,
+    ) -> list[SchedulerEffect]:
+        """Tells everybody that this node owns a job, with an epoch of this counter, once the ticket is on
+        disk."""
+        owns = Owns(
+            job=record.job,
+            generation=record.generation,
+            ballot=Ballot(counter, self.me),
+            digest=blob.digest,
+            size=blob.size,
+        )
+        return [Send(peer=peer, message=owns, after=after) for peer in peers]

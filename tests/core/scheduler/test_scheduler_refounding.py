@@ -7,14 +7,27 @@ import pytest
 from fixtures import ALICE, BOB, JOB, ME, NOW, grant, hear, record, record_blob, scheduler, spec
 from world import World, array
 
-from meshpeer.core.effects import Table
-from meshpeer.core.ids import JobId, NodeId, TaskIndex
+from meshpeer.core.effects import Send, Table
+from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.consensus.messages import Accept, Denied
 from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica
 from meshpeer.core.scheduler.control_messages import PauseAsked, PriorityAsked
-from meshpeer.core.scheduler.messages import Attempt, FetchJob, JobLearned, MessageReceived, StopAttempt
+from meshpeer.core.scheduler.machine import Scheduler
+from meshpeer.core.scheduler.messages import (
+    Attempt,
+    Blob,
+    Epoch,
+    FetchJob,
+    JobLearned,
+    JobRefused,
+    Lost,
+    MessageReceived,
+    Renew,
+    StopAttempt,
+)
 from meshpeer.core.scheduler.refounding import is_outdated
+from meshpeer.core.scheduler.replica_messages import Owns
 from meshpeer.core.scheduler.tables import TaskState
 
 # --- replicas for a job that was submitted alone ---------------------------------------------------------
@@ -111,6 +124,84 @@ def test_a_worker_takes_another_record_of_a_job_from_its_owner_if_only_the_repli
     assert known.record == second
     assert known.possible_owners == (ALICE, ALICE, BOB, ME)
     assert machine.worker.has(JOB, Attempt(3, 1, 1))
+    machine.check()
+
+
+@pytest.mark.parametrize("shown", ["by the owner that grew", "by the next owner alone"])
+def test_workers_that_have_all_of_a_job_before_it_grows_follow_its_next_owner(shown: str) -> None:
+    world = alone(lambda task, attempt, node: (60.0, True))
+    job = world.submit(array(4))
+    world.run_for(2.0)
+    here, worker = world.names[:2]
+    join(world)
+    world.run_until(lambda: len(world.records[job].replicas) == 3, 40.0)
+    if shown == "by the next owner alone":
+        world.partition(here, worker)
+    replicas = world.records[job].replicas
+    world.run_until(lambda: all(job in copies(world, name) for name in replicas if name != worker), 10.0)
+    world.run_for(3.0)
+    known = at(world, worker).worker._jobs[job]
+    assert (known.record == world.records[job]) == (shown == "by the owner that grew")
+    world.crash(here)
+    world.bury(here)
+    world.run_until(lambda: world.finished(job), 300.0)
+
+    owner = world.owner(job)
+    assert owner.epoch.node != here
+    assert owner.counts[TaskState.SUCCEEDED] == 4
+    assert len(world.runs) <= 6, "what the worker ran goes on under the next owner"
+    assert at(world, worker).worker.unacknowledged == 0
+    world.check()
+
+
+def test_a_record_that_could_not_be_had_is_asked_for_again_at_the_owners_next_word() -> None:
+    machine, first, second = with_record()
+    fetch = FetchJob(job=JOB, record=record_blob(second), holders=(ALICE,))
+    assert fetch in hear(machine, ALICE, owns(second, ALICE, 2))
+    assert fetch not in hear(machine, ALICE, owns(second, ALICE, 2)), "it is on its way"
+    machine.handle(JobRefused(job=JOB, reason="no link", blob=record_blob(second)), NOW)
+    known = machine.worker._jobs[JOB]
+    assert (known.record, known.held) == (first, 2)
+    assert fetch in hear(machine, ALICE, owns(second, ALICE, 2))
+    machine.handle(JobLearned(job=JOB, record=second, blob=record_blob(second)), NOW)
+    assert known.record == second
+    assert not [one for one in hear(machine, ALICE, owns(second, ALICE, 2)) if isinstance(one, FetchJob)]
+    assert not [one for one in hear(machine, ALICE, grant(second, 2)) if isinstance(one, FetchJob)]
+    machine.check()
+
+
+def test_who_owns_a_job_by_a_record_that_a_worker_lacks_shows_it_and_is_believed_by_that_alone() -> None:
+    machine, _, second = with_record()
+    stranger = NodeId(b"x" * 32)
+    usurper = msgspec.structs.replace(second, submitter=stranger, replicas=(stranger, ALICE))
+    known = machine.worker._jobs[JOB]
+    for peer, shown in ((stranger, usurper), (stranger, second), (BOB, second)):
+        blob = record_blob(shown)
+        effects = hear(machine, peer, grant(shown, 0, epoch=Epoch(2, peer)))
+        assert FetchJob(job=JOB, record=blob, holders=(peer,)) in effects
+        lost = [one for one in effects if isinstance(one, Send) and isinstance(one.message, Lost)]
+        assert [one.peer for one in lost] == [peer], "it is asked again, and no lease runs out"
+        assert known.fence == (1, Epoch(1, ALICE))
+        effects = machine.handle(JobLearned(job=JOB, record=shown, blob=blob), NOW)
+        told = [
+            (one.peer, len(one.message.jobs[0].open))
+            for one in effects
+            if isinstance(one, Send) and isinstance(one.message, Renew)
+        ]
+        assert told == ([(BOB, 2)] if peer == BOB else [])
+    assert known.record == second
+    assert known.fence == (1, Epoch(2, BOB))
+    machine.check()
+
+
+def test_what_a_stranger_shows_never_keeps_the_owners_record_away() -> None:
+    machine, first, second = with_record()
+    hear(machine, BOB, grant(msgspec.structs.replace(first, replicas=(BOB,)), 0, epoch=Epoch(2, BOB)))
+    assert [one for one in hear(machine, ALICE, grant(second, 2)) if isinstance(one, FetchJob)]
+    machine.handle(JobRefused(job=JOB, reason="no link", blob=Blob(Digest(b"other"), 5)), NOW)
+    machine.handle(JobLearned(job=JOB, record=second, blob=record_blob(second)), NOW)
+    assert machine.worker._jobs[JOB].record == second
+    assert machine.worker.has(JOB, Attempt(2, 1, 1))
     machine.check()
 
 
@@ -215,6 +306,27 @@ def test_only_who_may_own_a_job_takes_it_by_force() -> None:
 
 
 # --- helpers -----------------------------------------------------------------------------------------------
+
+
+def with_record() -> tuple[Scheduler, JobRecord, JobRecord]:
+    """A worker with two attempts of a job, the record that it knows, and the next one."""
+    machine = scheduler()
+    first = record(spec(4), submitter=ALICE)
+    hear(machine, ALICE, grant(first, 0, 1))
+    machine.handle(JobLearned(job=JOB, record=first, blob=record_blob(first)), NOW)
+    return machine, first, msgspec.structs.replace(first, replicas=(ALICE, BOB, ME))
+
+
+def owns(of: JobRecord, node: NodeId, counter: int) -> Owns:
+    blob = record_blob(of)
+    ballot = Ballot(counter, Replica(node, b"s"))
+    return Owns(job=JOB, generation=of.generation, ballot=ballot, digest=blob.digest, size=blob.size)
+
+
+def at(world: World, name: NodeId) -> Scheduler:
+    scheduler = world.nodes[name].scheduler
+    assert scheduler is not None
+    return scheduler
 
 
 def alone(plan: object) -> World:

@@ -669,7 +669,9 @@ class World:
         def fetched() -> None:
             # A holder that is away is tried again: what a performer does.
             if any(holder == node.name or self.linked(node.name, holder) for holder in effect.holders):
-                self.handle(node.name, JobLearned(job=effect.job, record=self.records[effect.job]))
+                self.handle(
+                    node.name, JobLearned(job=effect.job, record=self.records[effect.job], blob=effect.record)
+                )
             else:
                 self.after(0.5, self._in_life(node, fetched))
 
