@@ -533,10 +533,11 @@ class Replicas:
         """Takes a replica's word that a job has ended and is forgotten there; says whether that is so.
 
         It is where a majority says so: this node was away since before the end. One alone may have a clock
-        that is far ahead, and a retry may have opened the job again since.
+        that is far ahead, and a retry may have opened the job again since. Where its end is known here, this
+        node's own settings say when it goes.
         """
         copy = self.copies.get(job)
-        if copy is None or copy.leads or not self._is_party(peer, copy):
+        if copy is None or copy.leads or copy.over or not self._is_party(peer, copy):
             return False
         copy.forgotten_by.add(peer)
         members = copy.acceptor.vote.membership.members
