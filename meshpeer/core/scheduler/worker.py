@@ -207,10 +207,13 @@ class JobWorker:
         if known.blob is None:
             known.blob = grant.record
         if known.blob != grant.record:
-            if grant.stolen_from is not None or known.record is None:
+            if grant.stolen_from is not None:
                 return effects
             # Its owner has the record signed anew: with replicas, as members came.
-            effects += self._seek(grant.job, known, grant.record, (grant.epoch.node,))
+            if known.record is None:
+                known.blob = grant.record
+            else:
+                effects += self._seek(grant.job, known, grant.record, (grant.epoch.node,))
         refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"

@@ -194,6 +194,29 @@ def test_who_owns_a_job_by_a_record_that_a_worker_lacks_shows_it_and_is_believed
     machine.check()
 
 
+@pytest.mark.parametrize("answer", ["the old one comes late", "the old one is gone", "refused before"])
+def test_what_is_granted_by_a_new_record_while_the_old_one_is_fetched_waits_for_the_new_one(
+    answer: str,
+) -> None:
+    machine = scheduler(slots=3)
+    first = record(spec(4), submitter=ALICE)
+    second = msgspec.structs.replace(first, replicas=(ALICE, BOB, ME))
+    hear(machine, ALICE, grant(first, 0))
+    gone = JobRefused(job=JOB, reason="no link", blob=record_blob(first))
+    if answer == "refused before":
+        machine.handle(gone, NOW)
+    effects = hear(machine, ALICE, grant(second, 1, 2))
+    assert FetchJob(job=JOB, record=record_blob(second), holders=(ALICE,)) in effects
+    if answer == "the old one is gone":
+        assert machine.handle(gone, NOW) == []
+    machine.handle(JobLearned(job=JOB, record=second, blob=record_blob(second)), NOW)
+    if answer == "the old one comes late":
+        assert machine.handle(JobLearned(job=JOB, record=first, blob=record_blob(first)), NOW) == []
+    assert machine.worker._jobs[JOB].record == second
+    assert machine.worker.active == (2 if answer == "refused before" else 3)
+    machine.check()
+
+
 def test_what_a_stranger_shows_never_keeps_the_owners_record_away() -> None:
     machine, first, second = with_record()
     hear(machine, BOB, grant(msgspec.structs.replace(first, replicas=(BOB,)), 0, epoch=Epoch(2, BOB)))
@@ -284,6 +307,24 @@ def test_workers_end_what_they_run_of_a_generation_that_is_over() -> None:
     machine.handle(JobLearned(job=JOB, record=second), NOW)
     assert machine.worker.active == 1
     assert hear(machine, ALICE, grant(first, 2)) == []
+
+
+def test_a_worker_that_got_nothing_of_a_job_since_it_was_taken_by_force_believes_its_later_owners() -> None:
+    carol = NodeId(b"c" * 32)
+    machine = scheduler()
+    first = msgspec.structs.replace(record(spec(4), submitter=ALICE), replicas=(ALICE, BOB))
+    hear(machine, ALICE, grant(first, 0, 1))
+    machine.handle(JobLearned(job=JOB, record=first, blob=record_blob(first)), NOW)
+    second = msgspec.structs.replace(first, generation=2, submitter=BOB, replicas=(BOB, carol, ME))
+    blob = record_blob(second)
+    effects = hear(machine, BOB, owns(second, BOB, 7))
+    assert FetchJob(job=JOB, record=blob, holders=(BOB,)) in effects
+    machine.handle(JobLearned(job=JOB, record=second, blob=blob), NOW)
+    effects = hear(machine, carol, grant(second, 2, epoch=Epoch(9, carol)))
+    assert not [one for one in effects if isinstance(one, Send) and isinstance(one.message, Lost)]
+    assert machine.worker.has(JOB, Attempt(2, 1, 1))
+    assert machine.worker.active == 1
+    machine.check()
 
 
 def test_only_who_may_own_a_job_takes_it_by_force() -> None:
