@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from fixtures import ALICE, BOB, JOB, ME, NOW, grant, hear, record, record_blob, scheduler, spec
-from world import World, array
+from world import Node, World, array
 
 from meshpeer.core.effects import Send, Table
 from meshpeer.core.ids import Digest, JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.model import JobRecord
+from meshpeer.core.scheduler import replicas
 from meshpeer.core.scheduler.consensus.messages import Accept, Denied
 from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica
 from meshpeer.core.scheduler.control_messages import PauseAsked, PriorityAsked
@@ -27,7 +30,7 @@ from meshpeer.core.scheduler.messages import (
     StopAttempt,
 )
 from meshpeer.core.scheduler.refounding import is_outdated
-from meshpeer.core.scheduler.replica_messages import Owns
+from meshpeer.core.scheduler.replica_messages import FetchReplica, Owns, ReplicaUnfetched
 from meshpeer.core.scheduler.tables import TaskState
 
 # --- replicas for a job that was submitted alone ---------------------------------------------------------
@@ -137,8 +140,8 @@ def test_workers_that_have_all_of_a_job_before_it_grows_follow_its_next_owner(sh
     world.run_until(lambda: len(world.records[job].replicas) == 3, 40.0)
     if shown == "by the next owner alone":
         world.partition(here, worker)
-    replicas = world.records[job].replicas
-    world.run_until(lambda: all(job in copies(world, name) for name in replicas if name != worker), 10.0)
+    others = [name for name in world.records[job].replicas if name != worker]
+    world.run_until(lambda: all(job in copies(world, name) for name in others), 10.0)
     world.run_for(3.0)
     known = at(world, worker).worker._jobs[job]
     assert (known.record == world.records[job]) == (shown == "by the owner that grew")
@@ -226,6 +229,51 @@ def test_what_a_stranger_shows_never_keeps_the_owners_record_away() -> None:
     assert machine.worker._jobs[JOB].record == second
     assert machine.worker.has(JOB, Attempt(2, 1, 1))
     machine.check()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_a_job_goes_on_with_one_replica_where_the_others_will_not_keep_it(
+    how: str, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "GROW_AGAIN_S", 60.0)
+    world = alone(lambda task, attempt, node: (1.0, True))
+    job = world.submit(array(1_600))
+    world.run_for(5.0)
+    here = world.names[0]
+
+    def unfetched(node: Node, effect: FetchReplica) -> Callable[[], None]:
+        event = ReplicaUnfetched(job=effect.job, reason="100 open tasks", refused=how == "refused")
+        return lambda: world.handle(node.name, event)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "_fetched_replica", unfetched)
+        join(world)
+        world.run_until(lambda: len(world.records[job].replicas) == 3, 40.0)
+        done = world.owner(job).counts[TaskState.SUCCEEDED]
+        world.run_for(150.0 if how == "silent" else 20.0)
+        assert at(world, here).replicas.durability(job, world.now) == "this_node"
+        world.run_for(20.0)
+        assert world.owner(job).counts[TaskState.SUCCEEDED] >= done + 100, "as fast as before"
+        if dies:
+            world.crash(here)
+            world.run_for(20.0)
+            assert not world.owners(job), "nobody else owns it"
+            world.start(here)
+            world.run_for(20.0)
+            assert world.owner(job).epoch.node == here
+    # There is room by now: the others are asked again, and the job outlives its submitter after that.
+    leader = at(world, here).replicas.copies[job].leader
+    assert leader is not None
+    world.run_until(lambda: len(leader.membership.members) == 3 and not leader.is_changing, 120.0)
+    world.run_for(2.0)
+    assert not world.finished(job)
+    world.crash(here)
+    world.bury(here)
+    world.run_until(lambda: world.finished(job), 500.0)
+    assert world.owner(job).epoch.node != here
+    assert world.owner(job).counts[TaskState.SUCCEEDED] == 1_600
+    world.check()
 
 
 # --- taken by force ----------------------------------------------------------------------------------------
