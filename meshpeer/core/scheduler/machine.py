@@ -603,6 +603,8 @@ class Scheduler:
                     # To who leads, or wants to: others know themselves, or are told by it.
                     asks = isinstance(message, Prepare | Accept) and peer != self.me
                     return [Send(peer=peer, message=Unknown(job=message.job, ended=True))] if asks else []
+                if isinstance(message, Prepare) and self.replicas.is_over_for(peer, message):
+                    return [Send(peer=peer, message=Unknown(job=message.job, ended=True))]
                 return [*dropped, *self.replicas.on_message(peer, message, now)]
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 

@@ -144,6 +144,12 @@ class Copy:
         return self.ended and not self.untold
 
     @property
+    def is_let_go(self) -> bool:
+        """Whether this node knows that others are the replicas by now."""
+        membership = self.acceptor.vote.membership
+        return bool(membership.number) and self.acceptor.me not in membership.everybody
+
+    @property
     def names(self) -> tuple[NodeId, ...]:
         return names_of(self.record)
 
@@ -537,8 +543,20 @@ class Replicas:
             effects += self._perform(copy, copy.leader.ask_again(peer), now)
         return effects
 
+    def is_over_for(self, peer: NodeId, message: Prepare) -> bool:
+        """Says whether a job has ended whose replica somebody was before he was replaced, and wants to own.
+
+        Told nothing, he would ask for ever: nobody answers him, and nobody writes to him any more.
+        """
+        copy = self.copies.get(message.job)
+        if copy is None or not copy.over or not self._is_party(peer, copy):
+            return False
+        candidate = message.ballot.replica
+        return candidate.node == peer and copy.acceptor.is_stranger(message.generation, candidate)
+
     def is_forgotten_elsewhere(self, peer: NodeId, job: JobId) -> bool:
-        """Takes a replica's word that a job has ended and is forgotten there; says whether that is so.
+        """Takes a replica's word that a job has ended, and is forgotten there or is none of this node's to
+        keep any more; says whether that is so.
 
         It is where a majority says so: this node was away since before the end. One alone may have a clock
         that is far ahead, and a retry may have opened the job again since. Where its end is known here, this
