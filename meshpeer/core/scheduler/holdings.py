@@ -94,6 +94,11 @@ class Known:
         return (self.generation, self.epoch)
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing is known but the fence, and nothing held."""
+        return not (self.held or self.owners or self.record or self.blob or self.sought)
+
+    @property
     def possible_owners(self) -> tuple[NodeId, ...]:
         """Who may own the job, as far as that is known. Where its record is not, nobody but who spoke first
         can be told from a usurper."""

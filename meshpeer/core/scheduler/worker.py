@@ -696,7 +696,10 @@ class JobWorker:
                 self._jobs[job] = Known(generation, epoch, None)
                 self._forget_old_jobs()
             return []
-        if not known.believes(generation, epoch):
+        # Of a later generation only the fence may be known, from an owner of an earlier version, which shows
+        # no record: whoever speaks next is as good as who spoke first.
+        blank = known.is_blank and not self.offers.has_any_of(job) and (generation, epoch) > known.fence
+        if not blank and not known.believes(generation, epoch):
             return None
         if (generation, epoch) == known.fence:
             return []

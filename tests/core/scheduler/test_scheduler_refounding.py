@@ -357,7 +357,10 @@ def test_workers_end_what_they_run_of_a_generation_that_is_over() -> None:
     assert hear(machine, ALICE, grant(first, 2)) == []
 
 
-def test_a_worker_that_got_nothing_of_a_job_since_it_was_taken_by_force_believes_its_later_owners() -> None:
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_worker_that_got_nothing_of_a_job_since_it_was_taken_by_force_believes_its_later_owners(
+    shown: bool,
+) -> None:
     carol = NodeId(b"c" * 32)
     machine = scheduler()
     first = msgspec.structs.replace(record(spec(4), submitter=ALICE), replicas=(ALICE, BOB))
@@ -365,11 +368,17 @@ def test_a_worker_that_got_nothing_of_a_job_since_it_was_taken_by_force_believes
     machine.handle(JobLearned(job=JOB, record=first, blob=record_blob(first)), NOW)
     second = msgspec.structs.replace(first, generation=2, submitter=BOB, replicas=(BOB, carol, ME))
     blob = record_blob(second)
-    effects = hear(machine, BOB, owns(second, BOB, 7))
-    assert FetchJob(job=JOB, record=blob, holders=(BOB,)) in effects
-    machine.handle(JobLearned(job=JOB, record=second, blob=blob), NOW)
+    word = owns(second, BOB, 7)
+    if shown:
+        assert FetchJob(job=JOB, record=blob, holders=(BOB,)) in hear(machine, BOB, word)
+        machine.handle(JobLearned(job=JOB, record=second, blob=blob), NOW)
+    else:
+        hear(machine, BOB, msgspec.structs.replace(word, digest=Digest(b""), size=0))
+        hear(machine, carol, grant(second, 2, epoch=Epoch(6, carol)))
+        assert not machine.worker.has(JOB, Attempt(2, 1, 1)), "the fence stands"
     effects = hear(machine, carol, grant(second, 2, epoch=Epoch(9, carol)))
     assert not [one for one in effects if isinstance(one, Send) and isinstance(one.message, Lost)]
+    machine.handle(JobLearned(job=JOB, record=second, blob=blob), NOW)
     assert machine.worker.has(JOB, Attempt(2, 1, 1))
     assert machine.worker.active == 1
     machine.check()
