@@ -144,9 +144,9 @@ class Attempts:
         try:
             record = await self.record_of(effect.job, effect.record, effect.holders)
         except MeshpeerError as fault:
-            self.post(JobRefused(job=effect.job, reason=fault.what))
+            self.post(JobRefused(job=effect.job, reason=fault.what, blob=effect.record))
             return
-        self.post(JobLearned(job=effect.job, record=record))
+        self.post(JobLearned(job=effect.job, record=record, blob=effect.record))
 
     async def _attempt(self, effect: StartAttempt, scope: trio.CancelScope) -> None:
         attempt = effect.granted.attempt

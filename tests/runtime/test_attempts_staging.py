@@ -304,7 +304,7 @@ async def test_record_of_a_job_is_fetched_checked_and_learned(tmp_path: Path, au
         blob = await it.far(cbor.encode(record), OWNER)
         it.attempts.fetch_job(FetchJob(job=JOB, record=blob, holders=(HOLDER, OWNER)))
         await it.end()
-    assert it.posted == [JobLearned(job=JOB, record=record)]
+    assert it.posted == [JobLearned(job=JOB, record=record, blob=blob)]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def test_record_that_does_not_hold_is_refused(
         blob = await it.far(cbor.encode(record), OWNER)
         it.attempts.fetch_job(FetchJob(job=JOB, record=blob, holders=(OWNER,)))
         await it.end()
-    assert it.posted == [JobRefused(job=JOB, reason=reason)]
+    assert it.posted == [JobRefused(job=JOB, reason=reason, blob=blob)]
 
 
 async def test_record_of_an_own_job_is_read_from_no_disk_and_judged_like_any(
@@ -338,9 +338,9 @@ async def test_record_of_an_own_job_is_read_from_no_disk_and_judged_like_any(
             it.attempts.fetch_job(FetchJob(job=JOB, record=blob_of(one), holders=(OWNER,)))
         await it.end()
     assert sorted(it.posted, key=repr) == [
-        JobLearned(job=JOB, record=record),
-        JobRefused(job=JOB, reason="a needed file can't be had: nobody gives it"),
-        JobRefused(job=JOB, reason="signature does not verify"),
+        JobLearned(job=JOB, record=record, blob=blob_of(mine)),
+        JobRefused(job=JOB, reason="a needed file can't be had: nobody gives it", blob=blob_of(b"gone")),
+        JobRefused(job=JOB, reason="signature does not verify", blob=blob_of(strange)),
     ]
 
 

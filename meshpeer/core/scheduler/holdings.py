@@ -1,7 +1,8 @@
 """What a worker has, what it knows of the jobs behind it, and how it tells their owners.
 
 A word about a job is believed by its fence, the pair (generation, epoch): never one that is lower than a pair
-heard before, and none from a node that the job's record does not name as submitter or replica.
+heard before, and none from a node that the job's record does not name as submitter or replica. Where another
+record is shown with the word, signed by the same submitter, that one is fetched and says who may own the job.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ class Known:
     record: JobRecord | None = None
     graph: Graph | None = None
     demands: Demands | None = None
-    asked: bool = False
+    sought: Blob | None = None
+    """The record that is being fetched."""
+    claim: tuple[int, Epoch] | None = None
+    """Who says that he owns the job by that record, and by the one that is known does not: his fence."""
     held: int = 0
     owners: tuple[NodeId, ...] = ()
     """Who may own the job, where the record is not known: a stored result names them."""
@@ -88,6 +92,11 @@ class Known:
     @property
     def fence(self) -> tuple[int, Epoch]:
         return (self.generation, self.epoch)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is known but the fence, and nothing held."""
+        return not (self.held or self.owners or self.record or self.blob or self.sought)
 
     @property
     def possible_owners(self) -> tuple[NodeId, ...]:
@@ -109,6 +118,7 @@ class Known:
             record.job != job
             or record.generation != self.generation
             or self.epoch.node not in owners_of(record)
+            or (self.claim is not None and self.claim[1].node not in owners_of(record))
         ):
             return False
         if self.record is not None:
@@ -122,7 +132,8 @@ class Known:
 
     def forget_record(self) -> None:
         """Forgets what an older generation's record said."""
-        self.blob, self.record, self.graph, self.demands, self.asked = None, None, None, None, False
+        self.blob, self.record, self.graph, self.demands = None, None, None, None
+        self.sought, self.claim = None, None
 
     def demand_of(self, attempt: Attempt) -> Demand | None:
         """Returns what an attempt takes; None for one that the job does not have."""

@@ -44,6 +44,7 @@ from meshpeer.core.scheduler.messages import (
     AttemptFinished,
     AttemptRunning,
     AttemptUnstageable,
+    Blob,
     CancelAsked,
     Capacity,
     Epoch,
@@ -349,10 +350,10 @@ class Scheduler:
                 return self.replicas.on_fetched(event, now)
             case ReplicaUnfetched():
                 return self.replicas.on_unfetched(event, now)
-            case JobLearned(job=job, record=record):
-                return self.worker.on_job_learned(job, record)
-            case JobRefused(job=job, reason=reason):
-                return self.worker.on_job_refused(job, reason)
+            case JobLearned():
+                return self.worker.on_job_learned(event, now)
+            case JobRefused():
+                return self.worker.on_job_refused(event)
             case CancelAsked(job=job):
                 return self._on_cancel_asked(job, now)
             case PauseAsked() | PriorityAsked() | RetryAsked() | DrainAsked() | LinkWanted():
@@ -580,10 +581,11 @@ class Scheduler:
                 return self.stealing.on_none(peer, now)
             case Taken():
                 return self.stealing.on_taken(peer, message)
-            case Owns(job=job, generation=generation, ballot=ballot):
+            case Owns(job=job, generation=generation, ballot=ballot, digest=digest, size=size):
                 if ballot.replica.node != peer:
                     return []
-                return self.worker.on_owner(peer, job, generation, Epoch(ballot.counter, peer), now)
+                epoch, blob = Epoch(ballot.counter, peer), Blob(digest, size) if digest else None
+                return self.worker.on_owner(peer, job, generation, epoch, now, blob)
             case (
                 Prepare()
                 | Promise()
@@ -606,6 +608,8 @@ class Scheduler:
                     # To who leads, or wants to: others know themselves, or are told by it.
                     asks = isinstance(message, Prepare | Accept) and peer != self.me
                     return [Send(peer=peer, message=Unknown(job=message.job, ended=True))] if asks else []
+                if isinstance(message, Prepare) and self.replicas.is_over_for(peer, message):
+                    return [Send(peer=peer, message=Unknown(job=message.job, ended=True))]
                 return [*dropped, *self.replicas.on_message(peer, message, now)]
         raise InvariantBroken(f"the scheduler was given a message of another room: {message}")
 
@@ -812,8 +816,11 @@ class Scheduler:
         row: JobRow,
         known: Iterable[NodeId],
         now: Instant,
+        *,
+        after: Ticket | None = None,
     ) -> list[SchedulerEffect]:
-        """Lets an owner begin with what was known of its job, and tells everybody of it."""
+        """Lets an owner begin with what was known of its job, and tells everybody of it once the ticket is
+        on disk."""
         # Nobody remembers what owners gave themselves.
         workers = [node for node in (*known, *names_of(owner.record)) if node != self.me]
         effects = owner.restore(tasks.items(), row, workers, now)
@@ -824,7 +831,9 @@ class Scheduler:
                 for node in workers:
                     if node not in linked:
                         owner.backlog.heard(node)
-            effects += self.replicas.announce_as(owner.record, owner.epoch.counter, [*linked, self.me])
+            effects += self.replicas.announce_as(
+                owner.record, owner.blob, owner.epoch.counter, [*linked, self.me], after=after
+            )
             held = self.worker.held_of(owner.job)
             effects += owner.on_held(self.me, held, now) if held is not None else []
             effects += self._end_if_shut_out(owner, now)
@@ -870,7 +879,9 @@ class Scheduler:
             effects.append(Persist(ticket=self._tickets.take(), changes=written))
         row = msgspec.structs.replace(base.row, epoch=Epoch(counter - 1, self.me))
         owner = self._own(record, event.signed, event.digest, Epoch(counter, self.me), row.accepted_at_us)
-        return [*effects, *self._begin(owner, base.tasks, row, base.workers, now)]
+        # Workers go by the new record from here on: who else may own the job, only that one says.
+        (ticket, *_) = [one.ticket for one in effects if isinstance(one, Persist)]
+        return [*effects, *self._begin(owner, base.tasks, row, base.workers, now, after=ticket)]
 
     def _drop_generation(self, job: JobId) -> list[SchedulerEffect]:
         """Drops what this node has of a job that was taken by force since."""

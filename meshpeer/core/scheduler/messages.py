@@ -375,6 +375,8 @@ class JobLearned:
 
     job: JobId
     record: JobRecord
+    blob: Blob | None = None
+    """What was fetched. None: what was asked for last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,6 +385,8 @@ class JobRefused:
 
     job: JobId
     reason: str
+    blob: Blob | None = None
+    """What was to be fetched. None: what was asked for last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

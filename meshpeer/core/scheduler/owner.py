@@ -82,6 +82,7 @@ class JobOwner:
         self.record = record
         self.signed = signed
         self.digest = digest
+        self.blob = Blob(digest, len(signed))
         self.epoch = epoch
         self.accepted_at_us = accepted_at_us
         self.finished_at_us = 0
@@ -102,7 +103,7 @@ class JobOwner:
         self.graph = Graph.of(record.spec)
         self.book = TaskBook(record.job, self.graph)
         self._leases = Leases(record.job, seats)
-        self.granting = Granting(record, Blob(digest, len(signed)), self.book, self._leases, seats, seals)
+        self.granting = Granting(record, self.blob, self.book, self._leases, seats, seals)
         self.backlog = self.granting.backlog
         self.speculation = Speculation(record.job, self.graph, seats)
         self._me = me

@@ -72,7 +72,7 @@ def excess_of(
             tasks += len(owner.states) - sum(owner.counts[state] for state in COMMITTED)
             size += size_of(owner.record.spec)
     for job, copy in copies.items():
-        if copy.record.submitter == submitter and not copy.over and job not in owned:
+        if copy.record.submitter == submitter and not copy.over and not copy.is_let_go and job not in owned:
             decided = sum(row.decided for row in copy.acceptor.rows.values())
             tasks += max(0, tasks_after_expansion(copy.record.spec.tasks) - decided)
             size += size_of(copy.record.spec)

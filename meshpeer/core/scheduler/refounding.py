@@ -2,7 +2,11 @@
 
 A job that was submitted alone has one replica, which is all of its quorum; so it alone decides to have three
 (``Growth``). Its submitter signs the record once more, with their names. Record, promise and all rows go to
-disk in one write: before it the job is this node's alone, after it two of three count.
+disk in one write: before it the job is this node's alone, after it two of three count. Then workers are told
+(``Owns`` names the new record): by the old one they would believe nobody but the submitter.
+
+Where too many of the others will not keep it, or do not answer, it goes on with the one that it had, and asks
+them again later (``Replicas``): until they have all rows no quorum is without it.
 
 A job is taken by force where its quorum is gone for good, by a replica that has a part of it. It gets a
 record of a new generation, signed by who took it, and begins with what that replica has. Whoever comes back

@@ -46,6 +46,10 @@ class Owns(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="job.ow
     job: JobId
     generation: int
     ballot: Ballot
+    digest: Digest = Digest(b"")
+    """The job's signed record, by content: the job may have got replicas since it was granted from. Empty
+    from an earlier version."""
+    size: int = 0
 
 
 FRAMES = (*CONSENSUS_FRAMES, RecordWanted, RecordShown, ReplicaReady, ReplicaRefused, Owns)

@@ -42,7 +42,7 @@ from meshpeer.core.scheduler.consensus.values import (
     Row,
     Vote,
 )
-from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Epoch, JobChanged, SchedulerEffect
+from meshpeer.core.scheduler.messages import REASON_LENGTH_MAX, Blob, Epoch, JobChanged, SchedulerEffect
 from meshpeer.core.scheduler.offers import Dice
 from meshpeer.core.scheduler.replica_choice import choose_replicas
 from meshpeer.core.scheduler.replica_messages import (
@@ -73,6 +73,8 @@ CANDIDATE_S = 3.0
 """A candidate that has read no quorum by then asks again, with a higher ballot."""
 REPLACE_S = 120.0
 """A replica that has not answered for this long is replaced, where there is somebody to take its place."""
+GROW_AGAIN_S = 600.0
+"""Replicas that would not keep a job, or did not answer, are asked again after this long."""
 FETCHES_MAX = 64
 """Jobs whose records are fetched at once; more wait to be written to again."""
 REFUSED_S = 30.0
@@ -119,6 +121,8 @@ class Copy:
     """Those that the registers name."""
     refused_by: dict[NodeId, str] = field(default_factory=dict)
     """Other replicas that will not keep it, and why."""
+    grown_at_s: float = 0.0
+    """When others were last to become replicas of a job that had one, or it went on without them."""
     forgotten_by: set[NodeId] = field(default_factory=set)
     """Other replicas that say that it has ended, and that they have forgotten it."""
     held: collections.deque[tuple[int, Send]] = field(default_factory=collections.deque)
@@ -138,6 +142,12 @@ class Copy:
     def over(self) -> bool:
         """Whether nobody needs to own the job any more."""
         return self.ended and not self.untold
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether this node knows that others are the replicas by now."""
+        membership = self.acceptor.vote.membership
+        return bool(membership.number) and self.acceptor.me not in membership.everybody
 
     @property
     def names(self) -> tuple[NodeId, ...]:
@@ -233,6 +243,8 @@ class Replicas:
         if job not in self.copies:
             return "this_node"
         copy = self.copies[job]
+        if copy.leads and self._is_alone(copy):
+            return "this_node"
         fine = copy.ended or self.may_grant(job, now)
         if not copy.leads:
             fine = fine or copy.heard_at_s + WRITE_LEASE_S > now.mono_s
@@ -289,6 +301,7 @@ class Replicas:
         said = copy.leader.found(now.mono_s)
         copy.workers = workers or {}
         if rows is not None:
+            copy.grown_at_s = now.mono_s
             copy.leader.rows = {row.key: row.stamped(ballot, 0) for row in rows}
             for one in copy.leader.change(members):
                 if isinstance(one, Say) and isinstance(one.message, Accept) and one.to == self.me.node:
@@ -398,6 +411,7 @@ class Replicas:
                 return self._on_asked(peer, message, copy, now)
             case ReplicaRefused(reason=reason):
                 copy.refused_by[peer] = reason[:REASON_LENGTH_MAX]
+                return self._go_back(copy, now)
             case ReplicaReady():
                 copy.refused_by.pop(peer, None)
                 said = copy.leader.admit(peer) if copy.leader is not None else []
@@ -520,14 +534,27 @@ class Replicas:
             effects += self._perform(copy, copy.leader.ask_again(peer), now)
         return effects
 
+    def is_over_for(self, peer: NodeId, message: Prepare) -> bool:
+        """Says whether a job has ended whose replica somebody was before he was replaced, and wants to own.
+
+        Told nothing, he would ask for ever: nobody answers him, and nobody writes to him any more.
+        """
+        copy = self.copies.get(message.job)
+        if copy is None or not copy.over or not self._is_party(peer, copy):
+            return False
+        candidate = message.ballot.replica
+        return candidate.node == peer and copy.acceptor.is_stranger(message.generation, candidate)
+
     def is_forgotten_elsewhere(self, peer: NodeId, job: JobId) -> bool:
-        """Takes a replica's word that a job has ended and is forgotten there; says whether that is so.
+        """Takes a replica's word that a job has ended, and is forgotten there or is none of this node's to
+        keep any more; says whether that is so.
 
         It is where a majority says so: this node was away since before the end. One alone may have a clock
-        that is far ahead, and a retry may have opened the job again since.
+        that is far ahead, and a retry may have opened the job again since. Where its end is known here, this
+        node's own settings say when it goes.
         """
         copy = self.copies.get(job)
-        if copy is None or copy.leads or not self._is_party(peer, copy):
+        if copy is None or copy.leads or copy.over or not self._is_party(peer, copy):
             return False
         copy.forgotten_by.add(peer)
         members = copy.acceptor.vote.membership.members
@@ -556,6 +583,8 @@ class Replicas:
                 copy.beat_at_s = now.mono_s + BEAT_S
                 effects += self._perform(copy, copy.leader.beat(now.mono_s), now)
                 effects += self._replace_the_silent(copy, now)
+                effects += self._go_back(copy, now)
+                effects += self._grow_again(copy, now)
             else:
                 effects += self._campaign(copy, now)
         return effects
@@ -635,6 +664,50 @@ class Replicas:
         note = Note(level="info", fact="a job's replica is replaced", fields=fields)
         return [note, *self._perform(copy, leader.change((*kept, fresh)), now)]
 
+    def _is_alone(self, copy: Copy) -> bool:
+        """Says whether a job's record names replicas, and this node is all of them: they would not be any."""
+        leader = copy.leader
+        return leader is not None and not leader.is_changing and leader.membership.members == (self.me,)
+
+    def _go_back(self, copy: Copy, now: Instant) -> list[SchedulerEffect]:
+        """Has a job alone again where too many will not keep it, or do not answer: it would wait for them for
+        ever, and it was well before."""
+        leader = copy.leader
+        if leader is None or not leader.may_go_back:
+            return []
+        late = now.mono_s >= copy.grown_at_s + REPLACE_S
+        members = leader.membership.members
+        lost = [
+            one
+            for one in members
+            if one != self.me
+            and (one.node in copy.refused_by or (late and leader.silent_for_s(one, now.mono_s) >= REPLACE_S))
+        ]
+        if (len(members) - len(lost)) * 2 > len(members):
+            return []
+        copy.grown_at_s = now.mono_s
+        note = Note(
+            level="warning",
+            fact="a job goes on with one replica: too few others keep it",
+            fields=(("job", copy.job), *((key_text(one.node)[:10], _why(copy, one)) for one in lost)),
+        )
+        return [note, *self._perform(copy, leader.go_back(), now)]
+
+    def _grow_again(self, copy: Copy, now: Instant) -> list[SchedulerEffect]:
+        """Asks those again whom the record names: quotas have room again, and settings change."""
+        leader, names = copy.leader, copy.record.replicas
+        if leader is None or copy.over or not self._is_alone(copy) or self.me.node not in names:
+            return []
+        if now.mono_s < copy.grown_at_s + GROW_AGAIN_S or len(names) < 2:
+            return []
+        copy.grown_at_s = now.mono_s
+        seats = [self._seats.get(node) for node in names if node != self.me.node]
+        if any(seat is None or not seat.linked or not seat.store for seat in seats):
+            return []
+        copy.refused_by.clear()
+        others = tuple(Replica(seat.node, seat.store) for seat in seats if seat is not None)
+        return self._perform(copy, leader.change((self.me, *others)), now)
+
     # --- effects --------------------------------------------------------------------------------------------
 
     def _perform(self, copy: Copy, effects: Iterable[ConsensusEffect], now: Instant) -> list[SchedulerEffect]:
@@ -677,12 +750,32 @@ class Replicas:
     def announce(self, copy: Copy, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
         """Tells everybody who owns the job now."""
         assert copy.leader is not None
-        return self.announce_as(copy.record, copy.leader.ballot.counter, peers)
+        blob = Blob(copy.digest, len(copy.signed))
+        return self.announce_as(copy.record, blob, copy.leader.ballot.counter, peers)
 
-    def announce_as(self, record: JobRecord, counter: int, peers: Iterable[NodeId]) -> list[SchedulerEffect]:
-        """Tells everybody that this node owns a job, with an epoch of this counter."""
-        owns = Owns(job=record.job, generation=record.generation, ballot=Ballot(counter, self.me))
-        return [Send(peer=peer, message=owns) for peer in peers]
+    def announce_as(
+        self,
+        record: JobRecord,
+        blob: Blob,
+        counter: int,
+        peers: Iterable[NodeId],
+        *,
+        after: Ticket | None = None,
+    ) -> list[SchedulerEffect]:
+        """Tells everybody that this node owns a job, with an epoch of this counter, once the ticket is on
+        disk."""
+        owns = Owns(
+            job=record.job,
+            generation=record.generation,
+            ballot=Ballot(counter, self.me),
+            digest=blob.digest,
+            size=blob.size,
+        )
+        return [Send(peer=peer, message=owns, after=after) for peer in peers]
+
+
+def _why(copy: Copy, replica: Replica) -> str:
+    return copy.refused_by.get(replica.node, "it does not answer")
 
 
 def _put_record(copy: Copy) -> Change:

@@ -23,7 +23,6 @@ from meshpeer.core.deadline import Deadline, Instant, earliest
 from meshpeer.core.effects import Change, Note, Persist, Send, TicketCounter
 from meshpeer.core.errors import InvariantBroken
 from meshpeer.core.ids import JobId, NodeId, key_text
-from meshpeer.core.jobs.model import JobRecord
 from meshpeer.core.scheduler.fairness import LOOK_MAX, Lineup
 from meshpeer.core.scheduler.fitting import (
     CPU,
@@ -45,10 +44,13 @@ from meshpeer.core.scheduler.messages import (
     Ack,
     Attempt,
     AttemptUnstageable,
+    Blob,
     Epoch,
     FetchJob,
     Grant,
     Held,
+    JobLearned,
+    JobRefused,
     Lost,
     Offer,
     Recall,
@@ -205,11 +207,13 @@ class JobWorker:
         if known.blob is None:
             known.blob = grant.record
         if known.blob != grant.record:
-            if grant.stolen_from is not None or known.record is None:
+            if grant.stolen_from is not None:
                 return effects
             # Its owner has the record signed anew: with replicas, as members came.
-            known.blob, known.asked = grant.record, True
-            effects.append(FetchJob(job=grant.job, record=grant.record, holders=(grant.epoch.node,)))
+            if known.record is None:
+                known.blob = grant.record
+            else:
+                effects += self._seek(grant.job, known, grant.record, (grant.epoch.node,))
         refusal = "" if self.accepting else DRAINED if self.drained else "this node takes no work"
         if not refusal and len(self._held) + len(grant.tasks) > HOLDINGS_MAX:
             refusal = f"this node has {HOLDINGS_MAX} attempts already"
@@ -233,25 +237,57 @@ class JobWorker:
             self._queue(holding, known)
         if unfit:
             effects += self._lost(grant.job, tuple(unfit), UNFIT)
-        if known.record is None and not known.asked:
-            known.asked = True
+        if known.record is None:
             holders = (grant.epoch.node, *((grant.stolen_from,) if grant.stolen_from else ()))
-            effects.append(FetchJob(job=grant.job, record=grant.record, holders=holders))
+            effects += self._seek(grant.job, known, grant.record, holders)
         if self._held and self._renew_at_s is None:
             self._renew_at_s = now.mono_s + RENEW_S
         return [*effects, *self._start()]
 
-    def on_job_learned(self, job: JobId, record: JobRecord) -> list[SchedulerEffect]:
-        """Queues what waited for the record; gives back what this node can't or may not run."""
+    def _seek(
+        self, job: JobId, known: Known, blob: Blob, holders: tuple[NodeId, ...]
+    ) -> list[SchedulerEffect]:
+        """Fetches a record, unless it is known or on its way; the answer to any other is ignored then."""
+        if blob == known.sought or (known.record is not None and blob == known.blob):
+            return []
+        known.sought, known.claim = blob, None
+        return [FetchJob(job=job, record=blob, holders=holders)]
+
+    def _examine(self, job: JobId, generation: int, epoch: Epoch, blob: Blob | None) -> list[SchedulerEffect]:
+        """Fetches the record of who owns a job by his own word, where the one that is known does not name
+        him: it may have been signed anew. What its owner shows goes first."""
         known = self._jobs.get(job)
+        if known is None or known.record is None or known.sought is not None or blob in (None, known.blob):
+            return []
+        if generation != known.generation or epoch <= known.epoch or epoch.node in known.possible_owners:
+            return []
+        assert blob is not None
+        effects = self._seek(job, known, blob, (epoch.node,))
+        known.claim = (generation, epoch)
+        return effects
+
+    def on_job_learned(self, event: JobLearned, now: Instant) -> list[SchedulerEffect]:
+        """Queues what waited for the record; gives back what this node can't or may not run."""
+        job, record = event.job, event.record
+        known = self._jobs.get(job)
+        if known is not None and event.blob is not None and event.blob != known.sought:
+            # Another is on its way in its place.
+            return []
         waiting = self._unlearned.pop(job, [])
         if known is None:
             return []
-        if not known.learn(job, record):
+        if known.learn(job, record):
+            known.blob = known.sought or known.blob
+        elif known.claim is not None:
+            known.sought = known.claim = None
+            return []
+        else:
             self._unlearned[job] = waiting
             fields = (("job", job), ("node", key_text(known.epoch.node)[:10]))
             usurped = Note(level="warning", fact="a node gives away a job that is not its own", fields=fields)
-            return [usurped, *self.on_job_refused(job, "the record is not of this job, owner and generation")]
+            reason = "the record is not of this job, owner and generation"
+            return [usurped, *self.on_job_refused(JobRefused(job=job, reason=reason))]
+        claim, known.sought, known.claim = known.claim, None, None
         unfit: list[Attempt] = []
         for holding in waiting:
             if self._held.get(holding.key) is not holding:
@@ -265,21 +301,27 @@ class JobWorker:
         effects: list[SchedulerEffect] = []
         if unfit:
             effects += self._lost(job, tuple(unfit), UNFIT)
+        if claim is not None:
+            effects += self.on_owner(claim[1].node, job, *claim, now)
         return [*effects, *self._start()]
 
-    def on_job_refused(self, job: JobId, reason: str) -> list[SchedulerEffect]:
-        """Gives all of the job back; the next grant asks for its record again, since rules change."""
+    def on_job_refused(self, event: JobRefused) -> list[SchedulerEffect]:
+        """Gives all of the job back that waits for its record; the next grant, or word of its owner, asks for
+        that again, since rules change."""
+        job, reason = event.job, event.reason
         known = self._jobs.get(job)
+        if known is not None and event.blob is not None and event.blob != known.sought:
+            return []
         waiting = [one for one in self._unlearned.pop(job, []) if self._held.get(one.key) is one]
         if known is None:
             return []
-        known.asked = False
+        known.sought = known.claim = None
         for holding in waiting:
             self._unqueue(holding)
             self._forget(holding, AttemptState.LOST)
         declined = tuple(one.granted.attempt for one in waiting)
         effects = self._lost(job, declined, reason, declined=True) if declined else []
-        if not known.held and not self.offers.has_any_of(job):
+        if known.record is None and not known.held and not self.offers.has_any_of(job):
             # Nor does its fence stand: whoever made it up must not keep the job's owner out.
             del self._jobs[job]
         return effects
@@ -322,10 +364,20 @@ class JobWorker:
 
     def _contest(self, grant: Grant) -> list[SchedulerEffect]:
         """Answers a grant whose job somebody else calls his, as long as the record does not tell whose it
-        is: this worker is asked again when it is known."""
+        is, or another one is shown: this worker is asked again when it is known."""
         known = self._jobs.get(grant.job)
-        if known is None or known.record is not None or known.epoch.node == grant.owner:
+        if known is None or known.epoch.node == grant.owner:
             return []
+        effects: list[SchedulerEffect] = []
+        if known.record is not None:
+            effects += self._examine(
+                grant.job,
+                grant.generation,
+                grant.epoch,
+                grant.record if grant.stolen_from is None else None,
+            )
+            if known.claim != (grant.generation, grant.epoch):
+                return []
         attempts = tuple(granted.attempt for granted in grant.tasks)
         lost = Lost(
             job=grant.job,
@@ -334,7 +386,7 @@ class JobWorker:
             attempts=attempts,
             reason="another node says that it owns this job",
         )
-        return [Send(peer=grant.owner, message=lost)]
+        return [*effects, Send(peer=grant.owner, message=lost)]
 
     def has(self, job: JobId, attempt: Attempt) -> bool:
         return (job, attempt) in self._held or (job, attempt) in self.offers
@@ -383,10 +435,9 @@ class JobWorker:
         known = self._jobs[holding.job]
         if known.record is None:
             self._wait_for_record(holding)
-            if known.blob is None or known.asked:
+            if known.blob is None or known.sought is not None:
                 return []
-            known.asked = True
-            return [FetchJob(job=holding.job, record=known.blob, holders=(holding.owner,))]
+            return self._seek(holding.job, known, known.blob, (holding.owner,))
         self._line_up(holding, known)
         return self._start()
 
@@ -581,15 +632,26 @@ class JobWorker:
         return [*effects, *renewals(self._boot, peer, mine, offered, self._jobs, whole=True)]
 
     def on_owner(
-        self, peer: NodeId, job: JobId, generation: int, epoch: Epoch, now: Instant
+        self,
+        peer: NodeId,
+        job: JobId,
+        generation: int,
+        epoch: Epoch,
+        now: Instant,
+        blob: Blob | None = None,
     ) -> list[SchedulerEffect]:
-        """Turns to a job's new owner: offers it what ended, and tells it all that is held of that job."""
+        """Turns to a job's new owner: offers it what ended, and tells it all that is held of that job. Takes
+        up the record that it goes by, which says who may own the job after it."""
         known = self._jobs.get(job)
         fence = known.fence if known is not None else None
         effects = self._hear(job, generation, epoch, only_from=peer) if known is not None else []
-        if effects is None or (known is not None and known.fence == fence):
+        if effects is None:
+            return self._examine(job, generation, epoch, blob)
+        if known is not None and blob is not None:
+            effects += self._seek(job, known, blob, (peer,))
+        if known is not None and known.fence == fence:
             # Told already, when the link came up.
-            return []
+            return effects
         effects += [
             self._offer_again(one, now)
             for one in list(self.offers.for_owner(peer))
@@ -634,7 +696,10 @@ class JobWorker:
                 self._jobs[job] = Known(generation, epoch, None)
                 self._forget_old_jobs()
             return []
-        if not known.believes(generation, epoch):
+        # Of a later generation only the fence may be known, from an owner of an earlier version, which shows
+        # no record: whoever speaks next is as good as who spoke first.
+        blank = known.is_blank and not self.offers.has_any_of(job) and (generation, epoch) > known.fence
+        if not blank and not known.believes(generation, epoch):
             return None
         if (generation, epoch) == known.fence:
             return []

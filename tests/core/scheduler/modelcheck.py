@@ -63,6 +63,8 @@ class Budget:
     wipes: int = 0
     changes: tuple[tuple[int, ...], ...] = ()
     """The memberships that leaders may change to, one after the other."""
+    goes_back: bool = False
+    """A leader that was alone may take back the change that it began."""
     cancels: bool = False
     """A leader may write that the task was cancelled, instead of a result."""
     drafts: bool = False
@@ -268,6 +270,8 @@ class Checker:
                     yield ("propose", task, result, True)
                     if budget.cancels:
                         yield ("propose", task, CANCELLED, True)
+            if budget.goes_back and leader.may_go_back:
+                yield ("go back",)
             if not leader.is_changing:
                 for members in budget.changes[leader.membership.number // 2 :][:1]:
                     yield ("change", *members)
@@ -329,6 +333,9 @@ class Checker:
             case ("change", *members):
                 assert node.leader is not None
                 return node.leader.change(tuple(replica(one) for one in members if isinstance(one, int)))
+            case ("go back",):
+                assert node.leader is not None
+                return node.leader.go_back()
             case ("beat",):
                 assert node.leader is not None
                 return node.leader.beat(now_s)

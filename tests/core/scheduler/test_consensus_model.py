@@ -27,6 +27,8 @@ from meshpeer.core.scheduler.consensus.values import Ballot, Key, Membership, Re
 
 FOURTH = {"nodes": 4, "changes": ((0, 1, 3),)}
 """A job whose third replica gives way to a fourth node."""
+BACK = {"voters": 1, "changes": ((0, 1, 2),), "goes_back": True}
+"""A job with one replica that is to have three, and may go back on it."""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ def test_no_reachable_state_acknowledges_two_results(budget: Budget) -> None:
 @pytest.mark.parametrize(
     "budget",
     [
+        pytest.param(Budget(campaigns=1, candidates=(1,), states_max=6_000, **BACK), id="taken back"),
         pytest.param(Budget(campaigns=2, states_max=6_000), id="three ballots"),
         pytest.param(Budget(campaigns=1, candidates=(1,), tasks=2, states_max=6_000), id="two tasks"),
         pytest.param(Budget(campaigns=1, candidates=(2, 3), states_max=6_000, **FOURTH), id="joint change"),
@@ -193,6 +196,12 @@ class LeavesWithoutATransfer(Leader):
         return effects
 
 
+class TakesBackWhatAnotherBegan(Leader):
+    @property
+    def may_go_back(self) -> bool:
+        return self.is_leading and self.membership.old == (self.ballot.replica,)
+
+
 class GrantsWithoutALease(Leader):
     def may_grant(self, now_s: float) -> bool:
         return self.is_leading
@@ -241,6 +250,12 @@ class GrantsWithoutALease(Leader):
             Budget(campaigns=1, candidates=(1, 3), **FOURTH),
             id="rows before leaving",
             marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Rules(leader=TakesBackWhatAnotherBegan),
+            Budget(campaigns=2, candidates=(0, 2), restarts=1, **BACK),
+            id="who takes it back",
+            marks=[pytest.mark.slow, pytest.mark.timeout(300)],
         ),
         pytest.param(
             Rules(new_life_new_ballot=False),

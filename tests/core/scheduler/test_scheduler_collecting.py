@@ -146,6 +146,32 @@ def test_one_replica_that_has_forgotten_does_not_end_a_job_that_is_open() -> Non
     assert not world.forgotten
 
 
+def test_a_node_that_keeps_a_job_for_longer_than_the_others_has_it_after_a_restart_too() -> None:
+    world = World(3, [1, 1, 1], terms=SHORT, replicated=True)
+    longer = world.names[0]
+    kept = Terms(history_s=1e6, results_s=1e6, keep_s_max=1e6)
+    scheduler = world.nodes[longer].scheduler
+    assert scheduler is not None
+    scheduler.collector.terms = kept
+    world.run_for(0.5)
+    job = world.submit(array(5))
+    world.run_for(2_500.0)
+    assert sorted(name for name, _ in world.forgotten) == sorted(world.names[1:])
+    world.crash(longer)
+    world.terms = kept
+    world.start(longer)
+    world.run_for(60.0)
+    assert (longer, job) not in world.forgotten
+    scheduler = world.nodes[longer].scheduler
+    assert scheduler is not None
+    seen = scheduler.seen(job)
+    assert seen is not None
+    assert seen.finished
+    assert len(seen.results) == 5
+    assert scheduler.replicas.next_deadline() is None, "nor does it ask anybody again"
+    world.check()
+
+
 def test_a_crash_in_the_middle_leaves_no_row_behind_and_takes_none_of_another_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -27,6 +27,7 @@ from meshpeer.core.scheduler.consensus.messages import (
 from meshpeer.core.scheduler.consensus.values import Ballot, Membership, Replica, Row, Written
 from meshpeer.core.scheduler.machine import Scheduler
 from meshpeer.core.scheduler.messages import CancelAsked, JobSubmitted, MessageReceived, Unknown
+from meshpeer.core.scheduler.quotas import Quota, excess_of
 from meshpeer.core.scheduler.replica_messages import FetchReplica, RecordShown, ReplicaFetched
 from meshpeer.core.scheduler.replica_rows import JOB_TASK, WORKER_TASK, check_rows
 from meshpeer.core.scheduler.replicas import REPLACE_S, WANTED_MAX, Copy
@@ -164,6 +165,53 @@ def test_one_that_does_not_vote_stays_where_nobody_can_take_its_place() -> None:
     world.run_for(REPLACE_S + 10.0)
 
     assert (leader.membership.number, leader.sequence) == (1, before)
+
+
+def test_a_replaced_replica_that_comes_back_forgets_a_job_that_is_over() -> None:
+    world = World(3, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (30.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(60))
+    world.run_for(2.0)
+    former = world.records[job].replicas[2]
+    world.crash(former)
+    world.run_for(200.0)
+    assert former not in members(world, job)
+    world.start(former)
+    world.run_for(20.0)
+    assert job in scheduler(world, former).replicas.copies, "as long as it is open nobody says anything"
+    world.run_until(lambda: world.finished(job), 2_000.0)
+    world.run_for(10.0)
+    assert job not in scheduler(world, former).replicas.copies
+    assert world.forgotten == [(former, job)]
+    asked = world.messages["job.prepare"]
+    world.run_for(60.0)
+    assert world.messages["job.prepare"] == asked
+    assert all(job in scheduler(world, name).replicas.copies for name in members(world, job))
+    world.check()
+
+
+def test_a_job_that_others_keep_by_now_counts_against_no_quota_of_who_knows_that() -> None:
+    world = World(3, [2, 2, 2, 2], replicated=True, plan=lambda task, attempt, node: (30.0, True))
+    world.run_for(0.5)
+    job = world.submit(tasks(60))
+    world.run_for(2.0)
+    owner, _, former = world.records[job].replicas
+    for name in world.names:
+        if name != former:
+            world.partition(name, former)
+    world.run_until(lambda: former not in members(world, job), 300.0)
+    at = scheduler(world, former)
+    leader = scheduler(world, owner).replicas.copies[job].leader
+    assert leader is not None
+
+    def excess() -> object:
+        return excess_of(owner, tasks(1), Quota(tasks=10), at.owned, at.replicas.copies)
+
+    assert excess() is not None
+    ballot = Ballot(10**6, leader.ballot.replica)
+    accept = Accept(job=job, generation=1, ballot=ballot, membership=leader.membership, sequence=0, beat=1)
+    world.handle(former, MessageReceived(peer=owner, message=accept))
+    assert excess() is None
 
 
 def test_a_record_that_nobody_asked_for_is_not_fetched() -> None:
@@ -348,6 +396,12 @@ def scheduler(world: World, name: NodeId) -> Scheduler:
     found = world.nodes[name].scheduler
     assert found is not None
     return found
+
+
+def members(world: World, job: JobId) -> list[NodeId]:
+    """Returns the nodes whose replicas vote, as the one that it was submitted at has it."""
+    copy = replica(world, world.records[job].submitter, job)
+    return [one.node for one in copy.acceptor.vote.membership.everybody]
 
 
 def replica(world: World, name: NodeId, job: JobId) -> Copy:

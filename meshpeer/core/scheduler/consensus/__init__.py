@@ -20,6 +20,7 @@ What must hold, and what the model checker in the tests takes away one at a time
 6. A replica is a node *and* a store: one whose disk was wiped is another, and does not vote.
 7. While the membership is joint, majorities of old and new both count, to read as to write; a leader goes by
    the newest membership that anybody told it, and leaves the joint one when the new replicas have all rows.
+   Only who was alone, and began the change under the same ballot, takes it back.
 8. A decided register is never written again.
 9. Without a word from a quorum for one lease, a leader grants nothing.
 """

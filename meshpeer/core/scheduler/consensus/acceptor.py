@@ -72,7 +72,7 @@ class Acceptor:
         """Promises, and shows a page of rows."""
         if self._refuses(message.generation, message.ballot):
             return [self._denial(peer, message.generation, message.ballot)]
-        if self._is_stranger(message.generation, message.ballot.replica):
+        if self.is_stranger(message.generation, message.ballot.replica):
             return []
         effects: list[ConsensusEffect] = []
         if message.generation > self.vote.generation or message.ballot > self.vote.promised:
@@ -138,7 +138,7 @@ class Acceptor:
     def _refuses(self, generation: int, ballot: Ballot) -> bool:
         return (generation, ballot) < (self.vote.generation, self.vote.promised)
 
-    def _is_stranger(self, generation: int, candidate: Replica) -> bool:
+    def is_stranger(self, generation: int, candidate: Replica) -> bool:
         """Says whether a candidate is no replica: one that was let go must not stir up the others."""
         known = self.vote.membership
         return generation == self.vote.generation and bool(known.number) and candidate not in known.everybody

@@ -95,6 +95,8 @@ class Leader:
         """The newest batch on its way."""
         self._told = 0
         """All batches up to this one were told as chosen."""
+        self._began_alone = False
+        """It was all of the membership when it began the change that is under way."""
         self._joint_ends_at: int | None = None
         """The last batch that must be chosen before a joint membership may be left."""
         self._began_s = 0.0
@@ -380,12 +382,38 @@ class Leader:
         if not self.is_leading or self.is_changing:
             raise InvariantBroken(f"{self.job}: its replicas can't change now")
         sent = self._send_gathered()
+        self._began_alone = self.membership.members == (self.ballot.replica,)
         self.membership = self.membership.begin(members)
         fresh = [one for one in members if one not in self.membership.old]
         pending = [
             self._write(one, number, batch.rows) for number, batch in self._batches.items() for one in fresh
         ]
         return [*sent, *pending, *self._transfer()]
+
+    @property
+    def may_go_back(self) -> bool:
+        """Whether the change that is under way can be taken back.
+
+        Only where this leader was alone, and began the change itself: then every quorum there ever was needs
+        its own replica, which has all rows. A later ballot can't know whether the one before has left the
+        joint membership, and with it the others to themselves.
+        """
+        return self.is_leading and self.is_changing and self._began_alone
+
+    def go_back(self) -> list[ConsensusEffect]:
+        """Is alone again; those who were to be replicas learn that they are none.
+
+        Raises ``InvariantBroken`` where others may have been a quorum.
+        """
+        if not self.may_go_back:
+            raise InvariantBroken(f"{self.job}: others may be its quorum by now")
+        sent = self._send_gathered()
+        self._joint_ends_at = None
+        gone = [one for one in self.membership.members if one not in self.membership.old]
+        self.membership = Membership(self.membership.number + 1, self.membership.old)
+        sent += self._add(())
+        sent += [self._write(one, self._sequence, ()) for one in gone]
+        return [*sent, *self._tell()]
 
     def _transfer(self) -> list[ConsensusEffect]:
         """Writes every row again: the new replicas have none. The last batch ends the joint membership."""
