@@ -143,7 +143,8 @@ def job_of(plan: Plan, folder: str) -> str:
         tasks["work"] = {"needs": ["first"], "array": array, "run": make, **made}
         tasks["check"] = {"needs": ["work[index]"], "array": array, "run": take}
         tasks["last"] = {"needs": ["check"], "run": run}
-    defaults = {"crash_limit": CRASH_LIMIT, "retries": 0}
+    # A task that makes a file on a full disk fails by itself, and has to be run elsewhere.
+    defaults = {"crash_limit": CRASH_LIMIT, "retries": 5 if plan.shape == "files" else 0}
     return msgspec.json.encode({"name": f"chaos-{plan.seed}", "defaults": defaults, "tasks": tasks}).decode()
 
 
