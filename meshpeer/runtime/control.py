@@ -292,6 +292,11 @@ class Job(Doc, frozen=True, kw_only=True):
     as_of: str | None = None
     """Where its owner is away: when the replica that answers heard of it last."""
 
+    @property
+    def shown_state(self) -> str:
+        """Its state as people see it: one that is paused says so until it has ended."""
+        return "paused" if self.paused and self.finished_at is None else self.state
+
 
 class TaskTry(Doc, frozen=True, kw_only=True):
     n: int

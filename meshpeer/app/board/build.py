@@ -77,7 +77,7 @@ def job_row(one: Job, *, shown: int = 0) -> JobRow:
     counts = one.tasks
     return JobRow(
         name=one.name,
-        state="paused" if one.paused and one.finished_at is None else one.state,
+        state=one.shown_state,
         owner=one.owner,
         submitted=one.submitted_at,
         finished=one.finished_at or "",

@@ -17,7 +17,6 @@ from meshpeer.app.cli.job_words import (
     ended_of,
     painted,
     print_job,
-    state_of,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def print_jobs(found: list[Job]) -> None:
         [
             one.id,
             one.name,
-            state_of(one),
+            one.shown_state,
             f"{ended_of(one.tasks):,} of {one.tasks.total:,}",
             one.owner,
             show.moment(one.submitted_at),

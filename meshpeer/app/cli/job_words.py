@@ -27,11 +27,6 @@ STATES = ("succeeded", "failed", "running", "ready", "waiting", "skipped", "canc
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or its name.")]
 
 
-def state_of(job: Job) -> str:
-    """Returns a job's state as people see it: one that is paused says so until it has ended."""
-    return "paused" if job.paused and job.finished_at is None else job.state
-
-
 def painted(state: str) -> str:
     return show.paint(state, STATE_COLOURS[state]) if state in STATE_COLOURS else state
 
@@ -60,7 +55,7 @@ def took_s(job: Job) -> float | None:
 def print_job(job: Job) -> None:
     """Prints a job in a few lines: how it is, how far, who did it."""
     counts = job.tasks
-    show.line(f"{show.heading(f'{job.id} ({show.clean(job.name)})')}: {painted(state_of(job))}")
+    show.line(f"{show.heading(f'{job.id} ({show.clean(job.name)})')}: {painted(job.shown_state)}")
     took = took_s(job)
     show.facts(
         [

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from meshpeer.app.cli import show
-from meshpeer.app.cli.job_words import ended_of, rate_text, state_of
+from meshpeer.app.cli.job_words import ended_of, rate_text
 from meshpeer.core.errors import NotRunning
 from meshpeer.runtime.control import Job
 
@@ -106,7 +106,7 @@ def words(job: Job, rate: float | None = None, *, nodes: bool = True) -> str:
         )
         if number
     ]
-    if state_of(job) == "paused":
+    if job.shown_state == "paused":
         parts.append("paused")
     left = counts.total - ended_of(counts)
     if rate and left:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.job_words import STATE_COLOURS as JOB_COLOURS
-from meshpeer.app.cli.job_words import ended_of, state_of
+from meshpeer.app.cli.job_words import ended_of
 from meshpeer.app.cli.look import STATE_COLOURS
 from meshpeer.app.cli.progress import bar
 from meshpeer.runtime.control import Job, Peer, Status
@@ -169,7 +169,7 @@ def _jobs(jobs: Sequence[Job], look: Look, columns: int, rows: int) -> list[Line
     """Lists jobs, those that go on first, then the last to end."""
     table = _Table(("JOB", "NAME", "STATE", "PROGRESS", "DONE", "RUNNING ON"), frozenset({4}))
     for one in jobs[:rows]:
-        counts, state = one.tasks, state_of(one)
+        counts, state = one.tasks, one.shown_state
         going = sorted(one.running_on.items(), key=lambda pair: (-pair[1], pair[0]))
         table.rows.append(
             [
