@@ -29,20 +29,20 @@ import trio
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests" / "adapters" / "web"))
+sys.path.insert(0, str(ROOT / "tests" / "adapters" / "control"))
 
-from boards import counts_of, job_of, peer_of, status_of  # noqa: E402
+from fake_control_api import make_counts, make_job, make_peer, make_status  # noqa: E402
 
 from meshpeer.adapters.web.access import Access  # noqa: E402
 from meshpeer.adapters.web.dashboard import Dashboard  # noqa: E402
 from meshpeer.adapters.web.server import Site, serve_pages  # noqa: E402
 from meshpeer.adapters.web.snapshot import Snapshot  # noqa: E402
 from meshpeer.app.board.build import Room, Seen, map_tables, mesh_tables  # noqa: E402
-from meshpeer.app.board.job import graph_tables  # noqa: E402
+from meshpeer.app.board.job import GraphTables  # noqa: E402
 from meshpeer.app.board.rows import MemberRow, TaskRow, TryRow  # noqa: E402
 from meshpeer.app.board.story import tell  # noqa: E402
 from meshpeer.runtime.board import Order, Table, View, differences  # noqa: E402
-from meshpeer.runtime.control import LogPiece, Plan, Why  # noqa: E402
+from meshpeer.runtime.control import LogPiece, MemberCounts, Plan, Why  # noqa: E402
 from meshpeer.runtime.job_docs import GraphTask, JobGraph, JobWhy  # noqa: E402
 
 REGIONS = ("eu-west", "eu-north", "us-east", "us-west", "asia", "africa", "home", "office")
@@ -67,6 +67,7 @@ class BenchBoard:
         self._standbys = {region: self._names[at + 8] for at, region in enumerate(REGIONS) if at + 8 < nodes}
         self._rows: dict[str, TaskRow] = {str(at): self._task(at, 0) for at in range(tasks)}
         self._view = View()
+        self._graph = GraphTables()
         self._story: dict[str, Any] = {}
         self.sizes: list[int] = []
 
@@ -101,10 +102,12 @@ class BenchBoard:
         peers = [self._peer(at, states.get(at, "alive")) for at in range(1, len(self._names))]
         dead = sum(one.state == "dead" for one in peers)
         suspect = sum(one.state == "suspect" for one in peers)
-        status = status_of(self._names[0], region=self._regions[0], total=len(self._names))
-        counts = msgspec.structs.replace(
-            status.members, alive=len(self._names) - dead - suspect, suspect=suspect, dead=dead
+        status = make_status()
+        node = msgspec.structs.replace(
+            status.node, id="id-0", name=self._names[0], region=self._regions[0], slots=2
         )
+        total = len(self._names)
+        counts = MemberCounts(total=total, alive=total - dead - suspect, suspect=suspect, dead=dead, left=0)
         mesh = msgspec.structs.replace(status.mesh, topology_mode="regional")
         plan = Plan(
             mode="regional",
@@ -116,7 +119,7 @@ class BenchBoard:
             standbys=tuple(self._standbys.values()),
         )
         seen = Seen(
-            status=msgspec.structs.replace(status, members=counts, mesh=mesh),
+            status=msgspec.structs.replace(status, node=node, members=counts, mesh=mesh),
             peers=peers,
             plan=plan,
             rooms={
@@ -136,8 +139,11 @@ class BenchBoard:
         region, name = self._regions[at], self._names[at]
         near = region == self._regions[0] or name in self._hubs.values()
         path = "none" if state == "dead" else "direct" if near else "hub"
-        return msgspec.structs.replace(
-            peer_of(at, name),
+        return make_peer(
+            id=f"id-{at}",
+            name=name,
+            ipv4=f"10.1.{at // 250}.{at % 250 + 1}",
+            work="accepts",
             region=region,
             state=state,
             path=path,
@@ -151,10 +157,10 @@ class BenchBoard:
 
     def _job_doc(self, now_s: float) -> Any:
         done, running = self._progress(now_s)
-        counts = counts_of(
+        counts = make_counts(
             total=self._tasks, succeeded=done, running=running, ready=self._tasks - done - running
         )
-        return job_of("frames", key=JOB, tasks=counts)
+        return make_job(id=JOB, name="frames", tasks=counts)
 
     def _progress(self, now_s: float) -> tuple[int, int]:
         done = min(self._tasks, int(now_s * ENDS_A_S))
@@ -185,7 +191,7 @@ class BenchBoard:
             ),
         )
         row = {JOB: mesh_tables_job(self._job_doc(now_s), self._tasks)}
-        return {**graph_tables(graph), "tasks": self._rows, "job": row}
+        return {**self._graph.look(graph), "tasks": self._rows, "job": row}
 
     def _task(self, at: int, state: int) -> TaskRow:
         node = self._names[at % len(self._names)]

@@ -5,27 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "adapters" / "control"))
 
-from fake_control_api import AT, make_task
+from fake_control_api import AT, make_attempt, make_task
 
 from meshpeer.app.views import until_chosen
-from meshpeer.runtime.control import TaskTry
 
-FIRST = TaskTry(
-    n=1,
-    node="alpha",
-    state="failed",
-    exit_code=3,
-    started_at=AT,
-    finished_at=AT,
-    stolen_from=None,
-    error="exit code 3",
-)
-LAST = msgspec.structs.replace(FIRST, n=2, state="succeeded", exit_code=0, error="")
+FIRST = make_attempt(state="failed", exit_code=3, finished_at=AT, error="exit code 3")
+LAST = make_attempt(n=2, state="succeeded", finished_at=AT)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])

@@ -207,7 +207,7 @@ def make_why(**changes: object) -> Why:
     return msgspec.structs.replace(why, **changes)
 
 
-def make_task(**changes: object) -> Task:
+def make_attempt(**changes: object) -> TaskTry:
     attempt = TaskTry(
         n=1,
         node="beta",
@@ -218,13 +218,17 @@ def make_task(**changes: object) -> Task:
         stolen_from=None,
         error="",
     )
+    return msgspec.structs.replace(attempt, **changes)
+
+
+def make_task(**changes: object) -> Task:
     task = Task(
         id="split",
         name="split",
         index=None,
         state="succeeded",
         node="beta",
-        attempts=(attempt,),
+        attempts=(make_attempt(),),
         exit_code=0,
         error="",
         stdout_bytes=0,
@@ -233,6 +237,25 @@ def make_task(**changes: object) -> Task:
         wanted=True,
     )
     return msgspec.structs.replace(task, **changes)
+
+
+def make_counts(**counts: int) -> TaskCounts:
+    """Returns counts of tasks; those that are not named are 0."""
+    return TaskCounts(**{**dict.fromkeys(TaskCounts.__struct_fields__, 0), **counts})
+
+
+def make_job(**changes: object) -> Job:
+    job = Job(
+        id="jaaaaaaaaaaaaaaaaaaa",
+        name="film",
+        state="running",
+        owner="alpha",
+        durability="this_node",
+        tasks=make_counts(total=1, running=1),
+        submitted_at=AT,
+        finished_at=None,
+    )
+    return msgspec.structs.replace(job, **changes)
 
 
 class FakeApi:
@@ -560,25 +583,13 @@ class FakeApi:
         counts = {"succeeded": 0, "failed": 0, "skipped": 0, "cancelled": 0}
         for one in tasks:
             counts[one.state] += 1
-        done = TaskCounts(total=len(tasks), waiting=0, ready=0, running=0, **counts)
-        begun = TaskCounts(
-            total=len(tasks),
-            waiting=0,
-            ready=0,
-            running=len(tasks),
-            succeeded=0,
-            failed=0,
-            skipped=0,
-            cancelled=0,
-        )
-        return Job(
+        done = make_counts(total=len(tasks), **counts)
+        begun = make_counts(total=len(tasks), running=len(tasks))
+        return make_job(
             id=job,
             name=self.specs[job].name if job in self.specs else "film",
             state=state,
-            owner="alpha",
-            durability="this_node",
             tasks=begun if running else done,
-            submitted_at=AT,
             finished_at=None if running else LATER,
             running_on={"beta": len(tasks)} if running else {},
             done_on={} if running else {"beta": len(tasks)},

@@ -6,7 +6,7 @@ import itertools
 from typing import cast
 
 import pytest
-from board_docs import AT
+from fake_control_api import make_attempt
 
 from meshpeer.app.board.build import unix_s
 from meshpeer.app.board.job import BOXES_MAX, LINES_MAX, TRIES_MAX, GraphTables, rows_of
@@ -85,15 +85,8 @@ def test_a_graph_without_tasks_is_empty() -> None:
 
 
 def test_tasks_of_another_nodes_job_are_shown_as_it_tells_them() -> None:
-    attempt = TaskTry(
-        n=1,
-        node="bravo",
-        state="succeeded",
-        exit_code=0,
-        started_at=AT,
-        finished_at="2026-01-31T08:15:02.500000Z",
-        stolen_from="alpha",
-        error="",
+    attempt = make_attempt(
+        node="bravo", state="succeeded", finished_at="2026-01-31T08:15:02.500000Z", stolen_from="alpha"
     )
     (row,) = rows_of([task(attempts=(attempt,) * (TRIES_MAX + 5))]).values()
     assert isinstance(row, TaskRow)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fake_control_api import AT, make_peer, make_status
+from fake_control_api import make_counts, make_job, make_peer, make_status
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshpeer.app.cli import show
 from meshpeer.app.cli.top_view import Line, Look, draw
-from meshpeer.runtime.control import Job, Peer, TaskCounts
+from meshpeer.runtime.control import Job, Peer
 
 
 def test_a_screen_of_eighty_columns_says_who_does_what() -> None:
@@ -103,20 +103,8 @@ def peer(name: str, **changes: object) -> Peer:
 
 
 def job(name: str, **changes: object) -> Job:
-    counts = TaskCounts(
-        total=10, succeeded=5, running=3, waiting=2, ready=0, failed=0, skipped=0, cancelled=0
-    )
-    going = Job(
-        id=f"j{name}000000",
-        name=name,
-        state="running",
-        owner="alpha",
-        durability="replicated",
-        tasks=counts,
-        submitted_at=AT,
-        finished_at=None,
-    )
-    return msgspec.structs.replace(going, **changes)
+    counts = make_counts(total=10, succeeded=5, running=3, waiting=2)
+    return make_job(id=f"j{name}000000", name=name, tasks=counts, **changes)
 
 
 def text(lines: list[Line]) -> list[str]:
