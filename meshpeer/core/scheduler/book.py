@@ -27,6 +27,19 @@ from meshpeer.core.scheduler.tables import COMMITTED, TASK_MOVES, TaskState
 
 NOTHING = Blob(Digest(hashlib.sha256(b"").digest()), 0)
 """The blob of no bytes: what an attempt that never ran has printed."""
+NEVER_RUN = TaskRow(
+    round=1,
+    state=TaskState.READY.value,
+    node=NodeId(b""),
+    tries=(),
+    exit_code=None,
+    error="",
+    stdout=NOTHING,
+    stderr=NOTHING,
+    manifest=NOTHING,
+    outputs=0,
+)
+"""What every row of a task without a result is made of."""
 
 SUCCEEDED, FAILED, LOST = "succeeded", "failed", "lost"
 _ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED})
@@ -218,17 +231,12 @@ class TaskBook:
     def open_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
         """Returns the row of a task whose history is worth keeping though nothing is committed."""
         history = self.history(task)
-        return TaskRow(
+        return msgspec.structs.replace(
+            NEVER_RUN,
             round=history.round,
             state=TaskState.READY.value,
             node=node,
             tries=tuple(history.tries),
-            exit_code=None,
-            error="",
-            stdout=NOTHING,
-            stderr=NOTHING,
-            manifest=NOTHING,
-            outputs=0,
             retried=history.retried,
         )
 
@@ -257,17 +265,12 @@ class TaskBook:
     def cancelled_row(self, task: TaskIndex, node: NodeId) -> TaskRow:
         """Returns the row of an open task that was cancelled."""
         history = self._histories.get(task) or History()
-        return TaskRow(
+        return msgspec.structs.replace(
+            NEVER_RUN,
             round=history.round,
             state=TaskState.CANCELLED.value,
             node=node,
             tries=tuple(history.tries),
-            exit_code=None,
-            error="",
-            stdout=NOTHING,
-            stderr=NOTHING,
-            manifest=NOTHING,
-            outputs=0,
             retried=history.retried,
         )
 

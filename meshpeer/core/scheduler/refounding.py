@@ -28,7 +28,7 @@ from meshpeer.core.effects import Change, Delete, Table
 from meshpeer.core.ids import JobId, NodeId, TaskIndex
 from meshpeer.core.jobs.dag import Graph
 from meshpeer.core.jobs.model import JobRecord
-from meshpeer.core.scheduler.book import NOTHING
+from meshpeer.core.scheduler.book import NEVER_RUN
 from meshpeer.core.scheduler.consensus.messages import Accept, Denied, Prepare
 from meshpeer.core.scheduler.consensus.values import Ballot, Replica, Row
 from meshpeer.core.scheduler.messages import Epoch, SchedulerEffect, SignJob
@@ -44,19 +44,6 @@ ROUNDS_SKIPPED = 100
 """Rounds of a task that somebody else may have opened without this replica's knowledge: fewer."""
 GROW_AGAIN_S = 60.0
 """A record that was to be signed is asked for again after this long."""
-
-NEVER_RUN = TaskRow(
-    round=1,
-    state=TaskState.READY.value,
-    node=NodeId(b""),
-    tries=(),
-    exit_code=None,
-    error="",
-    stdout=NOTHING,
-    stderr=NOTHING,
-    manifest=NOTHING,
-    outputs=0,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
